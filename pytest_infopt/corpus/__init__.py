@@ -1,0 +1,1 @@
+"""The documents on which models are compared."""

@@ -1,0 +1,1 @@
+"""Loaded models that can be scored and timed, and the ways to load them."""

@@ -1,0 +1,25 @@
+"""Errors that a user can act on: each names what is wrong, where, and the remedy."""
+
+
+class InfoptError(Exception):
+    """Base of all errors of this package that are not a verdict on a candidate."""
+
+
+class ConfigurationError(InfoptError):
+    """The configuration asks for something that cannot be done; the message names file and line."""
+
+
+class ModelLoadError(InfoptError):
+    """A model could not be loaded: missing path, pickled weights, truncated file, no such library."""
+
+
+class InvalidComparisonError(InfoptError):
+    """Reference and candidate cannot be compared: another tokenizer, vocabulary, or corpus."""
+
+
+class NonFiniteLogitsError(InfoptError):
+    """A model returned NaN or infinity where logits belong."""
+
+
+class WorkerError(InfoptError):
+    """The process that held the models died, hung, or raised; the message carries its last words."""

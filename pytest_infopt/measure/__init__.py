@@ -1,0 +1,1 @@
+"""Raw, paired samples of two engines. Nothing is judged here."""

@@ -1,0 +1,108 @@
+"""A release: one reference, its candidates, the corpus and the budgets. The configuration's result.
+
+Plain data: `config` makes it from infopt.toml or the command line, everything else reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .judge.budgets import Budget
+from .metrics import Gate
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from and how it is loaded.
+
+    ``model`` is a directory, a hub id, or ``embedded:smollm2``. ``quantization`` names a loader of
+    `engines.loaders` ("none", "int8", "nf4", "bitsandbytes-nf4", …) with its ``options``.
+    """
+
+    name: str
+    model: str
+    quantization: str = "none"
+    dtype: str = "auto"
+    device: str = "auto"
+    gguf_file: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    local_files_only: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model under judgement and the limits it has to keep, by metric name."""
+
+    source: ModelSource
+    budgets: dict[str, Budget]
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def budgets_of(self, gate: Gate) -> dict[str, Budget]:
+        return {name: b for name, b in self.budgets.items() if b.metric.gate is gate}
+
+
+@dataclass(frozen=True)
+class CorpusSource:
+    """Which documents models are compared on: files (text, or JSONL with a ``text`` field), or none
+    for the embedded corpus. Longer documents are cut at ``max_tokens``."""
+
+    files: tuple[Path, ...] = ()
+    max_documents: int = 256
+    max_tokens: int = 512
+    min_tokens: int = 16
+
+
+@dataclass(frozen=True)
+class LatencyPlan:
+    """The timed request: prompt length, generated tokens, warm-up calls per side, most pairs."""
+
+    prompt_tokens: int = 64
+    new_tokens: int = 16
+    warmup: int = 3
+    max_pairs: int = 3000
+
+
+@dataclass(frozen=True)
+class EquivalencePlan:
+    """How many prompts the equivalence gate runs, and how long they are."""
+
+    prompts: int = 4
+    tokens: int = 48
+    oracle: str = "auto"  # float64, float32, or auto: float64 where it fits into memory
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Error rates and stopping: see the judge package.
+
+    ``alpha_pass`` bounds P(PASS | truth at the limit) of each metric, ``alpha_fail`` P(any FAIL |
+    truth at the limit) of all metrics of one candidate together.
+    """
+
+    alpha_pass: float = 0.01
+    alpha_fail: float = 0.01
+    budget_seconds: float = 30.0
+    seed: int = 0
+    policy: str = "block"  # what INCONCLUSIVE does: block, warn
+    timeout_seconds: float = 900.0
+
+
+@dataclass(frozen=True)
+class Release:
+    """Everything that one ``pytest --infopt`` run gates."""
+
+    reference: ModelSource
+    candidates: tuple[Candidate, ...]
+    corpus: CorpusSource = CorpusSource()
+    latency: LatencyPlan = LatencyPlan()
+    equivalence: EquivalencePlan = EquivalencePlan()
+    statistics: Statistics = Statistics()
+    implementations: dict[str, str] = field(default_factory=dict)
+    origin: str = "embedded default"

@@ -1,0 +1,74 @@
+"""The result of a run as data. Every report is made from a `RunResult` and from nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..judge.verdict import Judgement, Verdict, combine
+
+SCHEMA = 1  # of result.json; raised when a field changes its meaning or goes
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """One pytest item: a gate run on a candidate, with one judgement per metric.
+
+    ``error`` is set where the harness failed and says how; ``reproduce`` is a shell command;
+    ``findings`` are the worst tokens (`measure.samples.TokenFinding` as dictionaries); ``notes``
+    are sentences for a person ("identical outputs").
+    """
+
+    gate: str
+    candidate: str
+    seconds: float
+    judgements: list[Judgement] = field(default_factory=list)
+    error: str | None = None
+    notes: list[str] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    reproduce: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        verdicts = [j.verdict for j in self.judgements if j.verdict is not None]
+        return combine([*verdicts, Verdict.ERROR] if self.error else verdicts)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "verdict": self.verdict}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> GateResult:
+        fields = {key: value for key, value in document.items() if key != "verdict"}
+        fields["judgements"] = [_judgement(row) for row in document["judgements"]]
+        return cls(**fields)
+
+
+def _judgement(row: dict[str, Any]) -> Judgement:
+    verdict, interval = row["verdict"], row["interval"]
+    return Judgement(
+        **{
+            **row,
+            "verdict": None if verdict is None else Verdict(verdict),
+            "interval": None if interval is None else (interval[0], interval[1]),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A whole run: who was compared, where, and what came out."""
+
+    version: str
+    started: str
+    run_id: str
+    environment: dict[str, Any]
+    reference: dict[str, Any]
+    candidates: list[dict[str, Any]]
+    gates: list[GateResult]
+    seconds: float
+    not_run: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> Verdict:
+        return combine([gate.verdict for gate in self.gates])

@@ -1,0 +1,1 @@
+"""What a run leaves behind and finds again: reference scores, journal, baselines."""

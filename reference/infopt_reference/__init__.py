@@ -1,0 +1,1 @@
+"""Clear reference implementations of inference optimisations. No pytest in here."""

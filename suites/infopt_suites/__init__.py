@@ -1,0 +1,1 @@
+"""Conformance suites for inference components, and the release gates of ``pytest --infopt``."""

@@ -1,0 +1,1 @@
+"""What ``pytest --infopt`` collects: one module a gate."""
