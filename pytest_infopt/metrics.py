@@ -13,6 +13,7 @@ from enum import StrEnum
 class Gate(StrEnum):
     """One pytest item per candidate each."""
 
+    SELF_CHECK = "self-check"  # the reference against itself: judges the runner, not a candidate
     EQUIVALENCE = "equivalence"
     QUALITY = "quality"
     LATENCY = "latency"
@@ -47,7 +48,8 @@ class Metric:
     """A number that a gate measures.
 
     ``higher_is_better`` gives the direction of its budget: at least, or at most. ``quantile`` is set
-    for EXCEEDANCE alone: the budget limits that quantile of the values.
+    for EXCEEDANCE alone: the budget limits that quantile of the values. ``power`` is for MEAN: samples
+    carry the mean of the value's power (2: the mean square), budget and reports speak of its root.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Metric:
     summary: str
     higher_is_better: bool = False
     quantile: float | None = None
+    power: int = 1
 
 
 def _quantiles(prefix: str, gate: Gate, unit: Unit, what: str, levels: dict[str, float]) -> list[Metric]:
@@ -99,7 +102,7 @@ METRICS: dict[str, Metric] = {
         Metric("top5_overlap", Gate.QUALITY, Unit.SHARE, Rule.MEAN,
                "share of the five most probable successors in common", higher_is_better=True),
         Metric("true_probability_rms", Gate.QUALITY, Unit.SHARE, Rule.MEAN,
-               "RMS change of the probability of the true token (judged on its square)"),
+               "RMS change of the probability of the true token (judged on its square)", power=2),
         # Latency: a sample is a pair of requests, timed in an order drawn by a coin.
         Metric("ttft_ratio", Gate.LATENCY, Unit.RATIO, Rule.SIGN, "time to first token, candidate / reference"),
         Metric("tpot_ratio", Gate.LATENCY, Unit.RATIO, Rule.SIGN, "time per output token, candidate / reference"),

@@ -96,7 +96,11 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Release:
-    """Everything that one ``pytest --infopt`` run gates."""
+    """Everything that one ``pytest --infopt`` run gates.
+
+    ``not_run`` lists what the configuration names and this machine cannot run, each with its
+    reason. ``report_dir`` and ``baseline`` are None where nobody named a place.
+    """
 
     reference: ModelSource
     candidates: tuple[Candidate, ...]
@@ -106,3 +110,6 @@ class Release:
     statistics: Statistics = Statistics()
     implementations: dict[str, str] = field(default_factory=dict)
     origin: str = "embedded default"
+    not_run: tuple[str, ...] = ()
+    report_dir: Path | None = None
+    baseline: Path | None = None

@@ -19,6 +19,7 @@ class Capability(StrEnum):
     """What an engine can do beyond scoring; a gate that needs more than that asks first."""
 
     FULL_LOGITS = "full logits"  # every vocabulary entry, not a server's top k
+    HIDDEN_STATES = "hidden states"  # scores can be kept as hidden states, and made from them again
     MODULES = "modules"  # the torch module is at hand: yardsticks, localisation
     CACHE = "cache"  # can be driven step by step through its KV cache
     STREAM = "stream"  # can generate token by token, with arrival times
@@ -32,8 +33,13 @@ class Scores(Protocol):
     a vocabulary of 151,936 it would be 2.5 GB at 4,096 positions.
     """
 
-    positions: int
-    vocabulary: int
+    @property
+    def positions(self) -> int:
+        """Rows: one for each token of the document."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Columns."""
 
     def logits(self, start: int, stop: int) -> torch.Tensor:
         """Rows start…stop−1, [stop − start, vocabulary], in the engine's own dtype."""

@@ -34,9 +34,9 @@ class Sample:
     """One independent unit of a measurement.
 
     ``values`` maps a metric's name to this unit's number: a mean over its tokens (rule MEAN), a log
-    ratio candidate/reference (SIGN), the unit's worst number (WORST), a size (EXACT). ``tokens`` maps
-    the stem of an EXCEEDANCE metric (``kl``, ``ttft``, ``itl``, …) to the single values of the unit,
-    of which quantiles are taken. ``identical`` says that both outputs had the same bits.
+    ratio candidate/reference (SIGN), the unit's worst number (WORST), a size (EXACT). ``tokens``
+    maps the stem of an EXCEEDANCE metric (``kl``, ``ttft``, ``itl``, …) to the single values of the
+    unit, of which quantiles are taken. ``identical`` says that both outputs had the same bits.
     """
 
     unit: str
@@ -54,11 +54,13 @@ class Sample:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Sample:
         findings = [
-            TokenFinding(**{
-                **finding,
-                "reference_top": [(text, p) for text, p in finding["reference_top"]],
-                "candidate_top": [(text, p) for text, p in finding["candidate_top"]],
-            })
+            TokenFinding(
+                **{
+                    **finding,
+                    "reference_top": [(text, p) for text, p in finding["reference_top"]],
+                    "candidate_top": [(text, p) for text, p in finding["candidate_top"]],
+                }
+            )
             for finding in document.get("findings", [])
         ]
         return cls(**{**document, "findings": findings})

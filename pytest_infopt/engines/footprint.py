@@ -1,0 +1,126 @@
+"""Bytes that a model and its KV cache really hold, counted by storage.
+
+`PreTrainedModel.get_memory_footprint` trusts a tensor subclass's outer dtype and reports the
+float32 size of a torchao or quanto model; here subclasses are flattened to the tensors inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+
+def storage_bytes(tensors: Iterable[torch.Tensor], seen: set[tuple[str, int]] | None = None) -> int:
+    """Bytes of the distinct storages behind tensors; ``seen`` ones are skipped, new ones added.
+
+    Tied weights and views share a storage and count once. Meta tensors hold nothing.
+    """
+    known: set[tuple[str, int]] = set() if seen is None else seen
+    total = 0
+    for tensor in tensors:
+        for plain in _flatten(tensor):
+            if plain.device.type == "meta":
+                continue
+            storage = plain.untyped_storage()
+            key = (str(plain.device), storage.data_ptr())
+            if storage.nbytes() and key not in known:
+                known.add(key)
+                total += storage.nbytes()
+    return total
+
+
+def weight_tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Parameters and quantization constants: all that a checkpoint of the model has to hold.
+
+    Besides parameters: tensors that hang on them (bitsandbytes' ``quant_state``, ``CB``, ``SCB``)
+    or on their modules, and persistent buffers, where quantized layers keep codes and scales.
+    """
+    for part in module.modules():
+        for parameter in part.parameters(recurse=False):
+            yield from tensors_in(parameter)
+        derived = part._non_persistent_buffers_set
+        for name, buffer in part.named_buffers(recurse=False):
+            if name not in derived:
+                yield from tensors_in(buffer)
+        for name, value in vars(part).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                yield from tensors_in(value)
+
+
+def derived_buffers(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Buffers that follow from the configuration and are not saved: rotary frequencies, masks."""
+    for part in module.modules():
+        derived = part._non_persistent_buffers_set
+        for name, buffer in part.named_buffers(recurse=False):
+            if name in derived:
+                yield buffer
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors of a value: itself, what hangs on it, in containers, in bitsandbytes' states."""
+    if isinstance(value, torch.Tensor):
+        yield value
+        for attached in vars(value).values() if hasattr(value, "__dict__") else ():
+            yield from tensors_in(attached)
+    elif isinstance(value, torch.nn.Module):
+        return  # visited on its own; bitsandbytes' parameters point back at theirs
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+    elif type(value).__module__.partition(".")[0] == "bitsandbytes" and hasattr(value, "__dict__"):
+        for item in vars(value).values():
+            yield from tensors_in(item)
+
+
+def cache_tensors(cache: Any) -> Iterator[torch.Tensor]:
+    """Keys, values and states of a transformers cache, whatever its kind."""
+    for layer in getattr(cache, "layers", [cache]):
+        for name, value in vars(layer).items():
+            if not name.startswith("_"):  # helpers, such as the sliding window's length as a tensor
+                yield from tensors_in(value)
+
+
+def predicted_kv_bytes(config: Any, tokens: int, batch: int, bytes_per_value: int) -> int:
+    """Size of a KV cache by the formula 2·layers·kv_heads·head_dim·tokens·batch·bytes.
+
+    A layer with a sliding window holds at most the window's tokens, one without attention (a state
+    space or linear attention layer) none. ``config`` is a transformers configuration.
+    """
+    text = config.get_text_config(decoder=True)
+    heads = text.num_attention_heads
+    kv_heads = getattr(text, "num_key_value_heads", None) or heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    held = sum(_held_tokens(text, kind, tokens) for kind in _layer_kinds(text))
+    return int(2 * kv_heads * head_dim * held * batch * bytes_per_value)
+
+
+def _layer_kinds(text: Any) -> list[str]:
+    kinds = getattr(text, "layer_types", None)
+    if kinds is None:
+        sliding = getattr(text, "sliding_window", None) and getattr(
+            text, "use_sliding_window", True
+        )
+        kinds = ["sliding_attention" if sliding else "full_attention"] * text.num_hidden_layers
+    return list(kinds)
+
+
+def _held_tokens(text: Any, kind: str, tokens: int) -> int:
+    if kind == "sliding_attention":
+        return min(tokens, int(text.sliding_window))
+    if kind == "chunked_attention":
+        return min(tokens, int(text.attention_chunk_size))
+    return tokens if "attention" in kind and "linear" not in kind else 0
+
+
+def _flatten(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is None or type(tensor) in (torch.Tensor, torch.nn.Parameter):
+        yield tensor
+        return
+    for name in flatten()[0]:
+        yield from _flatten(getattr(tensor, name))

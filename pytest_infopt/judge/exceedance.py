@@ -1,0 +1,175 @@
+"""Rule EXCEEDANCE: a quantile against a limit, by the share of values beyond it.
+
+The q-quantile keeps the limit L where at most m = 1 − q of the values lie beyond L. A unit that
+holds many values (the tokens of a document) gives one number, the share of its values beyond L:
+tokens of one document depend on each other, documents do not. A unit with a single value (one
+request) makes it a Bernoulli test (STATISTICS 4.1, tail SLO).
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+from ..metrics import Metric
+from .e_process import (
+    BELOW_BETS,
+    BERNOULLI_BELOW_BETS,
+    MeanAbove,
+    MeanBelow,
+    first,
+    units_to_decide,
+)
+from .protocol import MetricTest, fewest
+
+_CLIP = 5.0  # B / m, as for the mean
+
+
+class ExceedanceTest(MetricTest):
+    """Values are ≥ 0 and smaller is better, as all quantile metrics here are.
+
+    The first unit decides which bets are placed: Bernoulli where it holds one value.
+    """
+
+    def __init__(self, metric: Metric, limit: float | None) -> None:
+        super().__init__(metric, limit)
+        if metric.quantile is None or not 0 < metric.quantile < 1:
+            raise ValueError(f"{metric.name}: rule EXCEEDANCE needs a quantile between 0 and 1")
+        self.quantile = metric.quantile
+        self.m = allowed_share(metric)
+        self._units: list[array[float]] = []
+        self._single = False
+        self._above = MeanAbove(self.m)
+        self._below = MeanBelow(self.m)
+        self._shares: list[float] = []
+
+    def _take(self, values: Sequence[float], weight: int | None) -> None:
+        if not self._units:
+            self._single = len(values) == 1
+            self._below = self._fresh_below()
+        unit = array("d", sorted(values))
+        self._units.append(unit)
+        if self.limit is not None:
+            share = _share_beyond(unit, self.limit)
+            self._shares.append(share)
+            self._above.observe(share)
+            self._below.observe(share, self._bound(len(unit)))
+
+    def _fresh_below(self) -> MeanBelow:
+        return MeanBelow(self.m, BERNOULLI_BELOW_BETS if self._single else BELOW_BETS)
+
+    def _bound(self, size: int) -> float:
+        """Where a share is clipped: never below what one value of the unit amounts to."""
+        return 1.0 if self._single else min(1.0, max(_CLIP * self.m, 1 / size))
+
+    @property
+    def p_pass(self) -> float:
+        return self._below.p
+
+    @property
+    def p_fail(self) -> float:
+        return self._above.p
+
+    @property
+    def estimate(self) -> float:
+        self._seen()
+        return quantile(self._pooled(), self.quantile)
+
+    def _pooled(self) -> list[float]:
+        return sorted(value for unit in self._units for value in unit)
+
+    def interval(self, alpha: float) -> tuple[float, float] | None:
+        self._seen()
+        ordered = sorted(set(self._pooled()))
+        return self._lower(ordered, alpha / 2), self._upper(ordered, alpha / 2)
+
+    def _lower(self, ordered: list[float], alpha: float) -> float:
+        """The smallest value that is not contradicted as the quantile from above, or 0."""
+        last = len(ordered) - 1
+        process = MeanAbove(self.m)
+        for _ in self._units:
+            process.observe(1.0)
+        if process.p > alpha:
+            return 0.0
+        return ordered[first(0, last, lambda i: not self._too_many(ordered[i], alpha))]
+
+    def _upper(self, ordered: list[float], alpha: float) -> float:
+        """The smallest value beyond which clearly fewer than 1 − q of the values lie."""
+        end = first(0, len(ordered), lambda i: self._few(ordered[i], alpha))
+        return ordered[end] if end < len(ordered) else math.inf
+
+    def _too_many(self, threshold: float, alpha: float) -> bool:
+        process = MeanAbove(self.m)
+        for unit in self._units:
+            process.observe(_share_beyond(unit, threshold))
+        return process.p <= alpha
+
+    def _few(self, threshold: float, alpha: float) -> bool:
+        process = self._fresh_below()
+        for unit in self._units:
+            process.observe(_share_beyond(unit, threshold), self._bound(len(unit)))
+        return process.p <= alpha
+
+    def needed(self, alpha_pass: float, alpha_fail: float) -> int | None:
+        if self.limit is None:
+            return None
+        return fewest(
+            [units_to_decide(self._below, alpha_pass), units_to_decide(self._above, alpha_fail)]
+        )
+
+    def detectable(self, alpha: float) -> float | None:
+        """If the same values were scaled up until they fail, their quantile would stand this far
+        off."""
+        lower = self._lower(sorted(set(self._pooled())), alpha)
+        if self.limit is None or not lower or not math.isfinite(lower):
+            return None
+        return self.limit * (self.estimate / lower - 1)
+
+    def details(self) -> dict[str, Any]:
+        if self.limit is None:
+            return {}
+        beyond = sum(
+            share * len(unit) for share, unit in zip(self._shares, self._units, strict=True)
+        )
+        total = sum(map(len, self._units))
+        details: dict[str, Any] = {"share_beyond": beyond / total}
+        if not self._single and 0 < beyond < total and self.clusters > 1:
+            details["design_effect"] = self._design_effect(beyond / total, total)
+        return details
+
+    def _design_effect(self, share: float, total: int) -> float:
+        """Variance of the pooled share with documents as units / as if tokens were independent
+        (linearised ratio estimator)."""
+        residuals = [
+            len(unit) * (y - share) for y, unit in zip(self._shares, self._units, strict=True)
+        ]
+        correction = self.clusters / (self.clusters - 1)
+        return correction * math.fsum(r * r for r in residuals) / (total * share * (1 - share))
+
+    def state(self) -> list[float]:
+        return [float(self._single), float(self.n), *self._above.state(), *self._below.state()]
+
+
+def allowed_share(metric: Metric) -> float:
+    """1 − quantile, free of the rounding of 1 − 0.99: the share of values that may lie beyond."""
+    assert metric.quantile is not None
+    return round(1 - metric.quantile, 12)
+
+
+def _share_beyond(ordered: array[float], threshold: float) -> float:
+    return (len(ordered) - bisect_right(ordered, threshold)) / len(ordered)
+
+
+def quantile(ordered: Sequence[float], level: float) -> float:
+    """NumPy's 'linear' quantile of ascending values: at position (n − 1)·level, interpolated."""
+    position = (len(ordered) - 1) * level
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    part, step = position - below, ordered[above] - ordered[below]
+    # From the nearer end, as NumPy does, so that both give the same bits.
+    if part < 0.5:
+        return ordered[below] + step * part
+    return ordered[above] - step * (1 - part)

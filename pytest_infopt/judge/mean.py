@@ -1,0 +1,206 @@
+"""Rule MEAN: betting on the mean over documents (STATISTICS 4.2).
+
+A unit's Y ≥ 0 counts harm: the value itself (KL), or 1 − value for a share that should be high. A
+metric of ``power`` 2 carries the mean square and is judged on it; limit and estimate are its root.
+Clipping: B = 5m, 3m for such shares, where a document is the mean of many bounded tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..metrics import Metric, Unit
+from .e_process import MeanAbove, MeanBelow, units_to_decide
+from .protocol import MetricTest, fewest
+
+TAIL_SHARE = 0.02  # of documents beyond the clip: the rate that the tail guard allows
+_GUARD_STAKE = 0.1  # its part of the stake; the test on the mean keeps the rest
+_CLIP_TOKENS = 3  # so many changed tokens of a document must be charged in full
+_HALVINGS = 40
+
+
+class MeanTest(MetricTest):
+    """The mean of Y against the limit m, both ways.
+
+    m = 0 needs no statistics: any positive Y is FAIL, and PASS needs Y = 0 on all ``planned``
+    units. For values without an upper bound FAIL also listens to a tail guard: the share of units
+    beyond B against 2 %. Both share one stake, so that FAIL keeps its error rate; PASS does not
+    wait for it.
+    """
+
+    def __init__(self, metric: Metric, limit: float | None, planned: int) -> None:
+        super().__init__(metric, limit)
+        self.share = metric.unit is Unit.SHARE
+        self.reversed = self.share and metric.higher_is_better
+        self.clip = clip_factor(metric)
+        self.planned = planned
+        self._ys: list[float] = []
+        self._weights: list[int | None] = []
+        self._m = None if limit is None else self._harm(limit**metric.power)
+        self._above = MeanAbove(self._m) if self._m else None
+        self._below = MeanBelow(self._m) if self._m else None
+        self._guard = None if self.share else MeanAbove(TAIL_SHARE)
+        self._beyond = 0
+        self._log_fail = 0.0
+
+    def _harm(self, value: float) -> float:
+        return 1 - value if self.reversed else value
+
+    def _unharm(self, y: float) -> float:
+        """The metric's value whose harm is y."""
+        return float((1 - y if self.reversed else y) ** (1 / self.metric.power))
+
+    def _take(self, values: Sequence[float], weight: int | None) -> None:
+        (value,) = values
+        y = self._harm(value)
+        if y < 0:
+            # KL and shares cannot be negative; their rounding can.
+            if self._m is not None and y < -self._m:
+                raise ValueError(f"{self.metric.name}: {value!r} is out of the metric's range")
+            y = 0.0
+        self._ys.append(y)
+        self._weights.append(weight)
+        if self._above is not None and self._below is not None:
+            bound = self._bound(self._below.m, weight)
+            self._above.observe(y)
+            self._below.observe(y, bound)
+            self._beyond += y > bound
+            self._listen(y > bound)
+
+    def _listen(self, beyond: bool) -> None:
+        """Merge the wealth of the test on the mean and of its tail guard."""
+        assert self._above is not None
+        log_e = self._above.log_e
+        if self._guard is not None:
+            self._guard.observe(float(beyond))
+            log_e = _log_add(
+                math.log1p(-_GUARD_STAKE) + log_e, math.log(_GUARD_STAKE) + self._guard.log_e
+            )
+        self._log_fail = max(self._log_fail, log_e)
+
+    def _bound(self, m: float, weight: int | None) -> float:
+        """Where Y is clipped: never below what a few tokens of the unit may amount to."""
+        if not self.share:
+            return self.clip * m
+        floor = _CLIP_TOKENS / weight if weight else 0.0
+        return min(1.0, max(self.clip * m, floor))
+
+    @property
+    def p_pass(self) -> float:
+        if self._below is not None:
+            return self._below.p
+        kept = self._m == 0 and self.clusters >= self.planned and not any(self._ys)
+        return 0.0 if kept else 1.0
+
+    @property
+    def p_fail(self) -> float:
+        if self._above is not None:
+            return math.exp(-self._log_fail)
+        return 0.0 if self._m == 0 and any(self._ys) else 1.0
+
+    @property
+    def estimate(self) -> float:
+        self._seen()
+        return self._unharm(math.fsum(self._ys) / len(self._ys))
+
+    def interval(self, alpha: float) -> tuple[float, float] | None:
+        self._seen()
+        ends = self._unharm(self._lower(alpha / 2)), self._unharm(self._upper(alpha / 2))
+        return (ends[1], ends[0]) if self.reversed else ends
+
+    def _lower(self, alpha: float) -> float:
+        """The largest mean that the units contradict from above, or 0."""
+
+        def rejected(m: float) -> bool:
+            process = MeanAbove(m)
+            for y in self._ys:
+                process.observe(y)
+            return process.log_max >= -math.log(alpha)
+
+        top = max(self._ys)
+        return _halve(0.0, top, rejected)[0] if math.isfinite(top) else math.inf
+
+    def _upper(self, alpha: float) -> float:
+        """The smallest mean that the units contradict from below, or the metric's largest value."""
+
+        def rejected(m: float) -> bool:
+            process = MeanBelow(m)
+            for y, weight in zip(self._ys, self._weights, strict=True):
+                process.observe(y, self._bound(m, weight))
+            return process.log_max >= -math.log(alpha)
+
+        top = 1.0 if self.share else self._reach(rejected)
+        if not top or math.isinf(top):
+            return top
+        return _halve(0.0, top, lambda m: not rejected(m))[1]
+
+    def _reach(self, rejected: Callable[[float], bool]) -> float:
+        """A mean that is rejected, 0 where every positive one is, infinity where none is."""
+        top = max(self._ys)
+        if math.isinf(top):
+            return math.inf
+        if not top:  # all zero: nothing sets a scale, and any m does as well as 1
+            return 0.0 if rejected(1.0) else math.inf
+        for power in range(_HALVINGS):
+            if rejected(top * 2.0**power):
+                return top * 2.0**power
+        return math.inf
+
+    def needed(self, alpha_pass: float, alpha_fail: float) -> int | None:
+        if self._below is None or self._above is None:
+            left = self.planned - self.clusters
+            return left if self._m == 0 and left > 0 else None
+        return fewest(
+            [units_to_decide(self._below, alpha_pass), units_to_decide(self._above, alpha_fail)]
+        )
+
+    def detectable(self, alpha: float) -> float | None:
+        """If the same values were scaled up until they fail, their mean would be so far off."""
+        lower = self._lower(alpha)
+        if not self._m or not lower or not math.isfinite(lower):
+            return None
+        harm = self._m * math.fsum(self._ys) / len(self._ys) / lower
+        root = 1 / self.metric.power
+        return float(harm**root - self._m**root)
+
+    def details(self) -> dict[str, Any]:
+        worst = max(range(len(self._ys)), key=self._ys.__getitem__)
+        details: dict[str, Any] = {"worst": self._unharm(self._ys[worst]), "worst_unit": worst}
+        if self._above is not None:
+            details["share_beyond_clip"] = self._beyond / self.clusters
+        if self._guard is not None and self._above is not None and self._guard.p < self._above.p:
+            details["tail"] = (
+                f"{self._beyond} of {self.clusters} beyond {self.clip:g} times the limit, "
+                f"where {100 * TAIL_SHARE:g} % are allowed"
+            )
+        return details
+
+    def state(self) -> list[float]:
+        rows = [process.state() for process in (self._above, self._below, self._guard) if process]
+        return [float(self.clusters), self._log_fail, *(x for row in rows for x in row)]
+
+
+def clip_factor(metric: Metric) -> float:
+    """B / m: 3 for shares that should be high, 5 else (STATISTICS 4.2)."""
+    return 3.0 if metric.unit is Unit.SHARE and metric.higher_is_better else 5.0
+
+
+def _halve(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:
+    """Bracket the point below which ``holds`` is true and above which it is not."""
+    if low == high:
+        return low, high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if holds(middle):
+            low = middle
+        else:
+            high = middle
+    return low, high
+
+
+def _log_add(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))."""
+    top = max(a, b)
+    return top if math.isinf(top) else top + math.log1p(math.exp(-abs(a - b)))

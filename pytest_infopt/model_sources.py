@@ -1,0 +1,121 @@
+"""From what a file or the command line says about a model to its `ModelSource`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ConfigurationError
+from .formats import DTYPE_ALIASES, DTYPES, FORMATS
+from .options import FORMAT_SEPARATOR, Settings, locate_model
+from .release import ModelSource
+
+if TYPE_CHECKING:
+    from .schema import ModelTable
+
+# A candidate is made from the reference's checkpoint where it names no model of its own, with all
+# that belongs to the checkpoint. Quantization is what candidates differ in, and is not inherited.
+_CHECKPOINT_KEYS = (
+    "model",
+    "gguf_file",
+    "revision",
+    "dtype",
+    "device",
+    "trust_remote_code",
+    "local_files_only",
+)
+
+
+def reference_source(table: ModelTable, directory: Path, settings: Settings) -> ModelSource | None:
+    """The reference; None if neither the file nor the command line names one.
+
+    A reference from the command line takes dtype and device from the file, and nothing that
+    belongs to the file's checkpoint: revision, GGUF file, options, trust in its code.
+    """
+    keys = _keys(table)
+    if settings.reference is not None:
+        keys = {key: value for key, value in keys.items() if key in ("dtype", "device")}
+        keys["model"] = settings.reference
+    if keys.get("model") is None:
+        return None
+    return _source("reference", keys, directory, settings)
+
+
+def candidate_source(
+    name: str, table: ModelTable, reference: ModelSource, directory: Path, settings: Settings
+) -> ModelSource:
+    """A candidate of the file. Where it names no model, it is made from the reference's."""
+    keys = _keys(table)
+    inherited = ("device",) if keys.get("model") is not None else _CHECKPOINT_KEYS
+    base = {key: getattr(reference, key) for key in inherited}
+    if "model" in base:
+        base["quantization"] = _stored_quantization(reference)
+    return _source(name, base | keys, directory, settings)
+
+
+def command_line_candidate(text: str, reference: ModelSource, settings: Settings) -> ModelSource:
+    """A candidate that the file does not name: a number format, FORMAT@MODEL, or a model.
+
+    Raises ConfigurationError for an unknown format.
+    """
+    applied = _applied(text, reference)
+    if applied is not None:
+        return applied
+    head, _, model = text.rpartition(FORMAT_SEPARATOR)
+    if head and "/" not in head:
+        return _format_of_model(head, model, reference, settings)
+    keys: dict[str, Any] = {"model": text, "device": reference.device}
+    return _source(_name_of(text), keys, Path(), settings)
+
+
+def _applied(text: str, reference: ModelSource) -> ModelSource | None:
+    """The reference in another number format, if ``text`` names one."""
+    if text in FORMATS and text != "gguf":
+        quantization = _stored_quantization(reference) if text == "none" else text
+        return replace(reference, name=text, quantization=quantization, options={})
+    dtype = DTYPE_ALIASES.get(text, text)
+    if dtype in DTYPES:
+        quantization = _stored_quantization(reference)
+        return replace(reference, name=text, dtype=dtype, quantization=quantization, options={})
+    return None
+
+
+def _format_of_model(
+    text: str, model: str, reference: ModelSource, settings: Settings
+) -> ModelSource:
+    keys: dict[str, Any] = {"model": model, "device": reference.device}
+    plain = _source(f"{_name_of(model)}-{text}", keys, Path(), settings)
+    applied = _applied(text, plain)
+    if applied is None:
+        known = ", ".join([*FORMATS, *DTYPES])
+        message = (
+            f"candidate {text}{FORMAT_SEPARATOR}{model}: unknown format {text!r}; known: {known}"
+        )
+        raise ConfigurationError(message)
+    return replace(applied, name=plain.name)
+
+
+def _stored_quantization(reference: ModelSource) -> str:
+    """How the reference's checkpoint is read when nothing is quantized on top."""
+    return "gguf" if reference.quantization == "gguf" else "none"
+
+
+def _keys(table: ModelTable) -> dict[str, Any]:
+    return {key: getattr(table, key) for key in table.model_fields_set if key != "budgets"}
+
+
+def _source(name: str, keys: dict[str, Any], directory: Path, settings: Settings) -> ModelSource:
+    keys = {**keys, "model": locate_model(keys["model"], directory)}
+    if settings.device is not None:
+        keys["device"] = settings.device
+    head, _, tail = keys["model"].rpartition("/")
+    if tail.endswith(".gguf"):
+        stored = {"quantization": "gguf", "gguf_file": tail}
+        keys = {**stored, **keys, "model": head or "."}
+    return ModelSource(name=name, **keys)
+
+
+def _name_of(model: str) -> str:
+    return re.sub(r"[^\w.+-]", "-", Path(model).name.removesuffix(".gguf"))

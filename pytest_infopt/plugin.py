@@ -1,0 +1,30 @@
+"""pytest's way in: declares options and markers, and starts a run where ``--infopt`` asks for one.
+
+Loaded in every pytest run of an environment that has it installed, so it imports nothing heavy: what
+a run needs is in `hooks`, imported on demand.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from . import fixtures, options
+
+MARKERS = [
+    "infopt: a test of yours that `pytest --infopt` runs beside the shipped gates",
+    "infopt_gate(name): a module that holds the gate of that name (used by the shipped gates)",
+]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    config.pluginmanager.register(fixtures, "infopt-fixtures")
+    if options.resolve(config, "infopt"):
+        from . import hooks
+
+        hooks.start(config)

@@ -1,0 +1,85 @@
+"""A table in lines of text that never exceed a width: columns narrow by wrapping at words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from .text import cells, defused, wrapped
+
+GAP = 2
+NARROWEST = 2  # cells: a wide character must fit
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its cells, or, with a single cell, a line across all columns.
+
+    Every line of the row is indented by ``indent`` cells, which the first column gives up.
+    """
+
+    cells: tuple[str, ...]
+    indent: int = 0
+
+
+def table_lines(rows: list[Row], width: int) -> list[str]:
+    """The rows as lines of at most ``width`` cells; rows of several cells share their columns."""
+    widths = _column_widths([row for row in rows if len(row.cells) > 1], width)
+    lines: list[str] = []
+    for row in rows:
+        if len(row.cells) == 1:
+            lines += wrapped(row.cells[0], width, " " * row.indent)
+        else:
+            lines += _row_lines(row, widths)
+    return lines
+
+
+def _row_lines(row: Row, widths: list[int]) -> list[str]:
+    first = widths[0] - row.indent
+    columns = [
+        wrapped(cell, room) for cell, room in zip(row.cells, [first, *widths[1:]], strict=True)
+    ]
+    return [
+        defused(_line(row.indent, parts, [first, *widths[1:]]))
+        for parts in zip_longest(*columns, fillvalue="")
+    ]
+
+
+def _line(indent: int, parts: tuple[str, ...], widths: list[int]) -> str:
+    padded = (part + " " * (room - cells(part)) for part, room in zip(parts, widths, strict=True))
+    return (" " * indent + (" " * GAP).join(padded)).rstrip()
+
+
+def _column_widths(rows: list[Row], width: int) -> list[int]:
+    """Natural widths; while too wide, the widest column above its longest word gives a cell.
+
+    Where even the longest words do not fit, words are cut: the widest column gives.
+    """
+    if not rows:
+        return []
+    natural = [max(_natural(row, i) for row in rows) for i in range(len(rows[0].cells))]
+    words = [max(_longest_word(row, i) for row in rows) for i in range(len(natural))]
+    floor = max(row.indent for row in rows) + NARROWEST
+    room = width - GAP * (len(natural) - 1)
+    if room < floor + NARROWEST * (len(natural) - 1):
+        raise ValueError(f"width {width} cannot hold {len(natural)} columns")
+    for least in (words, [floor] + [NARROWEST] * (len(natural) - 1)):
+        while sum(natural) > room:
+            slack = [i for i, width_now in enumerate(natural) if width_now > least[i]]
+            if not slack:
+                break
+            natural[max(slack, key=lambda i: natural[i])] -= 1
+    return natural
+
+
+def _natural(row: Row, column: int) -> int:
+    return max(NARROWEST, cells(row.cells[column])) + _indent(row, column)
+
+
+def _longest_word(row: Row, column: int) -> int:
+    words = row.cells[column].split(" ")
+    return max([NARROWEST, *map(cells, words)]) + _indent(row, column)
+
+
+def _indent(row: Row, column: int) -> int:
+    return row.indent if column == 0 else 0

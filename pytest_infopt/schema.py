@@ -1,0 +1,185 @@
+"""The schema of infopt.toml. Imported only when a file is read: pydantic takes 0.1 s to import.
+
+Every key is described here and nowhere else; unknown keys are errors, and values are not converted
+("3" is no number).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from .formats import DTYPE_ALIASES, DTYPES, FORMATS
+from .options import DEVICES, POLICIES, is_device
+from .release import CorpusSource, EquivalencePlan, LatencyPlan, Statistics
+
+
+def _check_device(text: str) -> str:
+    if not is_device(text):
+        raise ValueError(f"has to be {DEVICES}")
+    return text
+
+
+def _one_of(what: str, known: Collection[str]) -> AfterValidator:
+    def check(text: str) -> str:
+        if text not in known:
+            raise ValueError(f"unknown {what} {text!r}; known: {', '.join(known)}")
+        return text
+
+    return AfterValidator(check)
+
+
+Text = Annotated[str, Field(min_length=1)]
+Device = Annotated[str, AfterValidator(_check_device)]
+Quantization = Annotated[str, _one_of("quantization", FORMATS)]
+Dtype = Annotated[
+    str,
+    AfterValidator(lambda text: DTYPE_ALIASES.get(text, text)),
+    _one_of("dtype", ("auto", *DTYPES)),
+]
+Oracle = Annotated[str, _one_of("oracle", ("auto", "float64", "float32"))]
+Policy = Annotated[str, _one_of("policy", POLICIES)]
+Target = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
+Rate = Annotated[float, Field(gt=0, le=0.2)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Budgets = dict[str, Any]  # checked metric by metric, see config
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ModelTable(Table):
+    model: Text | None = Field(
+        default=None,
+        description="Directory (relative to this file), .gguf file, hub id, or embedded:smollm2. "
+        "A candidate without one is made from the reference's model.",
+    )
+    dtype: Dtype = Field(
+        default="auto", description="float32, float16, bfloat16; auto: the checkpoint's."
+    )
+    device: Device = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps.")
+    revision: Text | None = Field(default=None, description="Branch, tag or commit of a hub model.")
+    gguf_file: Text | None = Field(
+        default=None, description="The GGUF file inside the model directory."
+    )
+    quantization: Quantization = Field(
+        default="none",
+        description="How weights are quantized while loading: " + ", ".join(FORMATS) + ".",
+    )
+    trust_remote_code: bool = Field(
+        default=False,
+        description="Run Python code that comes with the checkpoint. Off unless said here.",
+    )
+    local_files_only: bool = Field(default=False, description="Never download.")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Options of the quantization's loader, such as group_size.",
+    )
+
+
+class CandidateTable(ModelTable):
+    budgets: Budgets = Field(
+        default_factory=dict,
+        description="Limits of this candidate by metric; they win over [budgets], which wins over "
+        'the number format\'s defaults. "off" removes a limit.',
+    )
+
+
+class CorpusTable(Table):
+    files: list[Text] = Field(
+        default_factory=list,
+        description="Globs, relative to this file, of .txt and .md files (one document each) and "
+        ".jsonl files (a text field, an optional id field). None: the embedded corpus.",
+    )
+    max_documents: int = Field(
+        default=CorpusSource.max_documents, ge=1, description="Most documents compared."
+    )
+    max_tokens: int = Field(
+        default=CorpusSource.max_tokens, ge=2, description="Documents are cut to this many tokens."
+    )
+    min_tokens: int = Field(
+        default=CorpusSource.min_tokens, ge=2, description="Shorter documents are left out."
+    )
+
+
+class LatencyTable(Table):
+    prompt_tokens: int = Field(
+        default=LatencyPlan.prompt_tokens, ge=1, description="Length of the timed prompt."
+    )
+    new_tokens: int = Field(
+        default=LatencyPlan.new_tokens, ge=2, description="Generated tokens of a timed request."
+    )
+    warmup: int = Field(
+        default=LatencyPlan.warmup,
+        ge=0,
+        description="Untimed requests per model before the first pair.",
+    )
+    max_pairs: int = Field(default=LatencyPlan.max_pairs, ge=1, description="Most timed pairs.")
+
+
+class EquivalenceTable(Table):
+    prompts: int = Field(
+        default=EquivalencePlan.prompts, ge=1, description="Prompts that logits are compared on."
+    )
+    tokens: int = Field(default=EquivalencePlan.tokens, ge=2, description="Length of each prompt.")
+    oracle: Oracle = Field(
+        default=EquivalencePlan.oracle,
+        description="Precision of the oracle; auto: float64 where it fits into memory.",
+    )
+
+
+class StatisticsTable(Table):
+    alpha_pass: Rate = Field(
+        default=Statistics.alpha_pass,
+        description="Bound on P(PASS | truth at the limit), each metric.",
+    )
+    alpha_fail: Rate = Field(
+        default=Statistics.alpha_fail,
+        description="Bound on P(any FAIL | truth at the limit), all metrics of a candidate.",
+    )
+    budget_seconds: Seconds = Field(
+        default=Statistics.budget_seconds, description="Measuring time of a gate."
+    )
+    seed: int = Field(
+        default=Statistics.seed, ge=0, description="Seed of document order, prompts and pair order."
+    )
+    policy: Policy = Field(default=Statistics.policy, description="What INCONCLUSIVE does.")
+    timeout_seconds: Seconds = Field(
+        default=Statistics.timeout_seconds,
+        description="Seconds without a sign of life after which a candidate counts as hung.",
+    )
+
+
+class ReportTable(Table):
+    directory: Text | None = Field(default=None, description="Where reports are written.")
+
+
+class BaselineTable(Table):
+    file: Text | None = Field(default=None, description="File of earlier results to compare with.")
+
+
+class ReleaseFile(Table):
+    reference: ModelTable = Field(
+        default_factory=ModelTable, description="The model that candidates are compared with."
+    )
+    candidates: dict[str, CandidateTable] = Field(
+        default_factory=dict, description="The models under judgement, by name."
+    )
+    budgets: Budgets = Field(default_factory=dict, description="Limits of all candidates.")
+    corpus: CorpusTable = Field(default_factory=CorpusTable, description="What is compared on.")
+    latency: LatencyTable = Field(default_factory=LatencyTable, description="The timed request.")
+    equivalence: EquivalenceTable = Field(
+        default_factory=EquivalenceTable, description="Size of the equivalence gate."
+    )
+    statistics: StatisticsTable = Field(
+        default_factory=StatisticsTable, description="Error rates and stopping."
+    )
+    implementations: dict[str, Target] = Field(
+        default_factory=dict,
+        description='Components for the conformance suites: topic = "module:name".',
+    )
+    report: ReportTable = Field(default_factory=ReportTable, description="Reports.")
+    baseline: BaselineTable = Field(default_factory=BaselineTable, description="Baseline.")

@@ -1,0 +1,43 @@
+"""Latency: is the candidate at most so much slower than the reference?
+
+Both models live in one process; each pair of requests is timed in an order drawn by a fair coin, and
+the verdict is a sequential sign test on the paired log-ratios.
+PYTEST_DONT_REWRITE
+"""
+
+import pytest
+from pytest_infopt.gate import GateRun, confirmed
+from pytest_infopt.judge.verdict import Judgement, Verdict
+
+pytestmark = pytest.mark.infopt_gate("latency")
+
+
+def test_latency(infopt_gate: GateRun) -> None:
+    """Time to first token, per output token and end to end stay within their budgets.
+
+    A FAIL has to be confirmed by models loaded anew: where they happen to lie in memory costs or
+    saves a few percent by itself.
+    """
+    distrust = infopt_gate.session.timing_distrust()
+    if distrust:
+        infopt_gate.abstain(distrust)
+        return
+    first = time_pairs(infopt_gate, "main")
+    if any(judgement.verdict is Verdict.FAIL for judgement in first):
+        infopt_gate.bench.restart()
+        infopt_gate.judgements = confirmed(first, time_pairs(infopt_gate, "confirmation"))
+    infopt_gate.conclude()
+
+
+def time_pairs(gate: GateRun, phase: str) -> list[Judgement]:
+    """Pairs of requests, each order drawn by a coin, until decided or out of time."""
+    bench = gate.bench
+    bench.warm_up()
+    most = gate.release.latency.max_pairs
+    return gate.collect(
+        range(most),
+        lambda index: bench.measure_pair(index, gate.coin(index)),
+        planned=most,
+        seconds=gate.release.statistics.budget_seconds,
+        phase=phase,
+    )

@@ -1,0 +1,64 @@
+"""Self-check: can this runner be trusted to time, and to notice?
+
+The reference is compared with itself, and with itself made slower, by the very procedure that judges
+candidates. It costs seconds, runs before them, and its outcome decides whether their latency counts.
+PYTEST_DONT_REWRITE
+"""
+
+from dataclasses import replace
+
+import pytest
+from pytest_infopt.gate import GateRun
+from pytest_infopt.judge.verdict import Judgement, Verdict
+from pytest_infopt.metrics import Gate, metrics_of
+
+pytestmark = pytest.mark.infopt_gate("self-check")
+
+
+def test_self_check(infopt_gate: GateRun) -> None:
+    """The reference against itself must not FAIL; against twice the tightest margin it must not PASS.
+
+    Where either happens, the machine's noise depends on which model runs: power capping, another
+    job on one core, a warm-up too short. Latency verdicts of this session are then INCONCLUSIVE.
+    """
+    itself = time_pairs(infopt_gate, "itself")
+    infopt_gate.bench.slow_candidate(1.0 + 2.0 * tightest_margin(infopt_gate))
+    slowed = time_pairs(infopt_gate, "slowed")
+    infopt_gate.session.close_bench()  # the next gate must not meet a slowed reference
+    infopt_gate.details["slowed"] = {j.metric: [j.verdict, j.value] for j in slowed}
+    false_alarms = [j.metric for j in itself if j.verdict is Verdict.FAIL]
+    missed = [j.metric for j in slowed if j.verdict is Verdict.PASS]
+    if false_alarms or missed:
+        infopt_gate.fault = (
+            f"this runner cannot be trusted to time: false alarms on {false_alarms or 'nothing'}, "
+            f"a planted slowdown passed on {missed or 'nothing'}; latency is INCONCLUSIVE here"
+        )
+        infopt_gate.session.distrust_timing(infopt_gate.fault)
+    # Undecided is no false alarm: what the self-check asks of its first half is not to FAIL.
+    infopt_gate.judgements = [
+        replace(j, verdict=Verdict.PASS, reason="not FAIL against itself")
+        if j.verdict is Verdict.INCONCLUSIVE
+        else j
+        for j in itself
+    ]
+    infopt_gate.conclude()
+
+
+def time_pairs(gate: GateRun, phase: str) -> list[Judgement]:
+    """Pairs of requests to the same model twice, until the tightest budgets are decided."""
+    bench = gate.bench
+    bench.warm_up()
+    most = gate.release.latency.max_pairs
+    return gate.collect(
+        range(most),
+        lambda index: bench.measure_pair(index, gate.coin(index)),
+        planned=most,
+        seconds=gate.release.statistics.budget_seconds / 2,
+        phase=phase,
+        metrics=metrics_of(Gate.LATENCY),
+    )
+
+
+def tightest_margin(gate: GateRun) -> float:
+    """The smallest allowed slowdown: 0.05 where the tightest ratio is 1.05."""
+    return min(budget.limit for budget in gate.budgets.values()) - 1.0

@@ -1,0 +1,352 @@
+"""infopt.toml and the command line, to a release or to one clear error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_infopt import formats
+from pytest_infopt.config import fingerprint, load_release, plan_lines
+from pytest_infopt.errors import ConfigurationError
+from pytest_infopt.options import Settings
+from pytest_infopt.release import Release, Statistics
+from pytest_infopt.schema import ReleaseFile
+
+WHOLE = """
+[reference]
+model = "models/base"
+dtype = "bf16"
+device = "cpu"
+
+[candidates.int8]
+quantization = "int8"
+options = {skip = ["lm_head"]}
+
+[candidates.int8.budgets]
+kl_mean = 0.25
+ttft_ratio = "off"
+
+[candidates.other]
+model = "org/other"
+device = "cuda:0"
+
+[budgets]
+kl_mean = "0.5 nats"
+top1_agreement = "60 %"
+weight_bytes = "0.4x"
+
+[corpus]
+files = ["texts/*.txt"]
+max_tokens = 128
+
+[latency]
+new_tokens = 8
+
+[equivalence]
+oracle = "float64"
+
+[statistics]
+alpha_pass = 0.05
+seed = 4
+policy = "warn"
+budget_seconds = 5
+timeout_seconds = 60.0
+
+[implementations]
+quantizer = "package.module:Factory"
+
+[report]
+directory = "out"
+
+[baseline]
+file = "baseline.json"
+"""
+
+
+def load(root: Path, text: str | None = None, **settings: Any) -> Release:
+    if text is not None:
+        (root / "infopt.toml").write_text(text, encoding="utf-8")
+    return load_release(root, Settings(**settings))
+
+
+def refusal(root: Path, text: str | None = None, **settings: Any) -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        load(root, text, **settings)
+    return str(raised.value)
+
+
+def test_every_key_arrives(tmp_path: Path) -> None:
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    release = load(tmp_path, WHOLE)
+    assert release.reference.model == str(tmp_path / "models" / "base")
+    assert (release.reference.dtype, release.reference.device) == ("bfloat16", "cpu")
+    int8, other = (c.source for c in release.candidates)
+    assert (int8.model, int8.quantization) == (release.reference.model, "int8")
+    assert (int8.dtype, int8.device, int8.options) == ("bfloat16", "cpu", {"skip": ["lm_head"]})
+    assert (other.model, other.dtype, other.device) == ("org/other", "auto", "cuda:0")
+    assert release.corpus.files == (tmp_path / "texts" / "*.txt",)
+    assert (release.corpus.max_tokens, release.latency.new_tokens) == (128, 8)
+    assert release.equivalence.oracle == "float64"
+    assert release.statistics == Statistics(0.05, 0.01, 5, 4, "warn", 60.0)
+    assert release.implementations == {"quantizer": "package.module:Factory"}
+    assert (release.report_dir, release.baseline) == (tmp_path / "out", tmp_path / "baseline.json")
+    assert release.origin == str(tmp_path / "infopt.toml")
+
+
+def test_budgets_candidate_over_global_over_format(tmp_path: Path) -> None:
+    int8, other = load(tmp_path, WHOLE).candidates
+    assert int8.budgets["kl_mean"].limit == 0.25
+    assert int8.budgets["kl_mean"].origin.endswith("infopt.toml:12")
+    assert other.budgets["kl_mean"].limit == 0.5
+    assert int8.budgets["top1_agreement"].limit == pytest.approx(0.6)
+    assert (int8.budgets["weight_bytes"].limit, int8.budgets["weight_bytes"].relative) == (
+        0.4,
+        True,
+    )
+    assert "ttft_ratio" not in int8.budgets
+    assert int8.budgets["tpot_ratio"].origin == "default for 8-bit weights"
+    assert other.budgets["ttft_ratio"].limit == 1.05  # it runs on CUDA
+
+
+ONE = '[reference]\nmodel = "a/b"\n[candidates.x]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "parts"),
+    [
+        ('[refrence]\nmodel = "a/b"\n', 1, ["refrence", "did you mean reference?"]),
+        (ONE + 'quantisation = "int8"\n', 4, ["candidates.x", "did you mean quantization?"]),
+        (ONE + 'quantization = "int9"\n', 4, ["unknown quantization 'int9'", "did you mean int"]),
+        (ONE + 'dtype = "bfloat61"\n', 4, ["unknown dtype", "did you mean bfloat16?"]),
+        (ONE + 'device = "gpu"\n', 4, ["candidates.x.device", "auto, cpu, cuda"]),
+        (ONE + "[budgets]\nkl_meen = 0.1\n", 5, ["budgets.kl_meen", "did you mean kl_mean?"]),
+        (ONE + "[candidates.x.budgets]\nkl_men = 1\n", 5, ["x.budgets.kl_men", "kl_mean?"]),
+        (ONE + '[budgets]\nkl_mean = "5 ms"\n', 5, ["kl_mean", "5 ms"]),
+        (ONE + "[budgets]\nkl_mean = true\n", 5, ["kl_mean", "True"]),
+        (ONE + "[budgets]\nkl_mean = [1]\n", 5, ["kl_mean", "[1]"]),
+        (ONE + '[statistics]\nseed = "3"\n', 5, ["statistics.seed", "integer", "'3'"]),
+        (ONE + "[statistics]\nalpha_pass = 1.0\n", 5, ["alpha_pass", "0.2"]),
+        (ONE + '[statistics]\npolicy = "blok"\n', 5, ["did you mean block?"]),
+        (ONE + '[equivalence]\noracle = "exact"\n', 5, ["oracle", "float64"]),
+        (ONE + '[corpus]\nfiles = "a.txt"\n', 5, ["corpus.files", "list"]),
+        (ONE + '[implementations]\nquantizer = "package"\n', 5, ["module:name", "'package'"]),
+        (ONE + 'quantization = "gguf"\n', 4, ["gguf_file"]),
+        ('[reference]\nmodel = "a/b"\n["candidates"."a b"]\n', 3, ["'a b'", "name"]),
+        ('[reference]\nmodel = "a/b"\n', 1, ["no candidates", "--infopt-candidate"]),
+        ('# nothing\n[reference]\ndtype = "auto"\n[candidates.x]\n', 2, ["names no model"]),
+        ('reference = "a/b"\n', 1, ["reference: has to be a table, not 'a/b'"]),
+        ("[reference\n", 1, ["not valid TOML"]),
+    ],
+)
+def test_refusals_name_line_key_and_remedy(
+    tmp_path: Path, text: str, line: int, parts: list[str]
+) -> None:
+    message = refusal(tmp_path, text)
+    assert f"infopt.toml:{line}:" in message
+    for part in parts:
+        assert part in message
+
+
+def test_all_wrong_keys_are_listed_in_the_files_order(tmp_path: Path) -> None:
+    message = refusal(tmp_path, ONE + "zzz = 1\n[latency]\nwarm = 2\n")
+    assert [line.split(":")[1] for line in message.splitlines()] == ["4", "6"]
+
+
+def test_pyproject_is_read_below_its_table(tmp_path: Path) -> None:
+    path = tmp_path / "pyproject.toml"
+    path.write_text(
+        '[tool.infopt.reference]\nmodel = "a/b"\n[tool.infopt.candidates.x]\nbits = 8\n'
+    )
+    message = refusal(tmp_path)
+    assert "pyproject.toml:4: candidates.x.bits: unknown key" in message
+    path.write_text('[tool.infopt.reference]\nmodel = "a/b"\n[tool.infopt.candidates.x]\n')
+    assert load(tmp_path).reference.model == "a/b"
+    (tmp_path / "infopt.toml").write_text('[reference]\nmodel = "c/d"\n[candidates.x]\n')
+    assert load(tmp_path).reference.model == "c/d"
+    assert load(tmp_path, config=path).reference.model == "a/b"
+    path.write_text("[project]\nname = 'x'\n")
+    assert "no table [tool.infopt]" in refusal(tmp_path, config=path)
+
+
+def test_missing_file_of_the_option_is_named(tmp_path: Path) -> None:
+    assert "gone.toml: cannot be read" in refusal(tmp_path, config=tmp_path / "gone.toml")
+
+
+def test_settings_win_over_the_file(tmp_path: Path) -> None:
+    release = load(
+        tmp_path,
+        WHOLE,
+        reference="org/new",
+        candidate=("int8", "nf4"),
+        device="mps",
+        seed=9,
+        budget_seconds=1.5,
+        policy="block",
+        timeout=7.0,
+        report_dir=tmp_path / "elsewhere",
+        baseline=tmp_path / "b.json",
+    )
+    assert release.reference.model == "org/new"
+    assert [c.name for c in release.candidates] == ["int8", "nf4"]
+    assert {c.source.model for c in release.candidates} == {"org/new"}
+    assert {c.source.device for c in release.candidates} == {"mps"} == {release.reference.device}
+    assert release.statistics == Statistics(0.05, 0.01, 1.5, 9, "block", 7.0)
+    assert release.report_dir == tmp_path / "elsewhere"
+    assert release.baseline == tmp_path / "b.json"
+
+
+def test_a_model_called_like_a_candidate_has_not_its_budgets(tmp_path: Path) -> None:
+    (candidate,) = load(tmp_path, WHOLE, candidate=("models/int8",)).candidates
+    assert candidate.name == "int8"
+    assert candidate.budgets["kl_mean"].limit == 0.5  # of [budgets], not of [candidates.int8]
+
+
+def test_another_reference_inherits_no_trust(tmp_path: Path) -> None:
+    text = (
+        '[reference]\nmodel = "a/b"\ntrust_remote_code = true\nrevision = "main"\n[candidates.x]\n'
+    )
+    assert load(tmp_path, text).candidates[0].source.trust_remote_code
+    release = load(tmp_path, text, reference="c/d")
+    for source in (release.reference, release.candidates[0].source):
+        assert (source.model, source.trust_remote_code, source.revision) == ("c/d", False, None)
+
+
+def test_command_line_alone(tmp_path: Path) -> None:
+    candidates = ("org/quick", "int8", "bf16", "nf4@org/base", "none", "x/y/Small-Q4_K_M.gguf")
+    release = load(tmp_path, reference="org/base", candidate=candidates)
+    assert release.origin == "command line"
+    by_name = {c.name: c.source for c in release.candidates}
+    assert list(by_name) == ["quick", "int8", "bf16", "base-nf4", "none", "Small-Q4_K_M"]
+    assert by_name["quick"].model == "org/quick"
+    assert (by_name["int8"].model, by_name["int8"].quantization) == ("org/base", "int8")
+    assert by_name["bf16"].dtype == "bfloat16"
+    assert by_name["base-nf4"].quantization == "nf4"
+    assert replace(by_name["none"], name="reference") == release.reference  # A/A is allowed
+    gguf = by_name["Small-Q4_K_M"]
+    assert (gguf.model, gguf.gguf_file, gguf.quantization) == ("x/y", "Small-Q4_K_M.gguf", "gguf")
+
+
+@pytest.mark.parametrize(
+    ("candidates", "part"),
+    [
+        (("int9",), "did you mean int"),
+        (("inr9@org/a",), "unknown format 'inr9'"),
+        (("int8", "int8"), "two candidates named 'int8'"),
+        (None, "no candidates"),
+    ],
+)
+def test_command_line_refusals(
+    tmp_path: Path, candidates: tuple[str, ...] | None, part: str
+) -> None:
+    assert part in refusal(tmp_path, reference="org/base", candidate=candidates)
+
+
+def test_a_bare_directory_is_not_taken_for_a_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quick").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "write it ./quick" in refusal(tmp_path, reference="org/base", candidate=("quick",))
+
+
+def test_nothing_at_all_is_the_embedded_release(tmp_path: Path) -> None:
+    release = load(tmp_path)
+    assert release.origin == "embedded default"
+    assert release.reference.model == "embedded:smollm2"
+    names = [c.name for c in release.candidates]
+    assert names[:3] == ["bf16", "int8", "int4"]
+    assert all(c.source.model == release.reference.model for c in release.candidates)
+    assert [c.name for c in load(tmp_path, candidate=("int4", "nf4")).candidates] == ["int4", "nf4"]
+
+
+def test_embedded_candidate_without_its_library_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    release = load(tmp_path)
+    assert "bitsandbytes-nf4" not in [c.name for c in release.candidates]
+    assert [line for line in release.not_run if line.startswith("bitsandbytes-nf4: ")]
+    # Asked for by name, it is a candidate like any other, and its absence that candidate's error.
+    asked = load(tmp_path, candidate=("bitsandbytes-nf4",))
+    assert [c.name for c in asked.candidates] == ["bitsandbytes-nf4"]
+    assert any("pip install" in line for line in plan_lines(asked))
+
+
+def test_fingerprint_follows_what_results_depend_on(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    text = tmp_path / "texts" / "a.txt"
+    text.write_text("first text")
+    release = load(tmp_path, WHOLE)
+    before = fingerprint(release)
+    assert fingerprint(load(tmp_path, "# moved down a line\n" + WHOLE)) == before
+    more_time = replace(release.statistics, budget_seconds=99.0, policy="block")
+    assert fingerprint(replace(release, statistics=more_time, report_dir=None)) == before
+    changes = [
+        WHOLE.replace("0.25", "0.26"),
+        WHOLE.replace("seed = 4", "seed = 5"),
+        WHOLE.replace('"int8"\n', '"int4"\n'),
+        WHOLE.replace("new_tokens = 8", "new_tokens = 9"),
+        WHOLE.replace("max_tokens = 128", "max_tokens = 129"),
+        WHOLE.replace('oracle = "float64"', 'oracle = "float32"'),
+        WHOLE.replace("alpha_pass = 0.05", "alpha_pass = 0.06"),
+    ]
+    prints = [fingerprint(load(tmp_path, change)) for change in changes]
+    text.write_text("second text")
+    prints.append(fingerprint(load(tmp_path, WHOLE)))
+    assert len({before, *prints}) == len(changes) + 2
+
+
+def test_fingerprint_sees_another_checkpoint_at_the_same_place(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    text = '[reference]\nmodel = "m"\n[candidates.x]\n'
+    before = fingerprint(load(tmp_path, text))
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"1234")
+    assert fingerprint(load(tmp_path, text)) != before
+
+
+def test_plan_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one document")
+    text = '[reference]\nmodel = "./gone"\n[candidates.x]\n[corpus]\nfiles = ["a.txt"]\n'
+    plan = "\n".join(plan_lines(load(tmp_path, text)))
+    assert f"missing: model of reference: {tmp_path / 'gone'} does not exist" in plan
+    assert "kl_mean ≤ 0.005 nats cannot PASS with 1 documents; it takes at least 25" in plan
+    assert "(default, at least 25 documents)" in plan
+    missing_corpus = text.replace("a.txt", "b.txt")
+    assert "corpus: unusable" in "\n".join(plan_lines(load(tmp_path, missing_corpus)))
+
+
+def test_plan_of_the_embedded_release_misses_nothing(tmp_path: Path) -> None:
+    plan = plan_lines(load(tmp_path))
+    assert not [line for line in plan if line.startswith("missing")]
+
+
+def test_neither_torch_nor_pydantic_before_they_are_needed(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib, pytest_infopt.options\n"
+        "assert 'pydantic' not in sys.modules and 'numpy' not in sys.modules\n"
+        "from pytest_infopt.config import fingerprint, load_release, plan_lines\n"
+        "assert 'pydantic' not in sys.modules\n"
+        "release = load_release(pathlib.Path(sys.argv[1]))\n"
+        "plan_lines(release), fingerprint(release)\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
+
+
+def test_every_key_of_the_schema_is_described() -> None:
+    schema = ReleaseFile.model_json_schema()
+    tables = [schema, *schema["$defs"].values()]
+    undescribed = [
+        f"{table['title']}.{name}"
+        for table in tables
+        for name, field in table["properties"].items()
+        if not field.get("description") and name != "budgets"
+    ]
+    assert not undescribed
+    assert json.dumps(schema).count('"additionalProperties": false') == len(tables)

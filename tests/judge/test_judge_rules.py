@@ -1,0 +1,520 @@
+"""One test per rule: estimates, intervals, error rates at the limit, and stated corner cases."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from pytest_infopt.judge.budgets import Budget
+from pytest_infopt.judge.exceedance import ExceedanceTest, quantile
+from pytest_infopt.judge.gate import make_test
+from pytest_infopt.judge.mean import MeanTest
+from pytest_infopt.judge.planning import fewest_documents, fewest_to_pass
+from pytest_infopt.judge.protocol import MetricTest
+from pytest_infopt.judge.sign import SignTest
+from pytest_infopt.judge.worst import ExactTest, WorstTest
+from pytest_infopt.metrics import METRICS, Gate, Metric, Rule, Unit
+
+KL = METRICS["kl_mean"]
+TOP1 = METRICS["top1_agreement"]
+RMS = METRICS["true_probability_rms"]
+RATIO = METRICS["ttft_ratio"]
+TTFT_P95 = METRICS["ttft_p95"]
+KL_P99 = METRICS["kl_p99"]
+
+
+def at_most(rate: float, trials: int) -> int:
+    """More such events in ``trials`` happen by chance with probability below 1e-6."""
+    return int(stats.binom.isf(1e-6, trials, rate))
+
+
+def fed(test: MetricTest, values: object) -> MetricTest:
+    for value in values:  # type: ignore[attr-defined]  # any iterable of values
+        test.update(value)
+    return test
+
+
+# Planning: the figures of STATISTICS 4 follow from the bets.
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "fewest"),
+    [
+        ("kl_mean", 0.05, 25),
+        ("kl_mean", 0.0, 1),
+        ("top1_agreement", 0.99, 14),
+        ("top1_agreement", 1.0, 1),
+        ("perplexity_ratio", 1.01, 9),
+        ("ttft_ratio", 1.05, 9),
+        ("ttft_p95", 0.2, 126),
+        ("ttft_p99", 0.2, 645),
+        ("kl_p99", 1.0, 25),
+        ("weight_bytes", 100, 2),
+        ("sqnr_db", 40, 1),
+    ],
+)
+def test_fewest_to_pass(name: str, limit: float, fewest: int) -> None:
+    assert fewest_to_pass(Budget(METRICS[name], limit), 0.01) == fewest
+    assert fewest_documents(0.01) == 25
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.01, 0.001])
+@pytest.mark.parametrize(
+    ("name", "limit", "flawless"),
+    [
+        ("kl_mean", 0.05, 0.0),
+        ("top1_agreement", 0.97, 1.0),
+        ("top1_agreement", 0.5, 1.0),  # 3m is above 1 here
+        ("true_probability_rms", 0.6, 0.0),
+        ("perplexity_ratio", 1.01, -1.0),
+        ("ttft_p90", 0.2, 0.1),
+        ("ttft_p99", 0.2, 0.1),
+        ("kl_p50", 0.2, [0.1] * 500),
+        ("kl_p99", 0.2, [0.1] * 500),
+    ],
+)
+def test_flawless_units_pass_exactly_when_planned(
+    name: str, limit: float, flawless: float | list[float], alpha: float
+) -> None:
+    metric = METRICS[name]
+    fewest = fewest_to_pass(Budget(metric, limit), alpha)
+    test = fed(make_test(metric, limit, 10_000), [flawless] * (fewest - 1))
+    assert test.p_pass > alpha
+    test.update(flawless)
+    assert test.p_pass <= alpha
+
+
+# Rule MEAN.
+
+
+def test_shares_are_judged_on_what_is_missing() -> None:
+    test = fed(make_test(TOP1, 0.95, 100), [0.99] * 40)
+    assert test.estimate == pytest.approx(0.99, abs=40 * np.finfo(float).eps)
+    assert test.p_pass <= 0.01 < test.p_fail
+    low, high = test.interval(0.02)
+    assert 0.95 < low < 0.99 < high <= 1
+
+
+def test_a_metric_of_power_two_is_judged_on_its_square() -> None:
+    """The root of a mean square above the limit, although most documents lie below it."""
+    squares = [0.0] * 3 + [0.04]  # RMS 0.1
+    below, above = make_test(RMS, 0.2, 400), make_test(RMS, 0.05, 400)
+    for _ in range(60):
+        fed(below, squares)
+        fed(above, squares)
+    assert below.estimate == pytest.approx(0.1, rel=1e-12)
+    assert below.p_pass <= 0.01
+    assert above.p_fail <= 0.01
+    low, high = below.interval(0.02)
+    assert low < 0.1 < high < 0.2
+
+
+@pytest.mark.parametrize(("metric", "limit", "flawless"), [(KL, 0.0, 0.0), (TOP1, 1.0, 1.0)])
+def test_a_limit_that_leaves_no_room(metric: Metric, limit: float, flawless: float) -> None:
+    test = make_test(metric, limit, 3)
+    fed(test, [flawless] * 2)
+    assert (test.p_pass, test.p_fail, test.needed(0.01, 0.01)) == (1, 1, 1)
+    test.update(flawless)
+    assert (test.p_pass, test.p_fail) == (0, 1)
+    test.update(0.5)
+    assert (test.p_pass, test.p_fail) == (1, 0)
+
+
+def test_rounding_below_zero_counts_as_zero_and_nonsense_is_refused() -> None:
+    exact, rounded = make_test(KL, 0.05, 30), make_test(KL, 0.05, 30)
+    fed(exact, [0.0] * 30)
+    fed(rounded, [-1e-9] * 30)
+    assert exact.state() == rounded.state()
+    with pytest.raises(ValueError, match="out of the metric's range"):
+        rounded.update(-1.0)
+
+
+@pytest.mark.parametrize("value", [math.nan, [], [1.0, math.nan]])
+def test_no_number_is_refused(value: float | list[float]) -> None:
+    with pytest.raises(ValueError, match="NaN or nothing"):
+        make_test(KL_P99, 1.0, 3).update(value)
+
+
+def test_the_tail_guard_fails_a_rare_disaster() -> None:
+    """6 % of documents at 5.5 times the limit, the rest at zero: a mean of a third of it."""
+    generator = np.random.default_rng(0)
+    test = make_test(KL, 1.0, 1000)
+    for bad in generator.permutation(np.arange(400) < 24):
+        test.update(5.5 if bad else 0.0)
+    assert test.estimate == pytest.approx(0.33)
+    assert test.p_fail <= 0.01
+    assert "24 of 400" in test.details()["tail"]
+
+
+def test_the_tail_guard_never_holds_up_a_pass() -> None:
+    assert fed(make_test(KL, 1.0, 100), [0.0] * 25).p_pass <= 0.01
+
+
+@pytest.mark.parametrize(("tokens", "limit"), [(16, 0.99), (64, 0.99), (512, 0.98)])
+def test_short_documents_do_not_pass_at_the_limit(tokens: int, limit: float) -> None:
+    """A share made of few tokens is coarse: clipping at 3m alone would pass it nearly always."""
+    trials, generator, passed = 150, np.random.default_rng(tokens), 0
+    for _ in range(trials):
+        test = make_test(TOP1, limit, 256)
+        for wrong in generator.binomial(tokens, 1 - limit, 256):
+            test.update(1 - wrong / tokens, False, tokens)
+        passed += test.p_pass <= 0.01
+    assert passed <= at_most(0.02, trials)
+
+
+def lognormal_documents(mean: float, tau: float, n: int, seed: int) -> list[float]:
+    """Document means of STATISTICS 2.6: 512 lognormal tokens of sigma 1.708, document sd tau."""
+    generator = np.random.default_rng(seed)
+    tokens = np.exp(generator.normal(-(1.708**2) / 2, 1.708, (n, 512))).mean(axis=1)
+    return [float(y) for y in mean * tokens * np.exp(generator.normal(-(tau**2) / 2, tau, n))]
+
+
+def mean_verdicts(truth: float, tau: float, trials: int, n: int = 200) -> tuple[int, int, float]:
+    """Sequential gate of a limit 1: passes, failures, mean documents until then."""
+    passed = failed = used = 0
+    for seed in range(trials):
+        test = make_test(KL, 1.0, n)
+        for y in lognormal_documents(truth, tau, n, seed):
+            test.update(y)
+            if min(test.p_pass, test.p_fail) <= 0.01:
+                break
+        passed += test.p_pass <= 0.01
+        failed += test.p_fail <= 0.01
+        used += test.clusters
+    return passed, failed, used / trials
+
+
+@pytest.mark.parametrize(
+    ("tau", "trials"),
+    [(0.5, 100), (0.8, 100), pytest.param(0.8, 1500, marks=pytest.mark.slow)],
+)
+def test_lognormal_documents_at_the_limit_are_rarely_decided(tau: float, trials: int) -> None:
+    passed, failed, _ = mean_verdicts(1.0, tau, trials)
+    assert passed <= at_most(0.01, trials)
+    assert failed <= at_most(0.01, trials)
+
+
+@pytest.mark.parametrize(("truth", "most"), [(0.5, 50), (2.0, 20)])
+def test_documents_to_a_verdict(truth: float, most: float) -> None:
+    """STATISTICS 6.5, at document sd .5."""
+    trials = 40
+    passed, failed, used = mean_verdicts(truth, 0.5, trials)
+    assert (passed, failed) == ((trials, 0) if truth < 1 else (0, trials))
+    assert used <= most
+
+
+# Rule SIGN.
+
+
+def test_sign_estimate_is_the_median_ratio() -> None:
+    xs = np.random.default_rng(0).normal(0.1, 1, 101)
+    test = fed(make_test(RATIO, 1.05, 200), xs)
+    assert test.estimate == pytest.approx(math.exp(np.median(xs)))
+
+
+def test_ties_count_against_both_sides() -> None:
+    test = fed(make_test(RATIO, 1.05, 200), [math.log(1.05)] * 100)
+    assert (test.p_pass, test.p_fail) == (1, 1)
+
+
+def test_a_higher_ratio_may_be_the_better_one() -> None:
+    speedup = Metric("speedup", Gate.LATENCY, Unit.RATIO, Rule.SIGN, "", higher_is_better=True)
+    assert fed(make_test(speedup, 1.5, 99), [math.log(2)] * 9).p_pass <= 0.01
+    assert fed(make_test(speedup, 1.5, 99), [0.0] * 9).p_fail <= 0.01
+
+
+def adversarial_noise(n: int) -> dict[str, np.ndarray]:
+    """Six shapes of slowdown over call slots 0…2n−1, each built against a fixed order."""
+    slot = np.arange(2 * n)
+    walk = np.random.default_rng(5).normal(0, 0.2, 2 * n).cumsum()
+    return {
+        "odd slots slow": 0.3 * (slot % 2),
+        "period four": 0.3 * np.isin(slot % 4, (0, 3)),
+        "linear drift": slot * 0.05,
+        "bursts": 2.0 * (slot % 7 == 0),
+        "random walk": walk,
+        "heavy tails": np.random.default_rng(6).standard_cauchy(2 * n),
+    }
+
+
+def false_verdicts(order: str, noise: np.ndarray, trials: int) -> int:
+    """Runs at the boundary (limit 1, equal models) that ended in any verdict, of ``trials``."""
+    n = len(noise) // 2
+    generator = np.random.default_rng(9)
+    wrong = 0
+    for _ in range(trials):
+        test = SignTest(RATIO, 1.0)
+        for i in range(n):
+            first = {"coin": generator.random() < 0.5, "ABAB": True, "ABBA": i % 2 == 0}[order]
+            jitter = generator.normal(0, 0.01, 2)
+            a, b = noise[2 * i] + jitter[0], noise[2 * i + 1] + jitter[1]
+            test.update(a - b if first else b - a)
+            if min(test.p_pass, test.p_fail) <= 0.01:
+                wrong += 1
+                break
+    return wrong
+
+
+@pytest.mark.parametrize("shape", adversarial_noise(4))
+def test_random_order_survives_any_noise(shape: str) -> None:
+    trials = 60
+    wrong = false_verdicts("coin", adversarial_noise(150)[shape], trials)
+    assert wrong <= at_most(0.02, trials)  # 1 % on either side
+
+
+@pytest.mark.parametrize(("order", "shape"), [("ABAB", "odd slots slow"), ("ABBA", "period four")])
+def test_fixed_orders_break_under_noise_built_against_them(order: str, shape: str) -> None:
+    trials = 20
+    assert false_verdicts(order, adversarial_noise(150)[shape], trials) == trials
+
+
+# Rule EXCEEDANCE.
+
+
+def test_quantile_is_numpys() -> None:
+    generator = np.random.default_rng(2)
+    for n in range(1, 201):
+        values = np.sort(generator.lognormal(size=n))
+        for level in (0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0):
+            assert quantile(list(values), level) == np.quantile(values, level)
+
+
+def test_single_values_make_a_bernoulli_test() -> None:
+    """The p95 service level of STATISTICS 2.5: about 163 requests when none of 200 is late."""
+    test = fed(make_test(TTFT_P95, 0.2, 999), [0.1] * 126)
+    assert test.p_pass <= 0.01
+    late = fed(make_test(TTFT_P95, 0.2, 999), [0.1, 0.3] * 20)
+    assert late.p_fail <= 0.01
+
+
+def test_a_value_at_the_limit_keeps_it() -> None:
+    assert fed(make_test(TTFT_P95, 0.2, 999), [0.2] * 126).p_pass <= 0.01
+
+
+def test_tokens_of_a_document_are_one_unit() -> None:
+    """Twelve thousand tokens of twelve documents are twelve documents."""
+    test = fed(make_test(KL_P99, 1.0, 99), [[0.1] * 1000] * 12)
+    assert (test.n, test.clusters) == (12_000, 12)
+    assert test.p_pass > 0.01
+
+
+def test_a_list_counts_its_values_whatever_the_unit_weighs() -> None:
+    test = make_test(KL_P99, 1.0, 9)
+    test.update([2.0, 0.1, 0.1, 0.1], False, 512)
+    assert (test.n, test.details()["share_beyond"]) == (4, 0.25)
+    mean = make_test(KL, 1.0, 9)
+    mean.update(0.1, False, 512)
+    assert mean.n == 512
+
+
+def test_design_effect_shows_the_clustering() -> None:
+    generator = np.random.default_rng(4)
+    alike, apart = make_test(KL_P99, 1.0, 99), make_test(KL_P99, 1.0, 99)
+    for document in range(60):
+        alike.update(list(np.where(generator.random(200) < 0.05, 2.0, 0.0)))
+        apart.update([2.0 if document % 20 == 0 else 0.0] * 200)
+    # A variance of 60 units has a relative sd of √(2/59) = .18: 4 of them.
+    assert alike.details()["design_effect"] == pytest.approx(1, abs=0.75)
+    assert apart.details()["design_effect"] == pytest.approx(200 * 60 / 59)
+
+
+@pytest.mark.parametrize(("tokens", "name"), [(64, "kl_p99"), (128, "kl_p999"), (512, "kl_p99")])
+def test_quantiles_at_the_limit_do_not_pass(tokens: int, name: str) -> None:
+    metric = METRICS[name]
+    assert metric.quantile is not None
+    trials, generator, passed = 60, np.random.default_rng(8), 0
+    for _ in range(trials):
+        test = make_test(metric, 1.0, 200)
+        for beyond in generator.binomial(tokens, 1 - metric.quantile, 200):
+            test.update([2.0] * beyond + [0.5] * (tokens - beyond))
+        passed += test.p_pass <= 0.01
+    assert passed <= at_most(0.01, trials)
+
+
+# Rules WORST and EXACT.
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad", "limit"), [("kl_max", 1.0, 3.0, 2.0), ("sqnr_db", 41.0, 39.0, 40.0)]
+)
+def test_worst(name: str, good: float, bad: float, limit: float) -> None:
+    test = WorstTest(METRICS[name], limit, 3)
+    fed(test, [good, limit])
+    assert (test.p_pass, test.p_fail, test.needed(0.01, 0.01)) == (1, 1, 1)
+    test.update(good)
+    assert (test.p_pass, test.p_fail, test.needed(0.01, 0.01)) == (0, 1, None)
+    test.update(bad)
+    assert (test.p_pass, test.p_fail) == (1, 0)
+    assert (test.estimate, test.details()["worst_unit"]) == (bad, 3)
+
+
+def test_exact_needs_two_equal_readings() -> None:
+    metric = METRICS["weight_bytes"]
+    test = ExactTest(metric, 100, planned=2)
+    test.update(100)
+    assert (test.p_pass, test.p_fail, test.needed(0.01, 0.01)) == (1, 1, 1)
+    test.update(100)
+    assert (test.p_pass, test.p_fail) == (0, 1)
+    assert fed(ExactTest(metric, 99, 2), [100, 100]).p_fail == 0
+    differing = fed(ExactTest(metric, 1000, 2), [100, 101])
+    assert (differing.p_pass, differing.p_fail, differing.differs) == (1, 1, True)
+    assert fed(ExactTest(metric, 100, planned=1), [100]).p_pass == 0
+
+
+# Intervals, for every statistical rule.
+
+
+def mean_samples(seed: int, n: int) -> tuple[MetricTest, float]:
+    generator = np.random.default_rng(seed)
+    return fed(MeanTest(KL, None, n), generator.uniform(0, 2, n)), 1.0
+
+
+def share_samples(seed: int, n: int) -> tuple[MetricTest, float]:
+    generator = np.random.default_rng(seed)
+    test = MeanTest(TOP1, None, n)
+    for wrong in generator.binomial(200, 0.1, n):
+        test.update(1 - wrong / 200, False, 200)
+    return test, 0.9
+
+
+def sign_samples(seed: int, n: int) -> tuple[MetricTest, float]:
+    generator = np.random.default_rng(seed)
+    return fed(SignTest(RATIO, None), generator.standard_cauchy(n) / 10), 1.0
+
+
+def quantile_samples(seed: int, n: int) -> tuple[MetricTest, float]:
+    generator = np.random.default_rng(seed)
+    return fed(ExceedanceTest(METRICS["ttft_p50"], None), generator.exponential(size=n)), math.log(
+        2
+    )
+
+
+SAMPLERS = [mean_samples, share_samples, sign_samples, quantile_samples]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_intervals_cover(sampler: object) -> None:
+    trials, missed = 60, 0
+    for seed in range(trials):
+        test, truth = sampler(seed, 80)  # type: ignore[operator]  # one of SAMPLERS
+        low, high = test.interval(0.1)
+        missed += not low <= truth <= high
+    assert missed <= at_most(0.1, trials)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_intervals_shrink_with_n_and_grow_with_confidence(sampler: object) -> None:
+    few, _ = sampler(0, 40)  # type: ignore[operator]  # one of SAMPLERS
+    many, _ = sampler(0, 400)  # type: ignore[operator]  # the same
+    widths = [np.diff(many.interval(alpha))[0] for alpha in (0.001, 0.01, 0.1, 0.5)]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < widths[0]
+    assert widths[1] < np.diff(few.interval(0.01))[0]
+    low, high = many.interval(0.1)
+    assert low <= many.estimate <= high
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 60), st.floats(0.3, 3))
+def test_the_interval_and_the_verdict_agree(seed: int, n: int, limit: float) -> None:
+    """The limit lies above the upper end where PASS was reached at α, below the lower where FAIL
+    was (without the tail guard's part of the stake)."""
+    generator = np.random.default_rng(seed)
+    xs = [float(x) for x in generator.lognormal(0, 0.4, n)]
+    tests: list[tuple[MetricTest, list[float]]] = [
+        (MeanTest(KL, limit, n), xs),
+        (SignTest(RATIO, limit), [math.log(x) for x in xs]),
+        (ExceedanceTest(METRICS["ttft_p50"], limit), xs),
+    ]
+    for test, values in tests:
+        fed(test, values)
+        ends = test.interval(0.02)
+        assert ends is not None
+        slack = 1e-9 * limit  # the mean's bisection is that fine, the others are exact
+        assert (test.p_pass <= 0.01) == (ends[1] <= limit + slack) or math.isclose(ends[1], limit)
+        if not isinstance(test, MeanTest):
+            # "At the limit" is no FAIL, and a quantile or median at the limit keeps it.
+            assert (test.p_fail <= 0.01) == (ends[0] > limit)
+        elif test.p_fail <= 0.01 / 10:
+            assert ends[0] > limit - slack
+
+
+def test_units_that_say_nothing_yet_leave_the_interval_open() -> None:
+    assert fed(MeanTest(KL, None, 9), [0.1] * 5).interval(0.02)[1] == math.inf
+    assert fed(MeanTest(KL, None, 99), [0.0] * 25).interval(0.02) == (0, 0)
+    assert fed(MeanTest(TOP1, None, 9), [1.0] * 3).interval(0.02)[0] < 0.5
+    assert fed(SignTest(RATIO, None), [0.1] * 5).interval(0.02) == (0, math.inf)
+    assert fed(ExceedanceTest(TTFT_P95, None), [0.1] * 5).interval(0.02)[1] == math.inf
+
+
+def test_an_infinite_divergence_is_a_failure_with_an_infinite_estimate() -> None:
+    test = fed(MeanTest(KL, 0.1, 9), [math.inf, 0.0])
+    assert test.p_fail == 0
+    assert test.estimate == math.inf
+    assert test.interval(0.02) == (math.inf, math.inf)
+    assert test.detectable(0.01) is None
+
+
+# The order of units carries no information where units are exchangeable.
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0, 4), min_size=2, max_size=30), st.randoms(use_true_random=False))
+def test_evidence_at_the_end_does_not_depend_on_the_order(ys: list[float], random: object) -> None:
+    mixed = list(ys)
+    random.shuffle(mixed)  # type: ignore[attr-defined]  # random.Random
+    one, two = MeanTest(KL, 1.0, 30), MeanTest(KL, 1.0, 30)
+    fed(one, ys)
+    fed(two, mixed)
+    assert one.estimate == pytest.approx(two.estimate)
+    for a, b in ((one._above, two._above), (one._below, two._below)):
+        assert a is not None
+        assert b is not None
+        assert a.log_e == pytest.approx(b.log_e, abs=1e-12 * len(ys))
+
+
+# Detectable effects.
+
+
+def test_detectable_effect_shrinks_with_n_and_is_detected_half_the_time() -> None:
+    generator = np.random.default_rng(3)
+    small, large = (MeanTest(KL, 1.0, 400) for _ in range(2))
+    fed(small, generator.uniform(0, 2, 30))
+    fed(large, generator.uniform(0, 2, 300))
+    few, many = small.detectable(0.01), large.detectable(0.01)
+    assert few is not None
+    assert many is not None
+    assert few > many > 0
+    trials, caught = 60, 0
+    for _ in range(trials):
+        test = fed(MeanTest(KL, 1.0, 400), generator.uniform(0, 2 * (1 + many), 300))
+        caught += test.p_fail <= 0.01
+    # Half, give or take how well 300 units know their own spread: never rare, never certain.
+    assert trials * 0.15 <= caught <= trials * 0.95
+
+
+def test_detectable_ratio_is_a_shift_of_the_log_ratio() -> None:
+    xs = list(np.random.default_rng(1).normal(0, 0.05, 200))
+    test = fed(SignTest(RATIO, 1.05), xs)
+    excess = test.detectable(0.01)
+    assert excess is not None
+    shift = math.log(1 + excess / 1.05) + math.log(1.05) - float(np.median(xs))
+    # The lower end rests on an order statistic that a tie counts against: one ulp beyond it.
+    beyond = fed(SignTest(RATIO, 1.05), [x + shift + 1e-9 for x in xs])
+    short = fed(SignTest(RATIO, 1.05), [x + shift - 1e-3 for x in xs])
+    assert beyond.p_fail <= 0.01 < short.p_fail
+
+
+def test_what_no_rule_fits_is_refused() -> None:
+    odd = Metric("odd", Gate.QUALITY, Unit.NATS, Rule.MEAN, "", higher_is_better=True)
+    with pytest.raises(ValueError, match="odd"):
+        make_test(odd, 1.0, 3)
+    with pytest.raises(ValueError, match="no unit"):
+        _ = make_test(KL, 1.0, 3).estimate
+    with pytest.raises(ValueError, match="above 0"):
+        make_test(RATIO, 0.0, 3)
+    with pytest.raises(ValueError, match="quantile"):
+        ExceedanceTest(KL, 1.0)

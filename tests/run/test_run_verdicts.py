@@ -1,0 +1,165 @@
+"""Whole runs on a tiny model: verdicts, exit statuses, reports."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+import pytest
+import torch
+from pytest_infopt.exit_status import ExitStatus
+from pytest_infopt.report.document import result_schema
+
+
+def shuffle_head(module: Any) -> None:
+    """Another output head: every prediction is wrong."""
+    weight = module.get_output_embeddings().weight
+    with torch.no_grad():
+        weight.copy_(weight[torch.randperm(len(weight), generator=torch.Generator().manual_seed(0))])
+
+
+def test_the_reference_itself_passes_with_identical_outputs(gate, result) -> None:
+    run = gate()
+    assert run.ret == ExitStatus.PASSED
+    run.stdout.fnmatch_lines(["*identical outputs*", "infopt: PASS*"])
+    document = result()
+    assert document["verdict"] == "PASS"
+    kl = next(row for row in document["gates"] if row["metric"] == "kl_mean")
+    assert (kl["value"], kl["verdict"], kl["reason"]) == (0.0, "PASS", "identical outputs")
+
+
+def test_another_model_fails_and_says_where(gate, result, damaged) -> None:
+    path = damaged("broken", shuffle_head)
+    run = gate(candidates={"broken": f'model = "{path}"'})
+    assert run.ret == ExitStatus.FAILED
+    run.stdout.fnmatch_lines(["*FAIL kl_mean*budget*interval*", "*document d*", "*reproduce:*"])
+    items = {item["gate"]: item for item in result()["items"]}
+    assert items["quality"]["verdict"] == "FAIL"
+    finding = items["quality"]["findings"][0]
+    assert finding["reference_top"] != finding["candidate_top"]
+    assert "test_quality[broken]" in items["quality"]["reproduce"]
+    assert items["memory"]["verdict"] == "PASS"
+
+
+def test_the_command_that_reproduces_a_failure_reproduces_it(
+    gate, result, damaged, pytester: pytest.Pytester
+) -> None:
+    path = damaged("broken", shuffle_head)
+    gate(candidates={"broken": f'model = "{path}"'})
+    first = result()
+    command = next(i["reproduce"] for i in first["items"] if i["gate"] == "quality")
+    again = pytester.run("sh", "-c", f"python -m {command} -p no:cacheprovider")
+    assert again.ret == ExitStatus.FAILED
+    rows = {r["metric"]: r["value"] for r in first["gates"] if r["gate"] == "quality"}
+    assert rows == {r["metric"]: r["value"] for r in result()["gates"]}
+
+
+def one_document(pytester: pytest.Pytester) -> str:
+    """Lines for infopt.toml: a corpus of one document."""
+    path = pytester.path / "one.jsonl"
+    path.write_text(json.dumps({"text": " ".join(["w1"] * 20)}) + "\n")
+    return str(path)
+
+
+def test_one_document_cannot_pass_a_model_that_differs(gate, result, pytester) -> None:
+    run = gate(
+        *["-k", "quality"],
+        candidates={"bf16": 'dtype = "bfloat16"'},
+        corpus=one_document(pytester),
+        budgets="kl_mean = 10",
+    )
+    assert run.ret == ExitStatus.INCONCLUSIVE
+    run.stdout.fnmatch_lines(["*need about * more documents*"])
+    row = next(r for r in result()["gates"] if r["metric"] == "kl_mean")
+    assert (row["verdict"], row["clusters"]) == ("INCONCLUSIVE", 1)
+
+
+def test_the_advice_of_an_inconclusive_gate_leads_to_a_verdict(gate, result) -> None:
+    arguments: dict[str, Any] = {
+        "candidates": {"bf16": 'dtype = "bfloat16"'},
+        "budgets": "kl_mean = 10",
+    }
+    run = gate("-k", "quality", more="max_documents = 12", **arguments)
+    assert run.ret == ExitStatus.INCONCLUSIVE
+    row = next(r for r in result()["gates"] if r["metric"] == "kl_mean")
+    run = gate("-k", "quality", more=f"max_documents = {12 + row['needed']}", **arguments)
+    assert run.ret == ExitStatus.PASSED
+
+
+def test_policy_warn_lets_an_inconclusive_release_through(gate, result, pytester) -> None:
+    run = gate(
+        *["-k", "quality", "--infopt-policy=warn"],
+        candidates={"bf16": 'dtype = "bfloat16"'},
+        corpus=one_document(pytester),
+        budgets="kl_mean = 10",
+    )
+    assert run.ret == ExitStatus.PASSED
+    assert result()["verdict"] == "INCONCLUSIVE"
+
+
+def test_result_json_keeps_to_its_schema(gate, result, damaged) -> None:
+    import jsonschema
+
+    path = damaged("broken", shuffle_head)
+    gate(candidates={"same": "", "broken": f'model = "{path}"'})
+    jsonschema.Draft202012Validator(result_schema()).validate(result())
+
+
+def test_junit_carries_every_gate(gate, pytester: pytest.Pytester) -> None:
+    gate("--junitxml=junit.xml")
+    tree = ElementTree.parse(pytester.path / "junit.xml")
+    cases = {case.get("name"): case for case in tree.iter("testcase")}
+    assert {"test_quality[same]", "test_memory[same]", "test_equivalence[same]"} <= set(cases)
+    values = {p.get("name"): p.get("value") for p in cases["test_quality[same]"].iter("property")}
+    assert values["infopt.verdict"] == "PASS"
+    assert values["infopt.kl_mean"] == "0"
+
+
+def test_gates_are_ordinary_items(gate) -> None:
+    candidates = {"a": "", "b": ""}
+    run = gate("-k", "quality and a", candidates=candidates)
+    run.assert_outcomes(passed=1, deselected=None)
+    assert "test_quality[b]" not in run.stdout.str()
+
+
+def test_candidates_are_gated_one_after_the_other(gate, result) -> None:
+    gate(candidates={"a": "", "b": ""})
+    order = [(item["candidate"], item["gate"]) for item in result()["items"]]
+    assert order == [
+        (name, gate_name) for name in "ab" for gate_name in ("equivalence", "quality", "memory")
+    ]
+
+
+def test_latency_is_judged_after_a_self_check(gate, result) -> None:
+    run = gate(
+        "--infopt-budget-seconds=20",
+        "-k",
+        "self_check or latency",
+        budgets="ttft_ratio = 3.0\ntpot_ratio = 3.0",
+        more="[latency]\nprompt_tokens = 8\nnew_tokens = 4",
+    )
+    assert run.ret == ExitStatus.PASSED
+    items = {item["gate"]: item for item in result()["items"]}
+    assert list(items) == ["self-check", "latency"]
+    slowed = items["self-check"]["details"]["slowed"]
+    assert all(verdict == "FAIL" for verdict, _ in slowed.values())
+    rows = {r["metric"]: r for r in result()["gates"] if r["gate"] == "latency"}
+    assert rows["tpot_ratio"]["verdict"] == "PASS"
+    assert rows["tpot_ratio"]["clusters"] >= 9
+
+
+def test_xdist_reaches_the_same_verdicts(gate, result, damaged) -> None:
+    path = damaged("broken", shuffle_head)
+    candidates = {"same": "", "broken": f'model = "{path}"'}
+    gate(candidates=candidates)
+    alone = {(r["gate"], r["candidate"], r["metric"]): r["value"] for r in result()["gates"]}
+    run = gate("-n2", "--dist=loadgroup", candidates=candidates, subprocess=True)
+    assert run.ret == ExitStatus.FAILED
+    document = result()
+    assert document["environment"]["torch"] == torch.__version__
+    shared = {(r["gate"], r["candidate"], r["metric"]): r["value"] for r in document["gates"]}
+    resident = "host_peak_rss_ratio"
+    assert {k: v for k, v in alone.items() if k[2] != resident} == {
+        k: v for k, v in shared.items() if k[2] != resident
+    }
