@@ -124,8 +124,8 @@ class Bench:
         if reference.vocabulary != candidate.vocabulary:
             raise InvalidComparisonError(
                 f"vocabulary: reference {reference.name!r} has {reference.vocabulary} entries, "
-                f"candidate {candidate.name!r} {candidate.vocabulary}; their distributions cannot be "
-                f"compared. Gate a candidate made from this reference"
+                f"candidate {candidate.name!r} {candidate.vocabulary}; their distributions "
+                f"cannot be compared. Gate a candidate made from this reference"
             )
         if reference.tokenizer_fingerprint != candidate.tokenizer_fingerprint:
             raise InvalidComparisonError(
@@ -175,7 +175,7 @@ class Bench:
 
     @cached_property
     def _yardstick(self) -> list[torch.Tensor]:
-        """What the candidate's dtype costs a plain implementation: the reference's weights in it."""
+        """The reference's weights in the candidate's dtype: what that dtype alone costs."""
         return self._logits_in(self.candidate.dtype)
 
     def _logits_in(self, dtype: str) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ class ConfigurationError(InfoptError):
 
 
 class ModelLoadError(InfoptError):
-    """A model could not be loaded: missing path, pickled weights, truncated file, no such library."""
+    """A model could not be loaded: missing path, pickled weights, truncated file, no library."""
 
 
 class InvalidComparisonError(InfoptError):
@@ -22,4 +22,4 @@ class NonFiniteLogitsError(InfoptError):
 
 
 class WorkerError(InfoptError):
-    """The process that held the models died, hung, or raised; the message carries its last words."""
+    """The process that held the models died, hung, or raised; its last words are quoted."""

@@ -17,7 +17,7 @@ class ExitStatus(IntEnum):
 
 
 def exit_status(verdict: Verdict, policy: str) -> ExitStatus:
-    """The status of a run's verdict; under the policy "warn", INCONCLUSIVE lets the release through."""
+    """The status of a verdict; under the policy "warn", INCONCLUSIVE lets the release through."""
     if verdict is Verdict.INCONCLUSIVE and policy == "warn":
         return ExitStatus.PASSED
     return {

@@ -38,7 +38,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 @pytest.fixture(scope="session")
 def infopt_release(pytestconfig: pytest.Config) -> Release:
     """The release that infopt.toml, the ini file and the command line describe."""
-    from .config import load_release
+    from .configuration import load_release
     from .options import settings
     from .session import SESSION_KEY
 

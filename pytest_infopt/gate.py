@@ -31,10 +31,6 @@ Unit = TypeVar("Unit")
 _FINDINGS = 3  # worst tokens that a failure shows
 
 
-class GateFailure(pytest.fail.Exception):
-    """A gate's verdict is not PASS; the message is the report for a person."""
-
-
 class GateRun:
     """What a gate test works with: the candidate's bench, its samples, and the judgements."""
 
@@ -53,7 +49,7 @@ class GateRun:
 
     @property
     def budgets(self) -> Mapping[str, Budget]:
-        """The limits of this gate; the committed baseline may tighten them once the device is known."""
+        """This gate's limits; a committed baseline may tighten them once the device is known."""
         return self.session.budgets_for(self.candidate, self.gate)
 
     @property
@@ -112,7 +108,7 @@ class GateRun:
         return self.judgements
 
     def conclude(self) -> None:
-        """Store the result; raise GateFailure unless the verdict is PASS or the policy lets it be."""
+        """Store the result; fail the pytest item unless it passed or the policy lets it be."""
         if self.samples and all(sample.identical for sample in self.samples):
             self.notes.insert(0, "identical outputs")
         worst = sorted(self._findings, key=lambda finding: finding.kl, reverse=True)[:_FINDINGS]
@@ -156,9 +152,7 @@ class GateRun:
         self.session.finish(result)
         raise_unless_passed(result, self.release.statistics.policy)
 
-    def _result(
-        self, judgements: list[Judgement], findings: list[dict[str, object]]
-    ) -> GateResult:
+    def _result(self, judgements: list[Judgement], findings: list[dict[str, object]]) -> GateResult:
         return GateResult(
             gate=self.gate,
             candidate=self.candidate.name,
@@ -189,12 +183,10 @@ def raise_unless_passed(result: GateResult, policy: str) -> None:
         return
     if result.verdict is Verdict.INCONCLUSIVE and policy == "warn":
         return
-    raise GateFailure(failure_message(result), pytrace=False)
+    pytest.fail(failure_message(result), pytrace=False)
 
 
-def sample_values(
-    sample: Sample, metrics: Iterable[Metric]
-) -> dict[str, float | Sequence[float]]:
+def sample_values(sample: Sample, metrics: Iterable[Metric]) -> dict[str, float | Sequence[float]]:
     """What the judge is told of a sample: single numbers, and value lists for quantile metrics."""
     values: dict[str, float | Sequence[float]] = {}
     for metric in metrics:

@@ -1,4 +1,4 @@
-"""The hooks of a run under ``--infopt``: what is collected, in which order, and what comes of it."""
+"""The hooks of a run under ``--infopt``: what is collected, in which order, what comes of it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .config import load_release, plan_lines
+from .configuration import load_release, plan_lines
 from .errors import ConfigurationError, InfoptError, InvalidComparisonError
 from .exit_status import exit_status
-from .gate import GateFailure, GateRun, raise_unless_passed
+from .gate import GateRun, raise_unless_passed
 from .judge.verdict import Verdict, combine
 from .metrics import Gate
 from .options import settings
@@ -89,7 +89,9 @@ class InfoptHooks:
         items[:] = sorted(gates, key=self._order) + own
         for item in gates:
             item.add_marker(pytest.mark.xdist_group(_subject(item)))
-        self._session.planned = [(_gate_of(item).value, _subject(item)) for item in items if _is_gate(item)]
+        self._session.planned = [
+            (_gate_of(item).value, _subject(item)) for item in items if _is_gate(item)
+        ]
 
     def pytest_report_header(self) -> list[str]:
         return [
@@ -109,14 +111,16 @@ class InfoptHooks:
             return (yield)
         try:
             return (yield)
-        except GateFailure:
+        except pytest.fail.Exception:  # a verdict: the gate has concluded
             raise
         except InvalidComparisonError as error:
             gate.abstain(str(error))
             return True
         except InfoptError as error:
             self._session.finish(gate.error(str(error)))
-            pytest.fail(f"harness error, no verdict on {gate.candidate.name}: {error}", pytrace=False)
+            pytest.fail(
+                f"harness error, no verdict on {gate.candidate.name}: {error}", pytrace=False
+            )
         except Exception as error:
             self._session.finish(gate.error(f"{type(error).__name__}: {error}"))
             raise

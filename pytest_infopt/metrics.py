@@ -47,8 +47,8 @@ class Rule(StrEnum):
 class Metric:
     """A number that a gate measures.
 
-    ``higher_is_better`` gives the direction of its budget: at least, or at most. ``quantile`` is set
-    for EXCEEDANCE alone: the budget limits that quantile of the values. ``power`` is for MEAN: samples
+    ``higher_is_better`` gives the direction of its budget: at least, or at most. ``quantile`` goes
+    with EXCEEDANCE: the budget limits that quantile of the values. ``power`` is for MEAN: samples
     carry the mean of the value's power (2: the mean square), budget and reports speak of its root.
     """
 
@@ -62,9 +62,18 @@ class Metric:
     power: int = 1
 
 
-def _quantiles(prefix: str, gate: Gate, unit: Unit, what: str, levels: dict[str, float]) -> list[Metric]:
+def _quantiles(
+    prefix: str, gate: Gate, unit: Unit, what: str, levels: dict[str, float]
+) -> list[Metric]:
     return [
-        Metric(f"{prefix}_{name}", gate, unit, Rule.EXCEEDANCE, f"{100 * q:g} % quantile of {what}", quantile=q)
+        Metric(
+            f"{prefix}_{name}",
+            gate,
+            unit,
+            Rule.EXCEEDANCE,
+            f"{100 * q:g} % quantile of {what}",
+            quantile=q,
+        )
         for name, q in levels.items()
     ]
 
@@ -75,52 +84,186 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in [
         # Equivalence: errors are relative to what the same dtype costs a plain implementation.
-        Metric("logit_error_ratio", Gate.EQUIVALENCE, Unit.RATIO, Rule.WORST,
-               "RMS logit error against the oracle / the same of the reference in the candidate's dtype"),
-        Metric("sqnr_db", Gate.EQUIVALENCE, Unit.DECIBEL, Rule.WORST,
-               "logit signal-to-noise ratio against the oracle", higher_is_better=True),
-        Metric("cosine", Gate.EQUIVALENCE, Unit.NUMBER, Rule.WORST,
-               "smallest cosine between a position's logits and the oracle's", higher_is_better=True),
-        Metric("max_logit_error", Gate.EQUIVALENCE, Unit.NUMBER, Rule.WORST,
-               "largest absolute logit error against the oracle"),
-        Metric("greedy_mismatches", Gate.EQUIVALENCE, Unit.COUNT, Rule.WORST,
-               "greedy tokens that differ from the reference's where it has no near-tie"),
-        Metric("causality_error_ratio", Gate.EQUIVALENCE, Unit.RATIO, Rule.WORST,
-               "change of earlier logits when a later token changes / the dtype's own error"),
-        Metric("cached_error_ratio", Gate.EQUIVALENCE, Unit.RATIO, Rule.WORST,
-               "logits with the KV cache against those without / the dtype's own error"),
-        Metric("batch_error_ratio", Gate.EQUIVALENCE, Unit.RATIO, Rule.WORST,
-               "logits of a left-padded batch row against those alone / the dtype's own error"),
+        Metric(
+            "logit_error_ratio",
+            Gate.EQUIVALENCE,
+            Unit.RATIO,
+            Rule.WORST,
+            "RMS logit error against the oracle / that of the reference in the same dtype",
+        ),
+        Metric(
+            "sqnr_db",
+            Gate.EQUIVALENCE,
+            Unit.DECIBEL,
+            Rule.WORST,
+            "logit signal-to-noise ratio against the oracle",
+            higher_is_better=True,
+        ),
+        Metric(
+            "cosine",
+            Gate.EQUIVALENCE,
+            Unit.NUMBER,
+            Rule.WORST,
+            "smallest cosine between a position's logits and the oracle's",
+            higher_is_better=True,
+        ),
+        Metric(
+            "max_logit_error",
+            Gate.EQUIVALENCE,
+            Unit.NUMBER,
+            Rule.WORST,
+            "largest absolute logit error against the oracle",
+        ),
+        Metric(
+            "greedy_mismatches",
+            Gate.EQUIVALENCE,
+            Unit.COUNT,
+            Rule.WORST,
+            "greedy tokens that differ from the reference's where it has no near-tie",
+        ),
+        Metric(
+            "causality_error_ratio",
+            Gate.EQUIVALENCE,
+            Unit.RATIO,
+            Rule.WORST,
+            "change of earlier logits when a later token changes / the dtype's own error",
+        ),
+        Metric(
+            "cached_error_ratio",
+            Gate.EQUIVALENCE,
+            Unit.RATIO,
+            Rule.WORST,
+            "logits with the KV cache against those without / the dtype's own error",
+        ),
+        Metric(
+            "batch_error_ratio",
+            Gate.EQUIVALENCE,
+            Unit.RATIO,
+            Rule.WORST,
+            "logits of a left-padded batch row against those alone / the dtype's own error",
+        ),
         # Quality: a sample is a document, its value the mean over its tokens.
-        Metric("kl_mean", Gate.QUALITY, Unit.NATS, Rule.MEAN, "KL(reference ‖ candidate) per token"),
-        Metric("kl_reverse_mean", Gate.QUALITY, Unit.NATS, Rule.MEAN, "KL(candidate ‖ reference) per token"),
-        *_quantiles("kl", Gate.QUALITY, Unit.NATS, "KL(reference ‖ candidate)", _TAIL | {"p999": 0.999}),
-        Metric("kl_max", Gate.QUALITY, Unit.NATS, Rule.WORST, "largest KL(reference ‖ candidate) of a token"),
-        Metric("perplexity_ratio", Gate.QUALITY, Unit.RATIO, Rule.SIGN, "perplexity, candidate / reference"),
-        Metric("top1_agreement", Gate.QUALITY, Unit.SHARE, Rule.MEAN,
-               "tokens whose most probable successor is the same", higher_is_better=True),
-        Metric("top5_overlap", Gate.QUALITY, Unit.SHARE, Rule.MEAN,
-               "share of the five most probable successors in common", higher_is_better=True),
-        Metric("true_probability_rms", Gate.QUALITY, Unit.SHARE, Rule.MEAN,
-               "RMS change of the probability of the true token (judged on its square)", power=2),
+        Metric(
+            "kl_mean", Gate.QUALITY, Unit.NATS, Rule.MEAN, "KL(reference ‖ candidate) per token"
+        ),
+        Metric(
+            "kl_reverse_mean",
+            Gate.QUALITY,
+            Unit.NATS,
+            Rule.MEAN,
+            "KL(candidate ‖ reference) per token",
+        ),
+        *_quantiles(
+            "kl", Gate.QUALITY, Unit.NATS, "KL(reference ‖ candidate)", _TAIL | {"p999": 0.999}
+        ),
+        Metric(
+            "kl_max",
+            Gate.QUALITY,
+            Unit.NATS,
+            Rule.WORST,
+            "largest KL(reference ‖ candidate) of a token",
+        ),
+        Metric(
+            "perplexity_ratio",
+            Gate.QUALITY,
+            Unit.RATIO,
+            Rule.SIGN,
+            "perplexity, candidate / reference",
+        ),
+        Metric(
+            "top1_agreement",
+            Gate.QUALITY,
+            Unit.SHARE,
+            Rule.MEAN,
+            "tokens whose most probable successor is the same",
+            higher_is_better=True,
+        ),
+        Metric(
+            "top5_overlap",
+            Gate.QUALITY,
+            Unit.SHARE,
+            Rule.MEAN,
+            "share of the five most probable successors in common",
+            higher_is_better=True,
+        ),
+        Metric(
+            "true_probability_rms",
+            Gate.QUALITY,
+            Unit.SHARE,
+            Rule.MEAN,
+            "RMS change of the probability of the true token (judged on its square)",
+            power=2,
+        ),
         # Latency: a sample is a pair of requests, timed in an order drawn by a coin.
-        Metric("ttft_ratio", Gate.LATENCY, Unit.RATIO, Rule.SIGN, "time to first token, candidate / reference"),
-        Metric("tpot_ratio", Gate.LATENCY, Unit.RATIO, Rule.SIGN, "time per output token, candidate / reference"),
-        Metric("e2e_ratio", Gate.LATENCY, Unit.RATIO, Rule.SIGN, "request sent to last token, candidate / reference"),
+        Metric(
+            "ttft_ratio",
+            Gate.LATENCY,
+            Unit.RATIO,
+            Rule.SIGN,
+            "time to first token, candidate / reference",
+        ),
+        Metric(
+            "tpot_ratio",
+            Gate.LATENCY,
+            Unit.RATIO,
+            Rule.SIGN,
+            "time per output token, candidate / reference",
+        ),
+        Metric(
+            "e2e_ratio",
+            Gate.LATENCY,
+            Unit.RATIO,
+            Rule.SIGN,
+            "request sent to last token, candidate / reference",
+        ),
         *_quantiles("ttft", Gate.LATENCY, Unit.SECONDS, "time to first token", _TAIL),
         *_quantiles("tpot", Gate.LATENCY, Unit.SECONDS, "time per output token", _TAIL),
         *_quantiles("itl", Gate.LATENCY, Unit.SECONDS, "inter-token latency", _TAIL),
         *_quantiles("e2e", Gate.LATENCY, Unit.SECONDS, "end-to-end request time", _TAIL),
         # Memory: deterministic sizes are compared exactly; resident memory of a process is noisy.
-        Metric("weight_bytes", Gate.MEMORY, Unit.BYTES, Rule.EXACT, "parameters and quantization constants"),
+        Metric(
+            "weight_bytes",
+            Gate.MEMORY,
+            Unit.BYTES,
+            Rule.EXACT,
+            "parameters and quantization constants",
+        ),
         Metric("buffer_bytes", Gate.MEMORY, Unit.BYTES, Rule.EXACT, "buffers that are not weights"),
-        Metric("kv_bytes_per_token", Gate.MEMORY, Unit.BYTES, Rule.EXACT, "KV cache, measured, per token and sequence"),
-        Metric("kv_prediction_error", Gate.MEMORY, Unit.BYTES, Rule.EXACT,
-               "KV cache measured − 2·layers·kv_heads·head_dim·tokens·batch·bytes"),
-        Metric("peak_allocated_bytes", Gate.MEMORY, Unit.BYTES, Rule.EXACT, "CUDA allocator's peak on a fixed workload"),
-        Metric("peak_reserved_bytes", Gate.MEMORY, Unit.BYTES, Rule.EXACT, "CUDA allocator's reserved peak"),
-        Metric("host_peak_rss_ratio", Gate.MEMORY, Unit.RATIO, Rule.SIGN,
-               "peak resident memory of a fresh process, candidate / reference"),
+        Metric(
+            "kv_bytes_per_token",
+            Gate.MEMORY,
+            Unit.BYTES,
+            Rule.EXACT,
+            "KV cache, measured, per token and sequence",
+        ),
+        Metric(
+            "kv_prediction_error",
+            Gate.MEMORY,
+            Unit.BYTES,
+            Rule.EXACT,
+            "KV cache measured − 2·layers·kv_heads·head_dim·tokens·batch·bytes",
+        ),
+        Metric(
+            "peak_allocated_bytes",
+            Gate.MEMORY,
+            Unit.BYTES,
+            Rule.EXACT,
+            "CUDA allocator's peak on a fixed workload",
+        ),
+        Metric(
+            "peak_reserved_bytes",
+            Gate.MEMORY,
+            Unit.BYTES,
+            Rule.EXACT,
+            "CUDA allocator's reserved peak",
+        ),
+        Metric(
+            "host_peak_rss_ratio",
+            Gate.MEMORY,
+            Unit.RATIO,
+            Rule.SIGN,
+            "peak resident memory of a fresh process, candidate / reference",
+        ),
     ]
 }
 

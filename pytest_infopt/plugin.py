@@ -1,7 +1,7 @@
 """pytest's way in: declares options and markers, and starts a run where ``--infopt`` asks for one.
 
-Loaded in every pytest run of an environment that has it installed, so it imports nothing heavy: what
-a run needs is in `hooks`, imported on demand.
+Loaded in every pytest run of an environment that has it installed, so it imports nothing heavy:
+what a run needs is in `hooks`, imported on demand.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ _CLEAR = "\r\x1b[2K"
 
 
 class Progress:
-    """Draws over one line of stderr, around pytest's capturing; silent unless that is a terminal."""
+    """Draws over one line of stderr, around pytest's capturing; silent unless on a terminal."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._capture = config.pluginmanager.getplugin("capturemanager")

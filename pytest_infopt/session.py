@@ -1,4 +1,4 @@
-"""The state of one ``pytest --infopt`` run: its release, its journal, the models in use, the results.
+"""The state of one ``pytest --infopt`` run: release, journal, the models in use, results.
 
 One object, made at configure and kept in the pytest config's stash. Under pytest-xdist every worker
 has one of its own and the controller has one that only gathers results and writes reports.
@@ -18,16 +18,16 @@ import pytest
 
 from . import __version__
 from .client import BenchClient
-from .config import fingerprint
+from .configuration import fingerprint
 from .errors import ConfigurationError, InfoptError
 from .judge.budgets import Budget
-from .judge.verdict import Judgement, Verdict
+from .judge.verdict import Verdict
 from .measure.samples import Sample
 from .metrics import Gate, Rule
-from .release import Candidate, Release
-from .report.result import GateResult, RunResult
 from .options import resolve
 from .ratchet import Ratchet
+from .release import Candidate, Release
+from .report.result import GateResult, RunResult
 from .store.journal import (
     Journal,
     RunRecords,
@@ -112,7 +112,11 @@ class InfoptSession:
         """
         if candidate.name in self._broken:
             raise self._broken[candidate.name]
-        if self._bench is not None and self._bench.candidate == candidate.name and self._bench.alive:
+        if (
+            self._bench is not None
+            and self._bench.candidate == candidate.name
+            and self._bench.alive
+        ):
             return self._bench
         self.close_bench()
         bench = BenchClient(
@@ -142,7 +146,7 @@ class InfoptSession:
             self._bench = None
 
     def measure_resident(self, candidate: Candidate, candidate_first: bool) -> Sample:
-        """Peak resident memory of a fresh process with the candidate, over one with the reference."""
+        """Peak resident memory of a fresh process with the candidate over one with the other."""
         self.close_bench()  # its memory would crowd out the page cache the fresh ones read from
         sources = {"candidate": candidate.source, "reference": self.release.reference}
         order = ["candidate", "reference"] if candidate_first else ["reference", "candidate"]

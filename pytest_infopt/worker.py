@@ -37,7 +37,7 @@ class _Raised:
 
 
 class Worker:
-    """A process holding one object, made there by calling ``factory`` ("module:name") with ``args``.
+    """A process holding one object, made there by ``factory`` ("module:name") from ``args``.
 
     What the process prints goes to ``log``. ``timeout_seconds`` bounds each call: a longer one is
     taken for a hang and the process is killed. Errors of this package (`InfoptError`) raised there

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .annotations import annotations
+from .annotations import workflow_commands
 from .document import write_result
 from .markdown import markdown_summary
 from .result import RunResult
@@ -25,4 +25,4 @@ def write_reports(run: RunResult, directory: Path) -> None:
 
 def annotation_lines(run: RunResult) -> list[str]:
     """Workflow commands for the log, where a GitHub Actions runner reads it; else none."""
-    return annotations(run) if os.environ.get("GITHUB_ACTIONS") == "true" else []
+    return workflow_commands(run) if os.environ.get("GITHUB_ACTIONS") == "true" else []

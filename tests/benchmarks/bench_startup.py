@@ -1,7 +1,7 @@
 """What the installed plugin costs a pytest run that does not use it.
 
-Pairs of ``pytest`` processes on an empty test file, with and without the plugin, in an order drawn by
-a coin; the difference of paired CPU times is what the plugin adds. Run: python bench_startup.py
+Pairs of ``pytest`` processes on an empty test file, with and without the plugin, in an order drawn
+by a coin; the difference of paired CPU times is what the plugin adds.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_infopt.defaults import default_budgets, quality_limits
-from pytest_infopt.formats import FORMATS, Precision, precision_of
+from pytest_infopt.configuration.defaults import default_budgets, quality_limits
+from pytest_infopt.configuration.formats import FORMATS, Precision, precision_of
 from pytest_infopt.release import ModelSource
 
 REFERENCE = ModelSource("reference", "org/base")

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from pytest_infopt import formats
-from pytest_infopt.config import fingerprint, load_release, plan_lines
+from pytest_infopt.configuration import fingerprint, formats, load_release, plan_lines
+from pytest_infopt.configuration.schema import ReleaseFile
 from pytest_infopt.errors import ConfigurationError
 from pytest_infopt.options import Settings
 from pytest_infopt.release import Release, Statistics
-from pytest_infopt.schema import ReleaseFile
 
 WHOLE = """
 [reference]
@@ -330,7 +329,7 @@ def test_neither_torch_nor_pydantic_before_they_are_needed(tmp_path: Path) -> No
     script = (
         "import sys, pathlib, pytest_infopt.options\n"
         "assert 'pydantic' not in sys.modules and 'numpy' not in sys.modules\n"
-        "from pytest_infopt.config import fingerprint, load_release, plan_lines\n"
+        "from pytest_infopt.configuration import fingerprint, load_release, plan_lines\n"
         "assert 'pydantic' not in sys.modules\n"
         "release = load_release(pathlib.Path(sys.argv[1]))\n"
         "plan_lines(release), fingerprint(release)\n"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_infopt.configuration.toml_source import Key, key_lines, read_toml
 from pytest_infopt.errors import ConfigurationError
-from pytest_infopt.toml_source import Key, key_lines, read_toml
 
 EXAMPLE = '''# comment = 1
 top = "a # no comment" # [not.a.table]

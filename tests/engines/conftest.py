@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from engines_models import CONFIGS, make_model, make_tokenizer
+from tiny_models import CONFIGS, make_model, make_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from engines_models import make_model, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from tiny_models import make_model, make_tokenizer
 
 from pytest_infopt.engines import checkpoints as module
 from pytest_infopt.engines.checkpoints import (

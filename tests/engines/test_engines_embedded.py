@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines_models import SAMPLE_IDS
+from tiny_models import SAMPLE_IDS
 
 from pytest_infopt.engines import embedded, sources
 from pytest_infopt.engines.embedded import (

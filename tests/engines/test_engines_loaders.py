@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from engines_models import SAMPLE_IDS, VOCABULARY, make_model, make_tokenizer
 from safetensors.torch import load_file, save_file
+from tiny_models import SAMPLE_IDS, VOCABULARY, make_model, make_tokenizer
 
 from pytest_infopt.engines import loaders
 from pytest_infopt.engines.base import Capability

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from engines_models import CONFIGS, SAMPLE_IDS, VOCABULARY, make_model, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import CONFIGS, SAMPLE_IDS, VOCABULARY, make_model, make_tokenizer
 
 from pytest_infopt.engines.base import Capability, Engine
 from pytest_infopt.engines.footprint import storage_bytes

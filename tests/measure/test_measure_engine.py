@@ -76,8 +76,10 @@ def positions_start_anew(inputs: dict[str, Any]) -> None:
 
 
 def padding_is_seen(inputs: dict[str, Any]) -> None:
-    """The padding mask is dropped."""
-    inputs.pop("attention_mask", None)
+    """The mask says that padding is text. (Dropping it is no fault: transformers then reads the
+    repeated position 0 of the padding as packed sequences, and masks them from each other.)"""
+    if "attention_mask" in inputs:
+        inputs["attention_mask"] = torch.ones_like(inputs["attention_mask"])
 
 
 def mask_looks_ahead(inputs: dict[str, Any]) -> None:

@@ -50,7 +50,10 @@ def test_wheel_holds_three_typed_packages_and_nothing_else(wheel: Path) -> None:
 
 
 def test_packages_come_from_the_wheel(python: Path, tmp_path: Path) -> None:
-    program = "import pytest_infopt, infopt_reference, infopt_suites; print(*(m.__file__ for m in (pytest_infopt, infopt_reference, infopt_suites)))"
+    program = (
+        "import pytest_infopt, infopt_reference, infopt_suites as s; "
+        "print(*(m.__file__ for m in (pytest_infopt, infopt_reference, s)))"
+    )
     for file in run(str(python), "-c", program, cwd=tmp_path).split():
         assert Path(file).is_relative_to(python.parents[1])
 
@@ -62,7 +65,9 @@ def test_plugin_loads_by_entry_point(python: Path, tmp_path: Path) -> None:
 def test_gates_are_found_with_and_without_pyargs(python: Path, tmp_path: Path) -> None:
     words = ["--infopt", "--collect-only", "-q"]
     plain = run(str(python), "-m", "pytest", *words, cwd=tmp_path)
-    by_name = run(str(python), "-m", "pytest", *words, "--pyargs", "infopt_suites.gates", cwd=tmp_path)
+    by_name = run(
+        str(python), "-m", "pytest", *words, "--pyargs", "infopt_suites.gates", cwd=tmp_path
+    )
     for output in (plain, by_name):
         assert "test_quality[int8]" in output
 

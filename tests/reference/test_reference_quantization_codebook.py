@@ -107,6 +107,17 @@ def test_double_quantization_survives_scales_of_all_sizes():
     assert torch.all(error <= quantized.error_bound())
 
 
+@pytest.mark.parametrize("small", range(1, 9))
+def test_a_doubly_quantized_scale_is_never_negative(small):
+    # Of `small` scales near 0 and one of 10 the small ones decode to 0 ± step/2; below 0 they would
+    # turn signs around.
+    weight = torch.full((small + 1, 8), 1e-6)
+    weight[-1] = 10
+    quantized = quantize(weight, preset("nf4-double", group_size=8))
+    assert torch.all(quantized.scales >= 0)
+    assert torch.all(quantized.dequantize() >= 0)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

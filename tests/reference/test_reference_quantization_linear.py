@@ -174,8 +174,10 @@ def test_skip_names_whole_parts_of_paths(skip, kept):
 
 
 def test_a_skip_that_names_nothing_is_an_error():
-    with pytest.raises(ValueError, match="skip names 'down_prj'"):
-        quantize_model(tiny_llama(tied=False), PRESETS["int8"], skip=("down_prj",))
+    # A part of a name is not a name: "layers.1" must not stand for "layers.10".
+    for name in ("down_prj", "down", "ayers.1"):
+        with pytest.raises(ValueError, match=f"skip names '{name}'"):
+            quantize_model(tiny_llama(tied=False), PRESETS["int8"], skip=(name,))
     with pytest.raises(ValueError, match=r"no nn\.Linear layer left to quantize"):
         quantize_model(nn.Sequential(nn.Linear(2, 2)), PRESETS["int8"], skip=("0",))
 

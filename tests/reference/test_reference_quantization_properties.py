@@ -157,6 +157,18 @@ def test_zero_decodes_to_exactly_zero(weight, scheme):
     assert not quantize(torch.zeros_like(weight), scheme).dequantize().any()
 
 
+@pytest.mark.parametrize("grid", GRIDS[:-1], ids=str)
+def test_a_group_of_zeros_has_scale_zero_and_the_codes_of_zero(grid):
+    # 0/0 cast to an integer is undefined; a scale of 0 would hide whatever code came out.
+    weight = torch.stack([torch.zeros(5), torch.arange(5.0)])
+    scheme = QuantizationScheme(**grid, granularity=Granularity.CHANNEL)
+    quantized = quantize(weight, scheme)
+    assert quantized.scales[0] == 0
+    zero_points = None if quantized.zero_points is None else quantized.zero_points[:1, None]
+    codes = quantized.unpacked_codes()[:1]
+    assert not number_format(scheme).decode(codes, torch.ones(1, 1), zero_points).any()
+
+
 @settings(deadline=None)
 @given(weight=weights(), scheme=schemes())
 def test_order_within_a_group_is_kept(weight, scheme):

@@ -32,7 +32,12 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = random.Random(0)
     path = tmp_path_factory.mktemp("corpus") / "documents.jsonl"
     lines = [
-        json.dumps({"id": f"d{i}", "text": " ".join(f"w{words.randrange(VOCABULARY)}" for _ in range(TOKENS))})
+        json.dumps(
+            {
+                "id": f"d{i}",
+                "text": " ".join(f"w{words.randrange(VOCABULARY)}" for _ in range(TOKENS)),
+            }
+        )
         for i in range(DOCUMENTS)
     ]
     path.write_text("\n".join(lines) + "\n")
@@ -60,9 +65,7 @@ Gate = Callable[..., pytest.RunResult]
 
 
 @pytest.fixture
-def gate(
-    pytester: pytest.Pytester, tiny_reference: Path, tiny_corpus: Path
-) -> Gate:
+def gate(pytester: pytest.Pytester, tiny_reference: Path, tiny_corpus: Path) -> Gate:
     """``gate(candidates={name: lines}, more="[budgets] …", arguments=[…])`` runs the gates.
 
     In this process, so that one fork server with torch in it serves all runs.
@@ -77,7 +80,8 @@ def gate(
         budgets: str = "",
     ) -> pytest.RunResult:
         tables = "".join(
-            f"[candidates.{name}]\n{lines}\n" for name, lines in (candidates or {"same": ""}).items()
+            f"[candidates.{name}]\n{lines}\n"
+            for name, lines in (candidates or {"same": ""}).items()
         )
         (pytester.path / "infopt.toml").write_text(
             f'[reference]\nmodel = "{tiny_reference}"\n{tables}\n'
@@ -88,7 +92,9 @@ def gate(
         words = ["--infopt", "-p", "no:cacheprovider", *arguments]
         if not any("::" in word for word in arguments):
             words += ["--pyargs", "infopt_suites.gates"]
-        return (pytester.runpytest_subprocess if subprocess else pytester.runpytest_inprocess)(*words)
+        return (pytester.runpytest_subprocess if subprocess else pytester.runpytest_inprocess)(
+            *words
+        )
 
     return run
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from pytest_infopt.exit_status import ExitStatus
 from tiny_models import make_model, make_tokenizer
+
+from pytest_infopt.exit_status import ExitStatus
 
 QUALITY = ("-k", "quality")
 
@@ -119,7 +120,7 @@ def test_unknown_quantization_names_the_nearest(gate) -> None:
     run.stderr.fnmatch_lines(["*infopt.toml:*int88*int8*"])
 
 
-FAULTY = '''
+FAULTY = """
 import os, signal
 from pytest_infopt.engines.loaders import load_float, register_loader
 
@@ -135,7 +136,7 @@ def load_{kind}(request):
 
     module.forward = forward
     return module
-'''
+"""
 
 
 @pytest.fixture
@@ -215,7 +216,10 @@ def test_a_killed_run_resumes_to_the_same_verdict(
     )
     assert run.ret == ExitStatus.PASSED
     timeless = {"seconds", "item"}
-    rows = [[{k: v for k, v in r.items() if k not in timeless} for r in d["gates"]] for d in (uninterrupted, result())]
+    rows = [
+        [{k: v for k, v in r.items() if k not in timeless} for r in d["gates"]]
+        for d in (uninterrupted, result())
+    ]
     assert rows[0] == rows[1]
 
 

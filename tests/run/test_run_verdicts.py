@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from pytest_infopt.exit_status import ExitStatus
 from pytest_infopt.report.document import result_schema
 
@@ -16,7 +17,9 @@ def shuffle_head(module: Any) -> None:
     """Another output head: every prediction is wrong."""
     weight = module.get_output_embeddings().weight
     with torch.no_grad():
-        weight.copy_(weight[torch.randperm(len(weight), generator=torch.Generator().manual_seed(0))])
+        weight.copy_(
+            weight[torch.randperm(len(weight), generator=torch.Generator().manual_seed(0))]
+        )
 
 
 def test_the_reference_itself_passes_with_identical_outputs(gate, result) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from pytest_infopt.errors import ModelLoadError, WorkerError
 from pytest_infopt.worker import Worker
 

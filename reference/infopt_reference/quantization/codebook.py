@@ -85,7 +85,8 @@ class CodeBook:
         Looking up two at a time halves what decoding costs. complex64, since the levels are
         published in float32: decoding to float64 gives the same numbers.
         """
-        levels = torch.tensor(self.values, dtype=torch.float32)
+        # The table outlives this call: not on a default device that happens to be set now.
+        levels = torch.tensor(self.values, dtype=torch.float32, device="cpu")
         first = functional.pad(levels, (0, 256 - len(self.values)))
         return torch.complex(first.repeat(len(self.values)), levels.repeat_interleave(256))
 

@@ -90,8 +90,10 @@ class QuantizedTensor:
         form, scales = number_format(self.scheme), self.scales.double()
         bound = form.rounding_error * scales
         if self.zero_points is not None:
-            unit_roundoff = torch.finfo(self.scheme.scale_dtype).eps / 2
-            bound = bound + min(form.rounding_error, form.extent * unit_roundoff) * scales
+            # How far the scale may have been rounded down: relative, but absolute for subnormals.
+            limits = torch.finfo(self.scheme.scale_dtype)
+            short = (limits.eps * scales).clamp(min=limits.smallest_subnormal) / 2
+            bound = bound + torch.minimum(form.extent * short, form.rounding_error * scales)
         if self.scale_steps is not None:
             steps = self.scale_steps.double().repeat_interleave(BLOCK.group_size or 1)
             lost = steps[: scales.numel()].view(scales.shape) / 2

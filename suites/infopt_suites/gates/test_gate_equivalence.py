@@ -1,11 +1,12 @@
 """Equivalence: does the candidate compute the function it claims to?
 
 Errors are measured against the reference in wider arithmetic and allowed in proportion to what the
-candidate's dtype costs a plain implementation; causality, the KV cache and padded batches are checked
-within the candidate.
+candidate's dtype costs a plain implementation; causality, the KV cache and padded batches are
+checked within the candidate.
 """
 
 import pytest
+
 from pytest_infopt.gate import GateRun
 
 pytestmark = pytest.mark.infopt_gate("equivalence")

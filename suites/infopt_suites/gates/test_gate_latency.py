@@ -1,11 +1,12 @@
 """Latency: is the candidate at most so much slower than the reference?
 
-Both models live in one process; each pair of requests is timed in an order drawn by a fair coin, and
-the verdict is a sequential sign test on the paired log-ratios.
+Both models live in one process; each pair of requests is timed in an order drawn by a fair coin,
+and the verdict is a sequential sign test on the paired log-ratios.
 PYTEST_DONT_REWRITE
 """
 
 import pytest
+
 from pytest_infopt.gate import GateRun, confirmed
 from pytest_infopt.judge.verdict import Judgement, Verdict
 

@@ -1,6 +1,7 @@
 """Memory: what the candidate's weights and KV cache weigh, and its peaks on a fixed workload."""
 
 import pytest
+
 from pytest_infopt.gate import GateRun, against_reference
 from pytest_infopt.judge.budgets import Budget
 from pytest_infopt.judge.verdict import Judgement
@@ -13,7 +14,7 @@ MOST_PAIRS = 40  # of fresh processes; 9 are the fewest that can pass (STATISTIC
 
 
 def test_memory(infopt_gate: GateRun) -> None:
-    """Bytes by category stay within their budgets, and the KV cache is as large as its formula says.
+    """Bytes by category stay within budget, and the KV cache is as large as its formula says.
 
     A ``kv_prediction_error`` other than 0 means a cache that keeps more than keys and values, or
     one that rounds its length up. Sizes are read twice and compared exactly; resident memory varies
@@ -39,7 +40,7 @@ def without_resident(gate: GateRun) -> dict[str, Budget]:
 
 
 def resident(gate: GateRun) -> list[Judgement]:
-    """Peak resident memory of fresh processes: judged where budgeted, else one pair for the record."""
+    """Peak resident memory of fresh processes: judged where budgeted, else one pair is shown."""
     budgets = {name: b for name, b in gate.budgets.items() if name == RESIDENT.name}
     most = MOST_PAIRS if budgets else 1
     return gate.collect(

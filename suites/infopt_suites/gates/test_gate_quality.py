@@ -5,6 +5,7 @@ never counted as independent.
 """
 
 import pytest
+
 from pytest_infopt.gate import GateRun
 from pytest_infopt.measure.summary import summarise
 

@@ -1,13 +1,14 @@
 """Self-check: can this runner be trusted to time, and to notice?
 
-The reference is compared with itself, and with itself made slower, by the very procedure that judges
-candidates. It costs seconds, runs before them, and its outcome decides whether their latency counts.
+The reference is compared with itself, and with itself made slower, by the procedure that judges
+candidates. It costs seconds, runs before them, and decides whether their latency counts.
 PYTEST_DONT_REWRITE
 """
 
 from dataclasses import replace
 
 import pytest
+
 from pytest_infopt.gate import GateRun
 from pytest_infopt.judge.verdict import Judgement, Verdict
 from pytest_infopt.metrics import Gate, metrics_of
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.infopt_gate("self-check")
 
 
 def test_self_check(infopt_gate: GateRun) -> None:
-    """The reference against itself must not FAIL; against twice the tightest margin it must not PASS.
+    """The reference against itself must not FAIL; slowed by twice the margin it must not PASS.
 
     Where either happens, the machine's noise depends on which model runs: power capping, another
     job on one core, a warm-up too short. Latency verdicts of this session are then INCONCLUSIVE.

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 from .schema import ReleaseFile
 from .toml_source import Key, TomlSource
 

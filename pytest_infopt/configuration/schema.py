@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ..options import DEVICES, POLICIES, is_device
+from ..release import CorpusSource, EquivalencePlan, LatencyPlan, Statistics
 from .formats import DTYPE_ALIASES, DTYPES, FORMATS
-from .options import DEVICES, POLICIES, is_device
-from .release import CorpusSource, EquivalencePlan, LatencyPlan, Statistics
 
 
 def _check_device(text: str) -> str:

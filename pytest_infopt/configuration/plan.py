@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import __version__
-from .corpus import corpus_fingerprint, load_corpus
-from .errors import ConfigurationError
+from .. import __version__
+from ..corpus import corpus_fingerprint, load_corpus
+from ..errors import ConfigurationError
+from ..judge.budgets import Budget
+from ..judge.planning import fewest_to_pass
+from ..metrics import Gate, Rule
+from ..release import Candidate, ModelSource, Release
 from .formats import FORMATS, precision_of
-from .judge.budgets import Budget
-from .judge.planning import fewest_to_pass
-from .metrics import Gate, Rule
-from .release import Candidate, ModelSource, Release
 
 _UNITS = {
     Gate.EQUIVALENCE: "prompts",

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .release import ModelSource
+from ..release import ModelSource
 
 _EMBEDDED = "embedded:"  # models that this package converts, to float32
 DTYPES = {"float32": 32, "float16": 16, "bfloat16": 16}

@@ -12,15 +12,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .defaults import default_budgets
-from .errors import ConfigurationError
-from .formats import DTYPES, FORMATS
-from .judge.budgets import Budget, parse_budget
-from .metrics import METRICS
-from .model_sources import candidate_source, command_line_candidate, reference_source
-from .options import Settings
-from .plan import fingerprint, plan_lines
-from .release import (
+from ..errors import ConfigurationError
+from ..judge.budgets import Budget, parse_budget
+from ..metrics import METRICS
+from ..options import Settings
+from ..release import (
     Candidate,
     CorpusSource,
     EquivalencePlan,
@@ -29,12 +25,14 @@ from .release import (
     Release,
     Statistics,
 )
+from .defaults import default_budgets
+from .formats import DTYPES, FORMATS
+from .model_sources import candidate_source, command_line_candidate, reference_source
 from .toml_source import Key, TomlSource, read_toml
 
 if TYPE_CHECKING:
     from .schema import ReleaseFile
 
-__all__ = ["FILE_NAME", "fingerprint", "load_release", "plan_lines"]
 
 FILE_NAME = "infopt.toml"
 _PYPROJECT = "pyproject.toml"

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
+from ..options import FORMAT_SEPARATOR, Settings, locate_model
+from ..release import ModelSource
 from .formats import DTYPE_ALIASES, DTYPES, FORMATS
-from .options import FORMAT_SEPARATOR, Settings, locate_model
-from .release import ModelSource
 
 if TYPE_CHECKING:
     from .schema import ModelTable

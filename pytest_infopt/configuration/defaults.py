@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import math
 
+from ..judge.budgets import Budget
+from ..metrics import METRICS, Unit
+from ..release import ModelSource
 from .formats import Precision, dtype_bits, precision_of
-from .judge.budgets import Budget
-from .metrics import METRICS, Unit
-from .release import ModelSource
 
 _ANCHORS = {  # bits: mean KL in nats, share of changed top-1 tokens, perplexity ratio − 1
     8: (0.001, 0.01, 0.005),
