@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
+# OpenMP threads that spin at barriers starve each other where cores are shared.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help gate gate-failing test test-all check lint bench kill clean

@@ -9,6 +9,7 @@ PYTEST_DONT_REWRITE: timings are taken under here.
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +43,8 @@ class Bench:
         self._source = candidate
         self._root = root
         self._cache = cache
+        # A loader of one's own lies beside the configuration, which pytest need not have imported.
+        sys.path.insert(0, str(root))
 
     @cached_property
     def reference(self) -> TransformersEngine:

@@ -6,7 +6,6 @@ has one of its own and the controller has one that only gathers results and writ
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +21,7 @@ from .configuration import fingerprint
 from .errors import ConfigurationError, InfoptError
 from .judge.budgets import Budget
 from .judge.verdict import Verdict
+from .measure.memory import resident_pair
 from .measure.samples import Sample
 from .metrics import Gate, Rule
 from .options import resolve
@@ -151,8 +151,7 @@ class InfoptSession:
         sources = {"candidate": candidate.source, "reference": self.release.reference}
         order = ["candidate", "reference"] if candidate_first else ["reference", "candidate"]
         peaks = {who: self._resident_bytes(sources[who]) for who in order}
-        ratio = math.log(peaks["candidate"] / peaks["reference"])
-        return Sample("processes", 1, {"host_peak_rss_ratio": ratio}, details=dict(peaks))
+        return resident_pair(peaks["reference"], peaks["candidate"], "processes")
 
     def _resident_bytes(self, source: object) -> int:
         # The worker calls functions of whatever its factory returns: here, of the module itself.
@@ -163,7 +162,8 @@ class InfoptSession:
             timeout_seconds=self.release.statistics.timeout_seconds,
         )
         try:
-            return int(worker.call("load_and_run", source))
+            plan = self.release.latency
+            return int(worker.call("load_and_run", source, plan.prompt_tokens + plan.new_tokens))
         finally:
             worker.close()
 

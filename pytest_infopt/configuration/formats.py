@@ -62,6 +62,15 @@ FORMATS: dict[str, Format] = {
 }
 
 
+OWN_LOADER = r"[\w.]+:\w+"  # module:function
+
+
+def format_of(quantization: str) -> Format:
+    """The format of that name; a loader of one's own is a format nothing is known of."""
+    own = Format(quantization, None, "a loader of your own", packed=False)
+    return FORMATS.get(quantization, own)
+
+
 @dataclass(frozen=True)
 class Precision:
     """The precision a candidate's weights come in; ``summary`` names it in messages."""
@@ -79,9 +88,11 @@ def precision_of(candidate: ModelSource, reference: ModelSource) -> Precision:
     checkpoint, the dtype. The reference's own checkpoint, however coarse, loses nothing against
     itself. Quantization of unknown width counts as 8-bit, whose budgets are the strictest.
     """
-    form = FORMATS[candidate.quantization]
+    form = format_of(candidate.quantization)
     if form.weight_bits is not None:
         return _quantized(form.weight_bits, form.packed)
+    if form.name not in FORMATS:
+        return _quantized(8, packed=False, known=False)
     if not _same_checkpoint(candidate, reference):
         if candidate.gguf_file is not None:
             return _of_gguf(candidate)

@@ -18,7 +18,7 @@ from ..judge.budgets import Budget
 from ..judge.planning import fewest_to_pass
 from ..metrics import Gate, Rule
 from ..release import Candidate, ModelSource, Release
-from .formats import FORMATS, precision_of
+from .formats import format_of, precision_of
 
 _UNITS = {
     Gate.EQUIVALENCE: "prompts",
@@ -89,7 +89,7 @@ def _missing(release: Release, documents: int | None) -> Iterator[str]:
         if Path(model).is_absolute() and not Path(model).exists():
             yield f"model of {name}: {model} does not exist"
     for source in candidates:
-        why = FORMATS[source.quantization].missing() if source.quantization in FORMATS else None
+        why = format_of(source.quantization).missing()
         if why is not None:
             yield f"candidate {source.name}: {why}"
     limits = {Gate.QUALITY: documents, Gate.LATENCY: release.latency.max_pairs}

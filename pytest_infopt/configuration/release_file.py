@@ -26,7 +26,7 @@ from ..release import (
     Statistics,
 )
 from .defaults import default_budgets
-from .formats import DTYPES, FORMATS
+from .formats import DTYPES, FORMATS, format_of
 from .model_sources import candidate_source, command_line_candidate, reference_source
 from .toml_source import Key, TomlSource, read_toml
 
@@ -93,7 +93,7 @@ class _Assembly:
         sources = self._candidate_sources(reference)
         not_run: tuple[str, ...] = ()
         if self.embedded and self.settings.candidate is None:
-            missing = {source.name: FORMATS[source.quantization].missing() for source in sources}
+            missing = {source.name: format_of(source.quantization).missing() for source in sources}
             not_run = tuple(f"{name}: {why}" for name, why in missing.items() if why)
             sources = [source for source in sources if not missing[source.name]]
         return Release(

@@ -6,6 +6,7 @@ Every key is described here and nowhere else; unknown keys are errors, and value
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..options import DEVICES, POLICIES, is_device
 from ..release import CorpusSource, EquivalencePlan, LatencyPlan, Statistics
-from .formats import DTYPE_ALIASES, DTYPES, FORMATS
+from .formats import DTYPE_ALIASES, DTYPES, FORMATS, OWN_LOADER
 
 
 def _check_device(text: str) -> str:
@@ -22,9 +23,11 @@ def _check_device(text: str) -> str:
     return text
 
 
-def _one_of(what: str, known: Collection[str]) -> AfterValidator:
+def _one_of(what: str, known: Collection[str], or_like: str = r"(?!)") -> AfterValidator:
+    """Accepts the known words, and what matches ``or_like`` (nothing, by default)."""
+
     def check(text: str) -> str:
-        if text not in known:
+        if text not in known and not re.fullmatch(or_like, text):
             raise ValueError(f"unknown {what} {text!r}; known: {', '.join(known)}")
         return text
 
@@ -33,7 +36,7 @@ def _one_of(what: str, known: Collection[str]) -> AfterValidator:
 
 Text = Annotated[str, Field(min_length=1)]
 Device = Annotated[str, AfterValidator(_check_device)]
-Quantization = Annotated[str, _one_of("quantization", FORMATS)]
+Quantization = Annotated[str, _one_of("quantization", FORMATS, OWN_LOADER)]
 Dtype = Annotated[
     str,
     AfterValidator(lambda text: DTYPE_ALIASES.get(text, text)),
@@ -67,7 +70,9 @@ class ModelTable(Table):
     )
     quantization: Quantization = Field(
         default="none",
-        description="How weights are quantized while loading: " + ", ".join(FORMATS) + ".",
+        description="How weights are quantized while loading: "
+        + ", ".join(FORMATS)
+        + "; or a loader of your own, module:function, taking a LoadRequest.",
     )
     trust_remote_code: bool = Field(
         default=False,

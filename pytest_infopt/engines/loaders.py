@@ -7,8 +7,9 @@ are imported by the loader that needs them, so a missing one fails that candidat
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -57,7 +58,9 @@ class Loader:
     """A way to load a model. ``weight_bits`` is None where the checkpoint decides.
 
     ``default_dtype`` is the compute dtype when the source says "auto"; "source" means the dtype
-    that the checkpoint declares. ``options`` are the keys that its sources may set.
+    that the checkpoint declares. ``options`` are the keys that its sources may set, None for any.
+    ``rounds_to`` names, by device type, the format that its kernels round activations to whatever
+    the compute dtype.
     """
 
     name: str
@@ -65,7 +68,8 @@ class Loader:
     load: Callable[[LoadRequest], torch.nn.Module]
     weight_bits: float | None = None
     default_dtype: str = "source"
-    options: frozenset[str] = field(default_factory=frozenset)
+    options: frozenset[str] | None = None
+    rounds_to: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_engine(source: ModelSource) -> TransformersEngine:
@@ -76,7 +80,7 @@ def load_engine(source: ModelSource) -> TransformersEngine:
     """
     loader = loader_of(source.quantization)
     for key in source.options:
-        if key not in loader.options:
+        if loader.options is not None and key not in loader.options:
             raise _unknown(f"option of quantization {loader.name!r}", key, loader.options)
     device = _device_of(source)
     if source.dtype not in ("auto", *DTYPES):
@@ -94,30 +98,36 @@ def load_engine(source: ModelSource) -> TransformersEngine:
         "options": source.options,
     }
     return TransformersEngine(
-        source.name, module, tokenizer, dtype=dtype, fingerprint=files.fingerprint(description)
+        source.name,
+        module,
+        tokenizer,
+        dtype=dtype,
+        rounds_to=_coarser(dtype, loader.rounds_to.get(device.type)),
+        fingerprint=files.fingerprint(description),
     )
 
 
 def loader_of(name: str) -> Loader:
-    """The loader of a quantization; raises ConfigurationError with the nearest names."""
-    if name not in LOADERS:
-        raise _unknown("quantization", name, LOADERS)
-    return LOADERS[name]
+    """The loader of a quantization, or one's own: "module:function", taking a `LoadRequest`.
 
-
-def register_loader(
-    name: str,
-    loader: Callable[[LoadRequest], torch.nn.Module],
-    *,
-    summary: str = "",
-    weight_bits: float | None = None,
-    default_dtype: str = "source",
-    options: Iterable[str] = (),
-) -> None:
-    """Make a loader of one's own available as a quantization; ValueError if the name is taken."""
+    Raises ConfigurationError, with the nearest names, where there is none of that name.
+    """
     if name in LOADERS:
-        raise ValueError(f"a loader called {name!r} exists already; choose another name")
-    LOADERS[name] = Loader(name, summary, loader, weight_bits, default_dtype, frozenset(options))
+        return LOADERS[name]
+    module, separator, function = name.partition(":")
+    if not separator:
+        raise _unknown("quantization", name, LOADERS)
+    try:
+        return Loader(name, "a loader of one's own", getattr(import_module(module), function))
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"quantization {name!r} cannot be imported: {error}") from error
+
+
+def _coarser(dtype: torch.dtype, name: str | None) -> torch.dtype | None:
+    """The named format where it is coarser than ``dtype``, else None."""
+    if name is None or torch.finfo(DTYPES[name]).eps <= torch.finfo(dtype).eps:
+        return None
+    return DTYPES[name]
 
 
 def load_float(request: LoadRequest, **arguments: Any) -> torch.nn.Module:
@@ -287,6 +297,10 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> ConfigurationError:
 
 
 _PLAIN = frozenset({"attn_implementation"})
+# Seen in bitsandbytes 0.50: 4-bit products of single rows on CPU are made in bfloat16, and
+# LLM.int8() takes its input in float16.
+_ROUNDS_4BIT = {"cpu": "bfloat16"}
+_ROUNDS_INT8 = {"cpu": "float16", "cuda": "float16"}
 _SKIP = _PLAIN | {"skip"}
 _GROUPED = _SKIP | {"group_size"}
 
@@ -303,10 +317,10 @@ LOADERS: dict[str, Loader] = {
                options=_GROUPED),
         Loader("fp4", "reference FP4", load_reference_quantized, 4, options=_GROUPED),
         Loader("bitsandbytes-int8", "LLM.int8(), threshold 6.0", load_bitsandbytes_int8, 8,
-               options=_SKIP | {"threshold"}),
+               options=_SKIP | {"threshold"}, rounds_to=_ROUNDS_INT8),
         Loader("bitsandbytes-nf4", "NF4, double quantization", load_bitsandbytes_4bit, 4,
-               options=_SKIP | {"double_quantization"}),
+               options=_SKIP | {"double_quantization"}, rounds_to=_ROUNDS_4BIT),
         Loader("bitsandbytes-fp4", "FP4, double quantization", load_bitsandbytes_4bit, 4,
-               options=_SKIP | {"double_quantization"}),
+               options=_SKIP | {"double_quantization"}, rounds_to=_ROUNDS_4BIT),
     ]
 }  # fmt: skip

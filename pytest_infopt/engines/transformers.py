@@ -95,7 +95,8 @@ class TransformersEngine:
     (ModelLoadError), libraries that repack weights at first use have done so before anything is
     weighed or timed, and it shows whether the model's head can be run on hidden states alone.
     ``dtype`` is the compute dtype; for float64 every step down to float32 in the model's code is
-    undone (`Float64Arithmetic`).
+    undone (`Float64Arithmetic`). ``rounds_to`` is a coarser format that the model's kernels round
+    to on the way, whatever the dtype of what goes in and out: the one whose error is granted.
     """
 
     def __init__(
@@ -105,12 +106,13 @@ class TransformersEngine:
         tokenizer: Any = None,
         *,
         dtype: torch.dtype,
+        rounds_to: torch.dtype | None = None,
         fingerprint: str = "",
     ) -> None:
         self.name = name
         self.fingerprint = fingerprint
         self.tokenizer_fingerprint = tokenizer_fingerprint_of(tokenizer)
-        self.dtype = str(dtype).removeprefix("torch.")
+        self.dtype = str(rounds_to or dtype).removeprefix("torch.")
         self._dtype = dtype
         self._module: Any = module.eval().requires_grad_(False)
         self._tokenizer = tokenizer
@@ -291,11 +293,13 @@ class TransformersEngine:
         buffers = storage_bytes(derived_buffers(module), seen)
         if self._device.type != "cuda":
             return MemoryFootprint(weights, buffers)
+        # The allocator counts the whole process: the other model of a pair is not this one's.
+        others = max(0, torch.cuda.memory_allocated(self._device) - weights - buffers)
         return MemoryFootprint(
             weights,
             buffers,
-            peak_allocated_bytes=torch.cuda.max_memory_allocated(self._device),
-            peak_reserved_bytes=torch.cuda.max_memory_reserved(self._device),
+            peak_allocated_bytes=torch.cuda.max_memory_allocated(self._device) - others,
+            peak_reserved_bytes=torch.cuda.max_memory_reserved(self._device) - others,
         )
 
     def reset_peaks(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..judge.verdict import Judgement, Verdict, combine
+from ..metrics import METRICS, Rule
 from .result import GateResult, RunResult
 from .table import Row, table_lines
 from .text import NO_BREAK, defused, quoted, visible, wrapped
@@ -95,12 +96,13 @@ def _title(run: RunResult) -> str:
 def _rows(run: RunResult) -> Iterator[Row]:
     yield Row(_HEADER)
     for candidate, gates in by_candidate(run).items():
-        verdict = combine([gate.verdict for gate in gates]) if gates else "no gate ran"
-        yield Row((f"{visible(candidate)}: {verdict}",))
+        if not gates:
+            continue  # deselected; what was planned and did not run is listed below
+        yield Row((f"{visible(candidate)}: {combine([gate.verdict for gate in gates])}",))
         for gate in gates:
             name = f"{visible(gate.gate)}, {duration_text(gate.seconds)}"
             yield Row((name, "", "", "", gate.verdict.value), indent=1)
-            for judgement in gate.judgements:
+            for judgement in filter(is_headline, gate.judgements):
                 yield Row(tuple(map(_unbroken_interval, metric_cells(judgement))), indent=2)
             for note in gate.notes:
                 yield Row((visible(note),), indent=3)
@@ -109,6 +111,13 @@ def _rows(run: RunResult) -> Iterator[Row]:
 def _unbroken_interval(cell: str) -> str:
     value, bracket, interval = cell.partition("[")
     return value + bracket + interval.replace(" ", NO_BREAK)
+
+
+def is_headline(judgement: Judgement) -> bool:
+    """Whether a terminal shows it: what was judged, and what is not one quantile of many."""
+    metric = METRICS.get(judgement.metric)
+    quantile = metric is not None and metric.rule is Rule.EXCEEDANCE
+    return judgement.verdict is not None or not quantile
 
 
 def metric_cells(judgement: Judgement) -> tuple[str, str, str, str, str]:

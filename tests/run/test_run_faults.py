@@ -122,7 +122,7 @@ def test_unknown_quantization_names_the_nearest(gate) -> None:
 
 FAULTY = """
 import os, signal
-from pytest_infopt.engines.loaders import load_float, register_loader
+from pytest_infopt.engines.loaders import load_float
 
 def load_{kind}(request):
     module = load_float(request)

@@ -8,8 +8,9 @@ Asymmetric:  lo, hi = the range widened to contain 0,  scale = (hi − lo) / (2^
 
 Rounding is half to even; 0 decodes to exactly 0 in both. The error is at most scale/2 for each
 weight; asymmetric weights at the ends of the range may lose (2^b − 1)·u(scale dtype) steps more
-(never more than half a step), since there the rounding of the scale counts for the whole range. Codes are computed in float64, where w/scale of float32 numbers
-never rounds onto a tie that it is not.
+(never more than half a step), since there the rounding of the scale counts for the whole range.
+Codes are computed in float64, where w/scale of float32 numbers never rounds onto a tie that it is
+not.
 
 Source: Jacob et al. 2018, "Quantization and Training of Neural Networks", section 2.1.
 PYTEST_DONT_REWRITE
