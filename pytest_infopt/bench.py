@@ -12,11 +12,13 @@ import platform
 import sys
 from dataclasses import replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  imported once, here
 
 from .corpus import TokenisedDocument, corpus_fingerprint, load_corpus, tokenise
 from .engines.base import Capability
@@ -30,6 +32,10 @@ from .measure.quality import measure_document
 from .measure.samples import Sample
 from .release import ModelSource, Release
 from .store.scores import ReferenceScores
+
+# transformers imports most of itself when a model is first built: 5 s. Importing one decoder's
+# module makes it do so in the fork server, once, and not in every process that comes from there.
+import_module("transformers.models.llama.modeling_llama")
 
 
 class Bench:
@@ -184,6 +190,11 @@ class Bench:
     def _logits_in(self, dtype: str) -> list[torch.Tensor]:
         if dtype == self.reference.dtype:
             return [self.reference.full_logits(prompt).double() for prompt in self._prompts]
+        return self._scores.logits(
+            self.reference, dtype, self._prompts, lambda: self._compute_logits(dtype)
+        )
+
+    def _compute_logits(self, dtype: str) -> list[torch.Tensor]:
         engine = load_engine(replace(self._release.reference, dtype=dtype))
         try:
             return [engine.full_logits(prompt).double() for prompt in self._prompts]

@@ -104,7 +104,8 @@ class GateRun:
             self.session.progress(self, index + 1, planned)
             if judge.decided:
                 break
-        self.judgements = judge.judgements(exhausted=not judge.decided)
+        found = judge.judgements(exhausted=not judge.decided)
+        self.judgements = [j for j in found if j.n or j.verdict is not None]
         return self.judgements
 
     def conclude(self) -> None:

@@ -241,7 +241,7 @@ METRICS: dict[str, Metric] = {
             Gate.MEMORY,
             Unit.BYTES,
             Rule.EXACT,
-            "KV cache measured − 2·layers·kv_heads·head_dim·tokens·batch·bytes",
+            "|KV cache measured − 2·layers·kv_heads·head_dim·tokens·batch·bytes|",
         ),
         Metric(
             "peak_allocated_bytes",

@@ -41,6 +41,7 @@ from .worker import Worker
 if TYPE_CHECKING:
     from .gate import GateRun
 
+_NOTICEABLE = 1.5  # a slow-down that a runner must tell from none if it is to time anything
 SESSION_KEY: pytest.StashKey[InfoptSession] = pytest.StashKey()
 
 
@@ -83,7 +84,8 @@ class InfoptSession:
         return next(c for c in self.subjects(gate) if c.name == name)
 
     def _reference_as_candidate(self) -> Candidate:
-        """The reference judged by the tightest of the candidates' latency ratios."""
+        """The reference judged by the tightest of the candidates' latency ratios, none looser than
+        a slow-down that every runner has to notice."""
         tightest: dict[str, Budget] = {}
         for candidate in self.release.candidates:
             for name, budget in candidate.budgets_of(Gate.LATENCY).items():
@@ -93,7 +95,11 @@ class InfoptSession:
                 ):
                     tightest[name] = budget
         source = replace(self.release.reference, name=f"{self.release.reference.name} (itself)")
-        return Candidate(source, tightest)
+        budgets = {
+            name: replace(budget, limit=min(budget.limit, _NOTICEABLE))
+            for name, budget in tightest.items()
+        }
+        return Candidate(source, budgets)
 
     def budgets_for(self, candidate: Candidate, gate: Gate) -> dict[str, Budget]:
         """The candidate's limits at this gate, each no looser than the committed baseline."""
@@ -147,7 +153,6 @@ class InfoptSession:
 
     def measure_resident(self, candidate: Candidate, candidate_first: bool) -> Sample:
         """Peak resident memory of a fresh process with the candidate over one with the other."""
-        self.close_bench()  # its memory would crowd out the page cache the fresh ones read from
         sources = {"candidate": candidate.source, "reference": self.release.reference}
         order = ["candidate", "reference"] if candidate_first else ["reference", "candidate"]
         peaks = {who: self._resident_bytes(sources[who]) for who in order}

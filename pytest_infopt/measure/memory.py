@@ -43,7 +43,7 @@ def measure_memory(engine: WeighedEngine, tokens: int, batch: int = 1) -> Sample
         "weight_bytes": footprint.weight_bytes,
         "buffer_bytes": footprint.buffer_bytes,
         "kv_bytes_per_token": measured / (tokens * batch),
-        "kv_prediction_error": measured - predicted,
+        "kv_prediction_error": abs(measured - predicted),
     }
     details: dict[str, object] = {
         "tokens": tokens,
@@ -56,7 +56,7 @@ def measure_memory(engine: WeighedEngine, tokens: int, batch: int = 1) -> Sample
         values |= {name: max(run[name] for run in runs) for name in runs[0]}
         details["peak_runs"] = runs
     seconds = time.perf_counter() - started
-    return Sample(engine.name, tokens * batch, values, details=details, seconds=seconds)
+    return Sample(engine.name, 1, values, details=details, seconds=seconds)
 
 
 def _peak_runs(engine: Engine, tokens: int) -> list[dict[str, float]]:

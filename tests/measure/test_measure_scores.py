@@ -104,7 +104,7 @@ def test_another_documents_entry_under_this_name_is_a_miss(
     mine.write_bytes(other.read_bytes())
     found = cache.of(engine, IDS).logits(0, 20)
     assert torch.equal(found, engine.score(IDS).logits(0, 20))
-    assert "not of its document" in caplog.text
+    assert "is not what its name says" in caplog.text
 
 
 def test_the_entry_used_longest_ago_is_evicted(tmp_path: Path) -> None:
