@@ -45,7 +45,7 @@ bench: .venv/ok  ## measured ratios: start-up, quality gate, latency verdicts
 	$(BIN)/python tests/benchmarks/run.py
 
 kill: .venv/ok  ## mutants killed and false alarms, per suite
-	$(PYTEST) -q tests/mutants --infopt-kill
+	$(PYTEST) -q tests/mutants
 
 clean:  ## remove the environment and what tests and runs left
 	rm -rf .venv .infopt .mypy_cache .ruff_cache .pytest_cache .hypothesis

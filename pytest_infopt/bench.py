@@ -21,7 +21,6 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  imported once, here
 
 from .corpus import TokenisedDocument, corpus_fingerprint, load_corpus, tokenise
-from .engines.base import Capability
 from .engines.loaders import load_engine
 from .engines.transformers import TransformersEngine
 from .errors import InvalidComparisonError
@@ -228,7 +227,7 @@ def _identity(engine: TransformersEngine) -> dict[str, Any]:
         "dtype": engine.dtype,
         "device": engine.device,
         "vocabulary": engine.vocabulary,
-        "capabilities": sorted(Capability(c) for c in engine.capabilities),
+        "capabilities": sorted(str(c) for c in engine.capabilities),
     }
 
 

@@ -1,4 +1,4 @@
-"""What the exit status of ``pytest --infopt`` says. pytest's own (0–5) keep their meaning."""
+"""What the exit status of ``pytest --infopt`` says. pytest's own (0–6) keep their meaning."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from .judge.verdict import Verdict
 
 
 class ExitStatus(IntEnum):
-    """0 all gates passed; 1 a gate failed (or a test of yours); 6 and 7 are ours."""
+    """0 all gates passed; 1 a gate failed (or a test of yours); 10 and 11 are ours."""
 
     PASSED = 0
     FAILED = 1
-    INCONCLUSIVE = 6
-    HARNESS_ERROR = 7
+    INCONCLUSIVE = 10
+    HARNESS_ERROR = 11
 
 
 def exit_status(verdict: Verdict, policy: str) -> ExitStatus:

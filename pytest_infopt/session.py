@@ -244,9 +244,10 @@ def open_session(config: pytest.Config, release: Release) -> InfoptSession:
     directory = _run_directory(config, release, worker)
     worker_id = worker.get("workerid", "main")
     earlier = RunRecords.read(directory)
-    _check_same_release(earlier, release, directory)
+    gated = fingerprint(release, config.rootpath)
+    _check_same_release(earlier, gated, directory)
     journal = Journal(journal_path(directory, worker_id))
-    journal.write_run(fingerprint(release), release.statistics.seed, __version__)
+    journal.write_run(gated, release.statistics.seed, __version__)
     return InfoptSession(
         release=release,
         root=config.rootpath,
@@ -272,9 +273,9 @@ def _run_directory(config: pytest.Config, release: Release, worker: dict[str, An
     return found
 
 
-def _check_same_release(earlier: RunRecords, release: Release, directory: Path) -> None:
+def _check_same_release(earlier: RunRecords, gated: str, directory: Path) -> None:
     before = earlier.run
-    if before is not None and before["fingerprint"] != fingerprint(release):
+    if before is not None and before["fingerprint"] != gated:
         raise ConfigurationError(
             f"--infopt-resume: {directory.name} gated another release (models, corpus, budgets, "
             f"seed or statistics have changed since); start a new run"

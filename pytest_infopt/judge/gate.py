@@ -15,7 +15,7 @@ from .budgets import Budget, format_value
 from .exceedance import ExceedanceTest
 from .mean import MeanTest
 from .multiplicity import holm
-from .planning import fewest_documents
+from .planning import fewest_documents, fewest_to_pass
 from .protocol import MetricTest, Value
 from .sign import SignTest
 from .verdict import Judgement, Verdict
@@ -173,10 +173,19 @@ class GateJudge:
             limit,
             interval,
             reason,
-            test.needed(self.alpha_pass, self._fail_level()) if undecided else None,
+            self._needed(test, budget) if undecided and budget is not None else None,
             None if budget is None else test.detectable(self._fail_level()),
             details,
         )
+
+    def _needed(self, test: MetricTest, budget: Budget) -> int | None:
+        """About how many more units would decide; so few that nothing could be decided yet need
+        at least as many as the best of candidates takes."""
+        seen = test.needed(self.alpha_pass, self._fail_level())
+        if seen is None and test.statistical:
+            missing = fewest_to_pass(budget, self.alpha_pass) - test.clusters
+            return missing if missing > 0 else None
+        return seen
 
     def _fail_level(self) -> float:
         """What Holm asks of the first metric to fail."""
@@ -208,15 +217,13 @@ class GateJudge:
         noun = _UNITS.get(test.metric.gate, "pairs")
         if isinstance(test, ExactTest) and test.differs:
             return "two readings of a deterministic number differ, so neither counts"
-        needed = test.needed(self.alpha_pass, self._fail_level())
+        needed = self._needed(test, budget)
         if needed is None:
             return (
                 f"{test.clusters} {noun} do not tell on which side of {budget.describe()} it lies; "
                 "it is too near the limit to say how many would"
             )
-        return (
-            f"{test.clusters} {noun} do not decide {budget.describe()}: about {needed} more would"
-        )
+        return f"{test.clusters} {noun} do not decide {budget.describe()}"
 
 
 def _check(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_the_command_that_reproduces_a_failure_reproduces_it(
     gate(candidates={"broken": f'model = "{path}"'})
     first = result()
     command = next(i["reproduce"] for i in first["items"] if i["gate"] == "quality")
-    again = pytester.run("sh", "-c", f"python -m {command} -p no:cacheprovider")
+    again = pytester.run("sh", "-c", f"{sys.executable} -m {command} -p no:cacheprovider")
     assert again.ret == ExitStatus.FAILED
     rows = {r["metric"]: r["value"] for r in first["gates"] if r["gate"] == "quality"}
     assert rows == {r["metric"]: r["value"] for r in result()["gates"]}
@@ -73,15 +74,15 @@ def test_one_document_cannot_pass_a_model_that_differs(gate, result, pytester) -
         budgets="kl_mean = 10",
     )
     assert run.ret == ExitStatus.INCONCLUSIVE
-    run.stdout.fnmatch_lines(["*need about * more documents*"])
+    run.stdout.fnmatch_lines(["*need about*"])
     row = next(r for r in result()["gates"] if r["metric"] == "kl_mean")
-    assert (row["verdict"], row["clusters"]) == ("INCONCLUSIVE", 1)
+    assert (row["verdict"], row["clusters"], row["needed"]) == ("INCONCLUSIVE", 1, 24)
 
 
 def test_the_advice_of_an_inconclusive_gate_leads_to_a_verdict(gate, result) -> None:
     arguments: dict[str, Any] = {
         "candidates": {"bf16": 'dtype = "bfloat16"'},
-        "budgets": "kl_mean = 10",
+        "budgets": 'kl_mean = 10\nperplexity_ratio = "off"\ntop1_agreement = "off"',
     }
     run = gate("-k", "quality", more="max_documents = 12", **arguments)
     assert run.ret == ExitStatus.INCONCLUSIVE
@@ -120,10 +121,8 @@ def test_junit_carries_every_gate(gate, pytester: pytest.Pytester) -> None:
 
 
 def test_gates_are_ordinary_items(gate) -> None:
-    candidates = {"a": "", "b": ""}
-    run = gate("-k", "quality and a", candidates=candidates)
-    run.assert_outcomes(passed=1, deselected=None)
-    assert "test_quality[b]" not in run.stdout.str()
+    run = gate("-k", "quality and first", candidates={"first": "", "second": ""})
+    run.assert_outcomes(passed=1, deselected=7)
 
 
 def test_candidates_are_gated_one_after_the_other(gate, result) -> None:
@@ -152,6 +151,7 @@ def test_latency_is_judged_after_a_self_check(gate, result) -> None:
     assert rows["tpot_ratio"]["clusters"] >= 9
 
 
+@pytest.mark.slow
 def test_xdist_reaches_the_same_verdicts(gate, result, damaged) -> None:
     path = damaged("broken", shuffle_head)
     candidates = {"same": "", "broken": f'model = "{path}"'}

@@ -1,0 +1,197 @@
+"""What the quality gate costs beyond the forward passes it needs, and how often it is wrong.
+
+Run as a script, on the embedded SmolLM2 release. Cost: measuring a document (scoring both models,
+keeping the reference's states on disk, comparing) against one plain forward of each model on the
+same tokens, both timed on every document in an order drawn by a coin. Verdicts: the documents are
+measured once; every session then draws as many as the gate plans, with replacement, from what was
+measured, and the gate's own judge reads them until it has decided. Exits with 1 if any session fails: both
+candidates are sound.
+
+PYTEST_DONT_REWRITE: this module times.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pytest_infopt.bench import Bench
+from pytest_infopt.configuration import load_release
+from pytest_infopt.configuration.defaults import default_budgets
+from pytest_infopt.corpus import load_corpus, tokenise
+from pytest_infopt.gate import sample_values
+from pytest_infopt.judge.budgets import Budget
+from pytest_infopt.judge.gate import GateJudge
+from pytest_infopt.judge.verdict import Judgement, Verdict, combine
+from pytest_infopt.measure.samples import Sample
+from pytest_infopt.metrics import Gate, metrics_of
+from pytest_infopt.release import Candidate, ModelSource, Release, Statistics
+
+TIMED_DOCUMENTS, TIMED_TOKENS = 16, 200
+MEASURED_DOCUMENTS = 60  # of the release's own length, 64 tokens
+SESSIONS = 100
+SEED = 20261122
+
+
+def drawn(lengths: Sequence[tuple[str, int]], count: int, tokens: int) -> list[str]:
+    """Ids of ``count`` random documents that have at least ``tokens`` tokens."""
+    return random.Random(SEED).sample([name for name, n in lengths if n >= tokens], count)
+
+
+# Cost.
+
+
+def seconds(step: Callable[[str], object], name: str) -> float:
+    started = time.perf_counter()
+    step(name)
+    return time.perf_counter() - started
+
+
+def overhead(release: Release, source: ModelSource, root: Path) -> str:
+    """One row. The cache is new, so that the reference is scored for every document."""
+    corpus = replace(release.corpus, max_tokens=TIMED_TOKENS)
+    bench = Bench(replace(release, corpus=corpus), source, root, root / f"timed-{source.name}")
+    tokenised = tokenise(load_corpus(corpus, root), bench.reference.encode, corpus)
+    ids = {document.id: document.token_ids for document in tokenised.documents}
+
+    def forward_passes(name: str) -> None:
+        bench.reference.full_logits(ids[name])
+        bench.candidate.full_logits(ids[name])
+
+    measured, bare, coin = [], [], random.Random(SEED)
+    # One document more than is counted: the first calls of everything are slow.
+    for name in drawn(bench.documents(), TIMED_DOCUMENTS + 1, TIMED_TOKENS):
+        steps = [(measured, bench.measure_document), (bare, forward_passes)]
+        for times, step in steps if coin.random() < 0.5 else steps[::-1]:
+            times.append(seconds(step, name))
+    del measured[0], bare[0]
+    ratios = [m / b for m, b in zip(measured, bare, strict=True)]
+    return (
+        f"  {source.name:5} {sum(measured):6.1f} s {sum(bare):6.1f} s"
+        f"   {statistics.median(ratios):5.3f} {sum(measured) / sum(bare):5.3f}"
+        f"   {min(ratios):.2f}…{max(ratios):.2f}"
+    )
+
+
+# Verdicts.
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate is held to in the quality gate, and that gate's part of all its limits."""
+
+    name: str
+    budgets: Mapping[str, Budget]
+    share: float
+
+    @classmethod
+    def of(cls, name: str, candidate: Candidate) -> Limits:
+        budgets = candidate.budgets_of(Gate.QUALITY)
+        return cls(name, budgets, len(budgets) / len(candidate.budgets))
+
+
+def session(
+    samples: Sequence[Sample], limits: Limits, rules: Statistics, planned: int, draw: random.Random
+) -> list[Judgement]:
+    """What the gate makes of ``planned`` documents drawn with replacement, as `GateRun.collect`."""
+    judge = GateJudge(
+        metrics_of(Gate.QUALITY),
+        limits.budgets,
+        alpha_pass=rules.alpha_pass,
+        alpha_fail=rules.alpha_fail * limits.share,
+        planned=planned,
+    )
+    for sample in draw.choices(samples, k=planned):
+        judge.update(sample_values(sample, judge.metrics), sample.identical, sample.weight)
+        if judge.decided:
+            break
+    found = judge.judgements(exhausted=not judge.decided)
+    return [judgement for judgement in found if judgement.verdict is not None]
+
+
+def verdicts(
+    samples: Sequence[Sample], limits: Limits, rules: Statistics, planned: int
+) -> tuple[str, bool]:
+    """One row and, for every verdict but PASS, what it rested on; and whether any was FAIL."""
+    draw = random.Random(SEED)
+    sessions = [session(samples, limits, rules, planned, draw) for _ in range(SESSIONS)]
+    counts = Counter(combine([j.verdict for j in found if j.verdict]) for found in sessions)
+    identical = sum(all(j.reason == "identical outputs" for j in found) for found in sessions)
+    documents = statistics.median(max(j.clusters for j in found) for found in sessions)
+    undecided = Counter(
+        f"{j.metric} {j.verdict}"
+        for found in sessions
+        for j in found
+        if j.verdict is not Verdict.PASS
+    )
+    row = (
+        f"  {limits.name:20} {counts[Verdict.PASS]:4} {counts[Verdict.INCONCLUSIVE]:12}"
+        f" {counts[Verdict.FAIL]:4} {identical:10} {documents:10.0f}"
+    )
+    details = [f"{'':22} {what}: {count} sessions" for what, count in undecided.most_common()]
+    return "\n".join([row, *details]), counts[Verdict.FAIL] > 0
+
+
+def measured_samples(release: Release, source: ModelSource, root: Path) -> tuple[list[Sample], int]:
+    """Samples of random documents, and how many documents the gate would plan."""
+    bench = Bench(release, source, root, root / "measured")
+    lengths = bench.documents()
+    tokens = release.corpus.max_tokens
+    names = drawn(lengths, MEASURED_DOCUMENTS, tokens)
+    return [bench.measure_document(name) for name in names], len(lengths)
+
+
+def means(name: str, samples: Sequence[Sample]) -> str:
+    """The truth that the sessions draw from: means over documents."""
+    kl, top1, log_ratio = (
+        statistics.fmean(sample.values[metric] for sample in samples)
+        for metric in ("kl_mean", "top1_agreement", "perplexity_ratio")
+    )
+    return (
+        f"  {name:5} KL {kl:.5f} nats, top-1 {100 * top1:.2f} %,"
+        f" perplexity ratio {math.exp(log_ratio):.4f}"
+    )
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        release = load_release(root)
+        own = next(c for c in release.candidates if c.name == "bf16")
+        same, bf16 = (
+            Candidate(source, default_budgets(source, release.reference))
+            for source in (replace(release.reference, name="A-A"), own.source)
+        )
+        print(f"cost on {TIMED_DOCUMENTS} documents of {TIMED_TOKENS} tokens (target: 1.10)")
+        print("        measured  forwards   ratio: median, of sums, range", flush=True)
+        for candidate in (same, bf16):
+            print(overhead(release, candidate.source, root), flush=True)
+
+        same_samples, planned = measured_samples(release, same.source, root)
+        bf16_samples, _ = measured_samples(release, bf16.source, root)
+    print(f"{MEASURED_DOCUMENTS} measured documents of {release.corpus.max_tokens} tokens, means")
+    print(means("A-A", same_samples), means("bf16", bf16_samples), sep="\n")
+    print(f"verdicts of {SESSIONS} sessions of at most {planned} documents")
+    print(f"  {'':20} PASS INCONCLUSIVE FAIL  identical  documents (median)")
+    failed = False
+    for samples, limits in (
+        (same_samples, Limits.of("A-A, default limits", same)),
+        (bf16_samples, Limits.of("bf16, default limits", bf16)),
+        (bf16_samples, Limits.of("bf16, release's own", own)),
+    ):
+        row, any_fail = verdicts(samples, limits, release.statistics, planned)
+        print(row)
+        failed |= any_fail
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
