@@ -26,7 +26,7 @@ gate: .venv/ok  ## the main job: gate the embedded model's candidates
 	$(PYTEST) --infopt --pyargs infopt_suites.gates
 
 gate-failing: .venv/ok  ## an example whose NF4 candidate misses its budget: exits 1 with a full report
-	$(PYTEST) --infopt --infopt-config examples/failing/infopt.toml --pyargs infopt_suites.gates
+	$(PYTEST) --infopt --infopt-config=examples/failing/infopt.toml --pyargs infopt_suites.gates
 
 test: .venv/ok  ## this project's own tests, without the slow ones
 	$(PYTEST) -m 'not slow'

@@ -235,7 +235,7 @@ def _environment(device: str) -> dict[str, Any]:
     accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a str of its own class, which xdist cannot send
         "transformers": transformers.__version__,
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),

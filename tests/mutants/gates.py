@@ -345,8 +345,8 @@ def rounds_down(weight: Tensor) -> Tensor:
     return (weight / scales).floor() * scales
 
 
-def scale_of_neighbour_group(weight: Tensor) -> Tensor:
-    """The local group index is used for the global one: every row reads row 0's scales (Q17)."""
+def scales_of_first_row(weight: Tensor) -> Tensor:
+    """A local index is used for the global one: every row reads the first one's scale."""
     scales = absmax_scales(weight, 127)
     return (weight / scales).round() * scales[0]
 
@@ -374,5 +374,5 @@ QUANTIZER_MUTANTS = [
     ),
     QuantizerMutant("Q07-nibbles-swapped", INT4, nibbles_swapped),
     QuantizerMutant("Q38-floor-for-round", INT8, rounds_down),
-    QuantizerMutant("Q17-scales-of-group-0", INT8, scale_of_neighbour_group),
+    QuantizerMutant("scales-of-first-row", INT8, scales_of_first_row),
 ]

@@ -35,9 +35,9 @@ from pytest_infopt.measure.samples import Sample
 from pytest_infopt.metrics import METRICS, Gate, metrics_of
 from pytest_infopt.release import ModelSource, Statistics
 
-PROMPTS, DOCUMENTS, TOKENS = 3, 32, 32
+PROMPTS, DOCUMENTS, TOKENS = 2, 32, 32
 JUDGED, CALIBRATION = slice(DOCUMENTS), slice(DOCUMENTS, None)
-SOUND_MULTIPLE = 3  # of a sound quantizer's KL: room for the documents' differences
+SOUND_MULTIPLE = 2  # of a sound quantizer's KL: room for the documents' differences
 TOKENIZER = make_tokenizer()
 Judgements = dict[str, Judgement]
 
@@ -231,8 +231,13 @@ def as_it_is(module: Any) -> None:
     """The model itself."""
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2", "qwen2"])
+@pytest.mark.parametrize(
+    ("architecture", "dtype"),
+    [
+        *(("llama", dtype) for dtype in ("float32", "bfloat16", "float16", "float64")),
+        *((other, dtype) for other in ("gpt2", "gemma2") for dtype in ("float32", "bfloat16")),
+    ],
+)
 def test_the_model_itself_does_not_fail(architecture: str, dtype: str, counted: Any) -> None:
     counted("sound", ATTENTION)
     assert not lossless_failures(architecture, dtype, as_it_is)

@@ -205,8 +205,8 @@ def test_interrupt_writes_the_reports(gate, result, faulty, pytester, monkeypatc
 def test_a_killed_run_resumes_to_the_same_verdict(
     gate, result, faulty, pytester, monkeypatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     gate(*QUALITY, candidates={"slow": slow_model(faulty)})
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     uninterrupted = result()
     shutil.rmtree(pytester.path / ".infopt")
     assert interrupted(pytester, signal.SIGKILL, samples=5) == -signal.SIGKILL
