@@ -20,7 +20,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  imported once, here
 
-from .corpus import TokenisedDocument, corpus_fingerprint, load_corpus, tokenise
+from .corpus import TokenisedDocument, corpus_fingerprint, load_corpus, shuffled, tokenise
 from .engines.loaders import load_engine
 from .engines.transformers import TransformersEngine
 from .errors import InvalidComparisonError
@@ -72,9 +72,9 @@ class Bench:
             "corpus": corpus_fingerprint(load_corpus(self._release.corpus, self._root)),
         }
 
-    def documents(self) -> list[tuple[str, int]]:
-        """Ids and lengths of the documents, in the corpus's own order."""
-        return [(document.id, len(document.token_ids)) for document in self._documents.values()]
+    def documents(self) -> list[str]:
+        """Ids of the documents in the order of measuring: random, decided by the seed."""
+        return list(self._documents)
 
     def measure_document(self, document_id: str) -> Sample:
         """Quality on one document."""
@@ -146,7 +146,9 @@ class Bench:
     @cached_property
     def _documents(self) -> dict[str, TokenisedDocument]:
         window = min(self.reference.context_window, self.candidate.context_window)
-        documents = load_corpus(self._release.corpus, self._root)
+        by_id = {d.id: d for d in load_corpus(self._release.corpus, self._root)}
+        order = shuffled(by_id, self._release.statistics.seed)
+        documents = [by_id[name] for name in order]  # max_documents cuts a random sample
         corpus = tokenise(documents, self.reference.encode, self._release.corpus, window)
         return {document.id: document for document in corpus.documents}
 

@@ -45,8 +45,8 @@ class BenchClient:
     def describe(self) -> dict[str, Any]:
         return cast("dict[str, Any]", self._worker.call("describe"))
 
-    def documents(self) -> list[tuple[str, int]]:
-        return cast("list[tuple[str, int]]", self._worker.call("documents"))
+    def documents(self) -> list[str]:
+        return cast("list[str]", self._worker.call("documents"))
 
     def measure_document(self, document_id: str) -> Sample:
         return cast(Sample, self._worker.call("measure_document", document_id))

@@ -57,12 +57,6 @@ class GateRun:
         """Both models in their own process, loaded and found comparable."""
         return self.session.bench(self.candidate)
 
-    def shuffled(self, units: Sequence[Unit]) -> list[Unit]:
-        """The units in the run's order: a permutation that the seed decides and nothing else."""
-        order = list(units)
-        random.Random(self.release.statistics.seed).shuffle(order)
-        return order
-
     def coin(self, index: int) -> bool:
         """The index-th fair coin of this candidate, decided by the seed."""
         seed = f"{self.release.statistics.seed}:{self.candidate.name}:{index}"
@@ -107,6 +101,22 @@ class GateRun:
         found = judge.judgements(exhausted=not judge.decided)
         self.judgements = [j for j in found if j.n or j.verdict is not None]
         return self.judgements
+
+    def time_pairs(
+        self, phase: str, seconds: float, metrics: Sequence[Metric] | None = None
+    ) -> list[Judgement]:
+        """Warm up, then time pairs of requests, each in an order drawn by a coin, until decided."""
+        bench = self.bench
+        bench.warm_up()
+        most = self.release.latency.max_pairs
+        return self.collect(
+            range(most),
+            lambda index: bench.measure_pair(index, self.coin(index)),
+            planned=most,
+            seconds=seconds,
+            phase=phase,
+            metrics=metrics,
+        )
 
     def conclude(self) -> None:
         """Store the result; fail the pytest item unless it passed or the policy lets it be."""

@@ -65,12 +65,12 @@ def tokenise(
     return TokenisedCorpus(kept, sum(len(d.token_ids) for d in kept), too_short, cut)
 
 
-def shuffled(documents: Iterable[Document], seed: int) -> list[Document]:
-    """The documents in an order that depends on nothing but their ids and the seed.
+def shuffled(ids: Iterable[str], seed: int) -> list[str]:
+    """Documents, by id, in an order that depends on nothing but their ids and the seed.
 
     Early stopping needs a random order drawn before anything is measured. It starts from sorted
     ids, and `random.Random` keeps its sequence for a seed across Python versions.
     """
-    ordered = sorted(documents, key=lambda document: document.id)
+    ordered = sorted(ids)
     random.Random(seed).shuffle(ordered)
     return ordered

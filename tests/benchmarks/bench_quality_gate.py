@@ -41,11 +41,6 @@ SESSIONS = 100
 SEED = 20261122
 
 
-def drawn(lengths: Sequence[tuple[str, int]], count: int, tokens: int) -> list[str]:
-    """Ids of ``count`` random documents that have at least ``tokens`` tokens."""
-    return random.Random(SEED).sample([name for name, n in lengths if n >= tokens], count)
-
-
 # Cost.
 
 
@@ -69,8 +64,9 @@ def overhead(release: Release, source: ModelSource, root: Path) -> str:
     measured: list[float] = []
     bare: list[float] = []
     coin = random.Random(SEED)
+    long = [name for name in bench.documents() if len(ids[name]) == TIMED_TOKENS]
     # One document more than is counted: the first calls of everything are slow.
-    for name in drawn(bench.documents(), TIMED_DOCUMENTS + 1, TIMED_TOKENS):
+    for name in long[: TIMED_DOCUMENTS + 1]:
         steps = [(measured, bench.measure_document), (bare, forward_passes)]
         for times, step in steps if coin.random() < 0.5 else steps[::-1]:
             times.append(seconds(step, name))
@@ -145,10 +141,8 @@ def verdicts(
 def measured_samples(release: Release, source: ModelSource, root: Path) -> tuple[list[Sample], int]:
     """Samples of random documents, and how many documents the gate would plan."""
     bench = Bench(release, source, root, root / "measured")
-    lengths = bench.documents()
-    tokens = release.corpus.max_tokens
-    names = drawn(lengths, MEASURED_DOCUMENTS, tokens)
-    return [bench.measure_document(name) for name in names], len(lengths)
+    names = bench.documents()  # in random order
+    return [bench.measure_document(name) for name in names[:MEASURED_DOCUMENTS]], len(names)
 
 
 def means(name: str, samples: Sequence[Sample]) -> str:

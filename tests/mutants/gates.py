@@ -76,7 +76,7 @@ def mask_off_by_one(module: Any) -> None:
 
 
 def padding_shifts_positions(module: Any) -> None:
-    """Positions count the padding (BUGS K04): one position row for the whole batch."""
+    """Positions count the padding (unsloth#3795): one position row for the whole batch."""
 
     def change(inputs: dict[str, Any]) -> None:
         if "attention_mask" in inputs:
@@ -111,7 +111,7 @@ def padding_is_seen(module: Any) -> None:
 
 
 def decoding_restarts_positions(module: Any) -> None:
-    """Positions ignore what is in the cache (BUGS K03)."""
+    """Positions ignore what is in the cache (transformers#15751)."""
 
     def change(inputs: dict[str, Any]) -> None:
         if cached_tokens(inputs):
@@ -133,7 +133,7 @@ def cache_one_step_stale(module: Any) -> None:
 
 
 def cache_drops_oldest_token(module: Any) -> None:
-    """A window one token too small, from the second decoded token on (BUGS K08)."""
+    """A window one token too small, from the second decoded token on (transformers#37574)."""
 
     def change(inputs: dict[str, Any]) -> None:
         length = cached_tokens(inputs)
@@ -149,7 +149,7 @@ def cache_drops_oldest_token(module: Any) -> None:
 
 
 def keys_and_values_of_other_heads(module: Any) -> None:
-    """The cache's heads come back in reverse order after each step (as by a wrong stride, K52)."""
+    """The cache's heads come back reversed after each step (a wrong stride: tt-metal#54742)."""
 
     def change(inputs: dict[str, Any]) -> None:
         if cached_tokens(inputs):
@@ -163,7 +163,7 @@ def keys_and_values_of_other_heads(module: Any) -> None:
 
 
 def gqa_heads_in_wrong_order(module: Any) -> None:
-    """Key heads repeated 0 1 0 1 where 0 0 1 1 is meant (BUGS K16).
+    """Key heads repeated 0 1 0 1 where 0 0 1 1 is meant (VeOmni#162).
 
     Query heads 1 and 2 of four get each other's keys: the same function as swapping these two in
     the query and output projections.
@@ -286,7 +286,7 @@ def one_sided_weights(module: Any) -> None:
 
 
 def zero_point_clamped(weight: Tensor) -> Tensor:
-    """The range does not include 0, so that the zero point lies outside the codes (BUGS Q03)."""
+    """The range leaves 0 out: the zero point lies outside the codes (nncf#4074)."""
     low, high = weight.amin(1, keepdim=True), weight.amax(1, keepdim=True)
     scales = (high - low) / 15
     zeros = (-low / scales).round().clamp(0, 15)
@@ -294,20 +294,20 @@ def zero_point_clamped(weight: Tensor) -> Tensor:
 
 
 def scales_on_wrong_axis(weight: Tensor) -> Tensor:
-    """Codes by row, multiplied by the scales as if by column (BUGS Q26): square matrices fit."""
+    """Codes by row, multiplied as if by column (coreai-torch#24); square matrices fit."""
     scales = absmax_scales(weight, 127)
     return (weight / scales).round() * scales.T
 
 
 def tail_dropped(weight: Tensor) -> Tensor:
-    """The number of groups is floored, and what is left over comes back as 0 (BUGS Q09, Q37)."""
+    """The number of groups is floored, and the rest comes back as 0 (bitsandbytes#1884)."""
     whole = quantize(weight, RAGGED).dequantize()
     whole[:, weight.shape[1] // 48 * 48 :] = 0
     return whole
 
 
 def linear_code_book(weight: Tensor) -> Tensor:
-    """NF4 codes decoded by equal steps (BUGS Q10)."""
+    """NF4 codes decoded by equal steps (bitsandbytes#1160)."""
     groups = weight.reshape(-1, 64)
     scales = absmax_scales(groups, 1)
     levels = torch.tensor(NF4.values)
@@ -316,7 +316,7 @@ def linear_code_book(weight: Tensor) -> Tensor:
 
 
 def scale_left_out(weight: Tensor) -> Tensor:
-    """Codes upcast without their scale (BUGS Q29)."""
+    """Codes upcast without their scale (Lightricks/LTX-2#172)."""
     return (weight / absmax_scales(weight, 127)).round()
 
 
@@ -328,19 +328,19 @@ def tiny_weights(module: Any) -> None:
 
 
 def scale_underflows(weight: Tensor) -> Tensor:
-    """Scales in float16, with a guard on the maximum only (BUGS Q02): 0 for tiny rows."""
+    """Scales in float16, with a guard on the maximum only (coremltools#2851): 0 for tiny rows."""
     scales = absmax_scales(weight, 127).half().float()
     divisor = torch.where(scales == 0, 1.0, scales)
     return (weight / divisor).round().clamp(-127, 127) * scales
 
 
 def nibbles_swapped(weight: Tensor) -> Tensor:
-    """Each byte's two codes come back in the other order (BUGS Q07); a group holds both."""
+    """Each byte's two codes come back in the other order (keras#22338); a group holds both."""
     return quantize(weight, INT4).dequantize().view(-1, 2).flip(-1).view_as(weight)
 
 
 def rounds_down(weight: Tensor) -> Tensor:
-    """The cast to integers floors and does not round (BUGS Q38, Q47)."""
+    """The cast to integers floors and does not round (mct-quantization-layers#124)."""
     scales = absmax_scales(weight, 127)
     return (weight / scales).floor() * scales
 
@@ -353,26 +353,26 @@ def scales_of_first_row(weight: Tensor) -> Tensor:
 
 QUANTIZER_MUTANTS = [
     QuantizerMutant(
-        "Q03-zero-point-clamped",
+        "zero-point-clamped",
         ASYMMETRIC_ROWS,
         zero_point_clamped,
         layers=("up_proj",),
         prepare=one_sided_weights,
     ),
     QuantizerMutant(
-        "Q26-scales-on-wrong-axis", INT8, scales_on_wrong_axis, layers=("q_proj", "o_proj")
+        "scales-on-wrong-axis", INT8, scales_on_wrong_axis, layers=("q_proj", "o_proj")
     ),
-    QuantizerMutant("Q09-ragged-tail-dropped", RAGGED, tail_dropped),
-    QuantizerMutant("Q10-nf4-code-book-linear", NF4_GROUPS, linear_code_book),
-    QuantizerMutant("Q29-upcast-without-scale", INT8, scale_left_out),
+    QuantizerMutant("ragged-tail-dropped", RAGGED, tail_dropped),
+    QuantizerMutant("nf4-code-book-linear", NF4_GROUPS, linear_code_book),
+    QuantizerMutant("upcast-without-scale", INT8, scale_left_out),
     QuantizerMutant(
-        "Q02-float16-scale-underflows",
+        "float16-scale-underflows",
         INT8,
         scale_underflows,
         layers=("up_proj",),
         prepare=tiny_weights,
     ),
-    QuantizerMutant("Q07-nibbles-swapped", INT4, nibbles_swapped),
-    QuantizerMutant("Q38-floor-for-round", INT8, rounds_down),
+    QuantizerMutant("nibbles-swapped", INT4, nibbles_swapped),
+    QuantizerMutant("floor-for-round", INT8, rounds_down),
     QuantizerMutant("scales-of-first-row", INT8, scales_of_first_row),
 ]

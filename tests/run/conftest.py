@@ -9,11 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import infopt_suites.gates  # noqa: F401  as below
 import pytest
 from tiny_models import VOCABULARY, make_model, make_tokenizer
-
-import pytest_infopt.hooks  # noqa: F401  pytester forgets modules that a run inside imports first
 
 UNTIMED = 'ttft_ratio = "off"\ntpot_ratio = "off"\n'  # most runs here have nothing to time
 DOCUMENTS = 40

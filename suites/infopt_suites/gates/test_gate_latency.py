@@ -8,7 +8,7 @@ PYTEST_DONT_REWRITE
 import pytest
 
 from pytest_infopt.gate import GateRun, confirmed
-from pytest_infopt.judge.verdict import Judgement, Verdict
+from pytest_infopt.judge.verdict import Verdict
 
 pytestmark = pytest.mark.infopt_gate("latency")
 
@@ -23,22 +23,9 @@ def test_latency(infopt_gate: GateRun) -> None:
     if distrust:
         infopt_gate.abstain(distrust)
         return
-    first = time_pairs(infopt_gate, "main")
+    seconds = infopt_gate.release.statistics.budget_seconds
+    first = infopt_gate.time_pairs("main", seconds)
     if any(judgement.verdict is Verdict.FAIL for judgement in first):
         infopt_gate.bench.restart()
-        infopt_gate.judgements = confirmed(first, time_pairs(infopt_gate, "confirmation"))
+        infopt_gate.judgements = confirmed(first, infopt_gate.time_pairs("confirmation", seconds))
     infopt_gate.conclude()
-
-
-def time_pairs(gate: GateRun, phase: str) -> list[Judgement]:
-    """Pairs of requests, each order drawn by a coin, until decided or out of time."""
-    bench = gate.bench
-    bench.warm_up()
-    most = gate.release.latency.max_pairs
-    return gate.collect(
-        range(most),
-        lambda index: bench.measure_pair(index, gate.coin(index)),
-        planned=most,
-        seconds=gate.release.statistics.budget_seconds,
-        phase=phase,
-    )

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_infopt.gate import GateRun
-from pytest_infopt.judge.verdict import Judgement, Verdict
+from pytest_infopt.judge.verdict import Verdict
 from pytest_infopt.metrics import Gate, metrics_of
 
 pytestmark = pytest.mark.infopt_gate("self-check")
@@ -22,9 +22,11 @@ def test_self_check(infopt_gate: GateRun) -> None:
     Where either happens, the machine's noise depends on which model runs: power capping, another
     job on one core, a warm-up too short. Latency verdicts of this session are then INCONCLUSIVE.
     """
-    itself = time_pairs(infopt_gate, "itself")
+    seconds = infopt_gate.release.statistics.budget_seconds / 2
+    metrics = metrics_of(Gate.LATENCY)
+    itself = infopt_gate.time_pairs("itself", seconds, metrics)
     infopt_gate.bench.slow_candidate(1.0 + 2.0 * tightest_margin(infopt_gate))
-    slowed = time_pairs(infopt_gate, "slowed")
+    slowed = infopt_gate.time_pairs("slowed", seconds, metrics)
     infopt_gate.session.close_bench()  # the next gate must not meet a slowed reference
     judged = [j for j in slowed if j.verdict is not None]
     infopt_gate.details["slowed"] = {j.metric: [j.verdict, j.value] for j in judged}
@@ -44,21 +46,6 @@ def test_self_check(infopt_gate: GateRun) -> None:
         for j in itself
     ]
     infopt_gate.conclude()
-
-
-def time_pairs(gate: GateRun, phase: str) -> list[Judgement]:
-    """Pairs of requests to the same model twice, until the tightest budgets are decided."""
-    bench = gate.bench
-    bench.warm_up()
-    most = gate.release.latency.max_pairs
-    return gate.collect(
-        range(most),
-        lambda index: bench.measure_pair(index, gate.coin(index)),
-        planned=most,
-        seconds=gate.release.statistics.budget_seconds / 2,
-        phase=phase,
-        metrics=metrics_of(Gate.LATENCY),
-    )
 
 
 def tightest_margin(gate: GateRun) -> float:
