@@ -50,6 +50,8 @@ class Metric:
     ``higher_is_better`` gives the direction of its budget: at least, or at most. ``quantile`` goes
     with EXCEEDANCE: the budget limits that quantile of the values. ``power`` is for MEAN: samples
     carry the mean of the value's power (2: the mean square), budget and reports speak of its root.
+    ``of_itself`` marks what compares the candidate with itself by another path: outputs that have
+    the reference's bits do not vouch for it.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Metric:
     higher_is_better: bool = False
     quantile: float | None = None
     power: int = 1
+    of_itself: bool = False
 
 
 def _quantiles(
@@ -127,6 +130,7 @@ METRICS: dict[str, Metric] = {
             Unit.RATIO,
             Rule.WORST,
             "change of earlier logits when a later token changes / the dtype's own error",
+            of_itself=True,
         ),
         Metric(
             "cached_error_ratio",
@@ -134,6 +138,7 @@ METRICS: dict[str, Metric] = {
             Unit.RATIO,
             Rule.WORST,
             "logits with the KV cache against those without / the dtype's own error",
+            of_itself=True,
         ),
         Metric(
             "batch_error_ratio",
@@ -141,6 +146,7 @@ METRICS: dict[str, Metric] = {
             Unit.RATIO,
             Rule.WORST,
             "logits of a left-padded batch row against those alone / the dtype's own error",
+            of_itself=True,
         ),
         # Quality: a sample is a document, its value the mean over its tokens.
         Metric(

@@ -141,6 +141,7 @@ class GateJudge:
         return (
             test.identical
             and test.metric.gate in _OUTPUT_GATES
+            and not test.metric.of_itself
             and test.clusters >= (1 if exhausted else self._identical_enough)
         )
 
