@@ -9,6 +9,7 @@ import pytest
 from .judge.verdict import Judgement, Verdict
 from .report.junit import junit_properties
 from .report.result import GateResult
+from .report.wording import budget_text, value_text
 
 GATE = "own tests"
 
@@ -46,7 +47,7 @@ class OwnBudgets:
                 clusters=1,
                 verdict=verdict,
                 budget=limit,
-                details={"direction": "at most" if at_most is not None else "at least"},
+                details={"at_least": at_least is not None},
             )
         )
         return verdict
@@ -62,5 +63,7 @@ class OwnBudgets:
         __tracebackhide__ = True
         broken = [j for j in self._judgements if j.verdict is Verdict.FAIL]
         if broken:
-            lines = [f"{j.metric}: {j.value} ({j.details['direction']} {j.budget})" for j in broken]
+            lines = [
+                f"{j.metric} {value_text(j.metric, j.value)}, {budget_text(j)}" for j in broken
+            ]
             pytest.fail("beyond its limit: " + "; ".join(lines), pytrace=False)

@@ -34,7 +34,8 @@ def budget_text(judgement: Judgement) -> str:
         return ABSENT
     known = METRICS.get(judgement.metric)
     if known is None or not math.isfinite(judgement.budget):
-        sign = "≥" if known and known.higher_is_better else "≤"
+        at_least = known.higher_is_better if known else judgement.details.get("at_least", False)
+    sign = "≥" if at_least else "≤"
         return f"{sign} {value_text(judgement.metric, judgement.budget)}"
     return Budget(known, judgement.budget).describe()
 

@@ -95,3 +95,17 @@ def test_the_failing_example_fails(pytester: pytest.Pytester) -> None:
     )
     assert run.ret == ExitStatus.FAILED
     run.stdout.fnmatch_lines(["*FAIL kl_mean*", "*reproduce:*"])
+
+
+def test_a_budget_of_ones_own_works_both_ways(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        "def test_high(infopt_budget):\n"
+        "    infopt_budget('share kept', 0.5, at_least=0.4)\n"
+        "def test_low(infopt_budget):\n"
+        "    infopt_budget('share kept', 0.3, at_least=0.4)\n"
+        "def test_neither(infopt_budget):\n"
+        "    infopt_budget('share kept', 0.3)\n"
+    )
+    run = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    run.assert_outcomes(passed=1, failed=2)
+    run.stdout.fnmatch_lines(["*share kept 0.3, ≥ 0.4*", "*either at_most or at_least*"])

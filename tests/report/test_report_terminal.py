@@ -86,7 +86,6 @@ def test_layout() -> None:
         "  perplexity_ratio  ≤ 1.03x      1.031x [1.02x, 1.05x]         12,288 (48)   INCONCLUSIVE",
         "  top5_overlap      –            50 %                          12,288 (48)   –",
         "   stopped after 30 s",
-        "bf16: no gate ran",
         "",
         "NOT RUN",
         "  latency of bf16: no server",
