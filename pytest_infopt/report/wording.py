@@ -35,7 +35,7 @@ def budget_text(judgement: Judgement) -> str:
     known = METRICS.get(judgement.metric)
     if known is None or not math.isfinite(judgement.budget):
         at_least = known.higher_is_better if known else judgement.details.get("at_least", False)
-    sign = "≥" if at_least else "≤"
+        sign = "≥" if at_least else "≤"
         return f"{sign} {value_text(judgement.metric, judgement.budget)}"
     return Budget(known, judgement.budget).describe()
 
