@@ -18,7 +18,7 @@ from .options import settings
 from .progress import Progress
 from .report.junit import gate_from_properties, junit_properties
 from .report.terminal import terminal_lines
-from .report.write import write_reports
+from .report.write import annotation_lines, write_reports
 from .session import SESSION_KEY, InfoptSession, open_session
 
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ class InfoptHooks:
         for line in terminal_lines(run, config.get_terminal_writer().fullwidth):
             terminalreporter.write_line(line)
         terminalreporter.write_line(f"reports: {self._session.directory}")
+        for line in annotation_lines(run):
+            terminalreporter.write_line(line)
 
     def _order(self, item: pytest.Item) -> tuple[int, int]:
         """Candidate by candidate, so that one is loaded at a time; the self-check before all."""

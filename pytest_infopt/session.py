@@ -246,6 +246,7 @@ def open_session(config: pytest.Config, release: Release) -> InfoptSession:
     earlier = RunRecords.read(directory)
     gated = fingerprint(release, config.rootpath)
     _check_same_release(earlier, gated, directory)
+    ratchet = Ratchet.of(config, release)  # may refuse, so before anything is opened
     journal = Journal(journal_path(directory, worker_id))
     journal.write_run(gated, release.statistics.seed, __version__)
     return InfoptSession(
@@ -255,7 +256,7 @@ def open_session(config: pytest.Config, release: Release) -> InfoptSession:
         source_arguments=_source_arguments(config),
         earlier=earlier,
         journal=journal,
-        ratchet=Ratchet.of(config, release),
+        ratchet=ratchet,
         worker_id=worker_id,
     )
 
