@@ -178,7 +178,7 @@ def test_a_skip_that_names_nothing_is_an_error():
     for name in ("down_prj", "down", "ayers.1"):
         with pytest.raises(ValueError, match=f"skip names '{name}'"):
             quantize_model(tiny_llama(tied=False), PRESETS["int8"], skip=(name,))
-    with pytest.raises(ValueError, match=r"no nn\.Linear layer left to quantize"):
+    with pytest.raises(ValueError, match=r"no nn\.Linear layer left"):
         quantize_model(nn.Sequential(nn.Linear(2, 2)), PRESETS["int8"], skip=("0",))
 
 

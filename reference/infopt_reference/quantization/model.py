@@ -1,8 +1,7 @@
 """Quantizing a model in place: its linear layers are replaced, everything else stays.
 
-Left out are embeddings (a table look-up, not a product), layers that the caller names, and weights
-shared with a module that is not a linear layer: a tied output head, whose float matrix the
-embedding keeps anyway, so that quantizing it would add bytes.
+Which layers: `linear_layers`. A tied output head stays, since the embedding keeps its float matrix
+anyway and quantizing it would add bytes.
 PYTEST_DONT_REWRITE
 """
 
@@ -13,11 +12,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..linear_layers import (
+    DEFAULT_SKIP,
+    select_linear_layers,
+    weights_outside_linear_layers,
+)
 from .linear import QuantizedLinear
 from .quantized import QuantizedTensor, quantize
 from .scheme import QuantizationScheme
-
-DEFAULT_SKIP = ("lm_head",)
 
 
 @dataclass(frozen=True)
@@ -65,31 +67,17 @@ def quantize_model(
         ValueError: a name in skip matches no module, nothing is left to quantize, or a weight
             cannot be quantized; the message names the layer.
     """
-    skip = tuple(skip)
-    _check_skip(model, skip)
-    before = model_bytes(model)
-    shared = _weights_outside_linears(model)
-    layers: dict[str, nn.Linear] = {}
-    skipped: list[str] = []
-    # Subclasses are left alone: some read .weight themselves (nn.MultiheadAttention's out_proj).
-    for name, module in model.named_modules(remove_duplicate=False):
-        if type(module) is nn.Linear:
-            tied = id(module.weight) in shared and not include_tied
-            if tied or any(_matches(name, part) for part in skip):
-                skipped.append(name)
-            else:
-                layers[name] = module
-    if not layers:
-        raise ValueError(
-            f"no nn.Linear layer left to quantize; skipped: {', '.join(skipped) or 'none'}"
-        )
-    _replace(model, layers, scheme)
+    layers, skipped = select_linear_layers(model, skip, include_tied=include_tied)
+    before, shared = model_bytes(model), weights_outside_linear_layers(model)
+    replace_linear_layers(model, layers, scheme)
     if any(id(layer.weight) in shared for layer in layers.values()):
         _untie(model)
-    return QuantizationReport(scheme, tuple(layers), tuple(skipped), before, model_bytes(model))
+    return QuantizationReport(scheme, tuple(layers), skipped, before, model_bytes(model))
 
 
-def _replace(model: nn.Module, layers: dict[str, nn.Linear], scheme: QuantizationScheme) -> None:
+def replace_linear_layers(
+    model: nn.Module, layers: dict[str, nn.Linear], scheme: QuantizationScheme
+) -> None:
     """Puts quantized layers in; layers that share a weight share its codes."""
     weights: dict[int, QuantizedTensor] = {}
     modules: dict[int, QuantizedLinear] = {}
@@ -107,29 +95,8 @@ def _replace(model: nn.Module, layers: dict[str, nn.Linear], scheme: Quantizatio
         model.set_submodule(name, modules[id(layer)])
 
 
-def _weights_outside_linears(model: nn.Module) -> set[int]:
-    return {
-        id(parameter)
-        for module in model.modules()
-        if type(module) is not nn.Linear
-        for parameter in module.parameters(recurse=False)
-    }
-
-
 def _untie(model: nn.Module) -> None:
     # Else saving or resizing a transformers model would tie the weights again.
     config = getattr(model, "config", None)
     if getattr(config, "tie_word_embeddings", False):
         config.tie_word_embeddings = False  # type: ignore[union-attr]  # it has the field
-
-
-def _matches(name: str, part: str) -> bool:
-    return f".{part}." in f".{name}."
-
-
-def _check_skip(model: nn.Module, skip: tuple[str, ...]) -> None:
-    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
-    for part in skip:
-        # The default must suit models without a head too.
-        if part not in DEFAULT_SKIP and not any(_matches(name, part) for name in names):
-            raise ValueError(f"skip names {part!r}, which is in no module's path of this model")
