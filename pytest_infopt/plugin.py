@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import pytest
 
-from . import fixtures, options
+from . import fixtures, options, suite_items
 
 MARKERS = [
     "infopt: a test of yours that `pytest --infopt` runs beside the shipped gates",
     "infopt_gate(name): a module that holds the gate of that name (used by the shipped gates)",
+    "infopt_requires(capability, …): a suite's test of what an implementation may offer",
 ]
 
 
@@ -24,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     config.pluginmanager.register(fixtures, "infopt-fixtures")
+    config.pluginmanager.register(suite_items, "infopt-suite-items")
     if options.resolve(config, "infopt"):
         from . import hooks
 

@@ -1,0 +1,60 @@
+"""Checking a law: on inputs that Hypothesis draws and shrinks, then on named traps.
+
+Every search is derandomized: the same implementation gets the same inputs on every machine, so a
+suite neither flickers nor needs luck. Traps are inputs on which real libraries have failed; they
+are tried whatever Hypothesis draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.strategies import SearchStrategy
+
+Case = TypeVar("Case")
+
+EXAMPLES = 40  # drawn inputs for each law; a suite may want more or fewer
+
+
+def for_all(
+    law: Callable[[Case], None],
+    cases: SearchStrategy[Case],
+    *,
+    traps: Iterable[tuple[str, Case]] = (),
+    examples: int = EXAMPLES,
+) -> None:
+    """Raise the law's AssertionError on the smallest drawn case, or the first trap, that breaks it.
+
+    ``traps`` are pairs of a name, which tells what the input brings out, and the input.
+    """
+    __tracebackhide__ = True
+    _search(law, cases, examples)
+    for name, case in traps:
+        try:
+            law(case)
+        except Exception as error:
+            error.add_note(f"on the trap {name!r}: {case!r}")
+            raise
+
+
+def _search(law: Callable[[Any], None], cases: SearchStrategy[Any], examples: int) -> None:
+    __tracebackhide__ = True
+
+    # Health checks speak of slow or large inputs, which weights are.
+    @settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        print_blob=False,
+        report_multiple_bugs=False,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases)
+    def holds(case: Any) -> None:
+        law(case)
+
+    holds()
