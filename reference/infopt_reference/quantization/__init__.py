@@ -6,6 +6,7 @@ Start at `quantize` (quantized.py) and follow the imports; `quantize_model` appl
 from .affine import AsymmetricFormat, SymmetricFormat
 from .codebook import CODEBOOKS, FP4, NF4, CodeBook
 from .error_metrics import max_error, mse, sqnr_db
+from .fake_quantization import FakeQuantizedLinear, convert_qat, fake_quantize, prepare_qat
 from .linear import QuantizedLinear
 from .model import QuantizationReport, model_bytes, quantize_model
 from .number_format import NumberFormat, number_format
@@ -20,6 +21,7 @@ __all__ = [
     "PRESETS",
     "AsymmetricFormat",
     "CodeBook",
+    "FakeQuantizedLinear",
     "Granularity",
     "NumberFormat",
     "QuantizationReport",
@@ -27,12 +29,15 @@ __all__ = [
     "QuantizedLinear",
     "QuantizedTensor",
     "SymmetricFormat",
+    "convert_qat",
+    "fake_quantize",
     "max_error",
     "model_bytes",
     "mse",
     "number_format",
     "pack",
     "packed_bytes",
+    "prepare_qat",
     "preset",
     "quantize",
     "quantize_model",

@@ -110,7 +110,7 @@ def quantize(weight: Tensor, scheme: QuantizationScheme) -> QuantizedTensor:
         ValueError: the weight is empty, not floating point, holds NaN or infinity (the first is
             named), lacks the scheme's axis, or needs a scale beyond the range of scale_dtype.
     """
-    _check_weight(weight)
+    check_weight(weight)
     form, shape = number_format(scheme), scale_shape(weight.shape, scheme)
     rows = to_rows(weight.detach().double(), scheme)  # [R, n]
     low, high = rows.amin(dim=1), rows.amax(dim=1)  # [R]
@@ -138,7 +138,8 @@ def quantize(weight: Tensor, scheme: QuantizationScheme) -> QuantizedTensor:
     return quantized
 
 
-def _check_weight(weight: Tensor) -> None:
+def check_weight(weight: Tensor) -> None:
+    """Raises ValueError for a weight that is not floating point, empty, or not finite."""
     if not weight.is_floating_point():
         raise ValueError(f"the weight's dtype is {weight.dtype}; only floating point is quantized")
     if not weight.numel():

@@ -1,0 +1,235 @@
+"""Fake quantization: float weights that already show the rounding of the format, with a gradient.
+
+forward:   w ↦ quantize(w).dequantize(), the same bits that post-training quantization would give.
+backward:  straight-through. Rounding is a staircase, whose true gradient is 0 almost everywhere; it
+           is taken as the identity: ∂L/∂w = ∂L/∂ŵ where w is representable, 0 where it is clamped.
+
+Clamped. With scales computed from the weights themselves (the default) the range always reaches the
+largest weight: nothing is clamped, the gradient is the identity. With given scales, on a grid of
+equal steps a weight is clamped when the code that it rounds to lies outside the codes, as in
+`torch.fake_quantize_per_tensor_affine`: up to half a step beyond the outermost level passes. With a
+table of levels (`codebook`, `float8`) it is clamped beyond the outermost level. A scale of 0
+represents 0 and clamps everything else.
+
+Left out: learned scales (Esser et al. 2020) and gradients through the range, which is constant in
+the backward pass; and fake quantization of activations.
+
+Sources: Bengio et al. 2013, arXiv:1308.3432; Jacob et al. 2018, arXiv:1712.05877, section 3.
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..linear_layers import DEFAULT_SKIP, select_linear_layers
+from .affine import AsymmetricFormat, SymmetricFormat
+from .grouping import from_rows, scale_shape, to_rows
+from .model import QuantizationReport, model_bytes, replace_linear_layers
+from .number_format import number_format
+from .packing import pack
+from .quantized import QuantizedTensor, check_weight, quantize
+from .scales import divisor, store_scales
+from .scheme import QuantizationScheme
+
+
+def fake_quantize(
+    weight: Tensor,
+    scheme: QuantizationScheme,
+    *,
+    scales: Tensor | None = None,
+    zero_points: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """The weights as the scheme would decode them, differentiable by the straight-through rule.
+
+    Args:
+        weight: floating point, of any rank.
+        scheme: the number format.
+        scales: constant scales of shape `grouping.scale_shape`, rounded as ``scale_dtype`` stores
+            them; None computes them from the weights, as `quantize` does.
+        zero_points: codes of 0 of that shape; with given scales of an asymmetric scheme alone.
+        dtype: of the result, as in `QuantizedTensor.dequantize`; the weights' own by default.
+
+    Raises:
+        ValueError: as `quantize` does; or the given scales or zero points have a wrong shape, are
+            out of range, or the scheme has no use for them.
+    """
+    # How codes would be stored changes no value.
+    scheme = replace(scheme, packed=False)
+    if scales is None:
+        if zero_points is not None:
+            raise ValueError("zero_points are given without scales; give both or neither")
+        rounded = quantize(weight, scheme).dequantize(dtype)
+        inside = None
+    else:
+        rounded, inside = _round_to_given(weight, scheme, scales, zero_points, dtype)
+    # Not weight + (rounded − weight).detach(): that sum rounds, and the bits would differ.
+    result: Tensor = _StraightThrough.apply(weight, rounded, inside)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return result
+
+
+class FakeQuantizedLinear(nn.Linear):
+    """`nn.Linear` that computes with fake-quantized weights and trains the float ones.
+
+    The parameters are those of the layer it is made from, not copies, and keep their names in the
+    state_dict. Its output is bit for bit that of the `QuantizedLinear` made from it.
+    """
+
+    def __init__(self, linear: nn.Linear, scheme: QuantizationScheme) -> None:
+        has_bias = linear.bias is not None
+        super().__init__(linear.in_features, linear.out_features, has_bias, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.scheme = scheme
+        self.train(linear.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in_features] → [..., out_features], in the dtype of x."""
+        weight = fake_quantize(self.weight, self.scheme, dtype=x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return functional.linear(x, weight, bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.scheme}"
+
+
+def prepare_qat(
+    model: nn.Module, scheme: QuantizationScheme, *, skip: Iterable[str] = DEFAULT_SKIP
+) -> tuple[str, ...]:
+    """Replaces linear layers by `FakeQuantizedLinear`, in place; the names of those replaced.
+
+    The layers are those that `quantize_model` would take, tied ones never; optimizers made before
+    stay valid, since the parameters are the same objects.
+
+    Raises:
+        ValueError: as `select_linear_layers` does, or a weight cannot be quantized; the message
+            names the layer, and the model is as it was.
+    """
+    layers, _ = select_linear_layers(model, skip)
+    for name, layer in layers.items():
+        try:
+            quantize(layer.weight, scheme)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    fakes = {id(layer): FakeQuantizedLinear(layer, scheme) for layer in layers.values()}
+    for name, layer in layers.items():
+        model.set_submodule(name, fakes[id(layer)])
+    return tuple(layers)
+
+
+def convert_qat(model: nn.Module) -> QuantizationReport:
+    """Replaces each `FakeQuantizedLinear` by a `QuantizedLinear` of its weights, in place.
+
+    It is the post-training quantization of the trained weights: the model computes what it computed
+    in training, bit for bit.
+
+    Raises:
+        ValueError: the model has no such layers, they have different schemes, or training left a
+            weight that cannot be quantized (NaN, infinity); the model is as it was.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    fakes = {name: m for name, m in modules.items() if isinstance(m, FakeQuantizedLinear)}
+    if not fakes:
+        raise ValueError("the model has no FakeQuantizedLinear layer; call prepare_qat first")
+    schemes = {layer.scheme for layer in fakes.values()}
+    if len(schemes) > 1:
+        names = "; ".join(sorted(map(str, schemes)))
+        raise ValueError(f"the layers have {len(schemes)} schemes ({names}); prepare with one")
+    scheme = schemes.pop()
+    skipped = tuple(name for name, module in modules.items() if type(module) is nn.Linear)
+    before = model_bytes(model)
+    replace_linear_layers(model, dict(fakes), scheme)
+    return QuantizationReport(scheme, tuple(fakes), skipped, before, model_bytes(model))
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Forward: the rounded weights. Backward: the gradient where ``inside`` holds, else 0."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, rounded: Tensor, inside: Tensor | None) -> Tensor:
+        ctx.dtype = weight.dtype
+        ctx.save_for_backward(inside)
+        return rounded
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (inside,) = ctx.saved_tensors
+        gradient = gradient.to(ctx.dtype)
+        if inside is None:
+            return gradient, None, None
+        return torch.where(inside, gradient, 0), None, None
+
+
+@torch.no_grad()
+def _round_to_given(
+    weight: Tensor,
+    scheme: QuantizationScheme,
+    scales: Tensor,
+    zero_points: Tensor | None,
+    dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor]:
+    """Rounded weights, and which of them are not clamped (bool), both in the weights' shape."""
+    _check_given(weight, scheme, scales, zero_points)
+    form = number_format(scheme)
+    stored = store_scales(scales.double(), scheme.scale_dtype, form.rounding_error / form.extent)
+    rows = to_rows(weight.double(), scheme)  # [R, n]
+    columns = stored.reshape(-1, 1)  # [R, 1]
+    zeros = None if zero_points is None else zero_points.to(torch.uint8).reshape(-1, 1)
+    codes = from_rows(form.encode(rows, columns, zeros), weight.shape, scheme)
+    quantized = QuantizedTensor(
+        scheme=scheme,
+        shape=weight.shape,
+        dtype=weight.dtype,
+        codes=pack(codes, 8),
+        stored_scales=stored,
+        zero_points=None if zeros is None else zeros.view(stored.shape),
+    )
+    inside = _representable(rows, columns, zeros, scheme)
+    return quantized.dequantize(dtype), from_rows(inside, weight.shape, scheme)
+
+
+def _representable(
+    rows: Tensor, scales: Tensor, zero_points: Tensor | None, scheme: QuantizationScheme
+) -> Tensor:
+    form = number_format(scheme)
+    steps = rows / divisor(scales)
+    if isinstance(form, SymmetricFormat | AsymmetricFormat):
+        steps.round_()
+    if zero_points is None:
+        inside = steps.abs() <= form.extent
+    else:
+        steps += zero_points
+        inside = (steps >= 0) & (steps <= form.extent)
+    return inside & ((scales != 0) | (rows == 0))
+
+
+def _check_given(
+    weight: Tensor, scheme: QuantizationScheme, scales: Tensor, zero_points: Tensor | None
+) -> None:
+    check_weight(weight)
+    if scheme.double_quantization:
+        raise ValueError("double quantization derives its scales from all weights; give none")
+    if (zero_points is None) != scheme.symmetric:
+        need = "takes no zero_points" if scheme.symmetric else "needs zero_points with its scales"
+        raise ValueError(f"the scheme is {scheme}; it {need}")
+    shape = scale_shape(weight.shape, scheme)
+    for name, given in (("scales", scales), ("zero_points", zero_points)):
+        if given is not None and given.shape != shape:
+            raise ValueError(
+                f"{name} have shape {tuple(given.shape)}; weights of shape {tuple(weight.shape)} "
+                f"under {scheme} need {tuple(shape)}"
+            )
+    if not bool(((scales >= 0) & scales.isfinite()).all()):
+        raise ValueError("scales must be finite and 0 or more")
+    largest = 2**scheme.bits - 1
+    if zero_points is not None and not bool(((zero_points >= 0) & (zero_points <= largest)).all()):
+        raise ValueError(
+            f"zero_points are {zero_points.min().item()}…{zero_points.max().item()}; they are "
+            f"codes, 0…{largest}"
+        )
