@@ -7,21 +7,29 @@ from .affine import AsymmetricFormat, SymmetricFormat
 from .codebook import CODEBOOKS, FP4, NF4, CodeBook
 from .error_metrics import max_error, mse, sqnr_db
 from .fake_quantization import FakeQuantizedLinear, convert_qat, fake_quantize, prepare_qat
+from .float8 import E4M3FN, E5M2, Float8Format, decode_float8, encode_float8
 from .linear import QuantizedLinear
 from .model import QuantizationReport, model_bytes, quantize_model
-from .number_format import NumberFormat, number_format
+from .number_format import NAMED_FORMATS, NumberFormat, number_format
 from .packing import pack, packed_bytes, unpack
+from .precision import FORMATS, FormatInfo, format_info, ulp
 from .quantized import QuantizedTensor, quantize
 from .scheme import PRESETS, Granularity, QuantizationScheme, preset
 
 __all__ = [
     "CODEBOOKS",
+    "E4M3FN",
+    "E5M2",
+    "FORMATS",
     "FP4",
+    "NAMED_FORMATS",
     "NF4",
     "PRESETS",
     "AsymmetricFormat",
     "CodeBook",
     "FakeQuantizedLinear",
+    "Float8Format",
+    "FormatInfo",
     "Granularity",
     "NumberFormat",
     "QuantizationReport",
@@ -30,7 +38,10 @@ __all__ = [
     "QuantizedTensor",
     "SymmetricFormat",
     "convert_qat",
+    "decode_float8",
+    "encode_float8",
     "fake_quantize",
+    "format_info",
     "max_error",
     "model_bytes",
     "mse",
@@ -42,5 +53,6 @@ __all__ = [
     "quantize",
     "quantize_model",
     "sqnr_db",
+    "ulp",
     "unpack",
 ]

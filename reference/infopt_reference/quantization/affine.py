@@ -18,6 +18,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,10 @@ class SymmetricFormat:
         # Convert, then multiply in place: faster on a CPU than one type-promoting product.
         return codes.to(scales.dtype).mul_(scales)
 
+    def half_gaps(self, rows: Tensor, scales: Tensor, zero_points: Tensor | None) -> Tensor:
+        """Half a step for each weight; inf beyond the last step."""
+        return torch.where(rows.abs() <= self.extent * scales, scales / 2, math.inf)
+
 
 @dataclass(frozen=True)
 class AsymmetricFormat:
@@ -93,3 +98,10 @@ class AsymmetricFormat:
         narrow = torch.int8 if self.bits < 8 else torch.int16
         steps = codes.to(narrow).sub_(zero_points.to(narrow))
         return steps.to(scales.dtype).mul_(scales)
+
+    def half_gaps(self, rows: Tensor, scales: Tensor, zero_points: Tensor | None) -> Tensor:
+        """Half a step for each weight; inf beyond the first and the last step."""
+        assert zero_points is not None
+        first = -zero_points.double()
+        within = (rows >= first * scales) & (rows <= (first + self.extent) * scales)
+        return torch.where(within, scales / 2, math.inf)

@@ -12,6 +12,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -60,13 +61,14 @@ class CodeBook:
     def encode(self, rows: Tensor, scales: Tensor, zero_points: Tensor | None) -> Tensor:
         """Codes, uint8 [R, n], of float64 rows [R, n] with scales [R, 1]."""
         # FP4 has two zeros; the first of equal levels is used, the other code never occurs.
-        order = sorted(set(self.values))
-        levels = torch.tensor(order, dtype=torch.float32, device=rows.device).double()
-        codes = torch.tensor([self.values.index(v) for v in order], device=rows.device)
+        ascending = [self.values.index(value) for value in sorted(set(self.values))]
+        levels = self._levels(rows.device)
         midpoints = (levels[:-1] + levels[1:]) / 2
         normalised = (rows / divisor(scales)).contiguous()
-        nearest = torch.bucketize(normalised, midpoints)  # a midpoint goes to the level below
-        return codes.to(torch.uint8)[nearest]
+        # A midpoint goes to the level below.
+        nearest = torch.bucketize(normalised, midpoints, out_int32=True)
+        codes = torch.tensor(ascending, dtype=torch.uint8, device=rows.device)
+        return codes.index_select(0, nearest.view(-1)).view(rows.shape)
 
     def decode(self, codes: Tensor, scales: Tensor, zero_points: Tensor | None) -> Tensor:
         """values[codes] · scales, [R, n] in the scales' dtype."""
@@ -77,6 +79,19 @@ class CodeBook:
         # index_select: on a CPU several times faster than levels[…].
         values = torch.view_as_real(levels.index_select(0, pairs.view(torch.int16).int()))
         return values.reshape(-1)[: flat.numel()].view(codes.shape).mul_(scales)
+
+    def half_gaps(self, rows: Tensor, scales: Tensor, zero_points: Tensor | None) -> Tensor:
+        """Half the gap between neighbouring levels around each weight; inf beyond ±absmax."""
+        levels = self._levels(rows.device)
+        normalised = (rows / divisor(scales)).contiguous()
+        above = torch.bucketize(normalised, levels).clamp_(1, len(levels) - 1)
+        halves = (levels.diff() / 2)[above - 1] * scales
+        return torch.where(rows.abs() <= scales, halves, math.inf)
+
+    def _levels(self, device: torch.device) -> Tensor:
+        """The distinct levels, ascending, float64; they are published in float32."""
+        levels = torch.tensor(sorted(set(self.values)), dtype=torch.float32, device=device)
+        return levels.double()
 
     @cached_property
     def _level_pairs(self) -> Tensor:

@@ -7,12 +7,15 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from .scheme import Granularity, QuantizationScheme
+
+CACHED_ELEMENTS = 1 << 17  # 1 MiB of float64, which the caches nearest to a core hold
 
 
 def to_rows(values: Tensor, scheme: QuantizationScheme) -> Tensor:
@@ -65,6 +68,15 @@ def scale_shape(shape: torch.Size, scheme: QuantizationScheme) -> torch.Size:
 def group_count(length: int, scheme: QuantizationScheme) -> int:
     """Groups along an axis of this length, the short last one included."""
     return math.ceil(length / _group_size(scheme))
+
+
+def cache_blocks(shape: torch.Size) -> Iterator[tuple[slice, slice]]:
+    """Cuts rows [R, n] into blocks, as slices of both axes, of at most `CACHED_ELEMENTS`."""
+    groups, elements = shape
+    height = max(1, CACHED_ELEMENTS // elements)
+    for top in range(0, groups, height):
+        for left in range(0, elements, CACHED_ELEMENTS):
+            yield slice(top, top + height), slice(left, left + CACHED_ELEMENTS)
 
 
 def _group_size(scheme: QuantizationScheme) -> int:

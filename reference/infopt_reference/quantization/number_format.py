@@ -1,20 +1,24 @@
 """The contract of a number format, and which one a scheme asks for.
 
 A format turns rows of weights into integer codes and back. It knows nothing of tensors' shapes
-(`grouping`), of how scales (`scales`) or codes (`packing`) are stored.
+(`grouping`), of how scales (`scales`) or codes (`packing`) are stored. A further format is a file
+with an object that keeps this contract, and its entry in `NAMED_FORMATS`.
 PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from .affine import AsymmetricFormat, SymmetricFormat
 from .codebook import CODEBOOKS
-from .scheme import QuantizationScheme
+from .float8 import E4M3FN, E5M2
+
+if TYPE_CHECKING:
+    from .scheme import QuantizationScheme
 
 
 class NumberFormat(Protocol):
@@ -51,11 +55,26 @@ class NumberFormat(Protocol):
     def decode(self, codes: Tensor, scales: Tensor, zero_points: Tensor | None) -> Tensor:
         """Weights, in the dtype of the scales."""
 
+    def half_gaps(self, rows: Tensor, scales: Tensor, zero_points: Tensor | None) -> Tensor:
+        """Half the distance between the two levels around each weight, float64 [R, n].
+
+        That is how far rounding to the nearer one may move it. inf beyond the outermost levels.
+        """
+
+
+# What a scheme's ``codebook`` may name: formats whose levels are not equally spaced. All have
+# unsigned codes and, as their levels are symmetric around 0, no zero point.
+NAMED_FORMATS: dict[str, NumberFormat] = {
+    **CODEBOOKS,
+    E4M3FN.name: E4M3FN,
+    E5M2.name: E5M2,
+}
+
 
 def number_format(scheme: QuantizationScheme) -> NumberFormat:
     """The format that a scheme's bits, symmetry and code book name."""
     if scheme.codebook is not None:
-        return CODEBOOKS[scheme.codebook]
+        return NAMED_FORMATS[scheme.codebook]
     if scheme.symmetric:
         return SymmetricFormat(scheme.bits)
     return AsymmetricFormat(scheme.bits)

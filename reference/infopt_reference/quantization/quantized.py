@@ -13,6 +13,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from .checks import require_finite
 from .double_quantization import BLOCK, compress_scales, decompress_scales
-from .grouping import from_rows, scale_shape, to_rows
+from .grouping import cache_blocks, from_rows, scale_shape, to_rows
 from .number_format import number_format
 from .packing import pack, unpack
 from .scales import store_scales
@@ -76,11 +77,10 @@ class QuantizedTensor:
         Computed in float32 (float64 for float64, where the products are exact) and rounded once.
         """
         dtype = dtype or self.dtype
-        scales = self.scales.to(torch.promote_types(dtype, torch.float32)).reshape(-1, 1)
-        zero_points = None if self.zero_points is None else self.zero_points.reshape(-1, 1)
+        scales, zero_points = self._columns(torch.promote_types(dtype, torch.float32))
         codes = to_rows(self.unpacked_codes(), self.scheme)
-        rows = number_format(self.scheme).decode(codes, scales, zero_points)
-        return from_rows(rows, self.shape, self.scheme).to(dtype)
+        rows = _blockwise(number_format(self.scheme).decode, codes, scales, zero_points, dtype)
+        return from_rows(rows, self.shape, self.scheme)
 
     def error_bound(self) -> Tensor:
         """The largest possible |weight − dequantize(float64)| of each group, float64 `scale_shape`.
@@ -98,8 +98,34 @@ class QuantizedTensor:
         if self.scale_steps is not None:
             steps = self.scale_steps.double().repeat_interleave(BLOCK.group_size or 1)
             lost = steps[: scales.numel()].view(scales.shape) / 2
-            bound = bound + lost + torch.finfo(torch.float32).eps * (scales + lost)
+            rounded_off = torch.finfo(torch.float32).eps * (scales + lost)
+            bound = bound + form.extent * (lost + rounded_off)
         return bound
+
+    def element_error_bound(self, weight: Tensor) -> Tensor:
+        """The largest possible |weight − dequantize(float64)| of each element, float64.
+
+        Rounding to the nearer of two levels moves a weight by at most half their distance: half a
+        step where steps are equal, less near 0 where the levels of a code book or of FP8 are
+        denser. Beyond the outermost levels, where a scale that was stored too small clips, the
+        bound of the group holds (`error_bound`), and nowhere is it exceeded.
+
+        Raises:
+            ValueError: the weight has another shape than the one that was quantized.
+        """
+        if weight.shape != self.shape:
+            raise ValueError(
+                f"the weight has shape {tuple(weight.shape)}; {tuple(self.shape)} was quantized"
+            )
+        rows = to_rows(weight.detach().double(), self.scheme)
+        halves = number_format(self.scheme).half_gaps(rows, *self._columns(torch.float64))
+        bound = halves.minimum(self.error_bound().reshape(-1, 1))
+        return from_rows(bound, self.shape, self.scheme)
+
+    def _columns(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Scales, in this dtype, and zero points, each [R, 1]."""
+        zero_points = None if self.zero_points is None else self.zero_points.reshape(-1, 1)
+        return self.scales.to(dtype).reshape(-1, 1), zero_points
 
 
 @torch.no_grad()
@@ -112,8 +138,8 @@ def quantize(weight: Tensor, scheme: QuantizationScheme) -> QuantizedTensor:
     """
     check_weight(weight)
     form, shape = number_format(scheme), scale_shape(weight.shape, scheme)
-    rows = to_rows(weight.detach().double(), scheme)  # [R, n]
-    low, high = rows.amin(dim=1), rows.amax(dim=1)  # [R]
+    rows = to_rows(weight.detach(), scheme)  # [R, n]
+    low, high = rows.amin(dim=1).double(), rows.amax(dim=1).double()  # [R]
     ideal = form.ideal_scales(low, high)
     steps = mean = None
     if scheme.double_quantization:
@@ -123,19 +149,44 @@ def quantize(weight: Tensor, scheme: QuantizationScheme) -> QuantizedTensor:
         scales = stored = store_scales(ideal, scheme.scale_dtype, form.rounding_error / form.extent)
     zero_points = form.zero_points(low, scales)
     columns = None if zero_points is None else zero_points[:, None]
-    codes = from_rows(form.encode(rows, scales[:, None], columns), weight.shape, scheme)
+    codes = _blockwise(
+        lambda block, *constants: form.encode(block.double(), *constants),
+        rows,
+        scales[:, None],
+        columns,
+        form.code_dtype,
+    )
     quantized = QuantizedTensor(
         scheme=scheme,
         shape=weight.shape,
         dtype=weight.dtype,
-        codes=pack(codes, scheme.bits if scheme.packed else 8),
+        codes=pack(from_rows(codes, weight.shape, scheme), scheme.bits if scheme.packed else 8),
         stored_scales=stored.view(shape),
         zero_points=None if zero_points is None else zero_points.view(shape),
         scale_steps=steps,
         scale_mean=mean,
     )
-    _check_overflow(weight, quantized)
+    _check_overflow(max(-float(low.min()), float(high.max())), quantized)
     return quantized
+
+
+def _blockwise(
+    convert: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    rows: Tensor,
+    scales: Tensor,
+    zero_points: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """``convert`` (a format's encode or decode) of rows [R, n], a block at a time.
+
+    Every element is converted by itself, so the blocks change no result; but the float64 numbers of
+    a whole matrix would travel through main memory several times, and that is what takes longest.
+    """
+    converted = torch.empty(rows.shape, dtype=dtype, device=rows.device)
+    for groups, elements in cache_blocks(rows.shape):
+        offsets = None if zero_points is None else zero_points[groups]
+        converted[groups, elements] = convert(rows[groups, elements], scales[groups], offsets)
+    return converted
 
 
 def check_weight(weight: Tensor) -> None:
@@ -147,11 +198,11 @@ def check_weight(weight: Tensor) -> None:
     require_finite(weight, "weight")
 
 
-def _check_overflow(weight: Tensor, quantized: QuantizedTensor) -> None:
+def _check_overflow(largest: float, quantized: QuantizedTensor) -> None:
     # The level nearest to a weight may lie above it, beyond the largest number of its dtype.
-    limit = torch.finfo(weight.dtype).max
-    if float(weight.abs().max()) > limit / 2 and not bool(quantized.dequantize().isfinite().all()):
+    limit = torch.finfo(quantized.dtype).max
+    if largest > limit / 2 and not bool(quantized.dequantize().isfinite().all()):
         raise ValueError(
-            f"weights up to {float(weight.abs().max()):.6g} round beyond {weight.dtype}'s largest "
-            f"number {limit:.6g}; scale them down or convert them to a wider dtype"
+            f"weights up to {largest:.6g} round beyond {quantized.dtype}'s largest number "
+            f"{limit:.6g}; scale them down or convert them to a wider dtype"
         )

@@ -2,7 +2,7 @@
 
 A scheme states everything from which a reader (or a conformance suite) derives sizes and error
 bounds. `PRESETS` names the schemes that people ask for; a further one is one more entry there, a
-further code book one more file and one entry in `codebook.CODEBOOKS`.
+further number format one more file and one entry in `number_format.NAMED_FORMATS`.
 PYTEST_DONT_REWRITE
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .codebook import CODEBOOKS
+from .number_format import NAMED_FORMATS
 
 SCALE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -38,7 +38,8 @@ class QuantizationScheme:
         granularity: which weights share a scale.
         axis: the channel axis (negative counts from the end), for CHANNEL alone.
         group_size: neighbours on the last axis that share a scale, for GROUP alone.
-        codebook: name of a table of levels (`codebook.CODEBOOKS`), None for equal steps.
+        codebook: name of a format with levels of its own, a table or FP8
+            (`number_format.NAMED_FORMATS`); None for equal steps.
         scale_dtype: how scales are stored. A narrow type costs range: `scales.store_scales`.
         double_quantization: a code book's scales are themselves kept in 8 bit
             (`double_quantization`).
@@ -90,10 +91,10 @@ class QuantizationScheme:
             if self.double_quantization:
                 raise ValueError("double_quantization is for code books; name one, or turn it off")
             return
-        if self.codebook not in CODEBOOKS:
-            raise ValueError(f"codebook is {self.codebook!r}; give one of {sorted(CODEBOOKS)}")
-        if self.bits != CODEBOOKS[self.codebook].bits:
-            expected = CODEBOOKS[self.codebook].bits
+        if self.codebook not in NAMED_FORMATS:
+            raise ValueError(f"codebook is {self.codebook!r}; give one of {sorted(NAMED_FORMATS)}")
+        expected = NAMED_FORMATS[self.codebook].bits
+        if self.bits != expected:
             raise ValueError(
                 f"bits is {self.bits}; code book {self.codebook} has {expected}-bit codes"
             )
@@ -145,6 +146,8 @@ PRESETS: dict[str, QuantizationScheme] = {
         double_quantization=True,
     ),
     "fp4": QuantizationScheme(bits=4, granularity=Granularity.GROUP, group_size=64, codebook="fp4"),
+    "fp8": QuantizationScheme(bits=8, granularity=Granularity.CHANNEL, codebook="e4m3fn"),
+    "fp8-e5m2": QuantizationScheme(bits=8, granularity=Granularity.CHANNEL, codebook="e5m2"),
 }
 
 
