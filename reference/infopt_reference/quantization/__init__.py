@@ -4,10 +4,12 @@ Start at `quantize` (quantized.py) and follow the imports; `quantize_model` appl
 """
 
 from .affine import AsymmetricFormat, SymmetricFormat
+from .calibration import ActivationStatistics, HessianStatistics, output_mse
 from .codebook import CODEBOOKS, FP4, NF4, CodeBook
 from .error_metrics import max_error, mse, sqnr_db
 from .fake_quantization import FakeQuantizedLinear, convert_qat, fake_quantize, prepare_qat
 from .float8 import E4M3FN, E5M2, Float8Format, decode_float8, encode_float8
+from .gptq import gptq
 from .linear import QuantizedLinear
 from .model import QuantizationReport, model_bytes, quantize_model
 from .number_format import NAMED_FORMATS, NumberFormat, number_format
@@ -25,12 +27,14 @@ __all__ = [
     "NAMED_FORMATS",
     "NF4",
     "PRESETS",
+    "ActivationStatistics",
     "AsymmetricFormat",
     "CodeBook",
     "FakeQuantizedLinear",
     "Float8Format",
     "FormatInfo",
     "Granularity",
+    "HessianStatistics",
     "NumberFormat",
     "QuantizationReport",
     "QuantizationScheme",
@@ -42,10 +46,12 @@ __all__ = [
     "encode_float8",
     "fake_quantize",
     "format_info",
+    "gptq",
     "max_error",
     "model_bytes",
     "mse",
     "number_format",
+    "output_mse",
     "pack",
     "packed_bytes",
     "prepare_qat",
