@@ -18,7 +18,10 @@ from infopt_reference.quantization import PRESETS, Granularity, QuantizationSche
         ({"bits": 8, "granularity": "channel", "group_size": 64}, "64 has no meaning per channel"),
         ({"bits": 8, "axis": 1}, "axis 1 has no meaning per tensor"),
         ({"bits": 8, "scale_dtype": torch.int8}, "scale_dtype is torch.int8"),
-        ({"bits": 4, "codebook": "nf5"}, r"codebook is 'nf5'; give one of \['fp4', 'nf4'\]"),
+        (
+            {"bits": 4, "codebook": "nf5"},
+            r"codebook is 'nf5'; give one of \['e4m3fn', 'e5m2', 'fp4', 'nf4'\]",
+        ),
         ({"bits": 8, "codebook": "nf4"}, "nf4 has 4-bit codes"),
         ({"bits": 4, "codebook": "nf4", "symmetric": False}, "no zero point"),
         ({"bits": 4, "double_quantization": True}, "for code books"),
@@ -44,10 +47,13 @@ def test_plain_strings_name_granularities():
 
 
 def test_presets_are_what_their_names_say():
-    assert set(PRESETS) == {"int8", "int4", "int3", "nf4", "nf4-double", "fp4"}
-    assert (PRESETS["int8"].bits, PRESETS["int8"].granularity) == (8, Granularity.CHANNEL)
+    wide = {"int8", "fp8", "fp8-e5m2"}
+    assert set(PRESETS) == {"int4", "int3", "nf4", "nf4-double", "fp4"} | wide
+    assert {(PRESETS[name].bits, PRESETS[name].granularity) for name in wide} == {
+        (8, Granularity.CHANNEL)
+    }
     assert [PRESETS[name].bits for name in ("int4", "int3", "nf4", "fp4")] == [4, 3, 4, 4]
-    assert {PRESETS[name].group_size for name in PRESETS if name != "int8"} == {64}
+    assert {PRESETS[name].group_size for name in PRESETS if name not in wide} == {64}
 
 
 def test_a_preset_can_be_changed_and_stays_checked():

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .scales import divisor
+from .scales import absmax, divisor
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class SymmetricFormat:
         return float((1 << (self.bits - 1)) - 1)
 
     def ideal_scales(self, low: Tensor, high: Tensor) -> Tensor:
-        return torch.maximum(-low, high) / self.extent
+        return absmax(low, high) / self.extent
 
     def zero_points(self, low: Tensor, scales: Tensor) -> None:
         """The symmetric grid has none."""

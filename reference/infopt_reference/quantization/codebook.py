@@ -15,13 +15,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .scales import divisor
+from .scales import absmax, divisor
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,11 @@ class CodeBook:
     @property
     def rounding_error(self) -> float:
         """Half the widest gap between neighbouring levels, in units of absmax."""
-        return max(high - low for low, high in pairwise(sorted(self.values))) / 2
+        return float(self._levels(torch.device("cpu")).diff().max()) / 2
 
     def ideal_scales(self, low: Tensor, high: Tensor) -> Tensor:
         """absmax of each group, float64."""
-        return torch.maximum(-low, high)
+        return absmax(low, high)
 
     def zero_points(self, low: Tensor, scales: Tensor) -> None:
         """A code book has none."""

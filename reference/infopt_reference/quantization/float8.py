@@ -25,7 +25,7 @@ from torch import Tensor
 
 from .checks import require_finite
 from .precision import FORMATS, FormatInfo, spacing
-from .scales import divisor
+from .scales import absmax, divisor
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Float8Format:
 
     def ideal_scales(self, low: Tensor, high: Tensor) -> Tensor:
         """absmax / largest of each group, float64."""
-        return torch.maximum(-low, high) / self.extent
+        return absmax(low, high) / self.extent
 
     def zero_points(self, low: Tensor, scales: Tensor) -> None:
         """Floating point has none."""

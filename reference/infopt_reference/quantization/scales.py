@@ -39,6 +39,11 @@ def _next_above(values: Tensor) -> Tensor:
     return (bits + 1).view(values.dtype)
 
 
+def absmax(low: Tensor, high: Tensor) -> Tensor:
+    """The largest magnitude of groups with these smallest and largest weights; never −0."""
+    return torch.maximum(low.abs(), high.abs())
+
+
 def divisor(scales: Tensor) -> Tensor:
     """The scales in float64 with 1 in place of 0: a group of zeros gives codes of 0, not NaN."""
     scales = scales.double()
