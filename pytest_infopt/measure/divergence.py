@@ -21,10 +21,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
+from infopt_reference.quantization import ulp
 
 from ..engines.base import Scores
 from ..errors import InvalidComparisonError, NonFiniteLogitsError
-from .ulps import ulp
 
 TOP = 5
 # Logits asked of a model at once: enough rows for its matrix product to pay for reading the output

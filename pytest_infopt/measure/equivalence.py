@@ -27,13 +27,13 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
+from infopt_reference.quantization import ulp
 
 from ..engines.base import Capability, Engine
 from ..errors import InvalidComparisonError, NonFiniteLogitsError
 from .divergence import most_probable
 from .quality import Decode, named_tokens
 from .samples import Sample, TokenFinding
-from .ulps import dtype_named, ulp
 
 OUTPUT_FACTOR = 2.0  # c of the rule for outputs
 # Rounding two logits moves their gap by at most one ulp; the same factor on top of that.
@@ -105,9 +105,9 @@ def measure_prompt(
     engine = cast(WholeLogitsEngine, candidate)
     logits = _host(engine.full_logits(token_ids))
     _check_shapes(candidate.name, oracle, yardstick_logits, logits)
-    yardstick = _yardstick(oracle, yardstick_logits, dtype_named(candidate.dtype))
+    yardstick = _yardstick(oracle, yardstick_logits, _dtype_named(candidate.dtype))
     values = _distances(logits, oracle)
-    mismatches = _mismatches(logits, oracle, yardstick, dtype_named(candidate.dtype))
+    mismatches = _mismatches(logits, oracle, yardstick, _dtype_named(candidate.dtype))
     values["greedy_mismatches"] = float(len(mismatches.illegal))
     if yardstick.usable:
         values["logit_error_ratio"] = _rms(logits - oracle) / yardstick.overall
@@ -141,6 +141,16 @@ def _host(logits: torch.Tensor) -> torch.Tensor:
         row = int((~torch.isfinite(logits)).any(-1).nonzero()[0])
         raise NonFiniteLogitsError(f"NaN or infinity among the logits at position {row}")
     return logits
+
+
+def _dtype_named(name: str) -> torch.dtype:
+    """The floating-point format of an engine's ``dtype``; raises ValueError for any other name."""
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(
+            f"{name!r} names no floating-point format; use float32, bfloat16 or float16"
+        )
+    return dtype
 
 
 def _check_shapes(name: str, oracle: torch.Tensor, *others: torch.Tensor) -> None:

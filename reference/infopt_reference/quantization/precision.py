@@ -20,6 +20,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -109,11 +110,11 @@ def ulp(values: Tensor, name: str | torch.dtype) -> Tensor:
     Raises:
         ValueError: `FORMATS` has none of that name.
     """
-    return spacing(values, format_info(name))
+    return spacing(values, format_info(name)).masked_fill_(values.isnan(), math.nan)
 
 
 def spacing(values: Tensor, info: FormatInfo) -> Tensor:
-    """`ulp` for a format given by itself."""
+    """`ulp` for a format given by itself, of values that are not NaN."""
     if not info.exponent_bits:
         return torch.ones_like(values, dtype=torch.float64)
     # The exponent bits of a float64 alone are the power of two below it: exact where log2 is not.
