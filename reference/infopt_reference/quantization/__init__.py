@@ -11,10 +11,12 @@ from .fake_quantization import FakeQuantizedLinear, convert_qat, fake_quantize, 
 from .float8 import E4M3FN, E5M2, Float8Format, decode_float8, encode_float8
 from .gptq import gptq
 from .linear import QuantizedLinear
+from .llm_int8 import LLMInt8Linear, llm_int8_matmul
 from .model import QuantizationReport, model_bytes, quantize_model
 from .number_format import NAMED_FORMATS, NumberFormat, number_format
 from .packing import pack, packed_bytes, unpack
 from .precision import FORMATS, FormatInfo, format_info, ulp
+from .qat import distillation_kl, train_qat
 from .quantized import QuantizedTensor, quantize
 from .scheme import PRESETS, Granularity, QuantizationScheme, preset
 
@@ -35,6 +37,7 @@ __all__ = [
     "FormatInfo",
     "Granularity",
     "HessianStatistics",
+    "LLMInt8Linear",
     "NumberFormat",
     "QuantizationReport",
     "QuantizationScheme",
@@ -43,10 +46,12 @@ __all__ = [
     "SymmetricFormat",
     "convert_qat",
     "decode_float8",
+    "distillation_kl",
     "encode_float8",
     "fake_quantize",
     "format_info",
     "gptq",
+    "llm_int8_matmul",
     "max_error",
     "model_bytes",
     "mse",
@@ -59,6 +64,7 @@ __all__ = [
     "quantize",
     "quantize_model",
     "sqnr_db",
+    "train_qat",
     "ulp",
     "unpack",
 ]
