@@ -67,7 +67,7 @@ def global_masks(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Ten
     if len(kinds) > 1:
         raise ValueError(f"scores are {', '.join(sorted(kinds))}; one ranking needs one kind")
     flat = unstructured_mask(torch.cat([t.reshape(-1) for t in scores.values()]), sparsity)
-    parts = flat.split([tensor.numel() for tensor in scores.values()])
+    parts = torch.split(flat, [tensor.numel() for tensor in scores.values()])
     # Clones: a part is a view, and whoever kept one mask would keep the memory of all.
     return {
         name: part.view(tensor.shape).clone()

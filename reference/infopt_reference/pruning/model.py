@@ -1,9 +1,9 @@
 """Pruning a model in place: weights of its linear layers become 0, nothing else changes.
 
 Which layers: `linear_layers`. For Wanda the calibration batches run once through the dense model,
-with a hook on each layer that adds up the squares of its inputs; what is kept is one vector a layer.
-The paper's code prunes block by block and measures each block behind those pruned before it; here
-all norms are those of the dense model.
+with a hook on each layer that adds up the squares of its inputs: one vector a layer is kept. The
+paper's code prunes block by block and measures each block behind those pruned before it; here all
+norms are those of the dense model.
 
 A pruned model is stored as densely as before: the bytes stay, the zeros are for hardware or a
 format (`sparse_storage`) that uses them.
@@ -88,8 +88,7 @@ def prune_model(
     """
     scope, target = _plan(sparsity, pattern, method, scope)
     layers, skipped = select_linear_layers(model, skip)
-    distinct = {id(layer.weight): (name, layer) for name, layer in reversed(layers.items())}
-    scores = _scores(model, dict(reversed(distinct.values())), method, calibration)
+    scores, names = _scores(model, layers, method, calibration)
     if scope == "global":
         assert sparsity is not None
         masks = global_masks(scores, sparsity)
@@ -99,8 +98,7 @@ def prune_model(
             # Popped: Wanda's float64 scores would otherwise be kept for the whole model.
             with _naming(name):
                 masks[name] = _mask(scores.pop(name), sparsity, pattern, scope)
-    by_weight = {key: masks[name] for key, (name, _) in distinct.items()}
-    named = {f"{name}.weight": by_weight[id(layer.weight)] for name, layer in layers.items()}
+    named = {f"{n}.weight": masks[names[id(layer.weight)]] for n, layer in layers.items()}
     apply_masks(model, named)
     zeros = sum(int((~mask).sum()) for mask in masks.values())
     weights = sum(mask.numel() for mask in masks.values())
@@ -114,23 +112,24 @@ def collect_feature_norms(
 ) -> dict[str, Tensor]:
     """‖x_j‖₂ of each layer's inputs, float64 [K] by name, over the batches' unpadded tokens.
 
-    Layers that share a weight under one name are the caller's business: each name has its own norms.
+    Layers that share a weight share their norms, over the inputs of all of them.
 
     Raises:
         ValueError: a layer is given values that are not finite, inputs that an attention mask does
             not fit, or no token at all; the layer is named.
     """
-    norms = {name: FeatureNorms(m.in_features, m.weight.device) for name, m in layers.items()}
+    norms = {id(m.weight): FeatureNorms(m.in_features, m.weight.device) for m in layers.values()}
+    modules = {module: name for name, module in layers.items()}  # one hook, whatever its names
     mask: Tensor | None = None
 
     def observe(name: str) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        def hook(layer: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
             with _naming(name):
-                norms[name].observe(inputs[0], _fit_mask(mask, inputs[0]))
+                norms[id(layer.weight)].observe(inputs[0], _fit_mask(mask, inputs[0]))
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(observe(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(observe(name)) for layer, name in modules.items()]
     try:
         with evaluating(model):
             for batch in calibration:
@@ -141,9 +140,9 @@ def collect_feature_norms(
         for handle in handles:
             handle.remove()
     found = {}
-    for name, layer_norms in norms.items():
+    for name, layer in layers.items():
         with _naming(name):
-            found[name] = layer_norms.norms
+            found[name] = norms[id(layer.weight)].norms
     return found
 
 
@@ -179,10 +178,8 @@ def _plan(
         raise ValueError(f"scope is {scope!r}; give one of {', '.join(SCOPES)}")
     if method == "wanda" and scope != "row":
         raise ValueError(f"scope is {scope!r}; Wanda ranks within rows, give 'row'")
-    return (
-        scope,
-        f"sparsity {sparsity} {'over all layers' if scope == 'global' else f'per {scope}'}",
-    )
+    place = "over all layers" if scope == "global" else f"per {scope}"
+    return scope, f"sparsity {sparsity} {place}"
 
 
 def _scores(
@@ -190,19 +187,20 @@ def _scores(
     layers: dict[str, nn.Linear],
     method: str,
     calibration: Iterable[Tensor | Mapping[str, Tensor]] | None,
-) -> dict[str, Tensor]:
-    if method == "magnitude":
-        if calibration is not None:
-            raise ValueError("calibration is given; magnitude pruning has no use for it")
-        return {name: magnitude_scores(layer.weight) for name, layer in layers.items()}
-    if calibration is None:
-        raise ValueError("method 'wanda' needs calibration batches")
-    norms = collect_feature_norms(model, layers, calibration)
-    found = {}
+) -> tuple[dict[str, Tensor], dict[int, str]]:
+    """Scores of each distinct weight by its first name, and that name by the weight's id."""
+    if (method == "wanda") != (calibration is not None):
+        raise ValueError("calibration batches go with method 'wanda', and with no other")
+    names: dict[int, str] = {}
     for name, layer in layers.items():
+        names.setdefault(id(layer.weight), name)
+    norms = {} if calibration is None else collect_feature_norms(model, layers, calibration)
+    found = {}
+    for name in names.values():
+        weight = layers[name].weight
         with _naming(name):
-            found[name] = wanda_scores(layer.weight, norms[name])
-    return found
+            found[name] = wanda_scores(weight, norms[name]) if norms else magnitude_scores(weight)
+    return found, names
 
 
 def _mask(

@@ -8,12 +8,11 @@ before a step    the gradients of pruned weights become 0, so that they count in
                  second moment and no norm that the optimizer itself takes;
 after a step     pruned weights are set to 0 again, whatever the step did.
 
-Contract. After each ``optimizer.step()`` the pruned weights are exactly 0 (+0); the others move as
-if the loss had never depended on the pruned ones. Parameters stay plain parameters of their modules:
-state_dict, tied weights and quantization see nothing of the masks.
+Contract. After each ``optimizer.step()`` the pruned weights are exactly +0. Parameters stay plain
+parameters of their modules: state_dict, tied weights and quantization see nothing of the masks.
 
-Left out: gradients before they reach the optimizer (norm clipping sees those of pruned weights), and
-weights that other code writes between steps (loading a state_dict), until the next step.
+Left out: gradients before they reach the optimizer (norm clipping sees those of pruned weights),
+and weights that other code writes between steps (loading a state_dict), until the next step.
 
 Source: Han et al. 2015, arXiv:1506.02626, section 3 (retraining with fixed masks).
 PYTEST_DONT_REWRITE
