@@ -37,7 +37,8 @@ def compress_scales(ideal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         _FORMAT.rounding_error / _FORMAT.extent,
     )
     codes = _FORMAT.encode(rows, steps[:, None], None)
-    return from_rows(codes, ideal.shape, BLOCK).contiguous(), steps, mean
+    # A clone: a view would keep the filling of the last block.
+    return from_rows(codes, ideal.shape, BLOCK).clone(), steps, mean
 
 
 def decompress_scales(codes: Tensor, steps: Tensor, mean: Tensor) -> Tensor:

@@ -1,0 +1,185 @@
+"""From a scheme to bounds: which weights share a scale, and how far rounding may carry each.
+
+Written apart from the reference's own bookkeeping (`infopt_reference.quantization.grouping`), so
+that a fault there is not repeated here; only the levels of named code books are taken from it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from infopt_reference.quantization import Granularity, QuantizationScheme, number_format
+from torch import Tensor
+
+_SLACK = 2**-40  # relative; this module's own float64 arithmetic
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How an implementation lays its levels over a group, where its scheme leaves a choice.
+
+    Args:
+        steps: scales that a group's absmax (symmetric) or range (asymmetric) spans.
+        levels: the levels between −1 and 1 times absmax of a code book, in units of absmax and
+            ascending; None where levels are equal steps.
+        rounding_error: largest error of a weight, in scales, with equal steps. More than a half
+            where the largest weights may be clipped.
+        smallest_scale: scales are not made smaller than this, so that tiny groups lose precision.
+        compute_dtype: the arithmetic between weight and code.
+        scale_rounding: largest error of a doubly quantized scale, relative to the largest distance
+            of any scale from the scales' mean.
+        overhead_bytes: kept for each tensor beside codes, scales and zero points.
+    """
+
+    steps: float
+    levels: tuple[float, ...] | None = None
+    rounding_error: float = 0.5
+    smallest_scale: float = 0.0
+    compute_dtype: torch.dtype = torch.float32
+    scale_rounding: float = 1 / 254  # half a step of 127 to each side
+    overhead_bytes: int = 0
+
+
+def grid_of(scheme: QuantizationScheme) -> Grid:
+    """The grid that the scheme's definition gives (SPEC: absmax, zero-point, code books)."""
+    if scheme.codebook is not None:
+        return Grid(steps=1.0, levels=unit_levels(scheme))
+    if scheme.symmetric:
+        return Grid(steps=2.0 ** (scheme.bits - 1) - 1)
+    return Grid(steps=2.0**scheme.bits - 1)
+
+
+def unit_levels(scheme: QuantizationScheme) -> tuple[float, ...]:
+    """The finite levels of a named code book divided by the largest, ascending."""
+    form = number_format(scheme)
+    codes = torch.arange(2**scheme.bits, dtype=torch.uint8)[None]
+    values = form.decode(codes, torch.ones(1, 1, dtype=torch.float64), None)
+    finite = torch.unique(values[torch.isfinite(values)])
+    return tuple((finite / finite.abs().max()).tolist())
+
+
+def group_ids(shape: torch.Size, scheme: QuantizationScheme) -> Tensor:
+    """For each weight the number of the group whose scale it shares: int64, of that shape."""
+    if scheme.granularity is Granularity.TENSOR:
+        return torch.zeros(shape, dtype=torch.int64)
+    if scheme.granularity is Granularity.CHANNEL:
+        along = [1] * len(shape)
+        along[scheme.axis] = shape[scheme.axis]
+        return torch.arange(shape[scheme.axis]).view(along).expand(shape).contiguous()
+    assert scheme.group_size is not None
+    groups_a_row = math.ceil(shape[-1] / scheme.group_size)
+    rows = torch.arange(math.prod(shape[:-1])).view(*shape[:-1], 1)
+    return rows * groups_a_row + torch.arange(shape[-1]) // scheme.group_size
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a sound quantizer may do to a weight. All float64, in the weight's shape."""
+
+    grid: Grid
+    scale: Tensor  # of each weight's group, before it is stored
+    error: Tensor  # largest |weight − decoded weight|
+
+    def derivation(self, index: tuple[int, ...]) -> str:
+        """The bound of one weight in words."""
+        scale, error = self.scale[index].item(), self.error[index].item()
+        share = "half the gap between levels" if self.grid.levels else f"{self.grid.rounding_error}"
+        return (
+            f"at most {error:.6g}: {share} x scale {scale:.6g}, and the rounding of scale, "
+            "arithmetic and output"
+        )
+
+
+def bounds(weight: Tensor, scheme: QuantizationScheme, grid: Grid) -> Bounds:
+    """Bounds of `Bounds` for a weight of floating-point numbers, all finite.
+
+    With s the ideal scale and d what storing it may change,
+    |error| ≤ gap/2 · (s + d) + min(steps · d, gap/2 · (s + d)) + arithmetic + output rounding,
+    where the second term is what a scale that was rounded down cuts off the ends: a sound
+    implementation rounds up before that exceeds the rounding error itself.
+    """
+    values = weight.double()
+    ids = group_ids(weight.shape, scheme)
+    scale = _ideal_scales(values, ids, scheme, grid)
+    stored = torch.finfo(scheme.scale_dtype)
+    change = stored.eps / 2 * scale + stored.smallest_normal * stored.eps
+    widest = scale.clamp(min=grid.smallest_scale) + change
+    half_gap = _half_gap(values, scale, change, scheme, grid)
+    cut_off = torch.minimum(grid.steps * change, half_gap * widest)
+    if scheme.double_quantization:
+        lost = grid.scale_rounding * (scale - _group_mean(scale, ids)).abs().max()
+        widest, cut_off = widest + lost, lost + change
+    computed = torch.finfo(grid.compute_dtype)
+    arithmetic = 4 * computed.eps * (grid.steps * scale + widest) + computed.smallest_normal * (
+        computed.eps
+    )
+    error = half_gap * widest + cut_off + arithmetic
+    output = torch.finfo(weight.dtype)
+    error = error + output.eps / 2 * (values.abs() + error) + output.smallest_normal * output.eps
+    return Bounds(grid, scale, error * (1 + _SLACK))
+
+
+def near_tie(weight: Tensor, scheme: QuantizationScheme, grid: Grid) -> Tensor:
+    """Weights so near the middle of two levels that rounding may send them to either. Bool."""
+    scale = _ideal_scales(weight.double(), group_ids(weight.shape, scheme), scheme, grid)
+    steps = weight.double() / scale.where(scale > 0, 1.0)
+    reach = 8 * torch.finfo(grid.compute_dtype).eps * max(grid.steps, 1.0)
+    if grid.levels is None:
+        return ((steps - steps.floor()) - 0.5).abs() <= reach
+    levels = torch.tensor(grid.levels, dtype=torch.float64)
+    middles = (levels[1:] + levels[:-1]) / 2
+    return (steps[..., None] - middles).abs().amin(-1) <= reach
+
+
+def group_extremes(weight: Tensor, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
+    """Smallest and largest weight of each weight's group, 0 among them, in the weight's shape."""
+    values, ids = weight.double(), group_ids(weight.shape, scheme)
+    return _reduced(values, ids, "amin").clamp(max=0), _reduced(values, ids, "amax").clamp(min=0)
+
+
+def _ideal_scales(values: Tensor, ids: Tensor, scheme: QuantizationScheme, grid: Grid) -> Tensor:
+    low = _reduced(values, ids, "amin").clamp(max=0)
+    high = _reduced(values, ids, "amax").clamp(min=0)
+    reach = torch.maximum(-low, high) if scheme.symmetric else high - low
+    return reach / grid.steps
+
+
+def _reduced(values: Tensor, ids: Tensor, how: str) -> Tensor:
+    groups = int(ids.max()) + 1
+    start = torch.zeros(groups, dtype=values.dtype)
+    found = start.scatter_reduce(0, ids.reshape(-1), values.reshape(-1), how, include_self=False)
+    return found[ids]
+
+
+def _group_mean(scale: Tensor, ids: Tensor) -> Tensor:
+    return _reduced(scale, ids, "amax").reshape(-1)[_first_of_each(ids)].mean()
+
+
+def _first_of_each(ids: Tensor) -> Tensor:
+    flat = ids.reshape(-1)
+    first = torch.full((int(flat.max()) + 1,), flat.numel(), dtype=torch.int64)
+    return first.scatter_reduce(0, flat, torch.arange(flat.numel()), "amin")
+
+
+def _half_gap(
+    values: Tensor, scale: Tensor, change: Tensor, scheme: QuantizationScheme, grid: Grid
+) -> Tensor:
+    """Half the distance of the two levels around each weight, in scales."""
+    if grid.levels is None:
+        return torch.full_like(values, grid.rounding_error)
+    levels = torch.tensor(grid.levels, dtype=torch.float64)
+    gaps = levels.diff()
+    # A weight next to a level may, after rounding, lie on its other side.
+    reach = 8 * torch.finfo(grid.compute_dtype).eps + torch.finfo(scheme.scale_dtype).eps
+    steps = values / scale.where(scale > 0, 1.0)
+    index = [
+        torch.searchsorted(levels, steps + step).clamp(1, len(levels) - 1) - 1
+        for step in (-reach, 0.0, reach)
+    ]
+    around = torch.stack([gaps[i] for i in index]).amax(0)
+    # Where the stored scale is another one altogether, any gap may be the one.
+    elsewhere = torch.full_like(scale, scheme.double_quantization) > 0
+    elsewhere |= change > reach * scale
+    return around.where(~elsewhere, gaps.max()) / 2

@@ -1,0 +1,618 @@
+"""QuantizerSuite: does a quantizer keep what its scheme promises?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, ClassVar, cast
+
+import pytest
+import torch
+from infopt_reference.quantization import PRESETS, Granularity, QuantizationScheme, mse
+from torch import Tensor
+
+from ..base import Suite, requires
+from ..laws import EXAMPLES, for_all
+from .grids import Grid, bounds, grid_of, group_extremes, group_ids, near_tie
+from .protocol import CodesShown, MakeQuantizer, Quantizer, ScalesShown, StateKept
+from .weights import Accepted, WeightCase, row_lengths, weight_cases, weight_traps
+
+Law = Callable[[WeightCase], None]
+
+
+class QuantizerSuite(Suite):
+    """Laws of weight-only quantizers, for every scheme of ``schemes``.
+
+    Give a fixture ``make_quantizer``: a `protocol.MakeQuantizer`. ``dtypes`` and ``ranks`` say
+    which weights the implementation takes, ``examples`` how many are drawn for each law.
+    """
+
+    topic = "quantizer"
+    offers = {  # noqa: RUF012  # read only
+        "codes": "codes(quantized) shows the integer codes in the weight's shape",
+        "scales": "scales(quantized) shows one scale a group",
+        "state": "state(quantized) is all that has to be kept, restore(state, quantized) reads it",
+        "ragged": "the last group of a row may be shorter than group_size",
+        "strided": "weights need not be contiguous",
+        "refuses-nonfinite": "NaN or infinity in a weight raises ValueError",
+        "propagates-nonfinite": "NaN or infinity in a weight comes back as such, in its place",
+    }
+    schemes: ClassVar[Sequence[QuantizationScheme]] = tuple(PRESETS.values())
+    dtypes: ClassVar[Sequence[torch.dtype]] = (torch.float32, torch.float16, torch.bfloat16)
+    ranks: ClassVar[Collection[int]] = (1, 2, 3)
+    examples: ClassVar[int] = EXAMPLES
+
+    @pytest.fixture
+    def make_quantizer(self) -> MakeQuantizer:
+        self.missing_fixture("make_quantizer", "a callable: QuantizationScheme -> quantizer")
+
+    # The round trip
+
+    def test_error_is_within_the_bound_of_the_scheme(self, make_quantizer: MakeQuantizer) -> None:
+        """Each weight comes back within half a step of where it was.
+
+        Usual causes: a scale that underflows or leaves 0 out of the range, a zero point that is
+        truncated or clamped, truncation for rounding, the last group's scale taken from garbage,
+        codes packed or decoded under another convention, a scale that decoding forgets.
+        """
+
+        def law(case: WeightCase) -> None:
+            trial = Trial(make_quantizer, case)
+            allowed = bounds(case.weight, case.scheme, trial.grid)
+            error = (case.weight.double() - trial.restored.double()).abs()
+            excess = error - allowed.error
+            # A NaN is in no bound, and compares with none.
+            if not bool((excess <= 0).all()):
+                where = _worst(excess)
+                raise AssertionError(
+                    f"weight{list(where)} = {case.weight[where].item():.9g} came back as "
+                    f"{trial.restored[where].item():.9g}: off by {error[where].item():.6g}, "
+                    f"{allowed.derivation(where)}"
+                )
+
+        self._hold(law, make_quantizer)
+
+    def test_zero_comes_back_as_exactly_zero(self, make_quantizer: MakeQuantizer) -> None:
+        """Pruned weights, padding and dead channels must stay 0: products with them are skipped.
+
+        Usual causes: a zero point that is not rounded, 0/0 in a group of zeros, a code book
+        without a 0.
+        """
+
+        def law(case: WeightCase) -> None:
+            restored = Trial(make_quantizer, case).restored
+            wrong = restored[case.weight == 0]
+            assert not bool((wrong != 0).any()), f"0 came back as {wrong[wrong != 0][0].item()}"
+
+        self._hold(law, make_quantizer)
+
+    def test_finite_weights_come_back_finite(self, make_quantizer: MakeQuantizer) -> None:
+        """One NaN spreads over a whole activation.
+
+        Usual causes: scale 0 for a group of zeros or of tiny weights, a cast that overflows to
+        infinity or NaN, uninitialised padding.
+        """
+
+        def law(case: WeightCase) -> None:
+            restored = Trial(make_quantizer, case).restored
+            bad = ~torch.isfinite(restored)
+            assert not bool(bad.any()), f"{int(bad.sum())} of {bad.numel()} weights not finite"
+
+        self._hold(law, make_quantizer)
+
+    def test_shape_dtype_and_device_come_back(self, make_quantizer: MakeQuantizer) -> None:
+        """Usual causes: padding that is not cut off again, a flattened axis, float32 throughout."""
+
+        def law(case: WeightCase) -> None:
+            restored = Trial(make_quantizer, case).restored
+            assert restored.shape == case.weight.shape
+            assert restored.dtype is case.weight.dtype
+            assert restored.device == case.weight.device
+
+        self._hold(law, make_quantizer)
+
+    def test_the_weight_is_not_modified(self, make_quantizer: MakeQuantizer) -> None:
+        """The caller may still need it: tied weights, a second format, an error metric.
+
+        Usual causes: in-place division or clamping on a view of the input.
+        """
+
+        def law(case: WeightCase) -> None:
+            weight = case.weight.clone()
+            Trial(make_quantizer, replace(case, weight=weight))
+            assert torch.equal(weight, case.weight), "quantizing changed the weight itself"
+
+        self._hold(law, make_quantizer)
+
+    def test_quantizing_again_changes_nothing(self, make_quantizer: MakeQuantizer) -> None:
+        """Levels are where a weight goes, so a weight on a level stays.
+
+        Held in float32, of groups whose ends are levels. Usual causes: levels between which the
+        decoder and the encoder disagree, boundaries that are no midpoints, a one-sided shift.
+        """
+
+        def law(case: WeightCase) -> None:
+            once = Trial(make_quantizer, case)
+            twice = Trial(make_quantizer, replace(case, weight=once.restored))
+            low, high = group_extremes(case.weight, case.scheme)
+            new_low, new_high = group_extremes(once.restored, case.scheme)
+            allowed = bounds(case.weight, case.scheme, once.grid)
+            kept = (new_low - low).abs() + (new_high - high).abs() <= allowed.scale / 4
+            kept &= _plainly_scaled(allowed.scale, case.scheme, once.grid)
+            # The new scale rounds anew: twice in storing, twice in the arithmetic.
+            eps = torch.finfo(case.scheme.scale_dtype).eps + torch.finfo(case.weight.dtype).eps
+            tolerance = 4 * eps * (high - low)
+            moved = (twice.restored.double() - once.restored.double()).abs()
+            assert not bool((kept & (moved > tolerance)).any()), (
+                f"weights on levels moved by up to {moved[kept].max().item():.6g}"
+            )
+
+        self._hold(law, make_quantizer, self._singly_scaled(), torch.float32)
+
+    def test_order_within_a_group_is_kept(self, make_quantizer: MakeQuantizer) -> None:
+        """Rounding is monotone. Usual causes: codes that wrap around, swapped nibbles, a code book
+        in the order of its bit patterns, a sign lost in packing."""
+
+        def law(case: WeightCase) -> None:
+            restored = Trial(make_quantizer, case).restored.double().reshape(-1)
+            ids = group_ids(case.weight.shape, case.scheme).reshape(-1)
+            order = torch.argsort(case.weight.double().reshape(-1), stable=True)
+            order = order[torch.argsort(ids[order], stable=True)]
+            same_group = ids[order].diff() == 0
+            assert not bool((same_group & (restored[order].diff() < 0)).any()), (
+                "of two weights in a group the larger came back smaller"
+            )
+
+        self._hold(law, make_quantizer)
+
+    # Symmetries
+
+    def test_negating_weights_negates_the_result(self, make_quantizer: MakeQuantizer) -> None:
+        """A symmetric grid has no preferred sign (ties between levels aside).
+
+        Usual causes: rounding half up, a range of −8…7 without saying so, one-sided ranges.
+        """
+        mirrored = [s for s in self.schemes if s.symmetric and _is_mirrored(make_quantizer, s)]
+
+        def law(case: WeightCase) -> None:
+            plain = Trial(make_quantizer, case)
+            negated = Trial(make_quantizer, replace(case, weight=-case.weight)).restored
+            tie = near_tie(case.weight, case.scheme, plain.grid)
+            assert bool(((negated == -plain.restored) | tie).all())
+
+        self._hold(law, make_quantizer, mirrored)
+
+    def test_powers_of_two_pass_through(self, make_quantizer: MakeQuantizer) -> None:
+        """Scaling by a power of two rounds nothing, so codes stay and scales follow.
+
+        Held where scales are far from the ends of their dtype. Usual causes: an absolute epsilon
+        in a scale or a divisor, constants that suit weights of one size.
+        """
+
+        def law(case: WeightCase) -> None:
+            plain = Trial(make_quantizer, case)
+            scale = bounds(case.weight, case.scheme, plain.grid).scale
+            fine = _plainly_scaled(scale, case.scheme, plain.grid) & (case.weight.abs() < 2.0**12)
+            for exponent in (-3, 2):
+                scaled = replace(case, weight=case.weight * 2.0**exponent)
+                restored = Trial(make_quantizer, scaled).restored
+                assert bool(((restored == plain.restored * 2.0**exponent) | ~fine).all())
+
+        self._hold(law, make_quantizer, self._singly_scaled(), torch.float32)
+
+    def test_permuting_weights_permutes_the_result(self, make_quantizer: MakeQuantizer) -> None:
+        """What shares a scale may come in any order: rows of groups, channels, a tensor's weights.
+
+        Usual causes: a scale read at the wrong index, a neighbour's bits, a loop that starts late.
+        """
+
+        def law(case: WeightCase) -> None:
+            scheme, weight = case.scheme, case.weight
+            axis = scheme.axis if scheme.granularity is Granularity.CHANNEL else 0
+            if scheme.granularity is Granularity.GROUP and weight.ndim == 1:
+                return  # nothing but one row
+            order = torch.arange(weight.shape[axis]).roll(1).flip(0)
+            moved = replace(case, weight=weight.index_select(axis, order))
+            restored = Trial(make_quantizer, moved).restored
+            expected = Trial(make_quantizer, case).restored.index_select(axis, order)
+            assert torch.equal(restored, expected)
+
+        self._hold(law, make_quantizer, self._singly_scaled())
+
+    # Independence
+
+    def test_channels_do_not_influence_each_other(self, make_quantizer: MakeQuantizer) -> None:
+        """One channel a thousand times larger leaves the others' results alone, bit for bit.
+
+        Usual causes: scales on the wrong axis (silent on square weights), an axis of −1 or 0 taken
+        for another or for none, a maximum over too much.
+        """
+        channels = [s for s in self.schemes if s.granularity is Granularity.CHANNEL]
+
+        def law(case: WeightCase) -> None:
+            axis = case.scheme.axis
+            plain = Trial(make_quantizer, case).restored
+            for channel in {0, case.weight.shape[axis] - 1}:
+                changed = case.weight.clone()
+                changed.select(axis, channel).mul_(1000)
+                restored = Trial(make_quantizer, replace(case, weight=changed)).restored
+                others = [i for i in range(case.weight.shape[axis]) if i != channel]
+                index = torch.tensor(others, dtype=torch.int64)
+                expected = plain.index_select(axis, index)
+                assert torch.equal(restored.index_select(axis, index), expected)
+
+        self._hold(law, make_quantizer, channels, torch.float32)
+
+    def test_each_group_is_what_it_is_alone(self, make_quantizer: MakeQuantizer) -> None:
+        """A group quantized by itself, the short last one too, gives the same weights.
+
+        Usual causes: a floored number of groups, padding that enters the range, groups that run
+        over the end of a row, one dispatch branch that uses another table.
+        """
+        groups = [s for s in self._singly_scaled() if s.granularity is Granularity.GROUP]
+
+        def law(case: WeightCase) -> None:
+            restored = Trial(make_quantizer, case).restored
+            size, length = case.scheme.group_size or 1, case.weight.shape[-1]
+            rows = case.weight.reshape(-1, length)
+            row = rows.shape[0] - 1
+            for start in {0, (length - 1) // size * size}:
+                part = rows[row, start : start + size]
+                lone = part.view(*[1] * (case.weight.ndim - 1), -1)
+                alone = Trial(make_quantizer, replace(case, weight=lone.clone())).restored
+                expected = restored.reshape(-1, length)[row, start : start + size]
+                assert torch.equal(alone.reshape(-1), expected)
+
+        self._hold(law, make_quantizer, groups)
+
+    def test_nothing_is_remembered_from_earlier_weights(
+        self, make_quantizer: MakeQuantizer
+    ) -> None:
+        """A quantizer that has seen other weights does to these what a fresh one does.
+
+        Usual causes: buffers reused without being cleared, a cache keyed by shape, running ranges.
+        """
+
+        def law(case: WeightCase) -> None:
+            fresh = Trial(make_quantizer, case).restored
+            used = make_quantizer(case.scheme)
+            first = used.quantize(case.weight)
+            used.dequantize(used.quantize(case.weight.flip(-1) * 3 + 1))
+            assert torch.equal(used.dequantize(first), fresh), "an earlier result has changed"
+            assert torch.equal(used.dequantize(used.quantize(case.weight.clone())), fresh)
+
+        self._hold(law, make_quantizer)
+
+    @requires("strided")
+    def test_memory_layout_does_not_matter(self, make_quantizer: MakeQuantizer) -> None:
+        """Transposed, sliced and expanded views give what their contiguous copies give.
+
+        Usual causes: a kernel that reads memory in order, `view` on strides that it does not fit.
+        """
+
+        def law(case: WeightCase) -> None:
+            expected = Trial(make_quantizer, case).restored
+            for view in _views(case.weight):
+                assert torch.equal(view, case.weight)
+                assert torch.equal(
+                    Trial(make_quantizer, replace(case, weight=view)).restored, expected
+                )
+
+        self._hold(law, make_quantizer)
+
+    # Statistics
+
+    def test_rounding_is_unbiased(self, make_quantizer: MakeQuantizer) -> None:
+        """Errors of evenly spread weights average out, and so do errors towards 0.
+
+        Within six standard errors, which chance exceeds once in 5e8. Usual causes: truncation or
+        floor for rounding, a half added before a floor, boundaries that are no midpoints.
+        """
+        for scheme in self.schemes:
+            weight = _evenly_spread(scheme, self._accepted)
+            trial = Trial(make_quantizer, WeightCase(scheme, weight.to(self.dtypes[0])))
+            exact = trial.case.weight.double()
+            error = trial.restored.double() - exact
+            allowed = bounds(trial.case.weight, scheme, trial.grid).error
+            # An error that is uniform between ±bound has a standard deviation of bound/√3.
+            limit = 6 * float(allowed.square().mean().sqrt()) / math.sqrt(3 * exact.numel())
+            for what, mean in {
+                "up": float(error.mean()),
+                "away from 0": float((error * exact.sign()).mean()),
+            }.items():
+                assert abs(mean) <= limit, (
+                    f"{scheme}: weights move {what} by {mean:.3g} on average, allowed {limit:.3g}"
+                )
+
+    def test_error_falls_with_bits(self, make_quantizer: MakeQuantizer) -> None:
+        """Each further bit must help. Usual causes: a bit width that is ignored or hard-coded, a
+        clamp at another width's range."""
+        families = _families(self.schemes, lambda s: s.bits, bits=8, codebook=None)
+        for family in families:
+            self._errors_fall(make_quantizer, family)
+
+    def test_error_falls_with_finer_groups(self, make_quantizer: MakeQuantizer) -> None:
+        """Scales of fewer weights fit them better. Usual causes: a group size or an axis that is
+        ignored, one scale for all, groups along the wrong axis."""
+        nested = [s for s in self.schemes if s.axis == 0]  # groups divide rows, not columns
+        ignored = {"granularity": Granularity.TENSOR, "group_size": None}
+        for family in _families(nested, _coarseness, **ignored):
+            self._errors_fall(make_quantizer, family)
+
+    @requires("refuses-nonfinite")
+    def test_nonfinite_weights_are_refused(self, make_quantizer: MakeQuantizer) -> None:
+        """A NaN that is cast to an integer is some code, and nobody will know.
+
+        Usual causes: a check of the maximum alone, which a NaN passes where max(nan, x) is x.
+        """
+        for scheme, weight in self._spoilt():
+            with pytest.raises(ValueError, match=r"(?i)nan|inf|finite"):
+                make_quantizer(scheme).quantize(weight)
+
+    @requires("propagates-nonfinite")
+    def test_nonfinite_weights_stay_visible(self, make_quantizer: MakeQuantizer) -> None:
+        """A NaN that is cast to an integer is some code, and nobody will know.
+
+        Usual causes: a clamp that turns NaN into an end of the range.
+        """
+        for scheme, weight in self._spoilt():
+            restored = Trial(make_quantizer, WeightCase(scheme, weight)).restored
+            assert not bool(torch.isfinite(restored[~torch.isfinite(weight)]).any())
+
+    # What is stored
+
+    @requires("codes")
+    def test_codes_fit_their_bits(self, make_quantizer: MakeQuantizer) -> None:
+        """At most 2^bits codes, all inside the range that they are stored in.
+
+        Usual causes: clamping to the byte's range and masking afterwards, +2^(b−1) in a signed
+        grid, the zero point added after the clamp.
+        """
+
+        def law(case: WeightCase) -> None:
+            trial = Trial(make_quantizer, case)
+            codes = cast(CodesShown, trial.quantizer).codes(trial.quantized)
+            assert codes.shape == case.weight.shape
+            assert not codes.is_floating_point(), f"codes are {codes.dtype}"
+            low, high, bits = int(codes.min()), int(codes.max()), case.scheme.bits
+            signed = -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)
+            unsigned = low >= 0 and high < 2**bits
+            assert signed or unsigned, f"codes {low}…{high} do not fit {bits} bits"
+
+        self._hold(law, make_quantizer)
+
+    @requires("scales")
+    def test_every_group_has_a_scale(self, make_quantizer: MakeQuantizer) -> None:
+        """As many scales as groups, the short last ones counted, finite and not negative.
+
+        Usual causes: a floored division, scales on the wrong axis.
+        """
+
+        def law(case: WeightCase) -> None:
+            trial = Trial(make_quantizer, case)
+            scales = cast(ScalesShown, trial.quantizer).scales(trial.quantized)
+            groups = int(group_ids(case.weight.shape, case.scheme).max()) + 1
+            assert scales.numel() == groups, f"{scales.numel()} scales for {groups} groups"
+            assert bool((torch.isfinite(scales) & (scales >= 0)).all())
+
+        self._hold(law, make_quantizer)
+
+    def test_decoded_weights_are_levels_of_the_code_book(
+        self, make_quantizer: MakeQuantizer
+    ) -> None:
+        """Every weight, divided by its group's absmax, is in the table: for every block size.
+
+        Usual causes: a dispatch branch with another table, a symmetric table of 15 levels.
+        """
+        books = [s for s in self._singly_scaled() if s.codebook is not None]
+
+        def law(case: WeightCase) -> None:
+            trial = Trial(make_quantizer, case)
+            allowed = bounds(case.weight, case.scheme, trial.grid)
+            levels = torch.tensor(trial.grid.levels, dtype=torch.float64)
+            steps = trial.restored.double() / allowed.scale.where(allowed.scale > 0, 1.0)
+            distance = (steps[..., None] - levels).abs().amin(-1)
+            eps = torch.finfo(case.scheme.scale_dtype).eps + 4 * torch.finfo(torch.float32).eps
+            fine = _plainly_scaled(allowed.scale, case.scheme, trial.grid)
+            off = distance.where(fine, 0.0)
+            assert bool((off <= eps).all()), (
+                f"{steps.flatten()[off.argmax()].item():.6g} x absmax is no level"
+            )
+
+        self._hold(law, make_quantizer, books, torch.float32)
+
+    @requires("state")
+    def test_stored_bytes_are_those_of_the_scheme(self, make_quantizer: MakeQuantizer) -> None:
+        """All tensors that are kept take ceil(n · bits / 8) bytes and the scales', no more.
+
+        Usual causes: one code a byte, an unpacked copy kept beside, float32 zero points, padding.
+        """
+
+        def law(case: WeightCase) -> None:
+            trial = Trial(make_quantizer, case)
+            state = cast(StateKept, trial.quantizer).state(trial.quantized)
+            kept = sum(tensor.untyped_storage().nbytes() for tensor in state.values())
+            allowed = _bytes(case, trial.grid)
+            sizes = {name: tensor.untyped_storage().nbytes() for name, tensor in state.items()}
+            assert kept <= allowed, f"{kept} bytes are kept, {sizes}; the scheme has {allowed}"
+
+        self._hold(law, make_quantizer)
+
+    @requires("state")
+    def test_saved_weights_decode_as_before(self, make_quantizer: MakeQuantizer) -> None:
+        """What is kept is enough: another quantizer reads the same weights from it.
+
+        Usual causes: scales or zero points that are no part of the state, or skipped when zero;
+        another convention for signs between writer and reader.
+        """
+
+        def law(case: WeightCase) -> None:
+            trial = Trial(make_quantizer, case)
+            state = cast(StateKept, trial.quantizer).state(trial.quantized)
+            copies = {name: tensor.clone() for name, tensor in state.items()}
+            reader = cast(StateKept, make_quantizer(case.scheme))
+            other = reader.quantize(torch.ones_like(case.weight))
+            restored = reader.dequantize(reader.restore(copies, other))
+            assert torch.equal(restored, trial.restored)
+
+        self._hold(law, make_quantizer)
+
+    # How laws are tried
+
+    @property
+    def _accepted(self) -> Accepted:
+        return Accepted(self.dtypes, self.ranks, "ragged" in self.capabilities)
+
+    def _singly_scaled(self) -> list[QuantizationScheme]:
+        """Double quantization joins all groups of a tensor through the mean of their scales."""
+        return [scheme for scheme in self.schemes if not scheme.double_quantization]
+
+    def _hold(
+        self,
+        law: Law,
+        make_quantizer: MakeQuantizer,
+        schemes: Sequence[QuantizationScheme] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Try the law on drawn weights and on the traps of every scheme."""
+        __tracebackhide__ = True
+        chosen = list(self.schemes if schemes is None else schemes)
+        if dtype is not None and dtype not in self.dtypes:
+            dtype = self.dtypes[0]
+        accepted = self._accepted if dtype is None else replace(self._accepted, dtypes=[dtype])
+        traps = (
+            trap
+            for scheme in chosen
+            for trap in weight_traps(scheme, accepted, _grid(make_quantizer(scheme), scheme))
+        )
+        if chosen:
+            cases = weight_cases(chosen, accepted)
+            for_all(law, cases, traps=traps, examples=self.examples)
+
+    def _errors_fall(
+        self, make_quantizer: MakeQuantizer, family: Sequence[QuantizationScheme]
+    ) -> None:
+        sizes = [row_lengths(scheme, ragged=False)[0] for scheme in family if scheme.group_size]
+        columns = 2 * math.lcm(*sizes, 64)
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.randn(8, columns, generator=generator)
+        # Magnitudes that vary from row to row and along rows, as trained weights' do.
+        weight *= 2.0 ** torch.linspace(-2, 2, 8)[:, None]
+        weight *= 1 + torch.sin(torch.arange(columns) / columns * 9).square() * 4
+        if 2 not in self.ranks:
+            weight = weight.view(-1)
+        errors = [
+            mse(weight, Trial(make_quantizer, WeightCase(scheme, weight)).restored)
+            for scheme in family
+        ]
+        for (coarse, error), (fine, smaller) in pairwise(zip(family, errors, strict=True)):
+            assert smaller < error, f"error {error:.4g} in {coarse}, {smaller:.4g} in {fine}"
+
+    def _spoilt(self) -> Iterator[tuple[QuantizationScheme, Tensor]]:
+        for scheme in self.schemes:
+            (_, case), *_ = weight_traps(scheme, self._accepted)
+            for value in (math.nan, math.inf, -math.inf):
+                for index in (0, case.weight.numel() - 1):
+                    weight = torch.ones_like(case.weight)
+                    weight.view(-1)[index] = value
+                    yield scheme, weight
+
+
+class Trial:
+    """One round trip, and what it was made with."""
+
+    def __init__(self, make_quantizer: MakeQuantizer, case: WeightCase) -> None:
+        self.case = case
+        self.quantizer: Quantizer = make_quantizer(case.scheme)
+        self.grid = _grid(self.quantizer, case.scheme)
+        self.quantized: Any = self.quantizer.quantize(case.weight)
+        self.restored: Tensor = self.quantizer.dequantize(self.quantized)
+
+
+def _grid(quantizer: Quantizer, scheme: QuantizationScheme) -> Grid:
+    grid: Grid | None = getattr(quantizer, "grid", None)
+    return grid_of(scheme) if grid is None else grid
+
+
+def _worst(excess: Tensor) -> tuple[int, ...]:
+    """Where the excess is largest, a NaN being larger than anything."""
+    flat = excess.nan_to_num(nan=math.inf).argmax()
+    return tuple(int(index) for index in torch.unravel_index(flat, excess.shape))
+
+
+def _is_mirrored(make_quantizer: MakeQuantizer, scheme: QuantizationScheme) -> bool:
+    grid = _grid(make_quantizer(scheme), scheme)
+    if grid.levels is None:
+        return grid.steps == int(grid.steps)  # half a step more on one side: −8…7 over 7.5 steps
+    return list(grid.levels) == [-level for level in reversed(grid.levels)]
+
+
+def _plainly_scaled(scale: Tensor, scheme: QuantizationScheme, grid: Grid) -> Tensor:
+    """Groups whose scales are stored as normal numbers, and with room on both sides."""
+    stored = torch.finfo(scheme.scale_dtype)
+    least = max(16 * stored.smallest_normal, 16 * grid.smallest_scale)
+    return (scale == 0) | ((scale >= least) & (scale <= stored.max / 16))
+
+
+def _views(weight: Tensor) -> Iterator[Tensor]:
+    yield weight.transpose(0, -1).contiguous().transpose(0, -1)
+    yield torch.stack([weight, weight + 1], dim=-1)[..., 0]
+    yield torch.cat([weight, weight + 1], dim=-1)[..., : weight.shape[-1]]
+
+
+def _evenly_spread(scheme: QuantizationScheme, accepted: Accepted) -> Tensor:
+    """About 4,096 weights, uniform between the ends of a range that each group reaches.
+
+    The range is one whose zero point is a whole number: rounding it moves all weights one way.
+    """
+    columns = max(row_lengths(scheme, ragged=False)) if scheme.group_size else 64
+    rows = math.ceil(4096 / columns)
+    steps = 2**scheme.bits - 1
+    low, high = (-1.0, 1.0) if scheme.symmetric else (-(steps // 3) / steps, 1 - steps // 3 / steps)
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.rand(rows, columns, generator=generator, dtype=torch.float64)
+    weight = weight * (high - low) + low
+    size = scheme.group_size or columns
+    weight[:, ::size], weight[:, size - 1 :: size] = low, high
+    if scheme.granularity is Granularity.CHANNEL and scheme.axis not in (0, -2):
+        weight = weight.T.contiguous()
+    return weight if 2 in accepted.ranks else weight.view(-1)
+
+
+def _families(
+    schemes: Iterable[QuantizationScheme],
+    order: Callable[[QuantizationScheme], float],
+    **ignored: Any,
+) -> Iterator[list[QuantizationScheme]]:
+    """Schemes that differ in nothing but the ignored fields, coarsest first, no two the same."""
+    families: dict[QuantizationScheme, dict[float, QuantizationScheme]] = {}
+    for scheme in schemes:
+        if "codebook" in ignored and scheme.codebook is not None:
+            continue
+        families.setdefault(replace(scheme, **ignored), {})[order(scheme)] = scheme
+    for family in families.values():
+        yield [family[key] for key in sorted(family)]
+
+
+def _coarseness(scheme: QuantizationScheme) -> float:
+    """Finer schemes have larger numbers."""
+    if scheme.granularity is Granularity.TENSOR:
+        return -math.inf
+    if scheme.granularity is Granularity.CHANNEL:
+        return -1e9
+    return -float(scheme.group_size or 1)
+
+
+def _bytes(case: WeightCase, grid: Grid) -> int:
+    """Codes in whole bytes, a scale a group, a byte of zero point where there is one."""
+    scheme, count = case.scheme, case.weight.numel()
+    groups = int(group_ids(case.weight.shape, scheme).max()) + 1
+    bits = scheme.bits if scheme.packed else 8
+    scales = groups * scheme.scale_dtype.itemsize
+    if scheme.double_quantization:
+        scales = groups + 4 * math.ceil(groups / 256) + 4
+    return (
+        -(-count * bits // 8) + scales + (0 if scheme.symmetric else groups) + (grid.overhead_bytes)
+    )
