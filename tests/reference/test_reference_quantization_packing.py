@@ -48,6 +48,17 @@ def test_packing_is_the_bit_stream_and_unpacking_its_inverse(data, bits, dtype):
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+def test_long_streams_have_no_seams(bits, dtype):
+    # Unpacked in parts: the last one is short, and the code before a seam is not the one behind it.
+    allowed = code_range(bits, dtype)
+    count = 2 * (1 << 17) + 13
+    generator = torch.Generator().manual_seed(bits)
+    codes = torch.randint(allowed[0], allowed[-1] + 1, (count,), generator=generator).to(dtype)
+    assert torch.equal(unpack(pack(codes, bits), bits, count, dtype), codes)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
 def test_bytes_are_the_ceiling_of_the_bits(bits):
     for count in range(100):
         expected = (count * bits + 7) // 8

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from infopt_reference.quantization import (
     Granularity,
     QuantizationScheme,
+    grouping,
     number_format,
     quantize,
     unpack,
@@ -158,6 +159,27 @@ def test_channel_of_any_axis_is_that_of_the_transposed_weight(data, weight, grid
 @given(weight=weights(), scheme=schemes())
 def test_rows_go_back_to_where_they_came_from(weight, scheme):
     assert torch.equal(from_rows(to_rows(weight, scheme), weight.shape, scheme), weight)
+
+
+@settings(deadline=None)
+@given(weight=weights(), scheme=schemes(), size=st.integers(1, 20))
+def test_blocks_that_stay_in_cache_change_no_result(weight, scheme, size):
+    whole = quantize(weight, scheme)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grouping, "CACHED_ELEMENTS", size)
+        blocks = quantize(weight, scheme)
+        restored = blocks.dequantize()
+    assert torch.equal(blocks.codes, whole.codes)
+    assert torch.equal(restored, whole.dequantize())
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_matrices_beyond_one_block_are_covered_to_the_last_element(place):
+    weight = torch.randn(3, 2 * grouping.CACHED_ELEMENTS + 5)
+    scheme = QuantizationScheme(bits=8, **place)
+    quantized = quantize(weight, scheme)
+    error = (weight.double() - quantized.dequantize(torch.float64)).abs()
+    assert torch.all(error <= quantized.element_error_bound(weight))
 
 
 @settings(deadline=None)

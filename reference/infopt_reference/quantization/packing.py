@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+_PART = 1 << 17  # codes unpacked at a time, a multiple of 8: whole bytes at any width
+
 
 def packed_bytes(count: int, bits: int) -> int:
     """Bytes that ``count`` codes take."""
@@ -61,11 +63,16 @@ def unpack(packed: Tensor, bits: int, count: int, dtype: torch.dtype = torch.uin
         )
     if bits == 8:
         return packed.view(dtype)
-    fields = _spread(packed, bits)[:count]
+    fields = torch.empty(count, dtype=torch.uint8, device=packed.device)
+    # In parts that stay in cache: spreading goes over the same words several times.
+    for start in range(0, count, _PART):
+        octets = packed[start * bits // 8 :][: _PART * bits // 8]
+        part = fields[start : start + _PART]
+        part.copy_(_spread(octets, bits)[: part.numel()])
     if dtype is torch.uint8:
         return fields
     sign = 1 << (bits - 1)
-    return (fields ^ sign).view(torch.int8).sub_(sign)
+    return fields.bitwise_xor_(sign).view(torch.int8).sub_(sign)
 
 
 def _spread(packed: Tensor, bits: int) -> Tensor:
