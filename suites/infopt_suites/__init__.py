@@ -1,1 +1,24 @@
 """Conformance suites for inference components, and the release gates of ``pytest --infopt``."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .pruning import PruningSuite
+    from .quantization import CodebookSuite, PackingSuite, QuantizerSuite
+
+# Imported when asked for: suites need torch, which gates must not bring into pytest's process.
+_MODULES = {
+    "CodebookSuite": ".quantization",
+    "PackingSuite": ".quantization",
+    "PruningSuite": ".pruning",
+    "QuantizerSuite": ".quantization",
+}
+
+__all__ = ["CodebookSuite", "PackingSuite", "PruningSuite", "QuantizerSuite"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name], __name__), name)

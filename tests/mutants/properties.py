@@ -1,0 +1,30 @@
+"""Running one property of a suite without pytest, on an implementation that is given directly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from infopt_suites.base import REQUIRES, Suite
+
+
+def run_property(
+    suite: type[Suite], name: str, attributes: Mapping[str, Any] | None = None, **fixtures: Any
+) -> None:
+    """Call a suite's test with fixtures by value, as a subclass with these class attributes would.
+
+    Raises:
+        AssertionError: the property fails, or the capabilities in ``attributes`` do not include
+            those that it needs, so that pytest would have skipped it.
+    """
+    subclass = type(f"{suite.__name__}Trial", (suite,), dict(attributes or {}))
+    test = getattr(subclass(), name)
+    missing = needs(suite, name) - set(subclass.capabilities)
+    assert not missing, f"{name} is not run without the capabilities {sorted(missing)}"
+    test(**fixtures)
+
+
+def needs(suite: type[Suite], name: str) -> set[str]:
+    """The capabilities without which a test of a suite is skipped."""
+    marks = getattr(getattr(suite, name), "pytestmark", ())
+    return {word for mark in marks if mark.name == REQUIRES for word in mark.args}

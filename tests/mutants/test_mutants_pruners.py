@@ -1,0 +1,29 @@
+"""PruningSuite kills faulty pruners by the property named for each, and spares the sound ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from infopt_suites.base import suite_tests
+from infopt_suites.pruning import PruningSuite
+from properties import needs, run_property
+from pruners import AREA, MAGNITUDE, PRUNER_MUTANTS, WANDA, PrunerMutant, SmallPruner, SmallWanda
+
+
+@pytest.mark.parametrize("mutant", PRUNER_MUTANTS, ids=lambda m: m.fault.__name__)
+def test_a_faulty_pruner_is_killed(mutant: PrunerMutant, counted: Any) -> None:
+    counted("mutant", AREA)
+    with pytest.raises((AssertionError, RuntimeError)):
+        run_property(PruningSuite, mutant.broken, mutant.attributes, make_pruner=mutant.fault)
+
+
+@pytest.mark.parametrize(("pruner", "attributes"), [(SmallPruner, MAGNITUDE), (SmallWanda, WANDA)])
+@pytest.mark.parametrize("name", suite_tests(PruningSuite))
+def test_a_sound_pruner_is_spared(
+    name: str, pruner: type[SmallPruner], attributes: dict[str, Any], counted: Any
+) -> None:
+    if not needs(PruningSuite, name) <= attributes["capabilities"]:
+        pytest.skip("not claimed by this one")
+    counted("sound", AREA)
+    run_property(PruningSuite, name, attributes, make_pruner=pruner)
