@@ -22,8 +22,7 @@ class Grid:
 
     Args:
         steps: scales that a group's absmax (symmetric) or range (asymmetric) spans.
-        levels: the levels between −1 and 1 times absmax of a code book, in units of absmax and
-            ascending; None where levels are equal steps.
+        levels: the finite levels of a code book, in scales and ascending; None for equal steps.
         rounding_error: largest error of a weight, in scales, with equal steps. More than a half
             where the largest weights may be clipped.
         smallest_scale: scales are not made smaller than this, so that tiny groups lose precision.
@@ -45,19 +44,19 @@ class Grid:
 def grid_of(scheme: QuantizationScheme) -> Grid:
     """The grid that the scheme's definition gives (SPEC: absmax, zero-point, code books)."""
     if scheme.codebook is not None:
-        return Grid(steps=1.0, levels=unit_levels(scheme))
+        levels = finite_levels(scheme)
+        return Grid(steps=max(map(abs, levels)), levels=levels)
     if scheme.symmetric:
         return Grid(steps=2.0 ** (scheme.bits - 1) - 1)
     return Grid(steps=2.0**scheme.bits - 1)
 
 
-def unit_levels(scheme: QuantizationScheme) -> tuple[float, ...]:
-    """The finite levels of a named code book divided by the largest, ascending."""
+def finite_levels(scheme: QuantizationScheme) -> tuple[float, ...]:
+    """The finite levels of a named code book, in scales and ascending."""
     form = number_format(scheme)
     codes = torch.arange(2**scheme.bits, dtype=torch.uint8)[None]
     values = form.decode(codes, torch.ones(1, 1, dtype=torch.float64), None)
-    finite = torch.unique(values[torch.isfinite(values)])
-    return tuple((finite / finite.abs().max()).tolist())
+    return tuple(torch.unique(values[torch.isfinite(values)]).tolist())
 
 
 def group_ids(shape: torch.Size, scheme: QuantizationScheme) -> Tensor:
@@ -110,11 +109,11 @@ def bounds(weight: Tensor, scheme: QuantizationScheme, grid: Grid) -> Bounds:
     cut_off = torch.minimum(grid.steps * change, half_gap * widest)
     if scheme.double_quantization:
         lost = grid.scale_rounding * (scale - _group_mean(scale, ids)).abs().max()
-        widest, cut_off = widest + lost, lost + change
+        widest, cut_off = widest + lost, grid.steps * (lost + change)
     computed = torch.finfo(grid.compute_dtype)
-    arithmetic = 4 * computed.eps * (grid.steps * scale + widest) + computed.smallest_normal * (
-        computed.eps
-    )
+    # Adding a zero point rounds in proportion to the range, not to the weight.
+    size = values.abs() if scheme.symmetric else grid.steps * scale
+    arithmetic = 4 * computed.eps * (size + widest) + computed.smallest_normal * computed.eps
     error = half_gap * widest + cut_off + arithmetic
     output = torch.finfo(weight.dtype)
     error = error + output.eps / 2 * (values.abs() + error) + output.smallest_normal * output.eps
@@ -125,12 +124,12 @@ def near_tie(weight: Tensor, scheme: QuantizationScheme, grid: Grid) -> Tensor:
     """Weights so near the middle of two levels that rounding may send them to either. Bool."""
     scale = _ideal_scales(weight.double(), group_ids(weight.shape, scheme), scheme, grid)
     steps = weight.double() / scale.where(scale > 0, 1.0)
-    reach = 8 * torch.finfo(grid.compute_dtype).eps * max(grid.steps, 1.0)
+    reach = 8 * torch.finfo(grid.compute_dtype).eps
     if grid.levels is None:
-        return ((steps - steps.floor()) - 0.5).abs() <= reach
+        return ((steps - steps.floor()) - 0.5).abs() <= reach * steps.abs()
     levels = torch.tensor(grid.levels, dtype=torch.float64)
     middles = (levels[1:] + levels[:-1]) / 2
-    return (steps[..., None] - middles).abs().amin(-1) <= reach
+    return ((steps[..., None] - middles).abs() <= reach * middles.abs()).any(-1)
 
 
 def group_extremes(weight: Tensor, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
@@ -175,8 +174,8 @@ def _half_gap(
     reach = 8 * torch.finfo(grid.compute_dtype).eps + torch.finfo(scheme.scale_dtype).eps
     steps = values / scale.where(scale > 0, 1.0)
     index = [
-        torch.searchsorted(levels, steps + step).clamp(1, len(levels) - 1) - 1
-        for step in (-reach, 0.0, reach)
+        torch.searchsorted(levels, steps * factor).clamp(1, len(levels) - 1) - 1
+        for factor in (1 - reach, 1.0, 1 + reach)
     ]
     around = torch.stack([gaps[i] for i in index]).amax(0)
     # Where the stored scale is another one altogether, any gap may be the one.

@@ -402,7 +402,7 @@ class QuantizerSuite(Suite):
     def test_decoded_weights_are_levels_of_the_code_book(
         self, make_quantizer: MakeQuantizer
     ) -> None:
-        """Every weight, divided by its group's absmax, is in the table: for every block size.
+        """Every weight, divided by its group's scale, is in the table: for every block size.
 
         Usual causes: a dispatch branch with another table, a symmetric table of 15 levels.
         """
@@ -416,9 +416,9 @@ class QuantizerSuite(Suite):
             distance = (steps[..., None] - levels).abs().amin(-1)
             eps = torch.finfo(case.scheme.scale_dtype).eps + 4 * torch.finfo(torch.float32).eps
             fine = _plainly_scaled(allowed.scale, case.scheme, trial.grid)
-            off = distance.where(fine, 0.0)
-            assert bool((off <= eps).all()), (
-                f"{steps.flatten()[off.argmax()].item():.6g} x absmax is no level"
+            off = (distance - eps * steps.abs()).where(fine, 0.0)
+            assert bool((off <= 0).all()), (
+                f"{steps.flatten()[off.argmax()].item():.9g} scales is no level"
             )
 
         self._hold(law, make_quantizer, books, torch.float32)

@@ -1,0 +1,204 @@
+"""PackingSuite: do codes of few bits survive being stored side by side?"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from torch import Tensor
+
+from ..base import Suite, requires
+from ..laws import EXAMPLES, for_all
+from .protocol import Packing
+
+
+@dataclass(frozen=True)
+class CodesCase:
+    """Codes [n] of some bits; int8 if signed, else uint8."""
+
+    bits: int
+    codes: Tensor
+
+    @property
+    def signed(self) -> bool:
+        return self.codes.dtype is torch.int8
+
+    def __repr__(self) -> str:
+        kind = "signed" if self.signed else "unsigned"
+        return f"{len(self.codes)} {kind} codes of {self.bits} bits: {self.codes.tolist()}"
+
+
+class PackingSuite(Suite):
+    """Laws of bit packing, for every width of ``bits`` and signedness of ``signs``.
+
+    Give a fixture ``packing``: a `protocol.Packing`. Numbers of codes are multiples of
+    ``count_multiple`` (a format of whole words asks for 8, 32, …); packed codes take whole units of
+    ``unit_bits``.
+    """
+
+    topic = "packing"
+    offers = {  # noqa: RUF012  # read only
+        "refuses-overflow": "a code that needs more bits raises ValueError",
+        "saturates": "a code that needs more bits is stored as the nearest that fits",
+    }
+    bits: ClassVar[Sequence[int]] = (2, 3, 4, 8)
+    signs: ClassVar[Sequence[bool]] = (False, True)
+    count_multiple: ClassVar[int] = 1
+    unit_bits: ClassVar[int] = 8
+    examples: ClassVar[int] = EXAMPLES
+
+    @pytest.fixture
+    def packing(self) -> Packing:
+        self.missing_fixture("packing", "an object with pack and unpack")
+
+    def test_unpacking_gives_back_what_was_packed(self, packing: Packing) -> None:
+        """Usual causes: a buffer sized by 32 // bits, codes that straddle two words, a tail that
+        is dropped, sign bits that are not extended."""
+
+        def law(case: CodesCase) -> None:
+            packed = packing.pack(case.codes, case.bits)
+            restored = packing.unpack(packed, case.bits, len(case.codes), case.signed)
+            assert restored.dtype is case.codes.dtype
+            assert torch.equal(restored, case.codes), f"came back as {restored.tolist()}"
+
+        self._hold(law)
+
+    def test_every_pair_of_neighbours_survives(self, packing: Packing) -> None:
+        """Exhaustive: each code beside each other one, in both places.
+
+        Usual causes: a high nibble shifted with its sign, a low nibble that is not masked.
+        """
+        for bits, signed in self._widths():
+            codes = _all_codes(min(bits, 5), signed)
+            pairs = torch.tensor(list(itertools.product(codes.tolist(), repeat=2)))
+            flat = pairs.to(codes.dtype).reshape(-1)
+            for start in (0, 1):
+                case = self._filled(CodesCase(bits, flat[start:]))
+                packed = packing.pack(case.codes, bits)
+                restored = packing.unpack(packed, bits, len(case.codes), signed)
+                wrong = (restored != case.codes).nonzero()
+                assert not len(wrong), (
+                    f"{bits} bits: code {case.codes[wrong[0]].item()} came back as "
+                    f"{restored[wrong[0]].item()}"
+                )
+
+    def test_every_code_survives_as_a_zero_point(self, packing: Packing) -> None:
+        """Each code alone, all others 0, at every place: 0 and the largest code too.
+
+        Usual causes: a convention that stores zero points less one and lets 0 wrap around.
+        """
+        for bits, signed in self._widths():
+            places = max(self.count_multiple, 8)
+            for code in _all_codes(bits, signed).tolist():
+                for place in {0, 1, places - 1}:
+                    codes = torch.zeros(places, dtype=torch.int8 if signed else torch.uint8)
+                    codes[place] = code
+                    packed = packing.pack(codes, bits)
+                    restored = packing.unpack(packed, bits, places, signed)
+                    assert torch.equal(restored, codes), (
+                        f"{bits} bits: {codes.tolist()} came back as {restored.tolist()}"
+                    )
+
+    def test_packed_codes_take_their_bits_and_no_more(self, packing: Packing) -> None:
+        """ceil(n · bits / 8) bytes, rounded up to whole units.
+
+        Usual causes: one code a byte, ten 3-bit codes in a word, a row of padding.
+        """
+
+        def law(case: CodesCase) -> None:
+            packed = packing.pack(case.codes, case.bits)
+            kept = packed.untyped_storage().nbytes()
+            units = math.ceil(len(case.codes) * case.bits / self.unit_bits)
+            allowed = units * self.unit_bits // 8
+            assert kept <= allowed, f"{len(case.codes)} codes take {kept} bytes, not {allowed}"
+
+        self._hold(law)
+
+    def test_the_codes_are_not_modified(self, packing: Packing) -> None:
+        """Usual causes: an offset that is added to signed codes in place; a result that shares
+        memory with its input."""
+
+        def law(case: CodesCase) -> None:
+            codes = case.codes.clone()
+            packed = packing.pack(codes, case.bits)
+            assert torch.equal(codes, case.codes), "packing changed the codes themselves"
+            before = packed.clone()
+            packing.unpack(packed, case.bits, len(codes), case.signed)
+            assert torch.equal(packed, before), "unpacking changed the packed codes"
+
+        self._hold(law)
+
+    @requires("refuses-overflow")
+    def test_a_code_that_does_not_fit_is_refused(self, packing: Packing) -> None:
+        """Else its upper bits overwrite a neighbour, or it wraps around silently.
+
+        Usual causes: or-ing shifted codes together without a mask or a check.
+        """
+        for bits, signed in self._widths():
+            for code in _codes_outside(bits, signed):
+                codes = self._filled(CodesCase(bits, _as_codes([0, code], signed))).codes
+                with pytest.raises(ValueError, match=r"\d"):
+                    packing.pack(codes, bits)
+
+    @requires("saturates")
+    def test_a_code_that_does_not_fit_becomes_the_nearest(self, packing: Packing) -> None:
+        """Usual causes: clamping to the byte's range and masking afterwards: 3 becomes −1."""
+        for bits, signed in self._widths():
+            low, high = int(_all_codes(bits, signed)[0]), int(_all_codes(bits, signed)[-1])
+            for code in _codes_outside(bits, signed):
+                codes = self._filled(CodesCase(bits, _as_codes([0, code, 0], signed))).codes
+                restored = packing.unpack(packing.pack(codes, bits), bits, len(codes), signed)
+                assert torch.equal(restored, codes.clamp(low, high))
+
+    def _widths(self) -> list[tuple[int, bool]]:
+        return list(itertools.product(self.bits, self.signs))
+
+    def _filled(self, case: CodesCase) -> CodesCase:
+        missing = -len(case.codes) % self.count_multiple
+        return CodesCase(case.bits, torch.cat([case.codes, case.codes.new_zeros(missing)]))
+
+    def _hold(self, law: Callable[[CodesCase], None]) -> None:
+        __tracebackhide__ = True
+
+        @st.composite
+        def draw_case(draw: st.DrawFn) -> CodesCase:
+            bits, signed = draw(st.sampled_from(self._widths()))
+            codes = _all_codes(bits, signed)
+            numbers = draw(
+                st.lists(st.integers(int(codes[0]), int(codes[-1])), min_size=1, max_size=70)
+            )
+            return self._filled(CodesCase(bits, _as_codes(numbers, signed)))
+
+        traps = [
+            (
+                f"{count} codes of {bits} bits",
+                self._filled(CodesCase(bits, _all_codes(bits, signed).flip(0).repeat(40)[:count])),
+            )
+            for bits, signed in self._widths()
+            for count in (1, 7, 8, 9, 10, 31, 32, 33, 63, 64, 65, 100)
+        ]
+        for_all(law, draw_case(), traps=traps, examples=self.examples)
+
+
+def _all_codes(bits: int, signed: bool) -> Tensor:
+    """Every code of a width, ascending."""
+    low = -(2 ** (bits - 1)) if signed else 0
+    return _as_codes(range(low, low + 2**bits), signed)
+
+
+def _codes_outside(bits: int, signed: bool) -> list[int]:
+    """Codes that a byte holds and the width does not."""
+    held = range(-128, 128) if signed else range(256)
+    low, high = int(_all_codes(bits, signed)[0]), int(_all_codes(bits, signed)[-1])
+    tried = (high + 1, 2**bits, low - 1, held[0], held[-1])
+    return [code for code in tried if code in held and not low <= code <= high]
+
+
+def _as_codes(numbers: Sequence[int], signed: bool) -> Tensor:
+    return torch.tensor(list(numbers), dtype=torch.int8 if signed else torch.uint8)
