@@ -31,6 +31,7 @@ BITS = range(2, 9)
 GRIDS = [
     *({"bits": bits, "symmetric": symmetric} for bits in BITS for symmetric in (True, False)),
     *({"bits": 4, "codebook": name} for name in ("nf4", "fp4")),
+    *({"bits": 8, "codebook": name} for name in ("e4m3fn", "e5m2")),
     {"bits": 4, "codebook": "nf4", "double_quantization": True},
 ]
 PLACES = [
@@ -184,17 +185,20 @@ def test_each_group_is_clamped_by_its_own_scale_and_the_short_last_one_too():
     assert 0 < (gradient == 0).sum() < weight.numel()
 
 
-@pytest.mark.parametrize("name", ["nf4", "fp4"])
-def test_a_table_of_levels_clamps_beyond_its_outermost_level(name):
-    scheme = QuantizationScheme(bits=4, codebook=name)
-    inner = torch.tensor([-3.0, -1.0, 0.0, 2.9, 3.0])
-    outer = torch.nextafter(torch.tensor([-3.0, 3.0]), torch.tensor([-9.0, 9.0]))
-    weight = torch.cat([inner, outer, torch.tensor([-100.0, 100.0])])
+@pytest.mark.parametrize(
+    ("name", "bits", "outermost"),
+    [("nf4", 4, 1.0), ("fp4", 4, 1.0), ("e4m3fn", 8, 448.0), ("e5m2", 8, 57344.0)],
+)
+def test_a_table_of_levels_clamps_beyond_its_outermost_level(name, bits, outermost):
+    scheme, edge = QuantizationScheme(bits=bits, codebook=name), 3 * outermost
+    inner = torch.tensor([-edge, -edge / 3, 0.0, 0.97 * edge, edge])
+    outer = torch.nextafter(torch.tensor([-edge, edge]), torch.tensor([-math.inf, math.inf]))
+    weight = torch.cat([inner, outer, torch.tensor([-33 * edge, 33 * edge])])
     value, gradient = value_and_gradient(
         lambda w: fake_quantize(w, scheme, scales=torch.tensor(3.0)), weight
     )
     assert gradient.tolist() == [3.0] * 5 + [0.0] * 4
-    assert value[5:].tolist() == [-3.0, 3.0, -3.0, 3.0]
+    assert value[5:].tolist() == [-edge, edge, -edge, edge]
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
