@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Container, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .configuration import load_release, plan_lines
+from .conformance import ConformanceHooks, plan_lines_of, title_of
 from .errors import ConfigurationError, InfoptError, InvalidComparisonError
 from .exit_status import exit_status
 from .gate import GateRun, raise_unless_passed
+from .implementations import gate_files, load_suites
 from .judge.verdict import Verdict, combine
 from .metrics import Gate
 from .options import settings
 from .progress import Progress
+from .report.conformance import CONFORMANCE
 from .report.junit import gate_from_properties, junit_properties
+from .report.result import GateResult
 from .report.terminal import terminal_lines
 from .report.write import annotation_lines, write_reports
 from .session import SESSION_KEY, InfoptSession, open_session
+from .suite_items import suite_of
 
 if TYPE_CHECKING:
     from .release import Release
@@ -34,26 +39,32 @@ def start(config: pytest.Config) -> None:
     """
     try:
         release = load_release(config.rootpath, settings(config))
+        suites = load_suites(config, release.implementations)
         session = open_session(config, release)
     except ConfigurationError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[SESSION_KEY] = session
-    _add_gates(config)
+    _add_gates(config, configured=suites)
+    conformance = ConformanceHooks(suites, session.source_arguments)
+    config.pluginmanager.register(conformance, "infopt-conformance")
     config.pluginmanager.register(InfoptHooks(config, session), "infopt-hooks")
     config.pluginmanager.register(ResumedVerdicts(session), "infopt-resume")
     if config.pluginmanager.hasplugin("xdist"):
         config.pluginmanager.register(XdistHooks(session), "infopt-xdist")
 
 
-def _add_gates(config: pytest.Config) -> None:
+def _add_gates(config: pytest.Config, configured: Container[str]) -> None:
     """Collect the shipped gates too, unless the command line names what to collect."""
     if config.args_source is pytest.Config.ArgsSource.ARGS:
         return
     import infopt_suites.gates
 
     folder = Path(infopt_suites.gates.__path__[0])
+    conformance = gate_files()
+    files = sorted({*folder.glob("test_gate_*.py")} - {*conformance.values()})
+    files += [path for topic, path in conformance.items() if topic in configured]
     # File by file: explicit files are collected whatever the user's python_files says.
-    config.args.extend(str(path) for path in sorted(folder.glob("test_gate_*.py")))
+    config.args.extend(map(str, files))
 
 
 class InfoptHooks:
@@ -63,6 +74,7 @@ class InfoptHooks:
         self._session = session
         self._progress = Progress(config)
         self._is_controller = not hasattr(config, "workerinput")
+        self._explained = 0  # failed reports that are a verdict's
         session.on_progress = self._progress.show
 
     @property
@@ -81,7 +93,7 @@ class InfoptHooks:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         gates = [item for item in items if _is_gate(item) and _subject(item)]
-        own = [i for i in items if not _is_gate(i) and i.get_closest_marker("infopt")]
+        own = [i for i in items if not _is_gate(i) and _is_for_infopt(i)]
         kept = {*gates, *own}
         dropped = [item for item in items if item not in kept]
         if dropped:
@@ -92,15 +104,26 @@ class InfoptHooks:
         self._session.planned = [
             (_gate_of(item).value, _subject(item)) for item in items if _is_gate(item)
         ]
+        properties = [item for item in items if suite_of(item) is not None]
+        self._session.planned += dict.fromkeys((CONFORMANCE, title_of(i)) for i in properties)
 
     def pytest_report_header(self) -> list[str]:
-        return [
-            f"infopt: {self._release.origin}; reference {self._release.reference.name}, "
-            f"candidates {', '.join(c.name for c in self._release.candidates)}"
-        ]
+        release = self._release
+        parts = [release.origin]
+        if release.candidates:
+            names = ", ".join(candidate.name for candidate in release.candidates)
+            parts.append(f"reference {release.reference.name}, candidates {names}")
+        if release.implementations:
+            titles = ", ".join(each.title for each in release.implementations)
+            parts.append(f"implementations {titles}")
+        return [f"infopt: {'; '.join(parts)}"]
 
-    def pytest_report_collectionfinish(self, config: pytest.Config) -> list[str]:
-        return plan_lines(self._release) if config.option.collectonly else []
+    def pytest_report_collectionfinish(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> list[str]:
+        if not config.option.collectonly:
+            return []
+        return plan_lines(self._release) + plan_lines_of(items)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
@@ -144,7 +167,7 @@ class InfoptHooks:
         if report.when != "call" or not isinstance(report, pytest.TestReport):
             return None
         gate = gate_from_properties(report.user_properties)
-        if gate is None:
+        if gate is None or gate.gate == CONFORMANCE:
             return None
         if gate.verdict is Verdict.INCONCLUSIVE:
             return "inconclusive", "I", ("INCONCLUSIVE", {"yellow": True})
@@ -153,10 +176,10 @@ class InfoptHooks:
         return None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call":
-            gate = gate_from_properties(report.user_properties)
-            if gate is not None:
-                self._session.results[(gate.gate, gate.candidate)] = gate
+        gate = _result_of(report)
+        if gate is not None:
+            self._session.gather(gate)
+            self._explained += report.failed and gate.verdict is not Verdict.PASS
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -191,9 +214,8 @@ class InfoptHooks:
         verdicts = [result.verdict for result in results.values()]
         if any(key not in results for key in self._session.planned):
             verdicts.append(Verdict.INCONCLUSIVE)  # planned, but -x or an exit kept it from running
-        stopped = sum(v is not Verdict.PASS for v in verdicts)
         policy = self._release.statistics.policy
-        if session.testsfailed > stopped or not verdicts:
+        if session.testsfailed > self._explained or not verdicts:
             return pytest.ExitCode.TESTS_FAILED if session.testsfailed else pytest.ExitCode.OK
         return exit_status(combine(verdicts), policy)
 
@@ -246,6 +268,18 @@ class XdistHooks:
         output = getattr(session.config, "workeroutput", None)
         if output is not None:
             output["infopt_description"] = self._session.description
+
+
+def _result_of(report: pytest.TestReport) -> GateResult | None:
+    """The result that a phase of an item brought; a teardown that went well only carries it."""
+    if report.when == "call" or not report.passed:
+        return gate_from_properties(report.user_properties)
+    return None
+
+
+def _is_for_infopt(item: pytest.Item) -> bool:
+    """Whether a test that is no gate runs: marked ``infopt``, or a property of a suite."""
+    return suite_of(item) is not None or item.get_closest_marker("infopt") is not None
 
 
 def _is_gate(item: pytest.Item) -> bool:

@@ -49,6 +49,27 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Implementation:
+    """A component that the conformance suite of its topic is run on.
+
+    ``target`` is "module:name"; ``name`` is what reports call it, the target itself unless the file
+    says otherwise; ``origin`` is where it was written, for messages, and ``directory`` the folder of
+    that file, which modules may lie in.
+    """
+
+    topic: str
+    name: str
+    target: str
+    origin: str = ""
+    directory: Path = Path()
+
+    @property
+    def title(self) -> str:
+        """Topic and name: unique within a release."""
+        return f"{self.topic} {self.name}"
+
+
+@dataclass(frozen=True)
 class CorpusSource:
     """Which documents models are compared on: files (text, or JSONL with a ``text`` field), or none
     for the embedded corpus. Longer documents are cut at ``max_tokens``."""
@@ -99,7 +120,8 @@ class Release:
     """Everything that one ``pytest --infopt`` run gates.
 
     ``not_run`` lists what the configuration names and this machine cannot run, each with its
-    reason. ``report_dir`` and ``baseline`` are None where nobody named a place.
+    reason. ``report_dir`` and ``baseline`` are None where nobody named a place. A release of
+    implementations alone has no candidates; its reference is there for tests that ask for one.
     """
 
     reference: ModelSource
@@ -108,7 +130,7 @@ class Release:
     latency: LatencyPlan = LatencyPlan()
     equivalence: EquivalencePlan = EquivalencePlan()
     statistics: Statistics = Statistics()
-    implementations: dict[str, str] = field(default_factory=dict)
+    implementations: tuple[Implementation, ...] = ()
     origin: str = "embedded default"
     not_run: tuple[str, ...] = ()
     report_dir: Path | None = None

@@ -27,6 +27,7 @@ from .metrics import Gate, Rule
 from .options import resolve
 from .ratchet import Ratchet
 from .release import Candidate, Release
+from .report.conformance import CONFORMANCE, merged
 from .report.result import GateResult, RunResult
 from .store.journal import (
     Journal,
@@ -191,6 +192,12 @@ class InfoptSession:
         """Keep an item's result, in memory and in the journal."""
         self.results[(result.gate, result.candidate)] = result
         self.journal.write_item(result)
+
+    def gather(self, result: GateResult) -> None:
+        """Keep the result that a report brought; properties of one implementation make one."""
+        key = (result.gate, result.candidate)
+        earlier = self.results.get(key) if result.gate == CONFORMANCE else None
+        self.results[key] = result if earlier is None else merged(earlier, result)
 
     def timing_distrust(self) -> str:
         """Why this process cannot time, or the empty string."""

@@ -27,9 +27,19 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the law beside a failure: a suite's docstrings say why it matters and what breaks it."""
     report = yield
-    if report.failed and call.when == "call" and suite_of(item) is not None:
-        law = inspect.getdoc(item.function)  # type: ignore[attr-defined]  # a pytest.Function
-        report.sections.append((SECTION, law or ""))
+    if not report.failed or call.when != "call" or suite_of(item) is None:
+        return report
+    if call.excinfo is None:
+        reason = str(report.longrepr).removeprefix("[XPASS(strict)]").strip()
+        report.longrepr = (
+            f"repaired: {item.name} passes; remove it from expected_failures (where the reason "
+            f"given is {reason!r})"
+        )
+        return report
+    if _is_a_laws_own(call.excinfo) and item.config.option.tbstyle == "auto":
+        report.longrepr = _broken_law(call.excinfo)
+    law = inspect.getdoc(item.function)  # type: ignore[attr-defined]  # a pytest.Function
+    report.sections.append((SECTION, law or ""))
     return report
 
 
@@ -37,3 +47,29 @@ def suite_of(item: pytest.Item) -> type | None:
     """The suite class of a collected test, if it is of one."""
     cls = getattr(item, "cls", None)
     return cls if isinstance(cls, type) and hasattr(cls, "infopt_suite") else None
+
+
+def _is_a_laws_own(raised: pytest.ExceptionInfo[BaseException]) -> bool:
+    """Whether a law says that it is broken, and not something that it called: no way led there."""
+    where = raised.traceback[-1].frame.f_globals.get("__name__", "")
+    return isinstance(raised.value, AssertionError) and where.startswith("infopt_suites.")
+
+
+def _broken_law(raised: pytest.ExceptionInfo[BaseException]) -> str:
+    """Place, bound and counterexample; Hypothesis's frames and the suite's own tell no more."""
+    entry = raised.traceback[-1]
+    return f"{entry.path}:{entry.lineno + 1}: the property does not hold\n{failure_text(raised)}"
+
+
+def failure_text(raised: pytest.ExceptionInfo[BaseException], *, brief: bool = False) -> str:
+    """What an exception says, with its notes: of a law, the broken bound and the counterexample.
+
+    An assertion without words of its own says what it asserts, and, unless ``brief``, of what.
+    """
+    said = str(raised.value)
+    if not isinstance(raised.value, AssertionError | pytest.fail.Exception):
+        said = f"{type(raised.value).__name__}: {said}"
+    if said.startswith("assert "):
+        statement = str(raised.traceback[-1].statement).strip()
+        said = statement if brief else f"{statement}\n{said}"
+    return "\n".join([said, *getattr(raised.value, "__notes__", [])])

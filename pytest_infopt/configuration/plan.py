@@ -32,13 +32,14 @@ _GATES = tuple(_UNITS)
 def plan_lines(release: Release, root: Path | None = None) -> list[str]:
     """What ``--collect-only`` prints: models, gates with their budgets and the fewest samples that
     can PASS them, and everything that is known to be missing. Loads no model."""
+    if not release.candidates:
+        return [f"not run: {reason}" for reason in release.not_run]
     corpus_line, documents = _corpus(release, root or Path())
     lines = [f"reference: {_describe(release.reference)}", corpus_line]
     for candidate in release.candidates:
         held_to = precision_of(candidate.source, release.reference).summary
         lines.append(f"candidate {candidate.name}: {_describe(candidate.source)}; {held_to}")
         lines += [f"  {gate}: {_gate_line(release, candidate, gate)}" for gate in _GATES]
-    lines += [f"implementation {topic}: {name}" for topic, name in release.implementations.items()]
     lines += [f"not run: {reason}" for reason in release.not_run]
     return lines + [f"missing: {what}" for what in _missing(release, documents)]
 
@@ -125,7 +126,7 @@ def fingerprint(release: Release, root: Path | None = None) -> str:
         "latency": asdict(release.latency),
         "equivalence": asdict(release.equivalence),
         "statistics": [statistics.alpha_pass, statistics.alpha_fail, statistics.seed],
-        "implementations": release.implementations,
+        "implementations": [[i.topic, i.name, i.target] for i in release.implementations],
     }
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib.resources import files
@@ -20,6 +21,7 @@ from ..release import (
     Candidate,
     CorpusSource,
     EquivalencePlan,
+    Implementation,
     LatencyPlan,
     ModelSource,
     Release,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 FILE_NAME = "infopt.toml"
 _PYPROJECT = "pyproject.toml"
 _OFF = "off"
+_EMBEDDED_MODEL = "embedded:smollm2"
 _NOT_GIVEN = Settings()
 
 
@@ -103,7 +106,7 @@ class _Assembly:
             latency=LatencyPlan(**self.file.latency.model_dump()),
             equivalence=EquivalencePlan(**self.file.equivalence.model_dump()),
             statistics=self._statistics(),
-            implementations=dict(self.file.implementations),
+            implementations=tuple(self._implementations()),
             origin=self._origin(),
             not_run=not_run,
             report_dir=self._path(self.settings.report_dir, self.file.report.directory),
@@ -122,6 +125,8 @@ class _Assembly:
 
     def _reference(self) -> ModelSource:
         reference = reference_source(self.file.reference, self.directory, self.settings)
+        if reference is None and self._implementations_alone:
+            return ModelSource("reference", _EMBEDDED_MODEL, dtype="float32")
         if reference is None:
             raise ConfigurationError(
                 f"{self._place(('reference',))}: names no model; "
@@ -130,13 +135,28 @@ class _Assembly:
         self._check_gguf(reference, ("reference",))
         return reference
 
+    @property
+    def _implementations_alone(self) -> bool:
+        """Whether the release compares no models: nobody named a candidate, or a reference."""
+        file, settings = self.file, self.settings
+        named = (file.reference.model, file.candidates, settings.reference, settings.candidate)
+        return bool(file.implementations) and not any(named)
+
+    def _implementations(self) -> Iterator[Implementation]:
+        for topic, targets in self.file.implementations.items():
+            for name, target in targets.items():
+                place = self._place(("implementations", topic, name)).rstrip(".")
+                if name:
+                    self._check_name(name, place)
+                yield Implementation(topic, name or target, target, place, self.directory)
+
     def _candidate_sources(self, reference: ModelSource) -> list[ModelSource]:
         names = self.settings.candidate
         if names is None:
             sources = [self._of_file(name, reference) for name in self.file.candidates]
         else:
             sources = [self._of_command_line(text, reference) for text in names]
-        if not sources:
+        if not sources and not self._implementations_alone:
             raise ConfigurationError(
                 f"{self._place(('candidates',))}: no candidates; add a table [candidates.NAME] or "
                 "give --infopt-candidate (a number format such as int8, or a model)"
@@ -152,15 +172,18 @@ class _Assembly:
 
     def _of_file(self, name: str, reference: ModelSource) -> ModelSource:
         key: Key = ("candidates", name)
-        if re.fullmatch(r"[\w.+-]+", name) is None:
-            raise ConfigurationError(
-                f"{self._place(key)}: the name {name!r} may hold letters, digits and _ . + - only; "
-                "it becomes part of test ids and file names"
-            )
+        self._check_name(name, self._place(key))
         table = self.file.candidates[name]
         source = candidate_source(name, table, reference, self.directory, self.settings)
         self._check_gguf(source, key)
         return source
+
+    def _check_name(self, name: str, place: str) -> None:
+        if re.fullmatch(r"[\w.+-]+", name) is None:
+            raise ConfigurationError(
+                f"{place}: the name {name!r} may hold letters, digits and _ . + - only; "
+                "it becomes part of test ids and file names"
+            )
 
     def _of_command_line(self, text: str, reference: ModelSource) -> ModelSource:
         if text in self.file.candidates:

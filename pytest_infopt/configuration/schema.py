@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..options import DEVICES, POLICIES, is_device
 from ..release import CorpusSource, EquivalencePlan, LatencyPlan, Statistics
@@ -34,6 +34,13 @@ def _one_of(what: str, known: Collection[str], or_like: str = r"(?!)") -> AfterV
     return AfterValidator(check)
 
 
+def _by_name(topics: Any) -> Any:
+    """``topic = target`` as the table that ``topic.name = target`` gives, with the name ""."""
+    if not isinstance(topics, dict):
+        return topics
+    return {key: value if isinstance(value, dict) else {"": value} for key, value in topics.items()}
+
+
 Text = Annotated[str, Field(min_length=1)]
 Device = Annotated[str, AfterValidator(_check_device)]
 Quantization = Annotated[str, _one_of("quantization", FORMATS, OWN_LOADER)]
@@ -45,6 +52,7 @@ Dtype = Annotated[
 Oracle = Annotated[str, _one_of("oracle", ("auto", "float64", "float32"))]
 Policy = Annotated[str, _one_of("policy", POLICIES)]
 Target = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
+Implementations = Annotated[dict[str, dict[str, Target]], BeforeValidator(_by_name)]
 Rate = Annotated[float, Field(gt=0, le=0.2)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Budgets = dict[str, Any]  # checked metric by metric, see config
@@ -182,9 +190,10 @@ class ReleaseFile(Table):
     statistics: StatisticsTable = Field(
         default_factory=StatisticsTable, description="Error rates and stopping."
     )
-    implementations: dict[str, Target] = Field(
+    implementations: Implementations = Field(
         default_factory=dict,
-        description='Components for the conformance suites: topic = "module:name".',
+        description='Components for the conformance suites: topic = "module:name", or, to name '
+        'several of one topic, topic.NAME = "module:name".',
     )
     report: ReportTable = Field(default_factory=ReportTable, description="Reports.")
     baseline: BaselineTable = Field(default_factory=BaselineTable, description="Baseline.")

@@ -28,8 +28,11 @@ def validate(source: TomlSource) -> ReleaseFile:
 
 
 def spell(key: Key) -> str:
-    """A key as TOML writes it, without quotes: candidates.int8.dtype."""
-    return ".".join(map(str, key))
+    """A key as TOML writes it, without quotes: candidates.int8.dtype.
+
+    An implementation that the file gives no name has the key "" below its topic.
+    """
+    return ".".join(str(part) for part in key if part != "")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from ..judge.verdict import Verdict, combine
+from .conformance import shown
 from .result import GateResult, RunResult
 from .terminal import by_candidate, failure_message, metric_cells, verdict_line
 from .text import visible
@@ -62,8 +63,9 @@ def markdown_summary(run: RunResult) -> str:
 
 def _origin(run: RunResult) -> str:
     reference = escaped(str(run.reference.get("name", "?")))
+    subject = f"Reference {reference}, run" if run.candidates else "Run"
     return (
-        f"Reference {reference}, run {escaped(run.run_id)}, started {escaped(run.started)}, "
+        f"{subject} {escaped(run.run_id)}, started {escaped(run.started)}, "
         f"pytest-infopt {escaped(run.version)}"
     )
 
@@ -91,7 +93,7 @@ def _gate_rows(gate: GateResult) -> list[str]:
     lines = [[*head, f"{_MARKS[gate.verdict]} {gate.verdict}", duration_text(gate.seconds)]]
     lines += [
         ["", escaped(metric), *ours, ""]
-        for metric, *ours in (metric_cells(judgement) for judgement in gate.judgements)
+        for metric, *ours in (metric_cells(judgement) for judgement in shown(gate))
     ]
     return [f"| {' | '.join(line)} |" for line in lines]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..judge.verdict import Judgement, Verdict, combine
 from ..metrics import METRICS, Rule
+from .conformance import CONFORMANCE, shown
 from .result import GateResult, RunResult
 from .table import Row, table_lines
 from .text import NO_BREAK, defused, quoted, visible, wrapped
@@ -65,7 +66,8 @@ def failure_message(gate: GateResult) -> str:
         lines += [f"    {visible(line)}" for line in gate.error.splitlines()]
     for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
         judged = [j for j in gate.judgements if j.verdict is verdict]
-        lines += [f"  {verdict} {_judged(gate, judgement)}" for judgement in judged]
+        for judgement in judged:
+            lines += _judged_lines(gate, judgement)
     if not _was_judged(gate):
         lines.append(f"  {_NOTHING_JUDGED}")
     lines += [f"  note: {visible(note)}" for note in gate.notes]
@@ -89,12 +91,15 @@ def by_candidate(run: RunResult) -> dict[str, list[GateResult]]:
 
 
 def _title(run: RunResult) -> str:
-    reference = visible(str(run.reference.get("name", "?")))
-    return f"infopt {visible(run.version)}, run {visible(run.run_id)}, reference {reference}"
+    title = f"infopt {visible(run.version)}, run {visible(run.run_id)}"
+    if not run.candidates:
+        return title  # nothing was compared with the reference
+    return f"{title}, reference {visible(str(run.reference.get('name', '?')))}"
 
 
 def _rows(run: RunResult) -> Iterator[Row]:
-    yield Row(_HEADER)
+    if any(gate.gate != CONFORMANCE for gate in run.gates):
+        yield Row(_HEADER)
     for candidate, gates in by_candidate(run).items():
         if not gates:
             continue  # deselected; what was planned and did not run is listed below
@@ -102,10 +107,17 @@ def _rows(run: RunResult) -> Iterator[Row]:
         for gate in gates:
             name = f"{visible(gate.gate)}, {duration_text(gate.seconds)}"
             yield Row((name, "", "", "", gate.verdict.value), indent=1)
-            for judgement in filter(is_headline, gate.judgements):
-                yield Row(tuple(map(_unbroken_interval, metric_cells(judgement))), indent=2)
+            for judgement in filter(is_headline, shown(gate)):
+                yield Row(_row_cells(gate, judgement), indent=2)
             for note in gate.notes:
                 yield Row((visible(note),), indent=3)
+
+
+def _row_cells(gate: GateResult, judgement: Judgement) -> tuple[str, ...]:
+    """A metric's cells; a property has neither value nor budget, and its name the whole width."""
+    if gate.gate == CONFORMANCE:
+        return (f"{verdict_text(judgement)} {visible(judgement.metric)}",)
+    return tuple(map(_unbroken_interval, metric_cells(judgement)))
 
 
 def _unbroken_interval(cell: str) -> str:
@@ -163,8 +175,21 @@ def _where(gate: GateResult) -> str:
     return f"{visible(gate.candidate)} {visible(gate.gate)}"
 
 
+def _judged_lines(gate: GateResult, judgement: Judgement) -> list[str]:
+    """One metric in one line; a property with the whole of what it said, and the law it states."""
+    if gate.gate != CONFORMANCE:
+        return [f"  {judgement.verdict} {_judged(gate, judgement)}"]
+    said = str(judgement.details.get("message") or judgement.reason)
+    lines = [f"  {judgement.verdict} {visible(judgement.metric)}"]
+    for text in (said, str(judgement.details.get("law", ""))):
+        lines += [f"    {visible(line)}".rstrip() for line in text.splitlines()]
+    return lines
+
+
 def _judged(gate: GateResult, judgement: Judgement) -> str:
     """One metric in one sentence."""
+    if gate.gate == CONFORMANCE:
+        return f"{visible(judgement.metric)}: {visible(judgement.reason)}"
     parts = [
         f"{visible(judgement.metric)} {value_text(judgement.metric, judgement.value)}",
         f"budget {budget_text(judgement)}",

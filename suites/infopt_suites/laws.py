@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis.strategies import SearchStrategy
 
 Case = TypeVar("Case")
@@ -49,12 +49,18 @@ def _search(law: Callable[[Any], None], cases: SearchStrategy[Any], examples: in
         database=None,
         deadline=None,
         print_blob=False,
+        verbosity=Verbosity.quiet,  # it prints cases field by field; their repr says more
         report_multiple_bugs=False,
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
     @given(case=cases)
     def holds(case: Any) -> None:
-        law(case)
+        __tracebackhide__ = True
+        try:
+            law(case)
+        except Exception as error:
+            error.add_note(f"smallest case found: {case!r}")
+            raise
 
     holds()

@@ -93,7 +93,12 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert (release.corpus.max_tokens, release.latency.new_tokens) == (128, 8)
     assert release.equivalence.oracle == "float64"
     assert release.statistics == Statistics(0.05, 0.01, 5, 4, "warn", 60.0)
-    assert release.implementations == {"quantizer": "package.module:Factory"}
+    (implementation,) = release.implementations
+    assert (implementation.title, implementation.target) == (
+        "quantizer package.module:Factory",
+        "package.module:Factory",
+    )
+    assert implementation.origin.endswith(":42: implementations.quantizer")
     assert (release.report_dir, release.baseline) == (tmp_path / "out", tmp_path / "baseline.json")
     assert release.origin == str(tmp_path / "infopt.toml")
 

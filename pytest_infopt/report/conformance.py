@@ -1,0 +1,60 @@
+"""Conformance: the properties of one implementation, gathered from items into one result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..judge.verdict import Judgement, Verdict
+from .result import GateResult
+
+CONFORMANCE = "conformance"  # the gate of every property of a suite
+NOT_OFFERED = "not offered"
+EXPECTED_FAILURE = "expected failure"
+NOT_RUN = "NOT RUN"
+
+
+def merged(earlier: GateResult, later: GateResult) -> GateResult:
+    """Both items' properties, by name: items arrive in any order from pytest-xdist's workers.
+
+    A property that was run again, or that broke after it was judged, counts as it ended.
+    """
+    by_name = {
+        judgement.metric: judgement for judgement in [*earlier.judgements, *later.judgements]
+    }
+    judgements = [by_name[name] for name in sorted(by_name)]
+    faults = [fault for fault in (earlier.error, later.error) if fault is not None]
+    return replace(
+        earlier,
+        seconds=earlier.seconds + later.seconds,
+        judgements=judgements,
+        error="\n".join(dict.fromkeys("\n".join(faults).splitlines())) or None,
+        notes=notes_on(judgements),
+    )
+
+
+def notes_on(judgements: list[Judgement]) -> list[str]:
+    """How many properties came to what; which were not asked for, and which fail as announced."""
+    counts = [
+        (sum(j.verdict is Verdict.PASS for j in judgements), "passed"),
+        (sum(j.verdict is Verdict.FAIL for j in judgements), "failed"),
+        (sum(j.verdict is Verdict.ERROR for j in judgements), "broke"),
+        (len(_because(judgements, EXPECTED_FAILURE)), "failed as expected"),
+        (len(_because(judgements, NOT_OFFERED)), NOT_OFFERED),
+    ]
+    noun = "property" if len(judgements) == 1 else "properties"
+    tally = ", ".join(f"{count} {what}" for count, what in counts if count)
+    notes = [f"{len(judgements)} {noun}: {tally}"]
+    notes += [f"{j.metric}: {j.reason}" for j in _because(judgements, EXPECTED_FAILURE)]
+    unasked = [j.metric for j in _because(judgements, NOT_OFFERED)]
+    return notes + ([f"{NOT_OFFERED}: {', '.join(unasked)}"] if unasked else [])
+
+
+def shown(gate: GateResult) -> list[Judgement]:
+    """The judgements that a table shows: of properties, those that did not pass."""
+    if gate.gate != CONFORMANCE:
+        return gate.judgements
+    return [j for j in gate.judgements if j.verdict not in (Verdict.PASS, None)]
+
+
+def _because(judgements: list[Judgement], reason: str) -> list[Judgement]:
+    return [j for j in judgements if j.verdict is None and j.reason.startswith(reason)]
