@@ -5,17 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .pruning import PruningSuite
-    from .quantization import CodebookSuite, PackingSuite, QuantizerSuite
+    from .quantization import CodebookSuite, FakeQuantSuite, PackingSuite, QuantizerSuite
 
 # Imported when asked for: suites need torch, which gates must not bring into pytest's process.
 _MODULES = {
     "CodebookSuite": ".quantization",
+    "FakeQuantSuite": ".quantization",
     "PackingSuite": ".quantization",
     "PruningSuite": ".pruning",
     "QuantizerSuite": ".quantization",
 }
 
-__all__ = ["CodebookSuite", "PackingSuite", "PruningSuite", "QuantizerSuite"]
+__all__ = ["CodebookSuite", "FakeQuantSuite", "PackingSuite", "PruningSuite", "QuantizerSuite"]
 
 
 def __getattr__(name: str) -> Any:

@@ -173,14 +173,16 @@ class PrunesInPlace(SmallPruner):
         return weight.abs_().float()
 
 
-class TiesAtRandom(SmallPruner):
+class TiesByTurns(SmallPruner):
     """Unlisted: which of equal weights stay is another at each call."""
 
+    def __init__(self) -> None:
+        self.calls = 0
+
     def highest(self, rows: Tensor, sparsity: float) -> Tensor:
-        order = torch.randperm(rows.shape[1])
-        mask = torch.empty_like(rows, dtype=torch.bool)
-        mask[:, order] = super().highest(rows[:, order], sparsity)
-        return mask
+        self.calls += 1
+        mask = super().highest(rows.roll(self.calls, dims=1), sparsity)
+        return mask.roll(-self.calls, dims=1)
 
 
 class FloatMask(SmallPruner):
@@ -331,7 +333,7 @@ PRUNER_MUTANTS = [
     PrunerMutant(LargestRemoved, RANKING),
     PrunerMutant(ScoresInHalf, "test_size_and_sign_of_weights_do_not_matter"),
     PrunerMutant(PrunesInPlace, "test_weight_and_inputs_are_not_modified"),
-    PrunerMutant(TiesAtRandom, "test_the_same_weight_gets_the_same_mask"),
+    PrunerMutant(TiesByTurns, "test_the_same_weight_gets_the_same_mask"),
     PrunerMutant(FloatMask, "test_the_mask_is_bool_in_the_shape_of_the_weight"),
     PrunerMutant(ActivationsIgnored, ACTIVATIONS, SmallWanda),
     PrunerMutant(MeanForNorm, ACTIVATIONS, SmallWanda),

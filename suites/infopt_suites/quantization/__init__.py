@@ -1,6 +1,7 @@
 """Suites for quantizers of weights and for their parts."""
 
 from .codebook import CodebookSuite
+from .fake_quantization import FakeQuantizer, FakeQuantSuite, MakeFakeQuantizer
 from .grids import Grid, bounds, grid_of
 from .packing import PackingSuite
 from .protocol import Codebook, MakeQuantizer, Packing, Quantizer
@@ -9,7 +10,10 @@ from .quantizer import QuantizerSuite
 __all__ = [
     "Codebook",
     "CodebookSuite",
+    "FakeQuantSuite",
+    "FakeQuantizer",
     "Grid",
+    "MakeFakeQuantizer",
     "MakeQuantizer",
     "Packing",
     "PackingSuite",
