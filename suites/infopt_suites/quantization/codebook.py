@@ -160,8 +160,7 @@ class CodebookSuite(Suite):
         """The published levels as float32 holds them, in float64."""
         if not self.levels:
             raise TypeError(f"{type(self).__name__} has no levels; give the published table")
-        levels: Tensor = torch.tensor(list(self.levels), dtype=torch.float32)
-        return levels.double()
+        return torch.tensor(list(self.levels), dtype=torch.float32).double()
 
     def _codes(self) -> Tensor:
         return torch.arange(len(self._table()), dtype=torch.uint8)
@@ -169,7 +168,8 @@ class CodebookSuite(Suite):
     def _finite(self) -> Tensor:
         """The finite levels, float64, ascending."""
         table = self._table()
-        return torch.unique(table[torch.isfinite(table)])
+        found: Tensor = torch.unique(table[torch.isfinite(table)])
+        return found
 
     def _is_even(self, levels: Tensor) -> Tensor:
         """Whether a level's code ends in 0; of 0 and −0 both do."""
