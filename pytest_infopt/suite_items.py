@@ -36,9 +36,10 @@ def pytest_runtest_makereport(
             f"given is {reason!r})"
         )
         return report
-    if _is_a_laws_own(call.excinfo) and item.config.option.tbstyle == "auto":
+    test = item.function  # type: ignore[attr-defined]  # a pytest.Function
+    if item.config.option.tbstyle == "auto" and _is_a_laws_own(call.excinfo, test.__module__):
         report.longrepr = _broken_law(call.excinfo)
-    law = inspect.getdoc(item.function)  # type: ignore[attr-defined]  # a pytest.Function
+    law = inspect.getdoc(test)
     report.sections.append((SECTION, law or ""))
     return report
 
@@ -49,10 +50,12 @@ def suite_of(item: pytest.Item) -> type | None:
     return cls if isinstance(cls, type) and hasattr(cls, "infopt_suite") else None
 
 
-def _is_a_laws_own(raised: pytest.ExceptionInfo[BaseException]) -> bool:
-    """Whether a law says that it is broken, and not something that it called: no way led there."""
+def _is_a_laws_own(raised: pytest.ExceptionInfo[BaseException], module: str) -> bool:
+    """Whether the law itself, or the suite's helper, says that it is broken, and nothing that the
+    implementation did: then how that came about matters."""
     where = raised.traceback[-1].frame.f_globals.get("__name__", "")
-    return isinstance(raised.value, AssertionError) and where.startswith("infopt_suites.")
+    of_the_suite = where == module or where.startswith("infopt_suites.")
+    return isinstance(raised.value, AssertionError) and of_the_suite
 
 
 def _broken_law(raised: pytest.ExceptionInfo[BaseException]) -> str:

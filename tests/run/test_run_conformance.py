@@ -14,6 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import infopt_suites.gates
+import infopt_suites.laws  # noqa: F401  # what a run in this process imports first is forgotten
 import pytest
 
 from pytest_infopt.exit_status import ExitStatus
@@ -196,7 +197,7 @@ def test_the_command_that_reproduces_runs_that_implementation_alone(
     assert words == ["pytest", "--infopt", "--pyargs", f"{module}::bad"]
     # The folder of this gate is no package's first, which is where --pyargs looks.
     path = next(Path(infopt_suites.gates.__path__[-1]).glob("*_sorter.py"))
-    run = conform(two, f"{path}::bad")
+    run = conform(two, "--rootdir=.", f"{path}::bad")
     assert run.ret == ExitStatus.FAILED
     assert {item["candidate"] for item in result()["items"]} == {"sorter bad"}
 
@@ -267,15 +268,8 @@ def test_a_repaired_expected_failure_fails(conform: Run, result) -> None:
     assert "#812" in row["reason"]
 
 
-@pytest.mark.parametrize("place", ["make", "call"])
-def test_a_property_that_is_skipped_otherwise_is_not_run_and_fails(
-    conform: Run, result, place: str
-) -> None:
-    skips = "import pytest\ndef make():\n    return call\ndef call(values):\n    return values\n"
-    skips = skips.replace(f"def {place}", f"def {place}", 1).replace(
-        f"{place}({'values' if place == 'call' else ''}):\n",
-        f"{place}({'values' if place == 'call' else ''}):\n    pytest.skip('no kernel here')\n",
-    )
+def test_a_property_that_is_skipped_otherwise_is_not_run_and_fails(conform: Run, result) -> None:
+    skips = "import pytest\ndef make():\n    pytest.skip('no kernel here')\n"
     run = conform('sorter = "sorters:make"', sorters=skips)
     assert run.ret == ExitStatus.FAILED
     row = rows(result(), "sorter sorters:make")["nothing_is_lost"]
@@ -322,7 +316,7 @@ def test_a_factory_that_cannot_be_had_is_an_error_and_no_verdict(
     item = next(i for i in result()["items"] if i["candidate"].endswith("TestMine"))
     assert item["verdict"] == "ERROR"
     assert item["error"].count("has no fixture 'make_sorter'") == 1
-    run.stdout.fnmatch_lines(["ERRORS", "*TestMine is a SorterSuite and has no fixture*"])
+    run.stdout.fnmatch_lines(["ERRORS", "*TestMine conformance: TestMine is a SorterSuite*"])
 
 
 OWN = """
@@ -398,6 +392,7 @@ def test_what_an_early_exit_kept_from_running_is_listed(conform: Run, result) ->
     assert result()["not_run"] == ["conformance of sorter good"]
 
 
+@pytest.mark.slow
 def test_workers_of_xdist_report_the_same_rows(conform: Run, result) -> None:
     two = 'sorter.good = "sorters:sound"\nsorter.bad = "sorters:lazy"'
     found = []
