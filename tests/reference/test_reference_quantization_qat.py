@@ -34,7 +34,7 @@ def token_batches(count, seed=0):
 
 
 def document_kls(model, teacher, documents):
-    """KL of each document, ids [N, T], in nats a token; one pass, since each decodes all weights."""
+    """KL of each document, ids [N, T], in nats a token; one pass, as each decodes all weights."""
     with torch.no_grad():
         pairs = zip(model(documents).logits, teacher(documents).logits, strict=True)
         return torch.stack([distillation_kl(student, target) for student, target in pairs])
