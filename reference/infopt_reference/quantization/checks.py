@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -17,3 +20,12 @@ def require_finite(values: Tensor, name: str) -> None:
         f"{name}{where or ''} is {values[tuple(where)].item()} ({int(bad.sum())} of "
         f"{values.numel()} values are not finite); repair or skip this tensor"
     )
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Puts a layer's name before the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

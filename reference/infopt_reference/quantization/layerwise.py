@@ -1,0 +1,248 @@
+"""Calibration of a decoder block by block, so that one block's statistics are in memory at a time.
+
+The model runs once up to its last block with every block passing its input on, which shows what
+each is called with: masks and positions may differ from block to block. From then on blocks run
+alone: the outputs of one, quantized, are the inputs of the next, so that later blocks are
+calibrated on what they will really be given.
+
+Memory: the model, the hidden states of all calibration tokens, one block's statistics.
+
+Contract. Works on transformers decoders whose blocks sit in one `nn.ModuleList` and pass hidden
+states on as their first argument. Everything is deterministic; models are run without gradients, in
+eval mode and without a cache. Padding is what ``attention_mask`` says.
+
+Left out: encoder-decoders, and offloading of blocks or hidden states.
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .checks import naming
+
+CalibrationBatch = Tensor | Mapping[str, Tensor]
+
+
+class Statistics(Protocol):
+    """What takes a layer's inputs: `calibration.HessianStatistics` and the like."""
+
+    def observe(self, inputs: Tensor, mask: Tensor | None = None) -> None:
+        """Adds a batch of inputs [B, T, K] with a mask [B, T]."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a module is called with for a calibration batch; ``mask`` [B, T] excludes padding."""
+
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    mask: Tensor | None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a call of the model, padding not counted."""
+        ids = self.keywords["input_ids"]
+        return int(ids.numel() if self.mask is None else (self.mask != 0).sum())
+
+
+class _EverythingSeenError(Exception):
+    """Ends a forward pass that has shown what it was run for."""
+
+
+class CalibratedModule:
+    """A decoder block, or a whole model, together with the calls that calibrate it."""
+
+    def __init__(self, module: nn.Module, calls: list[Call]) -> None:
+        self.module = module
+        self.calls = calls
+
+    @torch.no_grad()
+    def input_groups(self, names: Iterable[str]) -> list[tuple[str, ...]]:
+        """Names of layers that are given the same tensor, in the order in which they run.
+
+        Raises:
+            ValueError: the first calibration batch does not reach a layer.
+        """
+        names = tuple(names)
+        seen: list[tuple[Tensor, list[str]]] = []
+
+        def record(name: str, inputs: Tensor) -> None:
+            for tensor, group in seen:
+                if tensor is inputs:
+                    group.append(name)
+                    return
+            seen.append((inputs, [name]))
+
+        with ExitStack() as hooks:
+            for name in names:
+                hooks.enter_context(_watched(self.module, name, record))
+            self._run(self.calls[0])
+        groups = [tuple(dict.fromkeys(group)) for _, group in seen]
+        if missing := sorted(set(names).difference(*groups)):
+            raise ValueError(
+                f"{missing[0]}: no calibration token reached this layer; calibrate with other "
+                "texts, or skip it"
+            )
+        return groups
+
+    @torch.no_grad()
+    def observe(self, statistics: Mapping[str, Statistics]) -> None:
+        """Gives each named layer's inputs, of all calls, to its statistics."""
+        for call in self.calls:
+            self._observe(call, statistics)
+
+    def _observe(self, call: Call, statistics: Mapping[str, Statistics]) -> None:
+        waiting = set(statistics)
+
+        def record(name: str, inputs: Tensor) -> None:
+            with naming(name):
+                statistics[name].observe(inputs, call.mask)
+            waiting.discard(name)
+            if not waiting:
+                raise _EverythingSeenError
+
+        with ExitStack() as hooks:
+            for name in statistics:
+                hooks.enter_context(_watched(self.module, name, record))
+            self._run(call)
+
+    @torch.no_grad()
+    def run(self, call: Call) -> Tensor:
+        """The hidden states that the module makes of a call."""
+        return hidden_states(self.module(*call.arguments, **call.keywords))
+
+    def pass_on(self, following: list[Call]) -> list[Call]:
+        """The next block's calls, with this block's outputs as their hidden states."""
+        calls = []
+        for index, call in enumerate(following):
+            hidden = self.run(self.calls[index])
+            self.calls[index] = replace(
+                self.calls[index], arguments=()
+            )  # its hidden states are used up
+            calls.append(replace(call, arguments=(hidden, *call.arguments[1:])))
+        return calls
+
+    def _run(self, call: Call) -> None:
+        try:
+            self.module(*call.arguments, **call.keywords)
+        except _EverythingSeenError:
+            return
+
+
+def hidden_states(output: Any) -> Tensor:
+    """A block's hidden states: its output, or the first of several."""
+    result: Tensor = output[0] if isinstance(output, tuple) else output
+    return result
+
+
+def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Path and list of the decoder's blocks: the `nn.ModuleList` that holds most of the weights.
+
+    Raises:
+        ValueError: there is none, or its members are of several classes.
+    """
+    lists = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.ModuleList) and m]
+    if not lists:
+        raise ValueError(
+            f"{type(model).__name__} has no nn.ModuleList of decoder blocks; calibrated methods go "
+            "block by block: use method='rtn'"
+        )
+    path, blocks = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    if len(classes := sorted({type(block).__name__ for block in blocks})) > 1:
+        raise ValueError(
+            f"{path} holds modules of several classes ({', '.join(classes)}); calibrated methods "
+            "need decoder blocks of one class: use method='rtn'"
+        )
+    return path, blocks
+
+
+def model_calls(calibration: Iterable[CalibrationBatch], device: torch.device) -> list[Call]:
+    """Calls of the model itself, from token ids [B, T] or dicts with ``input_ids``.
+
+    Raises:
+        ValueError: there is no batch, or one is neither.
+    """
+    calls: list[Call] = []
+    for batch in calibration:
+        inputs = {"input_ids": batch} if isinstance(batch, Tensor) else dict(batch)
+        ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
+        if ids is None or ids.ndim != 2 or not ids.numel():
+            raise ValueError(
+                f"calibration batch {len(calls)} has token ids of shape "
+                f"{None if ids is None else tuple(ids.shape)}; give [batch, tokens], or a dict "
+                "with input_ids and attention_mask"
+            )
+        keywords = {key: value.to(device) for key, value in inputs.items()}
+        calls.append(Call((), {**keywords, "use_cache": False}, mask))
+    if not calls:
+        raise ValueError("calibration holds no batch; give token ids of some texts")
+    return calls
+
+
+@torch.no_grad()
+def block_calls(model: nn.Module, blocks: nn.ModuleList, calls: list[Call]) -> list[list[Call]]:
+    """What each block is called with, by block and batch; hidden states are the first block's."""
+    seen: list[list[Call]] = [[] for _ in blocks]
+    as_tuple = False
+
+    with ExitStack() as patches:
+        for index, block in enumerate(blocks):
+            forward = block.forward
+
+            def pass_on(
+                *arguments: Any, index: int = index, forward: Any = forward, **keywords: Any
+            ) -> Any:
+                nonlocal as_tuple
+                if not arguments or not isinstance(arguments[0], Tensor):
+                    raise ValueError(
+                        f"{type(blocks[index]).__name__} is not given its hidden states as first "
+                        "argument; calibrated methods cannot run it: use method='rtn'"
+                    )
+                if not seen[0]:  # once for real, to see what a block returns
+                    as_tuple = isinstance(forward(*arguments, **keywords), tuple)
+                seen[index].append(Call(arguments, keywords, None))
+                if index == len(blocks) - 1:
+                    raise _EverythingSeenError
+                return (arguments[0],) if as_tuple else arguments[0]
+
+            patches.enter_context(_forward(block, pass_on))
+        for call in calls:
+            try:
+                model(*call.arguments, **call.keywords)
+            except _EverythingSeenError:
+                continue
+    for block_seen in seen:
+        if len(block_seen) != len(calls):
+            raise ValueError("a decoder block does not run exactly once a forward pass")
+        block_seen[:] = [replace(c, mask=b.mask) for c, b in zip(block_seen, calls, strict=True)]
+    return seen
+
+
+@contextmanager
+def _watched(module: nn.Module, name: str, record: Any) -> Iterator[None]:
+    layer = module.get_submodule(name)
+    handle = layer.register_forward_pre_hook(lambda _, inputs: record(name, inputs[0]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _forward(module: nn.Module, forward: Any) -> Iterator[None]:
+    own = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own

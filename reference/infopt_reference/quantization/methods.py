@@ -1,0 +1,253 @@
+"""How the linear layers of a model are quantized: one class a method, its options as fields.
+
+    rtn          every weight to the nearest level of its grid
+    llm-int8     the same in int8, activations too, but for outlier features
+    gptq, awq    weights, with calibration
+    smoothquant  weights and activations in int8, with calibration
+
+A further method is a class here and its name in `METHODS`. One that is calibrated has
+``quantize(block, layers, scheme, with_smoothing=…)``: it replaces layers, given by their paths
+within the block, in place; without smoothing all else in the block must stay as it is. The others
+have ``layer(weight, bias)``, which makes the layer that takes a linear one's place.
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .awq import STEPS, clip_weights, search_awq_scales
+from .calibration import ActivationStatistics, HessianStatistics
+from .checks import naming
+from .gptq import BLOCK_SIZE, DAMPING, gptq
+from .layerwise import CalibratedModule
+from .linear import QuantizedLinear
+from .llm_int8 import THRESHOLD, LLMInt8Linear
+from .quantized import QuantizedTensor, quantize
+from .scheme import QuantizationScheme
+from .smoothing import SmoothingGroup, smooth, smoothing_groups
+from .smoothquant import ALPHA, smoothquant_scales
+
+Layers = Mapping[str, nn.Linear]
+
+
+@dataclass(frozen=True)
+class RoundToNearest:
+    """`quantize`, layer by layer."""
+
+    calibrated: ClassVar[bool] = False
+
+    def layer(self, weight: QuantizedTensor, bias: nn.Parameter | None) -> QuantizedLinear:
+        return QuantizedLinear(weight, bias)
+
+
+@dataclass(frozen=True)
+class LLMInt8:
+    """`llm_int8`; ``threshold`` tells outlier features."""
+
+    threshold: float = THRESHOLD
+    calibrated: ClassVar[bool] = False
+
+    def layer(self, weight: QuantizedTensor, bias: nn.Parameter | None) -> QuantizedLinear:
+        return LLMInt8Linear(weight, bias, threshold=self.threshold)
+
+
+@dataclass(frozen=True)
+class GPTQ:
+    """`gptq`, with its options.
+
+    ``true_sequential`` takes the layers of a block in the order in which they run, each calibrated
+    behind the quantized ones before it, for about twice the time.
+    """
+
+    damping: float = DAMPING
+    block_size: int = BLOCK_SIZE
+    act_order: bool = False
+    static_groups: bool = False
+    row_fallback: bool = False
+    true_sequential: bool = True
+    calibrated: ClassVar[bool] = True
+
+    def quantize(
+        self,
+        block: CalibratedModule,
+        layers: Layers,
+        scheme: QuantizationScheme,
+        *,
+        with_smoothing: bool,
+    ) -> None:
+        names = list(layers)
+        for step in block.input_groups(names) if self.true_sequential else [tuple(names)]:
+            statistics = _gather(block, step, HessianStatistics)
+            for name in step:
+                with naming(name):
+                    quantized = self._quantized(layers[name], statistics[name].hessian, scheme)
+                _replace(block, name, quantized)
+
+    def _quantized(
+        self, layer: nn.Linear, hessian: Tensor, scheme: QuantizationScheme
+    ) -> QuantizedLinear:
+        weight = gptq(
+            layer.weight,
+            hessian,
+            scheme,
+            damping=self.damping,
+            block_size=self.block_size,
+            act_order=self.act_order,
+            static_groups=self.static_groups,
+            row_fallback=self.row_fallback,
+        )
+        return QuantizedLinear(weight, layer.bias)
+
+
+@dataclass(frozen=True)
+class AWQ:
+    """`awq`: scales searched in ``steps`` for every smoothing group; ``clip`` searches clamps."""
+
+    steps: int = STEPS
+    clip: bool = True
+    calibrated: ClassVar[bool] = True
+
+    def quantize(
+        self,
+        block: CalibratedModule,
+        layers: Layers,
+        scheme: QuantizationScheme,
+        *,
+        with_smoothing: bool,
+    ) -> None:
+        groups = smoothing_groups(block) if with_smoothing else []
+        statistics = _gather(block, _readers(groups, layers), _MomentsAndMagnitudes)
+        hessians = {name: statistics[name].moments.hessian for name in layers}
+        for group in groups:
+            targets = [name for name in group.consumers if name in layers]
+            if targets:
+                best = search_awq_scales(
+                    [layers[name].weight for name in targets],
+                    statistics[targets[0]].magnitudes.mean_abs,
+                    hessians[targets[0]],
+                    scheme,
+                    steps=self.steps,
+                )
+                _smooth(block, group, best.scales)
+                for name in targets:  # they are given x / s from now on
+                    hessians[name] = hessians[name] / torch.outer(best.scales, best.scales)
+        for name, layer in layers.items():
+            with naming(name):
+                weight = layer.weight.detach()
+                if self.clip:
+                    weight = clip_weights(weight, hessians[name], scheme)
+                quantized = QuantizedLinear(quantize(weight, scheme), layer.bias)
+            _replace(block, name, quantized)
+
+
+@dataclass(frozen=True)
+class SmoothQuant:
+    """`smoothquant`: ``alpha`` of the difficulty moves to the weights; then int8 times int8."""
+
+    alpha: float = ALPHA
+    calibrated: ClassVar[bool] = True
+
+    def quantize(
+        self,
+        block: CalibratedModule,
+        layers: Layers,
+        scheme: QuantizationScheme,
+        *,
+        with_smoothing: bool,
+    ) -> None:
+        groups = smoothing_groups(block) if with_smoothing else []
+        statistics = _gather(block, _readers(groups, layers), ActivationStatistics)
+        for group in groups:
+            readers = [block.module.get_submodule(name) for name in group.consumers]
+            weights = [layer.weight for layer in readers if isinstance(layer, nn.Linear)]
+            max_abs = statistics[group.consumers[0]].max_abs
+            _smooth(block, group, smoothquant_scales(weights, max_abs, alpha=self.alpha))
+        for name, layer in layers.items():
+            with naming(name):
+                quantized = LLMInt8Linear.from_linear(layer, scheme, threshold=math.inf)
+            _replace(block, name, quantized)
+
+
+Method = RoundToNearest | LLMInt8 | GPTQ | AWQ | SmoothQuant
+
+METHODS: dict[str, type[Method]] = {
+    "rtn": RoundToNearest,
+    "llm-int8": LLMInt8,
+    "gptq": GPTQ,
+    "awq": AWQ,
+    "smoothquant": SmoothQuant,
+}
+
+
+def quantization_method(name: str, **options: Any) -> Method:
+    """The named method of `METHODS` with its options.
+
+    Raises:
+        ValueError: there is no such method, or it has no such option.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no method {name!r}{hint} There are: {', '.join(METHODS)}")
+    known = [field.name for field in fields(METHODS[name])]
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"method {name!r} has no option {option!r}; it has: {', '.join(known) or 'none'}"
+            )
+    return METHODS[name](**options)
+
+
+class _MomentsAndMagnitudes:
+    """Both statistics of one pass."""
+
+    def __init__(self, features: int, device: torch.device | str | None = None) -> None:
+        self.moments = HessianStatistics(features, device)
+        self.magnitudes = ActivationStatistics(features, device)
+
+    def observe(self, inputs: Tensor, mask: Tensor | None = None) -> None:
+        self.moments.observe(inputs, mask)
+        self.magnitudes.observe(inputs, mask)
+
+
+_S = TypeVar("_S", HessianStatistics, ActivationStatistics, _MomentsAndMagnitudes)
+
+
+def _gather(block: CalibratedModule, names: Iterable[str], kind: type[_S]) -> dict[str, _S]:
+    """Statistics of the named layers' inputs; layers given the same tensor share them."""
+    groups = block.input_groups(names)
+    statistics: dict[str, _S] = {}
+    for group in groups:
+        layer = block.module.get_submodule(group[0])
+        assert isinstance(layer, nn.Linear)
+        statistics[group[0]] = kind(layer.in_features, layer.weight.device)
+    block.observe(statistics)
+    return {name: statistics[group[0]] for group in groups for name in group}
+
+
+def _readers(groups: Iterable[SmoothingGroup], layers: Layers) -> list[str]:
+    """Names of all layers whose inputs matter: those to quantize and those to compensate."""
+    return list(dict.fromkeys([*layers, *(name for g in groups for name in g.consumers)]))
+
+
+def _smooth(block: CalibratedModule, group: SmoothingGroup, scales: Tensor) -> None:
+    readers = [block.module.get_submodule(name) for name in group.consumers]
+    with naming(group.producer):
+        smooth(
+            block.module.get_submodule(group.producer),
+            [layer for layer in readers if isinstance(layer, nn.Linear)],
+            scales,
+        )
+
+
+def _replace(block: CalibratedModule, name: str, quantized: QuantizedLinear) -> None:
+    training = block.module.get_submodule(name).training
+    block.module.set_submodule(name, quantized.train(training))
