@@ -30,6 +30,8 @@ class Grid:
         scale_rounding: largest error of a doubly quantized scale, relative to the largest distance
             of any scale from the scales' mean.
         overhead_bytes: kept for each tensor beside codes, scales and zero points.
+        zero_is_level: False where a group's smallest weight is kept in scale_dtype in place of a
+            whole zero point: the range need not hold 0, and 0 comes back rounded.
     """
 
     steps: float
@@ -39,6 +41,12 @@ class Grid:
     compute_dtype: torch.dtype = torch.float32
     scale_rounding: float = 1 / 254  # half a step of 127 to each side
     overhead_bytes: int = 0
+    zero_is_level: bool = True
+
+    @property
+    def reach_of_both_sides(self) -> int:
+        """How many equal steps both sides of 0 have: 7 of −8…7, whichever scale spreads them."""
+        return math.floor(self.steps + 0.5 - self.rounding_error)
 
 
 def grid_of(scheme: QuantizationScheme) -> Grid:
@@ -79,6 +87,7 @@ class Bounds:
 
     grid: Grid
     scale: Tensor  # of each weight's group, before it is stored
+    offset: Tensor  # the smallest weight of the group, where 0 is no level, else 0
     error: Tensor  # largest |weight − decoded weight|
 
     def derivation(self, index: tuple[int, ...]) -> str:
@@ -101,7 +110,8 @@ def bounds(weight: Tensor, scheme: QuantizationScheme, grid: Grid) -> Bounds:
     """
     values = weight.double()
     ids = group_ids(weight.shape, scheme)
-    scale = _ideal_scales(values, ids, scheme, grid)
+    low, high = _extremes(values, ids, grid)
+    scale = _ideal_scales(low, high, scheme, grid)
     stored = torch.finfo(scheme.scale_dtype)
     change = stored.eps / 2 * scale + stored.smallest_normal * stored.eps
     widest = scale.clamp(min=grid.smallest_scale) + change
@@ -111,18 +121,22 @@ def bounds(weight: Tensor, scheme: QuantizationScheme, grid: Grid) -> Bounds:
         lost = grid.scale_rounding * (scale - _group_mean(scale, ids)).abs().max()
         widest, cut_off = widest + lost, grid.steps * (lost + change)
     computed = torch.finfo(grid.compute_dtype)
-    # Adding a zero point rounds in proportion to the range, not to the weight.
-    size = values.abs() if scheme.symmetric else grid.steps * scale
+    # Adding a zero point or an offset rounds in proportion to the range, not to the weight.
+    offset = torch.zeros_like(low) if grid.zero_is_level else low
+    size = values.abs() if scheme.symmetric else grid.steps * scale + 2 * offset.abs()
     arithmetic = 4 * computed.eps * (size + widest) + computed.smallest_normal * computed.eps
     error = half_gap * widest + cut_off + arithmetic
+    if not grid.zero_is_level:
+        error = error + stored.eps / 2 * offset.abs() + stored.smallest_normal * stored.eps
     output = torch.finfo(weight.dtype)
     error = error + output.eps / 2 * (values.abs() + error) + output.smallest_normal * output.eps
-    return Bounds(grid, scale, error * (1 + _SLACK))
+    return Bounds(grid, scale, offset, error * (1 + _SLACK))
 
 
 def near_tie(weight: Tensor, scheme: QuantizationScheme, grid: Grid) -> Tensor:
     """Weights so near the middle of two levels that rounding may send them to either. Bool."""
-    scale = _ideal_scales(weight.double(), group_ids(weight.shape, scheme), scheme, grid)
+    extremes = _extremes(weight.double(), group_ids(weight.shape, scheme), grid)
+    scale = _ideal_scales(*extremes, scheme, grid)
     steps = weight.double() / scale.where(scale > 0, 1.0)
     reach = 8 * torch.finfo(grid.compute_dtype).eps
     if grid.levels is None:
@@ -134,13 +148,15 @@ def near_tie(weight: Tensor, scheme: QuantizationScheme, grid: Grid) -> Tensor:
 
 def group_extremes(weight: Tensor, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
     """Smallest and largest weight of each weight's group, 0 among them, in the weight's shape."""
-    values, ids = weight.double(), group_ids(weight.shape, scheme)
-    return _reduced(values, ids, "amin").clamp(max=0), _reduced(values, ids, "amax").clamp(min=0)
+    return _extremes(weight.double(), group_ids(weight.shape, scheme), grid_of(scheme))
 
 
-def _ideal_scales(values: Tensor, ids: Tensor, scheme: QuantizationScheme, grid: Grid) -> Tensor:
-    low = _reduced(values, ids, "amin").clamp(max=0)
-    high = _reduced(values, ids, "amax").clamp(min=0)
+def _extremes(values: Tensor, ids: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    low, high = _reduced(values, ids, "amin"), _reduced(values, ids, "amax")
+    return (low.clamp(max=0), high.clamp(min=0)) if grid.zero_is_level else (low, high)
+
+
+def _ideal_scales(low: Tensor, high: Tensor, scheme: QuantizationScheme, grid: Grid) -> Tensor:
     reach = torch.maximum(-low, high) if scheme.symmetric else high - low
     return reach / grid.steps
 
