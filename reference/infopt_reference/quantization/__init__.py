@@ -4,6 +4,7 @@ Start at `quantize` (quantized.py) and follow the imports; `quantize_model` appl
 """
 
 from .affine import AsymmetricFormat, SymmetricFormat
+from .awq import AWQScales, awq_scales, clip_weights, search_awq_scales
 from .calibration import ActivationStatistics, HessianStatistics, output_mse
 from .codebook import CODEBOOKS, FP4, NF4, CodeBook
 from .error_metrics import max_error, mse, sqnr_db
@@ -12,6 +13,7 @@ from .float8 import E4M3FN, E5M2, Float8Format, decode_float8, encode_float8
 from .gptq import gptq
 from .linear import QuantizedLinear
 from .llm_int8 import LLMInt8Linear, llm_int8_matmul
+from .methods import METHODS, quantization_method
 from .model import QuantizationReport, model_bytes, quantize_model
 from .number_format import NAMED_FORMATS, NumberFormat, number_format
 from .packing import pack, packed_bytes, unpack
@@ -19,6 +21,8 @@ from .precision import FORMATS, FormatInfo, format_info, ulp
 from .qat import distillation_kl, train_qat
 from .quantized import QuantizedTensor, quantize
 from .scheme import PRESETS, Granularity, QuantizationScheme, preset
+from .smoothing import SmoothingGroup, smooth, smoothing_groups
+from .smoothquant import smoothquant_scales
 
 __all__ = [
     "CODEBOOKS",
@@ -26,9 +30,11 @@ __all__ = [
     "E5M2",
     "FORMATS",
     "FP4",
+    "METHODS",
     "NAMED_FORMATS",
     "NF4",
     "PRESETS",
+    "AWQScales",
     "ActivationStatistics",
     "AsymmetricFormat",
     "CodeBook",
@@ -43,7 +49,10 @@ __all__ = [
     "QuantizationScheme",
     "QuantizedLinear",
     "QuantizedTensor",
+    "SmoothingGroup",
     "SymmetricFormat",
+    "awq_scales",
+    "clip_weights",
     "convert_qat",
     "decode_float8",
     "distillation_kl",
@@ -61,8 +70,13 @@ __all__ = [
     "packed_bytes",
     "prepare_qat",
     "preset",
+    "quantization_method",
     "quantize",
     "quantize_model",
+    "search_awq_scales",
+    "smooth",
+    "smoothing_groups",
+    "smoothquant_scales",
     "sqnr_db",
     "train_qat",
     "ulp",
