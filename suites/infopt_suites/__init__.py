@@ -5,10 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .pruning import PruningSuite
-    from .quantization import CodebookSuite, FakeQuantSuite, PackingSuite, QuantizerSuite
+    from .quantization import (
+        CalibratedQuantizerSuite,
+        CodebookSuite,
+        FakeQuantSuite,
+        PackingSuite,
+        QuantizerSuite,
+    )
 
 # Imported when asked for: suites need torch, which gates must not bring into pytest's process.
 _MODULES = {
+    "CalibratedQuantizerSuite": ".quantization",
     "CodebookSuite": ".quantization",
     "FakeQuantSuite": ".quantization",
     "PackingSuite": ".quantization",
@@ -16,7 +23,14 @@ _MODULES = {
     "QuantizerSuite": ".quantization",
 }
 
-__all__ = ["CodebookSuite", "FakeQuantSuite", "PackingSuite", "PruningSuite", "QuantizerSuite"]
+__all__ = [
+    "CalibratedQuantizerSuite",
+    "CodebookSuite",
+    "FakeQuantSuite",
+    "PackingSuite",
+    "PruningSuite",
+    "QuantizerSuite",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,94 @@
+"""CalibratedQuantizerSuite accepts the reference's GPTQ and AWQ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from infopt_reference.quantization import (
+    Granularity,
+    QuantizationScheme,
+    QuantizedTensor,
+    preset,
+)
+from infopt_reference.quantization.calibration import HessianStatistics
+from infopt_reference.quantization.gptq import gptq
+from infopt_suites import CalibratedQuantizerSuite
+from torch import Tensor
+
+GROUPS = (
+    QuantizationScheme(bits=4, granularity=Granularity.CHANNEL),
+    QuantizationScheme(bits=3, symmetric=False, granularity=Granularity.CHANNEL),
+    preset("int4", group_size=32),
+    preset("int4", group_size=48),  # 128 columns hold no whole number of these
+    preset("int3", symmetric=True, group_size=64),
+)
+
+
+class Gptq:
+    options: dict[str, Any] = {}  # noqa: RUF012  # read only
+
+    def __init__(self, scheme: QuantizationScheme) -> None:
+        self.scheme = scheme
+        self.statistics: HessianStatistics | None = None
+
+    def observe(self, inputs: Tensor, mask: Tensor | None = None) -> None:
+        if self.statistics is None:
+            self.statistics = HessianStatistics(inputs.shape[-1])
+        self.statistics.observe(inputs, mask)
+
+    def quantize(self, weight: Tensor) -> QuantizedTensor:
+        assert self.statistics is not None
+        return gptq(weight, self.statistics.hessian, self.scheme, **self.options)
+
+    def dequantize(self, quantized: QuantizedTensor) -> Tensor:
+        return quantized.dequantize()
+
+
+class StaticGroups(Gptq):
+    options = {"static_groups": True, "block_size": 40}  # noqa: RUF012
+
+
+class ActOrder(Gptq):
+    options = {"act_order": True}  # noqa: RUF012
+
+
+class RowFallback(Gptq):
+    options = {"row_fallback": True}  # noqa: RUF012
+
+
+class TestGptq(CalibratedQuantizerSuite):
+    capabilities = frozenset({"ragged", "streaming", "masks", "gptq", "updated-groups"})
+    schemes = GROUPS
+
+    @pytest.fixture
+    def make_calibrated_quantizer(self) -> type[Gptq]:
+        return Gptq
+
+
+class TestStaticGroups(CalibratedQuantizerSuite):
+    capabilities = frozenset({"ragged", "streaming", "masks", "gptq", "static-groups"})
+    schemes = GROUPS
+
+    @pytest.fixture
+    def make_calibrated_quantizer(self) -> type[Gptq]:
+        return StaticGroups
+
+
+class TestActOrder(CalibratedQuantizerSuite):
+    capabilities = frozenset({"ragged", "streaming", "masks"})
+
+    @pytest.fixture
+    def make_calibrated_quantizer(self) -> type[Gptq]:
+        return ActOrder
+
+
+class TestRowFallback(CalibratedQuantizerSuite):
+    capabilities = frozenset({"ragged", "streaming", "masks"})
+    schemes = (preset("nf4"), preset("nf4-double"), *GROUPS[2:])
+    dtypes = (torch.float32, torch.float16, torch.float64)
+
+    @pytest.fixture
+    def make_calibrated_quantizer(self) -> type[Gptq]:
+        return RowFallback
