@@ -14,6 +14,9 @@ SCHEMA = 1  # of result.json; raised when a field changes its meaning or goes
 class GateResult:
     """One pytest item: a gate run on a candidate, with one judgement per metric.
 
+    Where the gate is "conformance", the candidate is an implementation, each of its properties is
+    an item with one judgement, and the items are joined (`conformance.merged`).
+
     ``error`` is set where the harness failed and says how; ``reproduce`` is a shell command;
     ``findings`` are the worst tokens (`measure.samples.TokenFinding` as dictionaries); ``notes``
     are sentences for a person ("identical outputs").

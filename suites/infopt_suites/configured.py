@@ -41,7 +41,8 @@ class Configured(Suite):
         }
         # Without staticmethod, a function would become a method of the suite.
         said |= {"implementation": staticmethod(implementation), "__test__": True}
-        return type(cls)(name, (cls,), {**said, "__module__": cls.__module__})
+        made: type[Self] = type(name, (cls,), {**said, "__module__": cls.__module__})
+        return made
 
 
 def implementer_attributes(suite: type[Suite]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import infopt_suites.gates
-import infopt_suites.laws  # noqa: F401  # what a run in this process imports first is forgotten
+import infopt_suites.laws  # what a run in this process imports first is forgotten
 import pytest
 
 from pytest_infopt.exit_status import ExitStatus

@@ -1,4 +1,4 @@
-"""Conformance of the pruners that infopt.toml names: ``pruner = "module:make_pruner"``."""
+"""Conformance of each MakePruner that infopt.toml names under ``pruner``."""
 
 import pytest
 

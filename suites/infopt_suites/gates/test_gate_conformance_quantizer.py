@@ -1,4 +1,4 @@
-"""Conformance of the quantizers that infopt.toml names: ``quantizer = "module:make_quantizer"``."""
+"""Conformance of each MakeQuantizer that infopt.toml names under ``quantizer``."""
 
 import pytest
 
