@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         FakeQuantSuite,
         PackingSuite,
         QuantizerSuite,
+        SmoothingSuite,
     )
 
 # Imported when asked for: suites need torch, which gates must not bring into pytest's process.
@@ -21,6 +22,7 @@ _MODULES = {
     "PackingSuite": ".quantization",
     "PruningSuite": ".pruning",
     "QuantizerSuite": ".quantization",
+    "SmoothingSuite": ".quantization",
 }
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "PackingSuite",
     "PruningSuite",
     "QuantizerSuite",
+    "SmoothingSuite",
 ]
 
 

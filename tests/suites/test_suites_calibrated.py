@@ -11,8 +11,10 @@ from infopt_reference.quantization import (
     QuantizationScheme,
     QuantizedTensor,
     preset,
+    quantize,
 )
-from infopt_reference.quantization.calibration import HessianStatistics
+from infopt_reference.quantization.awq import search_awq_scales
+from infopt_reference.quantization.calibration import ActivationStatistics, HessianStatistics
 from infopt_reference.quantization.gptq import gptq
 from infopt_suites import CalibratedQuantizerSuite
 from torch import Tensor
@@ -92,3 +94,39 @@ class TestRowFallback(CalibratedQuantizerSuite):
     @pytest.fixture
     def make_calibrated_quantizer(self) -> type[Gptq]:
         return RowFallback
+
+
+class Awq:
+    """Scales by search, the weight quantized with them, and divided by them again."""
+
+    def __init__(self, scheme: QuantizationScheme) -> None:
+        self.scheme = scheme
+        self.batches: list[tuple[Tensor, Tensor | None]] = []
+
+    def observe(self, inputs: Tensor, mask: Tensor | None = None) -> None:
+        self.batches.append((inputs, mask))
+
+    def quantize(self, weight: Tensor) -> tuple[QuantizedTensor, Tensor]:
+        hessian, activations = (
+            kind(weight.shape[1]) for kind in (HessianStatistics, ActivationStatistics)
+        )
+        for inputs, mask in self.batches:
+            hessian.observe(inputs, mask)
+            activations.observe(inputs, mask)
+        scales = search_awq_scales(
+            [weight], activations.mean_abs, hessian.hessian, self.scheme
+        ).scales
+        return quantize((weight.double() * scales).to(weight.dtype), self.scheme), scales
+
+    def dequantize(self, quantized: tuple[QuantizedTensor, Tensor]) -> Tensor:
+        weight, scales = quantized
+        return (weight.dequantize(torch.float64) / scales).to(weight.dtype)
+
+
+class TestAwq(CalibratedQuantizerSuite):
+    capabilities = frozenset({"ragged", "streaming", "masks", "mean-statistic"})
+    schemes = (preset("int4", group_size=32), preset("nf4", group_size=32), GROUPS[0])
+
+    @pytest.fixture
+    def make_calibrated_quantizer(self) -> type[Awq]:
+        return Awq

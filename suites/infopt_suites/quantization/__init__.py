@@ -11,6 +11,7 @@ from .grids import Grid, bounds, grid_of
 from .packing import PackingSuite
 from .protocol import Codebook, MakeQuantizer, Packing, Quantizer
 from .quantizer import QuantizerSuite
+from .smoothing import MakeSmoother, Smoother, SmoothingSuite
 
 __all__ = [
     "CalibratedQuantizer",
@@ -23,10 +24,13 @@ __all__ = [
     "MakeCalibratedQuantizer",
     "MakeFakeQuantizer",
     "MakeQuantizer",
+    "MakeSmoother",
     "Packing",
     "PackingSuite",
     "Quantizer",
     "QuantizerSuite",
+    "Smoother",
+    "SmoothingSuite",
     "bounds",
     "grid_of",
 ]
