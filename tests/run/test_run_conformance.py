@@ -113,6 +113,10 @@ def conform(
     return run
 
 
+def gate_file() -> Path:
+    return next(Path(infopt_suites.gates.__path__[-1]).glob("*_sorter.py"))
+
+
 def rows(document: dict[str, Any], candidate: str) -> dict[str, dict[str, Any]]:
     return {row["metric"]: row for row in document["gates"] if row["candidate"] == candidate}
 
@@ -196,8 +200,7 @@ def test_the_command_that_reproduces_runs_that_implementation_alone(
     module = "infopt_suites.gates.test_gate_conformance_sorter"
     assert words == ["pytest", "--infopt", "--pyargs", f"{module}::bad"]
     # The folder of this gate is no package's first, which is where --pyargs looks.
-    path = next(Path(infopt_suites.gates.__path__[-1]).glob("*_sorter.py"))
-    run = conform(two, "--rootdir=.", f"{path}::bad")
+    run = conform(two, "--rootdir=.", f"{gate_file()}::bad")
     assert run.ret == ExitStatus.FAILED
     assert {item["candidate"] for item in result()["items"]} == {"sorter bad"}
 
@@ -438,3 +441,38 @@ def test_a_topic_that_is_not_configured_is_not_imported(
     run = conform('sorter = "sorters:sound"', "-s", subprocess=True)
     assert run.ret == ExitStatus.PASSED
     run.stdout.fnmatch_lines(["*loaded False*"])
+
+
+def test_models_and_implementations_are_one_release(conform: Run, gate, result) -> None:
+    conform('sorter = "sorters:sound"', "--collect-only")  # writes the modules
+    run = gate(
+        "--rootdir=.",
+        "--pyargs",
+        "infopt_suites.gates.test_gate_quality::test_quality",
+        f"{gate_file()}::sorters:lazy",
+        budgets='kl_mean = 10\nperplexity_ratio = "off"\ntop1_agreement = "off"',
+        more='[implementations]\nsorter = "sorters:lazy"',
+    )
+    assert run.ret == ExitStatus.FAILED
+    verdicts = {item["candidate"]: item["verdict"] for item in result()["items"]}
+    assert verdicts == {"same": "PASS", "sorter sorters:lazy": "FAIL"}
+
+
+def test_lf_runs_again_what_failed(conform: Run, result) -> None:
+    two = 'sorter.good = "sorters:sound"\nsorter.bad = "sorters:lazy"'
+    remember = ["-p", "cacheprovider"]
+    conform(two, *remember)
+    assert conform(two, *remember, "--lf").ret == ExitStatus.FAILED
+    (row,) = result()["gates"]
+    assert (row["candidate"], row["metric"]) == ("sorter bad", "neighbours_are_in_order")
+
+
+def test_an_xfail_marker_and_a_passed_property_under_it_are_told_apart(
+    conform: Run, result, pytester: pytest.Pytester
+) -> None:
+    marked = OWN.replace("class TestMine", '@pytest.mark.xfail(reason="new")\nclass TestMine')
+    pytester.makepyfile(test_mine=marked.replace("lambda: sorted", "lambda: lambda values: values"))
+    assert conform('sorter = "sorters:sound"').ret == ExitStatus.PASSED
+    found = rows(result(), "sorter test_mine.py::TestMine")
+    assert found["neighbours_are_in_order"]["reason"] == "expected failure: new"
+    assert found["nothing_is_lost"]["verdict"] == "PASS"
