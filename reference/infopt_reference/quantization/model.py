@@ -143,7 +143,8 @@ def _calibrate(
     _check_before_calibration(layers)
     path, blocks = decoder_blocks(model)
     calls = model_calls(calibration, next(model.parameters()).device)
-    training = {module: module.training for module in model.modules()}
+    # By name: the modules themselves would keep the weights of replaced layers in memory.
+    training = {name: module.training for name, module in model.named_modules()}
     model.eval()
     try:
         inputs = block_calls(model, blocks, calls)
@@ -160,8 +161,8 @@ def _calibrate(
             outside = CalibratedModule(model, calls)
             method.quantize(outside, _taken(layers, ""), scheme, with_smoothing=False)
     finally:
-        for module in model.modules():
-            module.training = training.get(module, module.training)
+        for name, module in model.named_modules():
+            module.training = training[name]
     return sum(call.tokens for call in calls)
 
 
