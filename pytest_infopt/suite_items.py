@@ -75,4 +75,4 @@ def failure_text(raised: pytest.ExceptionInfo[BaseException], *, brief: bool = F
     if said.startswith("assert "):
         statement = str(raised.traceback[-1].statement).strip()
         said = statement if brief else f"{statement}\n{said}"
-    return "\n".join([said, *getattr(raised.value, "__notes__", [])])
+    return ("; " if brief else "\n").join([said, *getattr(raised.value, "__notes__", [])])

@@ -149,7 +149,7 @@ def test_a_broken_property_fails_the_run_with_its_smallest_counterexample(
     assert run.ret == ExitStatus.FAILED
     row = rows(result(), "sorter sorters:lazy")["neighbours_are_in_order"]
     assert row["verdict"] == "FAIL"
-    assert row["reason"] == "[1, 0] became [1, 0] smallest case found: [1, 0]"
+    assert row["reason"] == "[1, 0] became [1, 0]; smallest case found: [1, 0]"
     assert row["details"]["law"].endswith("Usual causes: an early exit.")
     run.stdout.fnmatch_lines(
         [
