@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..base import Suite, requires
 from ..laws import for_all
-from .grids import grid_of, group_ids
+from .grids import grid_of, group_extremes, group_ids
 from .protocol import Quantizer
 from .weights import Accepted, WeightCase, weight_cases, weight_traps
 
@@ -143,11 +143,13 @@ class FakeQuantSuite(Suite):
     # Backward
 
     def test_gradients_pass_straight_through(self, make_fake_quantizer: MakeFakeQuantizer) -> None:
-        """Where nothing is clamped, the gradient is the identity: bit for bit what came in.
+        """Where nothing is clamped, the gradient is the identity.
 
-        Scales come from the weights, so at most those beyond the outermost level of their group
-        are clamped and may get 0. Usual causes: a detach, round without an estimator (0
-        throughout), a clamp whose gradient is 0 at the ends, a gradient scaled by the step.
+        Scales come from the weights. So at most those beyond the outermost level of their group
+        are clamped and may get 0, and a group's smallest and largest weights may get more, where
+        gradients flow through the range as well. Usual causes: a detach, round without an
+        estimator (0 throughout), a clamp whose gradient is 0 at its ends, a gradient scaled by
+        the step.
         """
 
         def law(case: WeightCase) -> None:
@@ -157,8 +159,13 @@ class FakeQuantSuite(Suite):
             (gradient,) = torch.autograd.grad(rounded, weight, upstream, allow_unused=True)
             assert gradient is not None, "no gradient reaches the weight"
             assert gradient.dtype is weight.dtype
-            passed, beyond = gradient == upstream, _beyond_its_group(case, rounded.detach())
-            wrong = ~(passed | (beyond & (gradient == 0)))
+            # Twice rounded where the gradient passes a division and a product by the scale.
+            close = 2 * torch.finfo(weight.dtype).eps * upstream.abs()
+            passed = (gradient - upstream).abs() <= close
+            beyond = _outside_their_group(case, rounded.detach()) & (gradient == 0)
+            low, high = group_extremes(case.weight, case.scheme)
+            sets_range = (case.weight == low) | (case.weight == high)
+            wrong = ~(passed | beyond | (sets_range & (gradient != 0)))
             assert not bool(wrong.any()), (
                 f"{int(wrong.sum())} of {wrong.numel()} gradients are wrong: "
                 f"{gradient[wrong][0].item():.6g} for {upstream[wrong][0].item():.6g}, at weight "
@@ -188,9 +195,10 @@ class FakeQuantSuite(Suite):
                 float((_deployed(fake, w) - target).square().mean())
                 for w in (start, weight.detach(), target)
             )
-            # Steps of 0.3 leave 0.7²⁰ = 0.0008 of the distance; the rest is rounding, which the
-            # last step may have sent to the neighbouring level: twice the error, 4 times squared.
-            assert after <= 4 * rounding + 0.01 * before, (
+            # Steps of 0.3 leave 0.7²⁰ = 0.0008 of the distance; a tenth, where gradients flow
+            # through the range too and the largest weights lag behind. The rest is rounding, which
+            # the last step may have sent to the next level: twice the error, 4 times squared.
+            assert after <= 4 * rounding + before / 10, (
                 f"{scheme}: mean squared distance {before:.4g}, after training {after:.4g}"
             )
 
@@ -330,7 +338,7 @@ def _upstream(weight: Tensor) -> Tensor:
     return ((index + 1) * (-1) ** index).to(weight.dtype)
 
 
-def _beyond_its_group(case: WeightCase, rounded: Tensor) -> Tensor:
+def _outside_their_group(case: WeightCase, rounded: Tensor) -> Tensor:
     """Weights that lie outside the levels that occur in their group: they may be clamped. Bool."""
     ids = group_ids(case.weight.shape, case.scheme)
     count = int(ids.max()) + 1
