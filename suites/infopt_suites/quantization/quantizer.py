@@ -25,8 +25,9 @@ Law = Callable[[WeightCase], None]
 class QuantizerSuite(Suite):
     """Laws of weight-only quantizers, for every scheme of ``schemes``.
 
-    Give a fixture ``make_quantizer``: a `protocol.MakeQuantizer`. ``dtypes`` and ``ranks`` say
-    which weights the implementation takes, ``examples`` how many are drawn for each law.
+    Give a fixture ``make_quantizer``: a `protocol.MakeQuantizer`. ``dtypes``, ``ranks``
+    and ``shortest_side`` say which weights the implementation takes, ``examples`` how many are
+    drawn for each law.
     """
 
     topic = "quantizer"
@@ -42,6 +43,7 @@ class QuantizerSuite(Suite):
     schemes: ClassVar[Sequence[QuantizationScheme]] = tuple(PRESETS.values())
     dtypes: ClassVar[Sequence[torch.dtype]] = (torch.float32, torch.float16, torch.bfloat16)
     ranks: ClassVar[Collection[int]] = (1, 2, 3)
+    shortest_side: ClassVar[int] = 1
     examples: ClassVar[int] = EXAMPLES
 
     @pytest.fixture
@@ -473,7 +475,8 @@ class QuantizerSuite(Suite):
 
     @property
     def _accepted(self) -> Accepted:
-        return Accepted(self.dtypes, self.ranks, "ragged" in self.capabilities)
+        ragged = "ragged" in self.capabilities
+        return Accepted(self.dtypes, self.ranks, ragged, self.shortest_side)
 
     def _singly_scaled(self) -> list[QuantizationScheme]:
         """Double quantization joins all groups of a tensor through the mean of their scales."""
@@ -618,13 +621,13 @@ def _coarseness(scheme: QuantizationScheme) -> float:
 
 
 def _bytes(case: WeightCase, grid: Grid) -> int:
-    """Codes in whole bytes, a scale a group, a byte of zero point where there is one."""
+    """Codes in whole bytes, a scale a group, a byte of zero point or a whole offset if any."""
     scheme, count = case.scheme, case.weight.numel()
     groups = int(group_ids(case.weight.shape, scheme).max()) + 1
     bits = scheme.bits if scheme.packed else 8
     scales = groups * scheme.scale_dtype.itemsize
     if scheme.double_quantization:
         scales = groups + 4 * math.ceil(groups / 256) + 4
-    return (
-        -(-count * bits // 8) + scales + (0 if scheme.symmetric else groups) + (grid.overhead_bytes)
-    )
+    offset = 1 if grid.zero_is_level else scheme.scale_dtype.itemsize
+    offsets = 0 if scheme.symmetric else groups * offset
+    return -(-count * bits // 8) + scales + offsets + grid.overhead_bytes

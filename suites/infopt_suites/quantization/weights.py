@@ -41,11 +41,12 @@ def _shown(weight: Tensor) -> str:
 
 @dataclass(frozen=True)
 class Accepted:
-    """Which weights an implementation takes: dtypes, ranks, and groups that may be cut short."""
+    """Which weights an implementation takes: dtypes, ranks, groups cut short, shortest sides."""
 
     dtypes: Sequence[torch.dtype]
     ranks: Collection[int]
     ragged: bool
+    shortest_side: int = 1
 
 
 def weight_cases(
@@ -81,12 +82,10 @@ def _shapes(scheme: QuantizationScheme, accepted: Accepted) -> SearchStrategy[tu
     if scheme.granularity is Granularity.CHANNEL:
         least = scheme.axis + 1 if scheme.axis >= 0 else -scheme.axis
     ranks = [rank for rank in accepted.ranks if rank >= least]
-    last = st.integers(1, 9)
+    sides, last = st.integers(accepted.shortest_side, 4), st.integers(accepted.shortest_side, 9)
     if scheme.granularity is Granularity.GROUP:
         last = st.sampled_from(row_lengths(scheme, accepted.ragged))
-    return st.sampled_from(ranks).flatmap(
-        lambda rank: st.tuples(*[st.integers(1, 4)] * (rank - 1), last)
-    )
+    return st.sampled_from(ranks).flatmap(lambda rank: st.tuples(*[sides] * (rank - 1), last))
 
 
 def row_lengths(scheme: QuantizationScheme, ragged: bool) -> list[int]:
