@@ -49,11 +49,11 @@ class ConformanceHooks:
     def __init__(self, suites: Suites, source_arguments: list[str]) -> None:
         self._suites = suites
         self._source_arguments = source_arguments
+        self._others = {path for topic, path in gate_files().items() if topic not in suites}
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
         """Leave the shipped gates of other topics alone: each imports its suite."""
-        others = {path for topic, path in gate_files().items() if topic not in self._suites}
-        return True if collection_path in others else None
+        return True if collection_path in self._others else None
 
     def pytest_pycollect_makeitem(
         self, collector: pytest.Module | pytest.Class, name: str, obj: object

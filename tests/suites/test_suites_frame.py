@@ -11,11 +11,12 @@ from typing import Any
 import infopt_suites
 import pytest
 from hypothesis import strategies as st
-from infopt_suites.base import Suite, requires, suite_tests
+from infopt_suites.base import NOT_OFFERED, Suite, requires, suite_tests
 from infopt_suites.configured import Configured, implementer_attributes
 from infopt_suites.laws import for_all
 
 from pytest_infopt.implementations import gate_files, template_topic
+from pytest_infopt.report import conformance
 
 
 class Doubling(Suite):
@@ -124,6 +125,10 @@ def test_the_class_of_an_implementation_says_what_the_implementation_says() -> N
 
 def test_an_implementer_sets_what_the_suite_declares_and_not_the_suites_own() -> None:
     assert set(implementer_attributes(Gate)) == {"capabilities", "expected_failures", "most"}
+
+
+def test_reports_know_what_is_not_offered_by_the_suites_word_for_it() -> None:
+    assert conformance.NOT_OFFERED == NOT_OFFERED
 
 
 def test_a_law_fails_on_the_smallest_case_and_names_it() -> None:
