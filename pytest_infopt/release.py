@@ -53,8 +53,8 @@ class Implementation:
     """A component that the conformance suite of its topic is run on.
 
     ``target`` is "module:name"; ``name`` is what reports call it, the target itself unless the file
-    says otherwise; ``origin`` is where it was written, for messages, and ``directory`` the folder of
-    that file, which modules may lie in.
+    says otherwise; ``origin`` is where it was written, for messages, and ``directory`` that file's
+    folder, which modules may lie in.
     """
 
     topic: str
