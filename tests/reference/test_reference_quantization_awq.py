@@ -135,18 +135,26 @@ def test_scales_are_finite_and_positive_for_dead_features_and_columns(ratio):
     assert torch.equal(everything_dead, torch.ones(FEATURES).double())
 
 
-@pytest.mark.parametrize("name", SCHEMES)
+SHARED_SCALES = {
+    "tensor": SCHEMES["tensor"],
+    "columns": QuantizationScheme(bits=4, granularity="channel", axis=1),
+    "double quantization": preset("nf4-double", group_size=8),
+}
+
+
+@pytest.mark.parametrize("name", [*SCHEMES, *SHARED_SCALES])
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**31))
-def test_clipping_makes_no_row_worse(name, seed):
-    scheme, weight = SCHEMES[name], weights(seed, 12)[0] ** 3  # heavy tails
+def test_clipping_makes_no_row_worse_nor_rows_that_share_scales(name, seed):
+    scheme = {**SCHEMES, **SHARED_SCALES}[name]
+    weight = weights(seed, 12)[0] ** 3  # heavy tails
     _, hessian = statistics(inputs(seed))
     clipped = clip_weights(weight, hessian, scheme)
     with_clipping, plain = (
         output_mse(weight, quantize(w, scheme).dequantize(torch.float64), hessian)
         for w in (clipped, weight)
     )
-    if name == "tensor":
+    if name in SHARED_SCALES:
         with_clipping, plain = with_clipping.sum(), plain.sum()
     assert bool((with_clipping <= plain).all())
     assert bool((clipped.abs() <= weight.abs()).all())

@@ -10,7 +10,8 @@ H stands for the calibration inputs, which need not be kept. The error is thus n
 round-to-nearest.
 
 `clip_weights` searches, for each group, how far to clamp its weights before rounding, by the
-group's own part of the output error. A row is clipped only where its whole output error falls.
+group's own part of the output error. A row is clipped only where its whole output error falls; rows
+that share scales are clipped together, where the sum of their errors falls.
 
 Contract. Scales are float64, finite, positive; 1 for a feature that is always 0 or that no weight
 reads, and within a factor 10⁴ of 1. The statistic is the mean: one outlier token changes little.
@@ -35,7 +36,7 @@ from torch import Tensor
 from .calibration import check_hessian, output_mse
 from .grouping import from_rows, to_rows
 from .quantized import quantize
-from .scheme import QuantizationScheme
+from .scheme import Granularity, QuantizationScheme
 
 STEPS = 20
 _LIMIT = 1e4
@@ -123,9 +124,15 @@ def clip_weights(weight: Tensor, hessian: Tensor, scheme: QuantizationScheme) ->
         output_mse(weight, quantize(candidate, scheme).dequantize(torch.float64), hessian)
         for candidate in (weight, result)
     )
-    if best.numel() < weight.shape[0]:  # rows share a scale: they are clipped together
+    if not _rows_are_independent(scheme):  # they are clipped together, or none is
         return result if bool(with_clipping.sum() < plain.sum()) else weight.clone()
     return torch.where((with_clipping < plain)[:, None], result, weight)
+
+
+def _rows_are_independent(scheme: QuantizationScheme) -> bool:
+    if scheme.granularity is Granularity.GROUP:
+        return not scheme.double_quantization
+    return scheme.granularity is Granularity.CHANNEL and scheme.axis in (0, -2)
 
 
 def _relative_sizes(weight: Tensor, scheme: QuantizationScheme) -> Tensor:
