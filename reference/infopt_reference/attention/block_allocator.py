@@ -32,7 +32,7 @@ class OutOfBlocksError(RuntimeError):
 
 
 class BlockCopy(NamedTuple):
-    """A copy on write: all layers' contents of one block go to another before anything is written."""
+    """A copy on write: one block's contents, of all layers, go to another before it is written."""
 
     source: int
     destination: int
@@ -118,7 +118,7 @@ class BlockPool:
         It goes over all used and returned blocks: for tests and debugging.
 
         Raises:
-            RuntimeError: a count is wrong, or a block is free and used at once, twice free, or lost.
+            RuntimeError: a count is wrong, or a block is free and used, twice free, or lost.
         """
         held = Counter(holders)
         for block in held.keys() | self._references.keys():
@@ -139,9 +139,7 @@ class BlockPool:
         holders = self._references.get(block)
         if holders is None:
             self._require_id(block)
-            raise ValueError(
-                f"block {block} is free: nobody holds it, so nobody can share or free it"
-            )
+            raise ValueError(f"block {block} is free; only its holders can share or release it")
         return holders
 
     def _require_id(self, block: int) -> None:
@@ -203,9 +201,9 @@ class BlockAllocator:
         return self.blocks_for(num_tokens) <= self.pool.num_free
 
     def allocate(self, sequence: Hashable, num_tokens: int = 0, prefix: Sequence[int] = ()) -> None:
-        """Starts a sequence with room for ``num_tokens``, the first of them in the blocks ``prefix``.
+        """Starts a sequence with room for ``num_tokens``, the first of them in ``prefix``.
 
-        ``prefix`` are full blocks, filled before, to which the caller holds references (as
+        ``prefix`` are blocks, filled before and full, to which the caller holds references (as
         `PrefixCache.match` hands them out): they pass to the sequence. When this fails the caller
         still holds them.
 
@@ -233,9 +231,10 @@ class BlockAllocator:
         return self._needed(self._of(sequence), num_tokens) <= self.pool.num_free
 
     def append(self, sequence: Hashable, num_tokens: int = 1) -> BlockCopy | None:
-        """Makes room for more tokens at the end; the copy that must be made before they are written.
+        """Makes room for more tokens at the end.
 
-        At most one block is both shared and about to be written: the last one, partly filled.
+        Returns the copy that has to be made before they are written, or None. At most one block is
+        both shared and about to be written: the last one, partly filled.
 
         Raises:
             OutOfBlocksError: there are too few free blocks.
