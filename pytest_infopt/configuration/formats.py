@@ -25,7 +25,8 @@ class Format:
 
     ``weight_bits`` is the size of one code, without scales; None where the checkpoint decides.
     ``lossless`` says that outputs are meant to be the reference's up to rounding. ``packed`` says
-    that the loaded model keeps its weights in that size. ``module`` is the package it needs.
+    that the loaded model keeps its weights in that size. ``pruned`` says that weights are zeros,
+    kept like any others. ``module`` is the package it needs, which ``extra`` installs.
     """
 
     name: str
@@ -34,13 +35,22 @@ class Format:
     lossless: bool = False
     packed: bool = True
     module: str | None = None
+    extra: str | None = None
+    pruned: bool = False
 
     def missing(self) -> str | None:
         """Why it cannot be loaded here, or None."""
-        if self.module is None or find_spec(self.module) is not None:
+        if self.module is None or _is_installed(self.module):
             return None
-        remedy = f"pip install 'pytest-infopt[{self.module}]'"
+        remedy = f"pip install 'pytest-infopt[{self.extra or self.module}]'"
         return f"{self.name} needs the package {self.module}: {remedy}"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent is not there
+        return False
 
 
 FORMATS: dict[str, Format] = {
@@ -53,13 +63,32 @@ FORMATS: dict[str, Format] = {
         Format("nf4", 4, "4-bit NormalFloat, block-wise absmax"),
         Format("nf4-double", 4, "4-bit NormalFloat, absmax quantized in turn"),
         Format("fp4", 4, "4-bit floats, block-wise absmax"),
+        Format("fp8", 8, "8-bit floats E4M3FN, absmax of a channel"),
+        Format("fp8-e5m2", 8, "8-bit floats E5M2, absmax of a channel"),
+        Format("gptq", 4, "group-wise integers, errors made up for by later columns (GPTQ)"),
+        Format("awq", 4, "group-wise integers, channels scaled by activations (AWQ)"),
+        Format("smoothquant", 8, "integer weights and activations, outliers shared (SmoothQuant)"),
+        Format("llm-int8", 8, "integer weights and activations but for outliers (LLM.int8())"),
+        Format("magnitude", None, "smallest weights set to 0", packed=False, pruned=True),
+        Format("wanda", None, "weights of least effect set to 0", packed=False, pruned=True),
         Format("bitsandbytes-int8", 8, "LLM.int8() of bitsandbytes", module="bitsandbytes"),
         Format("bitsandbytes-nf4", 4, "NF4 of bitsandbytes", module="bitsandbytes"),
         Format("bitsandbytes-fp4", 4, "FP4 of bitsandbytes", module="bitsandbytes"),
+        Format("torchao-int8", 8, "int8 weights of torchao", module="torchao"),
+        Format("torchao-int8-dynamic", 8, "int8 weights and activations of torchao",
+               module="torchao"),
+        Format("torchao-int4", 4, "int4 weights of torchao, a byte each", packed=False,
+               module="torchao"),
+        Format("torchao-float8", 8, "float8 weights of torchao", module="torchao"),
+        Format("quanto-int8", 8, "int8 weights of optimum-quanto", module="optimum.quanto",
+               extra="quanto"),
+        Format("quanto-int4", 4, "int4 weights of optimum-quanto", module="optimum.quanto",
+               extra="quanto"),
+        Format("gptqmodel", 4, "GPTQ of gptqmodel", module="gptqmodel", extra="gptq"),
         # transformers de-quantizes GGUF weights while loading: the memory is that of the dtype.
         Format("gguf", None, "a GGUF file, de-quantized into the dtype", packed=False),
     ]
-}
+}  # fmt: skip
 
 
 OWN_LOADER = r"[\w.]+:\w+"  # module:function
@@ -86,11 +115,14 @@ def precision_of(candidate: ModelSource, reference: ModelSource) -> Precision:
 
     Read off, in this order: the quantization's name, the GGUF file's name, config.json of a local
     checkpoint, the dtype. The reference's own checkpoint, however coarse, loses nothing against
-    itself. Quantization of unknown width counts as 8-bit, whose budgets are the strictest.
+    itself. Quantization of unknown width counts as 8-bit, whose budgets are the strictest. Pruning
+    half of the weights costs about what 3 bits do, and is held to those limits.
     """
     form = format_of(candidate.quantization)
     if form.weight_bits is not None:
-        return _quantized(form.weight_bits, form.packed)
+        return _quantized(_bits_option(candidate) or form.weight_bits, form.packed)
+    if form.pruned:
+        return Precision(3, lossless=False, packed=False, summary="pruned weights, as for 3 bits")
     if form.name not in FORMATS:
         return _quantized(8, packed=False, known=False)
     if not _same_checkpoint(candidate, reference):
@@ -110,6 +142,12 @@ def dtype_bits(source: ModelSource) -> int:
         return 32
     config = _checkpoint_config(source.model)
     return DTYPES.get(str(config.get("dtype", config.get("torch_dtype"))), 16)
+
+
+def _bits_option(source: ModelSource) -> int | None:
+    """The width that its options set; one that the loader will refuse changes nothing here."""
+    bits = source.options.get("bits")
+    return bits if type(bits) is int and 2 <= bits <= 8 else None
 
 
 def _same_checkpoint(candidate: ModelSource, reference: ModelSource) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,8 @@ def _keys(table: ModelTable) -> dict[str, Any]:
 
 def _source(name: str, keys: dict[str, Any], directory: Path, settings: Settings) -> ModelSource:
     keys = {**keys, "model": locate_model(keys["model"], directory)}
+    if "calibration" in keys.get("options", {}):
+        keys["options"] = _with_absolute_globs(keys["options"], directory)
     if settings.device is not None:
         keys["device"] = settings.device
     head, _, tail = keys["model"].rpartition("/")
@@ -115,6 +118,17 @@ def _source(name: str, keys: dict[str, Any], directory: Path, settings: Settings
         stored = {"quantization": "gguf", "gguf_file": tail}
         keys = {**stored, **keys, "model": head or "."}
     return ModelSource(name=name, **keys)
+
+
+def _with_absolute_globs(options: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """Calibration files are relative to the configuration's file, as those of the corpus."""
+    patterns = options["calibration"]
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+        return options  # the loader says what is wrong with them
+    root = Path(glob.escape(str(directory.absolute())))
+    absolute = [str(root / Path(pattern).expanduser()) for pattern in patterns]
+    return {**options, "calibration": absolute}
 
 
 def _name_of(model: str) -> str:

@@ -14,7 +14,7 @@ from importlib.resources import files
 # A topic's pages share their paragraphs with other topics and their style with each other; a few
 # pieces of each of some eighty topics vary more than many pieces of the longest ones.
 _PIECES_PER_TOPIC = 3
-_LONGEST = 1000  # characters
+LONGEST = 1000  # characters
 _SHORTEST = 500
 
 
@@ -29,23 +29,28 @@ def _written() -> list[tuple[str, str]]:
     return [(record["id"], record["text"]) for record in records]
 
 
-def _language_reference() -> list[tuple[str, str]]:
+def pages() -> list[tuple[str, str]]:
+    """(name, text) of every page of the Python language reference; none where pydoc has no data."""
     try:
         # Half a megabyte of text that few runs need; and some distributions leave pydoc out.
         from pydoc_data.topics import topics
     except ImportError:
         return []
+    return [(topic, topics[topic]) for topic in sorted(topics)]
+
+
+def _language_reference() -> list[tuple[str, str]]:
     seen: set[str] = set()
-    pieces = []
-    for topic in sorted(topics):
-        paragraphs = [p for p in dict.fromkeys(_paragraphs(topics[topic])) if p not in seen]
-        seen.update(paragraphs)
-        for number, text in enumerate(_pieces(paragraphs)[:_PIECES_PER_TOPIC], start=1):
-            pieces.append((f"python/{topic}/{number}", text))
-    return pieces
+    found = []
+    for topic, page in pages():
+        fresh = [p for p in dict.fromkeys(paragraphs(page)) if p not in seen]
+        seen.update(fresh)
+        for number, text in enumerate(pieces(fresh)[:_PIECES_PER_TOPIC], start=1):
+            found.append((f"python/{topic}/{number}", text))
+    return found
 
 
-def _paragraphs(page: str) -> list[str]:
+def paragraphs(page: str) -> list[str]:
     """The page's paragraphs without headings' underlines and cross-reference boilerplate."""
     blocks = [block.strip("\n") for block in page.split("\n\n")]
     return [
@@ -57,24 +62,27 @@ def _paragraphs(page: str) -> list[str]:
     ]
 
 
-def _pieces(paragraphs: list[str]) -> list[str]:
-    """Runs of whole paragraphs of at most _LONGEST characters; shorter than _SHORTEST are dropped.
+def pieces(paragraphs: list[str], longest: int = LONGEST) -> list[str]:
+    """Runs of whole paragraphs of at most ``longest`` characters; those below 500 are dropped.
 
     A single longer paragraph is cut at its last line end.
     """
-    pieces: list[str] = []
+    runs: list[str] = []
     current = ""
     for paragraph in paragraphs:
         longer = f"{current}\n\n{paragraph}" if current else paragraph
-        if len(longer) <= _LONGEST:
+        if len(longer) <= longest:
             current = longer
             continue
-        pieces.append(current)
-        current = paragraph if len(paragraph) <= _LONGEST else _cut(paragraph)
-    pieces.append(current)
-    return [piece for piece in pieces if len(piece) >= _SHORTEST]
+        runs.append(current)
+        current = paragraph if len(paragraph) <= longest else cut(paragraph, longest)
+    runs.append(current)
+    return [run for run in runs if len(run) >= _SHORTEST]
 
 
-def _cut(paragraph: str) -> str:
-    end = paragraph.rfind("\n", 0, _LONGEST)
-    return paragraph[: end if end > 0 else _LONGEST]
+def cut(paragraph: str, longest: int = LONGEST) -> str:
+    """The paragraph up to its last line end within ``longest`` characters."""
+    if len(paragraph) <= longest:
+        return paragraph
+    end = paragraph.rfind("\n", 0, longest)
+    return paragraph[: end if end > 0 else longest]

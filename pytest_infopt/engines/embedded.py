@@ -4,25 +4,19 @@
 de-quantized to float32). The package is only looked up, never imported: importing it would import
 ``llm`` and llama.cpp. Without the package the model comes from the Hugging Face hub.
 
-The conversion lies in the user's cache: ``$INFOPT_CACHE``, else ``$XDG_CACHE_HOME/pytest-infopt``,
-else ``~/.cache/pytest-infopt``; one directory per content of the GGUF file.
+The conversion lies in the user's cache, one directory per content of the GGUF file.
 """
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError, ModelLoadError
-from .checkpoints import check_checkpoint, digest_of_file
+from .cache import built_once, cache_directory
+from .checkpoints import digest_of_file
 
 PREFIX = "embedded:"
 _CONVERSION = 1  # raise it when the conversion changes, and old cache entries are left alone
@@ -60,44 +54,18 @@ def packaged_gguf(embedded: EmbeddedModel) -> Path | None:
     return None
 
 
-def cache_directory() -> Path:
-    """Where converted models are kept between runs."""
-    if chosen := os.environ.get("INFOPT_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "pytest-infopt"
-
-
 def converted_checkpoint(gguf: Path, cache: Path | None = None) -> Path:
-    """The float32 safetensors checkpoint made from a GGUF file, converted now if it never was.
-
-    Written to a directory beside it and renamed, so a killed conversion leaves nothing that could
-    be taken for a checkpoint; a lock lets the second of two processes wait for the first's work.
-    """
+    """The float32 safetensors checkpoint made from a GGUF file, converted now if it never was."""
     root = cache if cache is not None else cache_directory()
     target = root / f"{gguf.stem}-{digest_of_file(gguf)[:16]}-float32-v{_CONVERSION}"
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f"{target.name}.lock"):
-            if not _is_whole(target):
-                _convert_into(gguf, target)
+        built_once(target, lambda scratch: _convert(gguf, scratch))
     except OSError as error:
         raise ModelLoadError(
             f"cannot convert {gguf.name} into {root}: {error}; set INFOPT_CACHE to a writable "
             "directory with room for the float32 weights"
         ) from error
     return target
-
-
-def _convert_into(gguf: Path, target: Path) -> None:
-    scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
-    try:
-        _convert(gguf, scratch)
-        if target.exists():  # damaged: _is_whole said no
-            shutil.rmtree(target)
-        os.replace(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _convert(gguf: Path, directory: Path) -> None:
@@ -139,20 +107,3 @@ def forget_gguf(module: Any) -> None:
         module.is_quantized = False
     if hasattr(module.config, "quantization_config"):
         del module.config.quantization_config
-
-
-def _is_whole(directory: Path) -> bool:
-    if not directory.exists():
-        return False
-    try:
-        check_checkpoint(directory)
-    except ModelLoadError:
-        return False
-    return True
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, also when the process dies
-        yield

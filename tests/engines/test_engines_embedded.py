@@ -13,8 +13,8 @@ import torch
 from tiny_models import SAMPLE_IDS
 
 from pytest_infopt.engines import embedded, sources
+from pytest_infopt.engines.cache import cache_directory
 from pytest_infopt.engines.embedded import (
-    cache_directory,
     converted_checkpoint,
     embedded_model,
     packaged_gguf,
@@ -182,8 +182,8 @@ def test_smollm2_is_converted_and_speaks_english(
 def test_two_processes_lock_each_other_out(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from pytest_infopt.engines.embedded import _locked\n"
-        "with _locked(Path(sys.argv[1]) / 'lock'):\n"
+        "from pytest_infopt.engines.cache import locked\n"
+        "with locked(Path(sys.argv[1]) / 'lock'):\n"
         "    mark = Path(sys.argv[1]) / 'inside'\n"
         "    mark.mkdir()\n"  # fails while another is inside
         "    time.sleep(0.05)\n"

@@ -1,0 +1,69 @@
+"""GPTQ checkpoints made by gptqmodel from the float checkpoint, once, and kept in the cache.
+
+Its own interface is used, not that of transformers, which takes five times as long. A checkpoint is
+trusted after it has been loaded and has run a forward pass, as every engine does: groups that do
+not divide a layer's width are written without complaint, and fail only there.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...corpus import corpus_fingerprint
+from ..cache import built_once, cache_directory
+from ..sources import LocalFiles
+from .checkpoint import load_float, stored_method
+from .request import LoadRequest
+
+OPTIONS = frozenset({"bits", "group_size", "symmetric", "act_order", "damping"})
+
+
+def load_gptqmodel(request: LoadRequest) -> torch.nn.Module:
+    """A GPTQ checkpoint of the model, made now if it never was."""
+    # A pool of two is asked of a parent of one where the machine has two cores.
+    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
+    request.require("gptqmodel", "gptq")
+    if method := stored_method(request):
+        raise request.wrong(f"the checkpoint is quantized already, by {method}")
+    if request.files.gguf_file is not None:
+        raise request.wrong("gptqmodel reads safetensors; convert the GGUF file, or take 'gptq'")
+    settings = {
+        "bits": request.option("bits", 4),
+        "group_size": request.option("group_size", 64),
+        "sym": request.option("symmetric", True),
+        "desc_act": request.option("act_order", False),
+        "damp_percent": request.option("damping", 0.05),
+    }
+    made_with = {
+        "settings": settings,
+        "gptqmodel": version("gptqmodel"),
+        "calibration": corpus_fingerprint(request.calibration_documents()),
+        "tokens": request.option("calibration_tokens", None),
+    }
+    target = cache_directory() / f"gptqmodel-{request.files.fingerprint(made_with)[:32]}"
+    checkpoint = built_once(target, lambda scratch: _quantize(request, settings, scratch))
+    return load_float(replace(request, files=LocalFiles(checkpoint)))
+
+
+def _quantize(request: LoadRequest, settings: dict[str, Any], directory: Path) -> None:
+    from gptqmodel import GPTQModel, QuantizeConfig
+
+    try:
+        configuration = QuantizeConfig(**settings)
+    except ValueError as error:
+        raise request.wrong(error) from error
+    batches = [
+        {"input_ids": ids.cpu(), "attention_mask": torch.ones_like(ids.cpu())}
+        for ids in request.calibration_batches()
+    ]
+    model = GPTQModel.load(
+        str(request.files.directory), configuration, device=str(request.device), dtype=request.dtype
+    )
+    model.quantize(batches, batch_size=1)
+    model.save(str(directory))
