@@ -1,4 +1,4 @@
-"""PruningSuite accepts the reference, torch.nn.utils.prune and torchao's Wanda."""
+"""PruningSuite accepts the reference, torch's two pruners, and torchao's but for its Wanda."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from infopt_reference.pruning import (
 )
 from infopt_suites import PruningSuite
 from torch import Tensor, nn
+from torch.ao.pruning import WeightNormSparsifier
 from torch.nn.utils import prune
 
 
@@ -149,3 +150,55 @@ class TestTorchaoWanda(PruningSuite):
     @pytest.fixture
     def make_pruner(self) -> type[TorchaoWanda]:
         return TorchaoWanda
+
+
+class WeightNorm:
+    """torch.ao.pruning.WeightNormSparsifier."""
+
+    def mask(
+        self,
+        weight: Tensor,
+        *,
+        sparsity: float | None = None,
+        pattern: tuple[int, int] | None = None,
+        inputs: Tensor | None = None,
+    ) -> Tensor:
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        linear.weight.data = weight.clone()
+        model = nn.Sequential(linear)
+        kept, block = pattern or (0, 1)
+        sparsifier = WeightNormSparsifier(
+            sparsity_level=1.0 if sparsity is None else sparsity,
+            sparse_block_shape=(1, block),
+            zeros_per_block=block - kept,
+        )
+        sparsifier.prepare(model, config=[{"tensor_fqn": "0.weight"}])
+        sparsifier.step()
+        mask: Tensor = model[0].parametrizations.weight[0].mask
+        return mask.bool()
+
+
+class TestTorchWeightNorm(PruningSuite):
+    capabilities = frozenset({"sparsity", "patterns"})
+    dtypes = (torch.float32,)
+
+    @pytest.fixture
+    def make_pruner(self) -> type[WeightNorm]:
+        return WeightNorm
+
+
+class MaskCreator:
+    """torchao.sparsity.utils.mask_creator."""
+
+    def mask(self, weight: Tensor, *, pattern: tuple[int, int], **_: Any) -> Tensor:
+        utilities = pytest.importorskip("torchao.sparsity.utils")
+        mask: Tensor = utilities.mask_creator(weight, *pattern)
+        return mask.bool()
+
+
+class TestTorchaoMaskCreator(PruningSuite):
+    capabilities = frozenset({"patterns"})
+
+    @pytest.fixture
+    def make_pruner(self) -> type[MaskCreator]:
+        return MaskCreator

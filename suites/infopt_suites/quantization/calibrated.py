@@ -469,10 +469,13 @@ def _autoregressive(tokens: int, columns: int, seed: int) -> Tensor:
 
 
 def _padded(sequences: Sequence[Tensor], side: str) -> tuple[Tensor, Tensor]:
-    """A batch [B, T, K] and its mask [B, T], int64 as tokenizers give it; huge where padded."""
+    """A batch [B + 1, T, K] and its mask [B + 1, T], int64 as tokenizers give it.
+
+    Padding is huge, and the last row is nothing else.
+    """
     longest = max(len(sequence) for sequence in sequences)
-    batch = torch.full((len(sequences), longest, sequences[0].shape[1]), 1000.0)
-    mask = torch.zeros(len(sequences), longest, dtype=torch.int64)
+    batch = torch.full((len(sequences) + 1, longest, sequences[0].shape[1]), 1000.0)
+    mask = torch.zeros(batch.shape[:2], dtype=torch.int64)
     for row, sequence in enumerate(sequences):
         start = 0 if side == "right" else longest - len(sequence)
         batch[row, start : start + len(sequence)] = sequence
