@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .attention import AttentionSuite
     from .pruning import PruningSuite
     from .quantization import (
         CalibratedQuantizerSuite,
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 # Imported when asked for: suites need torch, which gates must not bring into pytest's process.
 _MODULES = {
+    "AttentionSuite": ".attention",
     "CalibratedQuantizerSuite": ".quantization",
     "CodebookSuite": ".quantization",
     "FakeQuantSuite": ".quantization",
@@ -26,6 +28,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "AttentionSuite",
     "CalibratedQuantizerSuite",
     "CodebookSuite",
     "FakeQuantSuite",

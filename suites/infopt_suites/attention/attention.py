@@ -1,0 +1,420 @@
+"""AttentionSuite: does a kernel compute attention, whichever way it goes about it?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import ClassVar, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from ..base import Suite, requires
+from ..laws import EXAMPLES, for_all
+from .cases import TILES, AttentionCase, attention_cases, attention_traps
+from .oracle import plain_attention, rounding_bound, visible
+from .protocol import Attention, AttentionSpec, AttentionWithLse, MakeAttention, MergingAttention
+
+Law = Callable[[AttentionCase], None]
+
+
+class AttentionSuite(Suite):
+    """Laws of scaled dot-product attention, with whatever masks the implementation offers.
+
+    Give a fixture ``make_attention``: a `protocol.MakeAttention`. ``dtype`` is the one in which
+    laws are held, float64 where it can be: then rounding hides nothing. ``low_precision`` are those
+    in which the cost of rounding is compared with a plain implementation's.
+    """
+
+    topic = "attention"
+    offers = {  # noqa: RUF012  # read only
+        "grouped": "several query heads share a kv head",
+        "bidirectional": "causal=False: every query sees every key",
+        "window": "sliding windows",
+        "chunk": "chunks that do not see each other",
+        "left-padding": "rows may begin with slots that hold no token",
+        "zero-rows": "a query that sees no key gets zeros",
+        "sinks": "a logit for each head that takes its share of the softmax",
+        "tiles": "keys are handled a given number at a time",
+        "lse": "attend_with_lse(...) also gives the log of the denominator",
+        "merge": "merge(parts) joins outputs over disjoint keys",
+    }
+    dtype: ClassVar[torch.dtype] = torch.float64
+    low_precision: ClassVar[Sequence[torch.dtype]] = (torch.float32, torch.bfloat16, torch.float16)
+    device: ClassVar[str] = "cpu"
+    examples: ClassVar[int] = EXAMPLES
+
+    @pytest.fixture
+    def make_attention(self) -> MakeAttention:
+        self.missing_fixture("make_attention", "a callable: AttentionSpec -> attention")
+
+    # The definition
+
+    def test_output_is_that_of_the_definition(self, make_attention: MakeAttention) -> None:
+        """softmax(Q·Kᵀ / √D)·V over the visible keys, in float64, within what sums may round.
+
+        Usual causes: a causal mask aligned to the first keys instead of the last, kv heads repeated
+        along another axis, a window off by one, chunks counted from the slot and not from the
+        token, an accumulator that is not rescaled when the maximum grows.
+        """
+
+        def law(case: AttentionCase) -> None:
+            trial = Trial(self, make_attention, case)
+            trial.compare(trial.output(), trial.expected)
+
+        self._hold(law)
+
+    def test_finite_inputs_give_finite_outputs(self, make_attention: MakeAttention) -> None:
+        """Also for a query that sees no key, as those in padded slots: its NaN would be cached and
+        read by the next layer.
+
+        Usual causes: −inf − −inf in a softmax of nothing, uninitialised output of an empty loop.
+        """
+
+        def law(case: AttentionCase) -> None:
+            output = Trial(self, make_attention, case).output()
+            bad = ~torch.isfinite(output)
+            assert not bool(bad.any()), f"{int(bad.sum())} of {bad.numel()} outputs not finite"
+
+        self._hold(law)
+
+    @requires("zero-rows")
+    def test_a_query_without_keys_gets_zeros(self, make_attention: MakeAttention) -> None:
+        """The sum over no keys is 0, also where there are more queries than keys.
+
+        Usual causes: a softmax over the mask's fill value, which is the mean of all values.
+        """
+
+        def law(case: AttentionCase) -> None:
+            trial = Trial(self, make_attention, case)
+            wrong = trial.output().masked_fill(trial.sees_any, 0.0)
+            assert not bool((wrong != 0).any()), f"{wrong.abs().max().item():.6g} without a key"
+
+        more = AttentionCase(queries=5, keys=2)
+        traps = [("more queries than keys", more)]
+        self._hold(law, traps=traps)
+
+    def test_weights_sum_to_one(self, make_attention: MakeAttention) -> None:
+        """Where all values are 1, so is every output.
+
+        Usual causes: a mask after the softmax, a denominator that misses a tile or counts one
+        twice, a last tile that is read beyond its end.
+        """
+
+        def law(case: AttentionCase) -> None:
+            trial = Trial(self, make_attention, case)
+            if case.spec.sinks is None:
+                trial.values = torch.ones_like(trial.values)
+                trial.compare(trial.output(), torch.ones_like(trial.expected))
+
+        self._hold(law)
+
+    # Who sees what
+
+    def test_later_tokens_change_nothing_before_them(self, make_attention: MakeAttention) -> None:
+        """What is still to come is not known when decoding.
+
+        Usual causes: no mask, a mask of the wrong sign or corner, a finite fill value that large
+        logits outweigh.
+        """
+
+        def law(case: AttentionCase) -> None:
+            if not case.spec.causal or case.queries == 1:
+                return
+            trial = Trial(self, make_attention, case)
+            before = trial.output()
+            trial.keys[:, :, -1] += 40.0
+            trial.values[:, :, -1] += 1000.0
+            bound = rounding_bound(trial.queries, trial.keys, trial.values, self.dtype)
+            earlier = trial.sees_any[:, :, :-1]
+            after = trial.output()[:, :, :-1]
+            trial.compare(after, before[:, :, :-1], bound=bound, sees_any=earlier)
+
+        self._hold(law)
+
+    def test_queries_may_come_in_any_split(self, make_attention: MakeAttention) -> None:
+        """Chunked prefill: each part of the queries, over the keys until its end, gives what all
+        queries give at once.
+
+        Usual causes: a mask that assumes the first query at position 0, the whole prompt's length
+        for an early part, a window counted from the part's start.
+        """
+
+        def law(case: AttentionCase) -> None:
+            if not case.spec.causal:
+                return
+            trial = Trial(self, make_attention, case)
+            offset = case.keys - case.queries
+            for size in range(1, case.queries):
+                parts = []
+                for start in range(0, case.queries, size):
+                    stop = min(start + size, case.queries)
+                    until = offset + stop
+                    parts.append(
+                        trial.attention.attend(
+                            trial.queries[:, :, start:stop],
+                            trial.keys[:, :, :until],
+                            trial.values[:, :, :until],
+                            None if trial.padding is None else trial.padding.clamp(max=until),
+                        )
+                    )
+                trial.compare(torch.cat(parts, dim=2), trial.expected)
+
+        self._hold(law)
+
+    @requires("left-padding")
+    def test_a_padded_row_gives_what_the_row_gives_alone(
+        self, make_attention: MakeAttention
+    ) -> None:
+        """Who else is in the batch must not matter.
+
+        Usual causes: one length for the whole batch, windows and chunks counted from the slot,
+        padding that is masked for queries and not for keys.
+        """
+
+        def law(case: AttentionCase) -> None:
+            trial = Trial(self, make_attention, case)
+            output = trial.output()
+            for row, empty in enumerate(case.padding):
+                length = min(case.queries, case.keys - empty)
+                if length == 0:
+                    continue
+                alone = trial.attention.attend(
+                    trial.queries[row : row + 1, :, -length:],
+                    trial.keys[row : row + 1, :, empty:],
+                    trial.values[row : row + 1, :, empty:],
+                    None,
+                )
+                sees_any = trial.sees_any[row : row + 1, :, -length:]
+                trial.compare(output[row : row + 1, :, -length:], alone, sees_any=sees_any)
+
+        self._hold(law)
+
+    @requires("grouped")
+    def test_grouped_heads_equal_repeated_heads(self, make_attention: MakeAttention) -> None:
+        """Query head h reads kv head h // (H / G), as if each kv head were there H / G times.
+
+        Usual causes: heads repeated as 0 1 0 1 for 0 0 1 1, or along the sequence axis, which is
+        silent where both are of one length.
+        """
+
+        def law(case: AttentionCase) -> None:
+            trial = Trial(self, make_attention, case)
+            grouped = trial.output()
+            trial.keys, trial.values = (
+                x.repeat_interleave(case.repeats, dim=1) for x in (trial.keys, trial.values)
+            )
+            trial.compare(grouped, trial.output())
+
+        self._hold(law)
+
+    # How it is computed
+
+    def test_a_constant_in_all_logits_changes_nothing(self, make_attention: MakeAttention) -> None:
+        """Softmax is invariant to it. The logits here are exact in float32 up to 2^18.
+
+        Usual causes: −10,000 as "minus infinity", a running maximum that starts at −50,000, exp
+        without subtracting the maximum.
+        """
+
+        def law(case: AttentionCase) -> None:
+            for shift in (2.0**17, -(2.0**17), -(2.0**18)):
+                trial = Trial(self, make_attention, replace(case, head_dim=4))
+                trial.queries = trial.queries.mul(2).round().div(2)
+                trial.keys = trial.keys.mul(2).round().div(2)
+                # The last coordinate adds (q·k) / √4 = shift to each logit.
+                trial.queries[..., -1], trial.keys[..., -1] = 2.0, 0.0
+                bound = rounding_bound(trial.queries, trial.keys, trial.values, self.dtype)
+                before = trial.output()
+                trial.keys[..., -1] = shift
+                trial.compare(trial.output(), before, bound=bound)
+
+        if torch.finfo(self.dtype).bits < 32:
+            pytest.skip(f"{self.dtype} does not hold logits of 2^18 beside their differences")
+        # A sink's logit stays where it is.
+        self._hold(lambda case: law(replace(case, spec=replace(case.spec, sinks=None))))
+
+    @requires("tiles")
+    def test_the_size_of_tiles_changes_nothing(self, make_attention: MakeAttention) -> None:
+        """Partial softmaxes are merged exactly, in tiles of 1, 2, 3, 7, 16 and all keys.
+
+        Usual causes: an accumulator or a denominator that is not rescaled when the maximum grows,
+        the exponent's sign, a last tile that is not masked, a tile with no visible key.
+        """
+
+        def law(case: AttentionCase) -> None:
+            trial = Trial(self, make_attention, case)
+            for tile in (*TILES, case.keys):
+                tiled = make_attention(replace(case.spec, tile=tile))
+                output = tiled.attend(trial.queries, trial.keys, trial.values, trial.padding)
+                trial.compare(output, trial.expected)
+
+        self._hold(law)
+
+    @requires("lse")
+    def test_the_lse_is_that_of_all_logits(self, make_attention: MakeAttention) -> None:
+        """Whoever merges with other keys needs the denominator of these; −inf where there are none.
+
+        Usual causes: the last split's lse, the maximum for the lse, log₂ for ln, another layout.
+        """
+
+        def law(case: AttentionCase) -> None:
+            trial = Trial(self, make_attention, case)
+            attention = cast(AttentionWithLse, trial.attention)
+            output, lse = attention.attend_with_lse(
+                trial.queries, trial.keys, trial.values, trial.padding
+            )
+            trial.compare(output, trial.expected)
+            assert lse.shape == trial.lse.shape
+            same = (lse.double() - trial.lse).abs() <= trial.bound
+            same |= (lse == -math.inf) & (trial.lse == -math.inf)
+            assert bool(same.all()), f"lse {lse[~same][0].item()}, not {trial.lse[~same][0].item()}"
+
+        self._hold(law)
+
+    @requires("lse", "merge", "left-padding", "bidirectional")
+    def test_merged_parts_equal_the_whole(self, make_attention: MakeAttention) -> None:
+        """In any order, also where a part holds no key of a row, or none at all.
+
+        Usual causes: a mean of outputs, weights by number of keys, garbage or NaN from a row
+        without keys in a part.
+        """
+
+        def law(case: AttentionCase) -> None:
+            trial = Trial(self, make_attention, case)
+            attention = cast(MergingAttention, trial.attention)
+            for size in (1, 2, 5):
+                parts = [
+                    attention.attend_with_lse(
+                        trial.queries,
+                        trial.keys[:, :, start : start + size],
+                        trial.values[:, :, start : start + size],
+                        _padding_of_part(case, start, size, self.device),
+                    )
+                    for start in range(0, case.keys, size)
+                ]
+                for order in (parts, parts[::-1]):
+                    output, lse = attention.merge(order)
+                    trial.compare(output, trial.expected)
+                    known = trial.lse > -math.inf
+                    off = (lse - trial.lse).where(known, 0.0).abs()
+                    assert bool((off <= trial.bound).all()), f"lse off by {off.max().item():.6g}"
+
+        everything = AttentionSpec(causal=False)
+        self._hold(lambda case: law(replace(case, spec=everything)))
+
+    def test_low_precision_costs_what_it_costs_a_plain_implementation(
+        self, make_attention: MakeAttention
+    ) -> None:
+        """At most twice the error of the definition in the same dtype, and one rounding.
+
+        Usual causes: sums in half precision, probabilities rounded before they are normalised,
+        a scale applied twice with a rounding between.
+        """
+        grouped = 2 if "grouped" in self.capabilities else 1
+        case = AttentionCase(kv_heads=2, repeats=grouped, queries=24, keys=40, head_dim=16)
+        for dtype in self.low_precision:
+            tensors = case.tensors(dtype, self.device)
+            gold, _ = plain_attention(*tensors, case.spec)
+            plain, _ = plain_attention(*tensors, case.spec, dtype=dtype)
+            output = make_attention(case.spec).attend(*tensors, None)
+            assert output.dtype is dtype, f"{dtype} came back as {output.dtype}"
+            floor = torch.finfo(dtype).eps * gold.abs().max()
+            allowed = 2 * (plain.double() - gold).abs().max() + floor
+            error = (output.double() - gold).abs().max()
+            assert bool(error <= allowed), f"error {error:.4g} in {dtype}, allowed {allowed:.4g}"
+
+    def test_strides_change_nothing(self, make_attention: MakeAttention) -> None:
+        """Heads and positions are often transposed views of one projection.
+
+        Usual causes: `view` or raw pointers where the layout is another, [B, S, H, D] taken for
+        [B, H, S, D].
+        """
+
+        def law(case: AttentionCase) -> None:
+            trial = Trial(self, make_attention, case)
+            trial.queries, trial.keys, trial.values = (
+                x.transpose(1, 2).contiguous().transpose(1, 2)
+                for x in (trial.queries, trial.keys, trial.values)
+            )
+            trial.compare(trial.output(), trial.expected)
+
+        self._hold(law)
+
+    def test_the_inputs_are_not_modified(self, make_attention: MakeAttention) -> None:
+        """Keys and values are the cache's.
+
+        Usual causes: scaling the queries or filling masked slots in place.
+        """
+
+        def law(case: AttentionCase) -> None:
+            trial = Trial(self, make_attention, case)
+            copies = [x.clone() for x in (trial.queries, trial.keys, trial.values)]
+            trial.output()
+            for name, copy in zip(("queries", "keys", "values"), copies, strict=True):
+                assert torch.equal(getattr(trial, name), copy), f"{name} were changed"
+
+        self._hold(law)
+
+    # How laws are tried
+
+    def _hold(self, law: Law, traps: Sequence[tuple[str, AttentionCase]] = ()) -> None:
+        """Try the law on drawn problems and on the traps."""
+        __tracebackhide__ = True
+
+        def every() -> Iterator[tuple[str, AttentionCase]]:
+            yield from attention_traps(self.capabilities)
+            yield from traps
+
+        for_all(law, attention_cases(self.capabilities), traps=every(), examples=self.examples)
+
+
+class Trial:
+    """A problem's tensors, the implementation for it, and what the definition makes of them."""
+
+    def __init__(
+        self, suite: AttentionSuite, make_attention: MakeAttention, case: AttentionCase
+    ) -> None:
+        self.queries, self.keys, self.values = case.tensors(suite.dtype, suite.device)
+        self.padding = case.padding_on(suite.device)
+        self.attention: Attention = make_attention(case.spec)
+        tensors = self.queries, self.keys, self.values
+        self.expected, self.lse = plain_attention(*tensors, case.spec, self.padding)
+        self.bound = rounding_bound(*tensors, suite.dtype)
+        padding = torch.tensor(case.padding, device=suite.device)
+        seen = visible(case.queries, case.keys, case.spec, padding)
+        self.sees_any = seen.any(-1, keepdim=True)  # [B, 1, T, 1]
+
+    def output(self) -> Tensor:
+        """What the implementation makes of the tensors as they now are."""
+        return self.attention.attend(self.queries, self.keys, self.values, self.padding)
+
+    def compare(
+        self,
+        output: Tensor,
+        expected: Tensor,
+        *,
+        bound: float | None = None,
+        sees_any: Tensor | None = None,
+    ) -> None:
+        """Raise AssertionError unless both agree, for queries that see a key."""
+        assert output.shape == expected.shape, f"{list(output.shape)}, not {list(expected.shape)}"
+        off = (output.double() - expected.double()).abs()
+        off = off.where(self.sees_any if sees_any is None else sees_any, 0.0)
+        allowed = self.bound if bound is None else bound
+        # A NaN is in no bound, and compares with none.
+        if not bool((off <= allowed).all()):
+            flat = off.nan_to_num(nan=math.inf).argmax()
+            place = tuple(int(i) for i in torch.unravel_index(flat, off.shape))
+            raise AssertionError(
+                f"output{list(place)} = {output[place].item():.9g}, "
+                f"expected {expected[place].item():.9g}; rounding explains {allowed:.3g}"
+            )
+
+
+def _padding_of_part(case: AttentionCase, start: int, size: int, device: str) -> Tensor | None:
+    size = min(size, case.keys - start)
+    padding = [min(max(empty - start, 0), size) for empty in case.padding]
+    return torch.tensor(padding, device=device) if any(padding) else None
