@@ -2,5 +2,17 @@
 
 from .attention import attend, attend_with_lse
 from .masks import causal_mask, token_positions, visible_keys
+from .rope import Rope
+from .tiles import attend_in_tiles, merge, with_sinks
 
-__all__ = ["attend", "attend_with_lse", "causal_mask", "token_positions", "visible_keys"]
+__all__ = [
+    "Rope",
+    "attend",
+    "attend_in_tiles",
+    "attend_with_lse",
+    "causal_mask",
+    "merge",
+    "token_positions",
+    "visible_keys",
+    "with_sinks",
+]
