@@ -164,7 +164,7 @@ OPTIONS: dict[str, Option] = {
                "a candidate's name, a number format, a model, or FORMAT@MODEL", toml="candidates"),
         Option("device", "device of all models: " + DEVICES,
                metavar="DEVICE", read=_device, allowed=DEVICES, toml="reference.device"),
-        Option("report_dir", "folder for runs/ID with its reports, and for the cache (default: .infopt)",
+        Option("report_dir", "folder of runs/ID with its reports and of the cache (.infopt)",
                metavar="DIR", read=_path, allowed="a directory", toml="report.directory"),
         Option("baseline", "file of earlier results that this run is compared with",
                metavar="PATH", read=_path, allowed="the path of a JSON file", toml="baseline.file"),

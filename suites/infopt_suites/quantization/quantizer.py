@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import pytest
 import torch
@@ -15,9 +15,28 @@ from torch import Tensor
 
 from ..base import Suite, requires
 from ..laws import EXAMPLES, for_all
-from .grids import Bounds, Grid, bounds, grid_of, group_extremes, group_ids, near_tie
-from .protocol import CodesShown, MakeQuantizer, Quantizer, ScalesShown, StateKept
-from .weights import Accepted, WeightCase, row_lengths, weight_cases, weight_traps
+from .grids import bounds, group_extremes, group_ids, near_tie
+from .protocol import CodesShown, MakeQuantizer, ScalesShown, StateKept
+from .trials import (
+    Trial,
+    claimed_bytes,
+    claimed_grid,
+    fineness,
+    is_mirrored,
+    plainly_scaled,
+    require_same,
+    scheme_families,
+    worst_place,
+)
+from .weights import (
+    Accepted,
+    WeightCase,
+    evenly_spread,
+    row_lengths,
+    strided_views,
+    weight_cases,
+    weight_traps,
+)
 
 Law = Callable[[WeightCase], None]
 
@@ -67,7 +86,7 @@ class QuantizerSuite(Suite):
             excess = error - allowed.error
             # A NaN is in no bound, and compares with none.
             if not bool((excess <= 0).all()):
-                where = _worst(excess)
+                where = worst_place(excess)
                 raise AssertionError(
                     f"weight{list(where)} = {case.weight[where].item():.9g} came back as "
                     f"{trial.restored[where].item():.9g}: off by {error[where].item():.6g}, "
@@ -148,7 +167,7 @@ class QuantizerSuite(Suite):
             new_low, new_high = group_extremes(once.restored, case.scheme)
             allowed = bounds(case.weight, case.scheme, once.grid)
             kept = (new_low - low).abs() + (new_high - high).abs() <= allowed.scale / 4
-            kept &= _plainly_scaled(allowed, case.scheme)
+            kept &= plainly_scaled(allowed, case.scheme)
             # The new scale rounds anew: twice in storing, twice in the arithmetic.
             eps = torch.finfo(case.scheme.scale_dtype).eps + torch.finfo(case.weight.dtype).eps
             tolerance = 4 * eps * (high - low)
@@ -182,13 +201,13 @@ class QuantizerSuite(Suite):
 
         Usual causes: rounding half up, a range of −8…7 without saying so, one-sided ranges.
         """
-        mirrored = [s for s in self.schemes if s.symmetric and _is_mirrored(make_quantizer, s)]
+        mirrored = [s for s in self.schemes if s.symmetric and is_mirrored(make_quantizer, s)]
 
         def law(case: WeightCase) -> None:
             plain = Trial(make_quantizer, case)
             negated = Trial(make_quantizer, replace(case, weight=-case.weight)).restored
             tie = near_tie(case.weight, case.scheme, plain.grid)
-            assert bool(((negated == -plain.restored) | tie).all())
+            require_same(negated, -plain.restored, excused=tie)
 
         self._hold(law, make_quantizer, mirrored)
 
@@ -202,11 +221,11 @@ class QuantizerSuite(Suite):
         def law(case: WeightCase) -> None:
             plain = Trial(make_quantizer, case)
             allowed = bounds(case.weight, case.scheme, plain.grid)
-            fine = _plainly_scaled(allowed, case.scheme) & (case.weight.abs() < 2.0**12)
+            fine = plainly_scaled(allowed, case.scheme) & (case.weight.abs() < 2.0**12)
             for exponent in (-3, 2):
                 scaled = replace(case, weight=case.weight * 2.0**exponent)
                 restored = Trial(make_quantizer, scaled).restored
-                assert bool(((restored == plain.restored * 2.0**exponent) | ~fine).all())
+                require_same(restored, plain.restored * 2.0**exponent, excused=~fine)
 
         self._hold(law, make_quantizer, self._singly_scaled(), torch.float32)
 
@@ -225,7 +244,7 @@ class QuantizerSuite(Suite):
             moved = replace(case, weight=weight.index_select(axis, order))
             restored = Trial(make_quantizer, moved).restored
             expected = Trial(make_quantizer, case).restored.index_select(axis, order)
-            assert torch.equal(restored, expected)
+            require_same(restored, expected)
 
         self._hold(law, make_quantizer, self._singly_scaled())
 
@@ -249,7 +268,7 @@ class QuantizerSuite(Suite):
                 others = [i for i in range(case.weight.shape[axis]) if i != channel]
                 index = torch.tensor(others, dtype=torch.int64)
                 expected = plain.index_select(axis, index)
-                assert torch.equal(restored.index_select(axis, index), expected)
+                require_same(restored.index_select(axis, index), expected)
 
         self._hold(law, make_quantizer, channels, torch.float32)
 
@@ -271,7 +290,7 @@ class QuantizerSuite(Suite):
                 lone = part.view(*[1] * (case.weight.ndim - 1), -1)
                 alone = Trial(make_quantizer, replace(case, weight=lone.clone())).restored
                 expected = restored.reshape(-1, length)[row, start : start + size]
-                assert torch.equal(alone.reshape(-1), expected)
+                require_same(alone.reshape(-1), expected)
 
         self._hold(law, make_quantizer, groups)
 
@@ -289,7 +308,7 @@ class QuantizerSuite(Suite):
             used.dequantize(used.quantize(other))
             quantized = used.quantize(case.weight)
             used.dequantize(used.quantize(other))
-            assert torch.equal(used.dequantize(quantized), fresh)
+            require_same(used.dequantize(quantized), fresh)
 
         self._hold(law, make_quantizer)
 
@@ -302,11 +321,8 @@ class QuantizerSuite(Suite):
 
         def law(case: WeightCase) -> None:
             expected = Trial(make_quantizer, case).restored
-            for view in _views(case.weight):
-                assert torch.equal(view, case.weight)
-                assert torch.equal(
-                    Trial(make_quantizer, replace(case, weight=view)).restored, expected
-                )
+            for view in strided_views(case.weight):
+                require_same(Trial(make_quantizer, replace(case, weight=view)).restored, expected)
 
         self._hold(law, make_quantizer)
 
@@ -320,7 +336,7 @@ class QuantizerSuite(Suite):
         floor for rounding, a half added before a floor, boundaries that are no midpoints.
         """
         for scheme in self.schemes:
-            weight = _evenly_spread(scheme, self._accepted)
+            weight = evenly_spread(scheme, self._accepted)
             trial = Trial(make_quantizer, WeightCase(scheme, weight.to(self.dtypes[0])))
             allowed = bounds(trial.case.weight, scheme, trial.grid)
             exact = trial.case.weight.double()
@@ -341,7 +357,7 @@ class QuantizerSuite(Suite):
     def test_error_falls_with_bits(self, make_quantizer: MakeQuantizer) -> None:
         """Each further bit must help. Usual causes: a bit width that is ignored or hard-coded, a
         clamp at another width's range."""
-        families = _families(self.schemes, lambda s: s.bits, bits=8, codebook=None)
+        families = scheme_families(self.schemes, lambda s: s.bits, bits=8, codebook=None)
         for family in families:
             self._errors_fall(make_quantizer, family)
 
@@ -350,7 +366,7 @@ class QuantizerSuite(Suite):
         ignored, one scale for all, groups along the wrong axis."""
         nested = [s for s in self.schemes if s.axis == 0]  # groups divide rows, not columns
         ignored = {"granularity": Granularity.TENSOR, "group_size": None}
-        for family in _families(nested, _coarseness, **ignored):
+        for family in scheme_families(nested, fineness, **ignored):
             self._errors_fall(make_quantizer, family)
 
     @requires("refuses-nonfinite")
@@ -427,7 +443,7 @@ class QuantizerSuite(Suite):
             steps = trial.restored.double() / allowed.scale.where(allowed.scale > 0, 1.0)
             distance = (steps[..., None] - levels).abs().amin(-1)
             eps = torch.finfo(case.scheme.scale_dtype).eps + 4 * torch.finfo(torch.float32).eps
-            fine = _plainly_scaled(allowed, case.scheme)
+            fine = plainly_scaled(allowed, case.scheme)
             off = (distance - eps * steps.abs()).where(fine, 0.0)
             assert bool((off <= 0).all()), (
                 f"{steps.flatten()[off.argmax()].item():.9g} scales is no level"
@@ -446,7 +462,7 @@ class QuantizerSuite(Suite):
             trial = Trial(make_quantizer, case)
             state = cast(StateKept, trial.quantizer).state(trial.quantized)
             kept = sum(tensor.untyped_storage().nbytes() for tensor in state.values())
-            allowed = _bytes(case, trial.grid)
+            allowed = claimed_bytes(case, trial.grid)
             sizes = {name: tensor.untyped_storage().nbytes() for name, tensor in state.items()}
             assert kept <= allowed, f"{kept} bytes are kept, {sizes}; the scheme has {allowed}"
 
@@ -467,7 +483,7 @@ class QuantizerSuite(Suite):
             reader = cast(StateKept, make_quantizer(case.scheme))
             other = reader.quantize(torch.ones_like(case.weight))
             restored = reader.dequantize(reader.restore(copies, other))
-            assert torch.equal(restored, trial.restored)
+            require_same(restored, trial.restored)
 
         self._hold(law, make_quantizer)
 
@@ -495,10 +511,9 @@ class QuantizerSuite(Suite):
         if dtype is not None and dtype not in self.dtypes:
             dtype = self.dtypes[0]
         accepted = self._accepted if dtype is None else replace(self._accepted, dtypes=[dtype])
+        grids = {scheme: claimed_grid(make_quantizer(scheme), scheme) for scheme in chosen}
         traps = (
-            trap
-            for scheme in chosen
-            for trap in weight_traps(scheme, accepted, _grid(make_quantizer(scheme), scheme))
+            trap for scheme, grid in grids.items() for trap in weight_traps(scheme, accepted, grid)
         )
         if chosen:
             cases = weight_cases(chosen, accepted)
@@ -531,103 +546,3 @@ class QuantizerSuite(Suite):
                     weight = torch.ones_like(case.weight)
                     weight.view(-1)[index] = value
                     yield scheme, weight
-
-
-class Trial:
-    """One round trip, and what it was made with."""
-
-    def __init__(self, make_quantizer: MakeQuantizer, case: WeightCase) -> None:
-        self.case = case
-        self.quantizer: Quantizer = make_quantizer(case.scheme)
-        self.grid = _grid(self.quantizer, case.scheme)
-        self.quantized: Any = self.quantizer.quantize(case.weight)
-        self.restored: Tensor = self.quantizer.dequantize(self.quantized)
-
-
-def _grid(quantizer: Quantizer, scheme: QuantizationScheme) -> Grid:
-    grid: Grid | None = getattr(quantizer, "grid", None)
-    return grid_of(scheme) if grid is None else grid
-
-
-def _worst(excess: Tensor) -> tuple[int, ...]:
-    """Where the excess is largest, a NaN being larger than anything."""
-    flat = excess.nan_to_num(nan=math.inf).argmax()
-    return tuple(int(index) for index in torch.unravel_index(flat, excess.shape))
-
-
-def _is_mirrored(make_quantizer: MakeQuantizer, scheme: QuantizationScheme) -> bool:
-    grid = _grid(make_quantizer(scheme), scheme)
-    if grid.levels is None:
-        return grid.steps == int(grid.steps)  # half a step more on one side: −8…7 over 7.5 steps
-    return list(grid.levels) == [-level for level in reversed(grid.levels)]
-
-
-def _plainly_scaled(allowed: Bounds, scheme: QuantizationScheme) -> Tensor:
-    """Groups whose constants are stored as normal numbers, and with room on both sides."""
-    stored = torch.finfo(scheme.scale_dtype)
-    scale, offset = allowed.scale, allowed.offset.abs()
-    least = 16 * max(stored.smallest_normal, allowed.grid.smallest_scale)
-    plain = (scale == 0) | ((scale >= least) & (scale <= stored.max / 16))
-    return plain & ((offset == 0) | (offset >= 16 * stored.smallest_normal))
-
-
-def _views(weight: Tensor) -> Iterator[Tensor]:
-    yield weight.transpose(0, -1).contiguous().transpose(0, -1)
-    yield torch.stack([weight, weight + 1], dim=-1)[..., 0]
-    yield torch.cat([weight, weight + 1], dim=-1)[..., : weight.shape[-1]]
-
-
-def _evenly_spread(scheme: QuantizationScheme, accepted: Accepted) -> Tensor:
-    """About 4,096 weights, uniform between the ends of a range that each group reaches.
-
-    The range is one whose zero point is a whole number: rounding it moves all weights one way.
-    """
-    columns = max(row_lengths(scheme, ragged=False)) if scheme.group_size else 64
-    rows = math.ceil(4096 / columns)
-    steps = 2**scheme.bits - 1
-    low, high = (-1.0, 1.0) if scheme.symmetric else (-(steps // 3) / steps, 1 - steps // 3 / steps)
-    generator = torch.Generator().manual_seed(1)
-    weight = torch.rand(rows, columns, generator=generator, dtype=torch.float64)
-    weight = weight * (high - low) + low
-    size = scheme.group_size or columns
-    weight[:, ::size], weight[:, size - 1 :: size] = low, high
-    if scheme.granularity is Granularity.CHANNEL and scheme.axis not in (0, -2):
-        weight = weight.T.contiguous()
-    return weight if 2 in accepted.ranks else weight.view(-1)
-
-
-def _families(
-    schemes: Iterable[QuantizationScheme],
-    order: Callable[[QuantizationScheme], float],
-    **ignored: Any,
-) -> Iterator[list[QuantizationScheme]]:
-    """Schemes that differ in nothing but the ignored fields, coarsest first, no two the same."""
-    families: dict[QuantizationScheme, dict[float, QuantizationScheme]] = {}
-    for scheme in schemes:
-        if "codebook" in ignored and scheme.codebook is not None:
-            continue
-        families.setdefault(replace(scheme, **ignored), {})[order(scheme)] = scheme
-    for family in families.values():
-        yield [family[key] for key in sorted(family)]
-
-
-def _coarseness(scheme: QuantizationScheme) -> float:
-    """Finer schemes have larger numbers."""
-    if scheme.granularity is Granularity.TENSOR:
-        return -math.inf
-    if scheme.granularity is Granularity.CHANNEL:
-        return -1e9
-    return -float(scheme.group_size or 1)
-
-
-def _bytes(case: WeightCase, grid: Grid) -> int:
-    """Codes in whole bytes, a scale a group, a byte of zero point or a whole offset if any."""
-    scheme, count = case.scheme, case.weight.numel()
-    groups = int(group_ids(case.weight.shape, scheme).max()) + 1
-    bits = scheme.bits if scheme.packed else 8
-    scales = groups * scheme.scale_dtype.itemsize
-    if scheme.double_quantization:
-        scales = groups + 4 * math.ceil(groups / 256) + 4
-    offset = 1 if grid.zero_is_level else scheme.scale_dtype.itemsize
-    offsets = 0 if scheme.symmetric else groups * offset
-    return -(-count * bits // 8) + scales + offsets + grid.overhead_bytes

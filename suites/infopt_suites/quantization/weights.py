@@ -218,3 +218,29 @@ def _tail_scaled(weight: Tensor, scheme: QuantizationScheme, factor: float) -> T
 def _outlier(weight: Tensor) -> Tensor:
     weight.view(-1)[weight.numel() // 2] = 100.0
     return weight
+
+
+def strided_views(weight: Tensor) -> Iterator[Tensor]:
+    """The same numbers behind other strides: transposed, every other one, part of each row."""
+    yield weight.transpose(0, -1).contiguous().transpose(0, -1)
+    yield torch.stack([weight, weight + 1], dim=-1)[..., 0]
+    yield torch.cat([weight, weight + 1], dim=-1)[..., : weight.shape[-1]]
+
+
+def evenly_spread(scheme: QuantizationScheme, accepted: Accepted) -> Tensor:
+    """About 4,096 weights, uniform between the ends of a range that each group reaches.
+
+    The range is one whose zero point is a whole number: rounding it moves all weights one way.
+    """
+    columns = max(row_lengths(scheme, ragged=False)) if scheme.group_size else 64
+    rows = math.ceil(4096 / columns)
+    steps = 2**scheme.bits - 1
+    low, high = (-1.0, 1.0) if scheme.symmetric else (-(steps // 3) / steps, 1 - steps // 3 / steps)
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.rand(rows, columns, generator=generator, dtype=torch.float64)
+    weight = weight * (high - low) + low
+    size = scheme.group_size or columns
+    weight[:, ::size], weight[:, size - 1 :: size] = low, high
+    if scheme.granularity is Granularity.CHANNEL and scheme.axis not in (0, -2):
+        weight = weight.T.contiguous()
+    return weight if 2 in accepted.ranks else weight.view(-1)

@@ -1,0 +1,103 @@
+"""Round trips of weights and what a scheme claims of them: what `QuantizerSuite` is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from infopt_reference.quantization import Granularity, QuantizationScheme
+from torch import Tensor
+
+from .grids import Bounds, Grid, grid_of, group_ids
+from .protocol import MakeQuantizer, Quantizer
+from .weights import WeightCase
+
+
+class Trial:
+    """One round trip, and what it was made with."""
+
+    def __init__(self, make_quantizer: MakeQuantizer, case: WeightCase) -> None:
+        self.case = case
+        self.quantizer: Quantizer = make_quantizer(case.scheme)
+        self.grid = claimed_grid(self.quantizer, case.scheme)
+        self.quantized: Any = self.quantizer.quantize(case.weight)
+        self.restored: Tensor = self.quantizer.dequantize(self.quantized)
+
+
+def claimed_grid(quantizer: Quantizer, scheme: QuantizationScheme) -> Grid:
+    grid: Grid | None = getattr(quantizer, "grid", None)
+    return grid_of(scheme) if grid is None else grid
+
+
+def is_mirrored(make_quantizer: MakeQuantizer, scheme: QuantizationScheme) -> bool:
+    grid = claimed_grid(make_quantizer(scheme), scheme)
+    if grid.levels is None:
+        return grid.steps == int(grid.steps)  # half a step more on one side: −8…7 over 7.5 steps
+    return list(grid.levels) == [-level for level in reversed(grid.levels)]
+
+
+def plainly_scaled(allowed: Bounds, scheme: QuantizationScheme) -> Tensor:
+    """Groups whose constants are stored as normal numbers, and with room on both sides."""
+    stored = torch.finfo(scheme.scale_dtype)
+    scale, offset = allowed.scale, allowed.offset.abs()
+    least = 16 * max(stored.smallest_normal, allowed.grid.smallest_scale)
+    plain = (scale == 0) | ((scale >= least) & (scale <= stored.max / 16))
+    return plain & ((offset == 0) | (offset >= 16 * stored.smallest_normal))
+
+
+def claimed_bytes(case: WeightCase, grid: Grid) -> int:
+    """Codes in whole bytes, a scale a group, a byte of zero point or a whole offset if any."""
+    scheme, count = case.scheme, case.weight.numel()
+    groups = int(group_ids(case.weight.shape, scheme).max()) + 1
+    bits = scheme.bits if scheme.packed else 8
+    scales = groups * scheme.scale_dtype.itemsize
+    if scheme.double_quantization:
+        scales = groups + 4 * math.ceil(groups / 256) + 4
+    offset = 1 if grid.zero_is_level else scheme.scale_dtype.itemsize
+    offsets = 0 if scheme.symmetric else groups * offset
+    return -(-count * bits // 8) + scales + offsets + grid.overhead_bytes
+
+
+def scheme_families(
+    schemes: Iterable[QuantizationScheme],
+    order: Callable[[QuantizationScheme], float],
+    **ignored: Any,
+) -> Iterator[list[QuantizationScheme]]:
+    """Schemes that differ in nothing but the ignored fields, coarsest first, no two the same."""
+    families: dict[QuantizationScheme, dict[float, QuantizationScheme]] = {}
+    for scheme in schemes:
+        if "codebook" in ignored and scheme.codebook is not None:
+            continue
+        families.setdefault(replace(scheme, **ignored), {})[order(scheme)] = scheme
+    for family in families.values():
+        yield [family[key] for key in sorted(family)]
+
+
+def fineness(scheme: QuantizationScheme) -> float:
+    """Finer schemes have larger numbers."""
+    if scheme.granularity is Granularity.TENSOR:
+        return -math.inf
+    if scheme.granularity is Granularity.CHANNEL:
+        return -1e9
+    return -float(scheme.group_size or 1)
+
+
+def require_same(found: Tensor, expected: Tensor, excused: Tensor | None = None) -> None:
+    """Raise AssertionError with the first place where tensors differ, ``excused`` ones apart."""
+    assert found.shape == expected.shape, f"shape {tuple(found.shape)}, not {tuple(expected.shape)}"
+    differs = found != expected if excused is None else (found != expected) & ~excused
+    if bool(differs.any()):
+        place = tuple(int(index) for index in differs.nonzero()[0])
+        raise AssertionError(
+            f"{int(differs.sum())} of {differs.numel()} weights differ; {list(place)} is "
+            f"{found[place].item():.9g}, not {expected[place].item():.9g}"
+        )
+
+
+def worst_place(excess: Tensor) -> tuple[int, ...]:
+    """Where the excess is largest, a NaN being larger than anything."""
+    flat = excess.nan_to_num(nan=math.inf).argmax()
+    return tuple(int(index) for index in torch.unravel_index(flat, excess.shape))
