@@ -211,7 +211,7 @@ class CalibratedQuantizerSuite(Suite):
         for scheme in self.schemes:
             weight, inputs = self._weight(scheme, 0), self._salient(scheme)
             spoilt = inputs.clone()
-            spoilt[0, 1::4] = 64.0  # features that are small in all other tokens
+            spoilt[0, 1::4] = 128.0  # features that are small in all other tokens
             errors = [
                 output_error(weight, candidate, inputs[1:])
                 for candidate in (
