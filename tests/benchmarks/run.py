@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-BENCHMARKS = ("startup", "divergence", "quality_gate", "verdicts", "quantizers")
+BENCHMARKS = ("startup", "divergence", "quality_gate", "verdicts", "quantizers", "gptq")
 
 
 def succeeds(name: str) -> bool:

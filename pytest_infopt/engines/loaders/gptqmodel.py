@@ -7,6 +7,7 @@ not divide a layer's width are written without complaint, and fail only there.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from importlib.metadata import version
@@ -17,6 +18,7 @@ import torch
 
 from ...corpus import corpus_fingerprint
 from ..cache import built_once, cache_directory
+from ..checkpoints import read_config
 from ..sources import LocalFiles
 from .checkpoint import load_float, stored_method
 from .request import LoadRequest
@@ -67,3 +69,11 @@ def _quantize(request: LoadRequest, settings: dict[str, Any], directory: Path) -
     )
     model.quantize(batches, batch_size=1)
     model.save(str(directory))
+    _restore_padding(request, directory)
+
+
+def _restore_padding(request: LoadRequest, directory: Path) -> None:
+    """Undo what gptqmodel's tokenizer adds: a padding id that may be beyond the vocabulary."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config["pad_token_id"] = read_config(request.files.directory).get("pad_token_id")
+    (directory / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
