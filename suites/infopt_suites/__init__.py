@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .attention import AttentionSuite
+    from .attention import AttentionSuite, KVCacheSuite
     from .pruning import PruningSuite
     from .quantization import (
         CalibratedQuantizerSuite,
@@ -21,6 +21,7 @@ _MODULES = {
     "CalibratedQuantizerSuite": ".quantization",
     "CodebookSuite": ".quantization",
     "FakeQuantSuite": ".quantization",
+    "KVCacheSuite": ".attention",
     "PackingSuite": ".quantization",
     "PruningSuite": ".pruning",
     "QuantizerSuite": ".quantization",
@@ -32,6 +33,7 @@ __all__ = [
     "CalibratedQuantizerSuite",
     "CodebookSuite",
     "FakeQuantSuite",
+    "KVCacheSuite",
     "PackingSuite",
     "PruningSuite",
     "QuantizerSuite",

@@ -1,6 +1,17 @@
 """Suites for attention and what keeps its keys and values."""
 
 from .attention import AttentionSuite
+from .cache_protocol import CacheGeometry, KVCache, MakeCache
+from .kv_cache import KVCacheSuite
 from .protocol import Attention, AttentionSpec, MakeAttention
 
-__all__ = ["Attention", "AttentionSpec", "AttentionSuite", "MakeAttention"]
+__all__ = [
+    "Attention",
+    "AttentionSpec",
+    "AttentionSuite",
+    "CacheGeometry",
+    "KVCache",
+    "KVCacheSuite",
+    "MakeAttention",
+    "MakeCache",
+]
