@@ -9,6 +9,7 @@ copies inside longer texts are not looked for. As there, the texts change with t
 from __future__ import annotations
 
 import ast
+import functools
 import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -48,7 +49,8 @@ def calibration_documents(options: dict[str, Any], root: Path) -> list[Document]
     return [by_id[name] for name in shuffled(by_id, seed=0)[:count]]
 
 
-def calibration_texts() -> list[tuple[str, str]]:
+@functools.cache  # a second of reading, and every calibrated candidate asks several times
+def calibration_texts() -> tuple[tuple[str, str], ...]:
     """(id, text) of every embedded calibration text, in a fixed order."""
     judged = {part for _, text in embedded_texts() for part in text.split("\n\n")}
     seen: set[str] = set()
@@ -61,7 +63,7 @@ def calibration_texts() -> list[tuple[str, str]]:
         seen.update(fresh)
         for number, text in enumerate(pieces(fresh, _LONGEST), start=1):
             texts.append((f"calibration/{name}/{number}", text))
-    return texts
+    return tuple(texts)
 
 
 def positive(options: dict[str, Any], name: str, default: int) -> int:
