@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import infopt_suites
 import pytest
 from tiny_models import make_model, make_tokenizer
 
@@ -30,7 +31,7 @@ def commands() -> list[list[str]]:
 
 
 def test_the_configuration_is_accepted(tmp_path: Path) -> None:
-    (text,) = blocks("toml")
+    text, _ = blocks("toml")
     (tmp_path / "infopt.toml").write_text(text)
     release = load_release(tmp_path)
     assert [candidate.name for candidate in release.candidates] == ["nf4", "distilled"]
@@ -55,7 +56,7 @@ def test_the_test_runs_with_and_without_infopt(pytester: pytest.Pytester) -> Non
     (pytester.path / "infopt.toml").write_text(
         f'[reference]\nmodel = "{model}"\n[candidates.int8]\nquantization = "int8"\n'
     )
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     path = pytester.makepyfile(test_readme=code)
     plain = ["-p", "no:cacheprovider", "--strict-markers", str(path)]
     pytester.runpytest_inprocess(*plain).assert_outcomes(passed=1)
@@ -69,6 +70,31 @@ def test_the_test_runs_with_and_without_infopt(pytester: pytest.Pytester) -> Non
     run.stdout.fnmatch_lines(
         ["*beyond its limit: largest logit error*", f"infopt: {Verdict.FAIL}*"]
     )
+
+
+def test_the_quantizer_of_the_example_conforms(pytester: pytest.Pytester) -> None:
+    _, code = blocks("python")
+    path = pytester.makepyfile(test_readme=code)
+    run = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--strict-markers", str(path))
+    outcomes = run.parseoutcomes()
+    assert outcomes["passed"] >= 15
+    assert outcomes.keys() <= {"passed", "skipped"}
+    path.write_text(code.replace(".round()", ""))
+    run = pytester.runpytest_inprocess("-p", "no:cacheprovider", str(path))
+    run.stdout.fnmatch_lines(["*smallest case found:*", "FAILED *rounding_is_unbiased*"])
+
+
+def test_implementations_of_the_example_are_read(tmp_path: Path) -> None:
+    _, text = blocks("toml")
+    (tmp_path / "infopt.toml").write_text(text)
+    release = load_release(tmp_path)
+    assert [each.topic for each in release.implementations] == ["quantizer", "packing"]
+
+
+def test_every_suite_is_in_the_table() -> None:
+    for name in infopt_suites.__all__:
+        topic = getattr(infopt_suites, name).topic
+        assert f"| `{name}` | `{topic}` |" in README
 
 
 def test_every_option_named_exists() -> None:

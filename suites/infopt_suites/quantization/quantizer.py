@@ -113,7 +113,7 @@ class QuantizerSuite(Suite):
             wrong = trial.restored[zeros]
             assert not bool((wrong != 0).any()), f"0 came back as {wrong[wrong != 0][0].item()}"
 
-        self._hold(law, make_quantizer)
+        self._hold(law, make_quantizer, subnormal_scales=True)
 
     def test_finite_weights_come_back_finite(self, make_quantizer: MakeQuantizer) -> None:
         """One NaN spreads over a whole activation.
@@ -127,7 +127,7 @@ class QuantizerSuite(Suite):
             bad = ~torch.isfinite(restored)
             assert not bool(bad.any()), f"{int(bad.sum())} of {bad.numel()} weights not finite"
 
-        self._hold(law, make_quantizer)
+        self._hold(law, make_quantizer, subnormal_scales=True)
 
     def test_shape_dtype_and_device_come_back(self, make_quantizer: MakeQuantizer) -> None:
         """Usual causes: padding that is not cut off again, a flattened axis, float32 throughout."""
@@ -504,6 +504,7 @@ class QuantizerSuite(Suite):
         make_quantizer: MakeQuantizer,
         schemes: Sequence[QuantizationScheme] | None = None,
         dtype: torch.dtype | None = None,
+        subnormal_scales: bool = False,
     ) -> None:
         """Try the law on drawn weights and on the traps of every scheme."""
         __tracebackhide__ = True
@@ -513,7 +514,9 @@ class QuantizerSuite(Suite):
         accepted = self._accepted if dtype is None else replace(self._accepted, dtypes=[dtype])
         grids = {scheme: claimed_grid(make_quantizer(scheme), scheme) for scheme in chosen}
         traps = (
-            trap for scheme, grid in grids.items() for trap in weight_traps(scheme, accepted, grid)
+            trap
+            for scheme, grid in grids.items()
+            for trap in weight_traps(scheme, accepted, grid, subnormal_scales=subnormal_scales)
         )
         if chosen:
             cases = weight_cases(chosen, accepted)
