@@ -148,6 +148,11 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "*.txt")
 
 
+# gptqmodel leaves the removal of temporary folders to the garbage collector.
+careless = pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
+
+
+@careless
 @pytest.mark.slow
 def test_gptqmodel_makes_a_checkpoint_once_and_it_loads(
     checkpoints: dict[str, Path], texts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -176,6 +181,7 @@ def test_gptqmodel_makes_a_checkpoint_once_and_it_loads(
     assert len([folder for folder in tmp_path.iterdir() if folder.is_dir()]) == 2
 
 
+@careless
 @pytest.mark.slow
 def test_a_checkpoint_that_gptqmodel_cannot_run_is_a_load_error(
     checkpoints: dict[str, Path], texts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
