@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .attention import AttentionSuite, KVCacheSuite
+    from .attention import AttentionSuite, KVCacheSuite, PagedKVSuite
     from .pruning import PruningSuite
     from .quantization import (
         CalibratedQuantizerSuite,
@@ -23,6 +23,7 @@ _MODULES = {
     "FakeQuantSuite": ".quantization",
     "KVCacheSuite": ".attention",
     "PackingSuite": ".quantization",
+    "PagedKVSuite": ".attention",
     "PruningSuite": ".pruning",
     "QuantizerSuite": ".quantization",
     "SmoothingSuite": ".quantization",
@@ -35,6 +36,7 @@ __all__ = [
     "FakeQuantSuite",
     "KVCacheSuite",
     "PackingSuite",
+    "PagedKVSuite",
     "PruningSuite",
     "QuantizerSuite",
     "SmoothingSuite",

@@ -3,6 +3,8 @@
 from .attention import AttentionSuite
 from .cache_protocol import CacheGeometry, KVCache, MakeCache
 from .kv_cache import KVCacheSuite
+from .paged import PagedKVSuite
+from .paged_protocol import MakePagedKV, PagedGeometry, PagedKV
 from .protocol import Attention, AttentionSpec, MakeAttention
 
 __all__ = [
@@ -14,4 +16,8 @@ __all__ = [
     "KVCacheSuite",
     "MakeAttention",
     "MakeCache",
+    "MakePagedKV",
+    "PagedGeometry",
+    "PagedKV",
+    "PagedKVSuite",
 ]

@@ -1,0 +1,409 @@
+"""PagedKVSuite: do sequences in shared blocks read as if each had a memory of its own?"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from ..base import Suite, requires
+from .oracle import plain_attention, rounding_bound
+from .paged_machine import run_machine
+from .paged_protocol import (
+    AttendingPagedKV,
+    CountedPagedKV,
+    DeliveredPagedKV,
+    ExposedPagedKV,
+    MakePagedKV,
+    PagedGeometry,
+    PagedKV,
+)
+from .protocol import AttentionSpec
+
+BLOCK_SIZES = (1, 3, 4)
+
+
+class PagedKVSuite(Suite):
+    """Laws of paged KV caches with a block allocator.
+
+    Give a fixture ``make_paged_kv``: a `paged_protocol.MakePagedKV`. ``block_sizes`` are those that
+    the implementation takes; ``examples`` sequences of operations are tried, of ``steps`` each.
+    """
+
+    topic = "paged_kv"
+    offers = {  # noqa: RUF012  # read only
+        "references": "references(block) counts the tables that a block is in",
+        "pool": "pool(layer) is the memory itself",
+        "attend": "attend(sequences, queries, layer): attention through the tables",
+        "runner": "runner_table(sequence): the table as the next step reads it",
+    }
+    block_sizes: ClassVar[Sequence[int]] = BLOCK_SIZES
+    dtype: ClassVar[torch.dtype] = torch.float64
+    device: ClassVar[str] = "cpu"
+    examples: ClassVar[int] = 30
+    steps: ClassVar[int] = 25
+
+    @pytest.fixture
+    def make_paged_kv(self) -> MakePagedKV:
+        self.missing_fixture("make_paged_kv", "a callable: PagedGeometry -> paged KV cache")
+
+    def test_sequences_read_as_if_they_were_contiguous(self, make_paged_kv: MakePagedKV) -> None:
+        """Lengths 0, 1, P − 1, P, P + 1 and 2·P, written at once and in two parts.
+
+        Usual causes: a block too few where the length is a multiple of P, one too many where it is
+        not, a slot that is computed from the part's own start, layers that share a slot.
+        """
+        for size in self.block_sizes:
+            for length in _edges(size):
+                for split in range(length + 1):
+                    pages = self._pages(make_paged_kv, size)
+                    pages.start(0)
+                    pages.start(1)  # in between, so that blocks are not neighbours
+                    for count in (split, length - split):
+                        pages.append(0, count)
+                        pages.append(1, 1)
+                    pages.check()
+
+    def test_waste_is_less_than_a_block(self, make_paged_kv: MakePagedKV) -> None:
+        """A sequence of n tokens holds ceil(n / P) blocks, exactly.
+
+        Usual causes: a block in advance, a block for no tokens, blocks kept after truncation.
+        """
+        for size in self.block_sizes:
+            pages = self._pages(make_paged_kv, size)
+            pages.start(0)
+            for length in range(3 * size + 1):
+                found = len(pages.cache.block_table(0))
+                assert found == -(-length // size), f"{found} blocks of {size} for {length} tokens"
+                pages.append(0, 1)
+            for length in reversed(range(3 * size + 1)):
+                pages.truncate(0, length)
+                found = len(pages.cache.block_table(0))
+                assert found == -(-length // size), f"{found} blocks of {size} after truncation"
+
+    def test_forks_go_on_apart(self, make_paged_kv: MakePagedKV) -> None:
+        """They share what they have in common and nothing that comes after.
+
+        Usual causes: a write into a shared, partly filled block without a copy; a copy of one
+        layer, or of keys alone; a copy where the block was full.
+        """
+        for size in self.block_sizes:
+            for length in _edges(size):
+                pages = self._pages(make_paged_kv, size)
+                pages.start(0)
+                pages.append(0, length)
+                used = pages.used
+                pages.fork(0, 1)
+                pages.fork(1, 2)
+                assert pages.used == used, "a fork took blocks"
+                for sequence in (1, 0, 2):
+                    pages.append(sequence, 1)
+                    pages.check()
+                pages.free(0)
+                pages.append(1, size)
+                pages.check()
+
+    def test_a_recycled_block_holds_nothing_of_its_former_owner(
+        self, make_paged_kv: MakePagedKV
+    ) -> None:
+        """A request after reuse reads what it would in a new cache.
+
+        Usual causes: writes that add to what is there, lengths or tables that survive their
+        sequence.
+        """
+        for size in self.block_sizes:
+            pages = self._pages(make_paged_kv, size, num_blocks=3)
+            for length in (3 * size, 1, 2 * size, 3 * size):
+                pages.start(0)
+                pages.append(0, length)
+                pages.check()
+                pages.truncate(0, length // 2)
+                pages.append(0, 1)
+                pages.check()
+                pages.free(0)
+
+    def test_a_refusal_changes_nothing(self, make_paged_kv: MakePagedKV) -> None:
+        """Where blocks are too few, `can_append` says so, `append` raises, and all goes on.
+
+        Usual causes: blocks that are taken before it is known whether there are enough, a copy on
+        write that was not counted, a block that is kept in reserve and never given.
+        """
+        for size in self.block_sizes:
+            for num_blocks in (2, 3):
+                pages = self._pages(make_paged_kv, size, num_blocks)
+                pages.start(0)
+                pages.append(0, 2 * size - 1)
+                pages.fork(0, 1)
+                for sequence, count in ((0, 2 * size), (0, 1), (1, 1), (1, size)):
+                    pages.append(sequence, count)
+                    pages.check()
+                pages.free(0)
+                pages.append(1, size)
+                pages.check()
+
+    def test_a_freed_sequence_is_gone(self, make_paged_kv: MakePagedKV) -> None:
+        """All blocks come back, and freeing it again is an error, not a second owner for them.
+
+        Usual causes: a double free that puts a block twice on the free list.
+        """
+        pages = self._pages(make_paged_kv, self.block_sizes[-1])
+        pages.start(0)
+        pages.append(0, 5)
+        pages.fork(0, 1)
+        pages.free(0)
+        pages.check()
+        pages.free(1)
+        assert pages.cache.num_free_blocks == pages.geometry.num_blocks
+        try:
+            pages.cache.free(1)
+        except Exception:  # of whatever kind: it is refused
+            pages.check()
+        else:
+            raise AssertionError("a sequence was freed twice without an error")
+
+    def test_any_interleaving_keeps_every_sequence(self, make_paged_kv: MakePagedKV) -> None:
+        """Start, append, fork, truncate, free, preempt and reuse in any order: after each step each
+        sequence reads what was written, and every block is free or in use, never both or neither.
+
+        Usual causes: all of the above, together.
+        """
+        for size in self.block_sizes:
+            pages = partial(self._pages, make_paged_kv, size, num_blocks=7)
+            run_machine(pages, examples=self.examples, steps=self.steps)
+
+    @requires("runner")
+    def test_the_runner_reads_the_tables_of_the_allocator(self, make_paged_kv: MakePagedKV) -> None:
+        """Also for a sequence that was preempted where its prompt filled its last block exactly.
+
+        Usual causes: only changes since the last allocation are sent, and not those since the last
+        delivery.
+        """
+        for size in self.block_sizes:
+            for length in _edges(size):
+                pages = self._pages(make_paged_kv, size, num_blocks=9)
+                pages.start(0)
+                pages.append(0, length)
+                pages.check()
+                pages.append(0, 1)
+                pages.preempt(0)
+                pages.check()
+                pages.append(0, 1)
+                pages.check()
+
+    @requires("pool")
+    def test_pages_without_tokens_are_never_read(self, make_paged_kv: MakePagedKV) -> None:
+        """All memory is NaN before it is written, and again when it is free.
+
+        Usual causes: whole blocks read where the last is partly filled, the whole prompt's length
+        for an early chunk, table entries behind the end.
+        """
+        for size in self.block_sizes:
+            pages = self._pages(make_paged_kv, size)
+            for sequence, length in enumerate(_edges(size)):
+                pages.start(sequence)
+                for count in (length // 2, length - length // 2):
+                    pages.append(sequence, count)
+                    pages.check()
+            pages.free(2)
+            pages.poison()
+            pages.check()
+
+    @requires("attend")
+    def test_attention_in_a_batch_equals_attention_alone(self, make_paged_kv: MakePagedKV) -> None:
+        """Rows of different lengths, none a multiple of P or all of them: each is its definition's.
+
+        Usual causes: slots of one request that begin inside the page of another, one length for
+        the batch, a table padded with block 0 that is read.
+        """
+        for size in self.block_sizes:
+            for lengths in ((2 * size + 1, 1, size), (size, 2 * size), (3 * size - 1, size + 1)):
+                pages = self._pages(make_paged_kv, size)
+                for sequence, length in enumerate(lengths):
+                    pages.start(sequence)
+                    pages.append(sequence, length)
+                for queries in range(1, min(lengths) + 1):
+                    pages.attend(range(len(lengths)), queries)
+                    pages.attend([1], queries)
+
+    @requires("attend")
+    def test_chunked_prefill_equals_prefill_at_once(self, make_paged_kv: MakePagedKV) -> None:
+        """Each chunk attends to what is written by then, its own keys included, and to no more.
+
+        Usual causes: the prompt's length for an early chunk, a mask aligned to the first key.
+        """
+        for size in self.block_sizes:
+            for chunk in (1, 2, size, size + 1):
+                pages = self._pages(make_paged_kv, size)
+                pages.start(0)
+                for _ in range(3):
+                    pages.append(0, chunk)
+                    pages.attend([0], chunk)
+
+    def _pages(self, make_paged_kv: MakePagedKV, size: int, num_blocks: int = 24) -> Pages:
+        geometry = PagedGeometry(num_blocks, size, dtype=self.dtype, device=self.device)
+        return Pages(make_paged_kv(geometry), geometry, frozenset(self.capabilities))
+
+
+class Pages:
+    """A paged cache, and what each of its sequences must read."""
+
+    def __init__(
+        self, cache: PagedKV, geometry: PagedGeometry, capabilities: frozenset[str]
+    ) -> None:
+        self.cache, self.geometry, self.capabilities = cache, geometry, capabilities
+        self.truth: dict[int, tuple[Tensor, Tensor]] = {}  # [L, G, S, D] each
+        self.generator = torch.Generator().manual_seed(5)
+        self.poison()
+
+    @property
+    def used(self) -> int:
+        return self.geometry.num_blocks - self.cache.num_free_blocks
+
+    def length(self, sequence: int) -> int:
+        return self.truth[sequence][0].shape[2]
+
+    def start(self, sequence: int) -> None:
+        self.cache.allocate(sequence)
+        empty = self._draw(0)
+        self.truth[sequence] = empty, empty
+
+    def append(self, sequence: int, count: int) -> bool:
+        """Append new tokens if there are blocks for them; see that the cache knows whether."""
+        return self._write(sequence, (self._draw(count), self._draw(count)))
+
+    def fork(self, parent: int, child: int) -> None:
+        self.cache.fork(parent, child)
+        self.truth[child] = self.truth[parent]
+
+    def truncate(self, sequence: int, length: int) -> None:
+        self.cache.truncate(sequence, length)
+        keys, values = self.truth[sequence]
+        self.truth[sequence] = keys[:, :, :length], values[:, :, :length]
+
+    def free(self, sequence: int) -> None:
+        self.cache.free(sequence)
+        del self.truth[sequence]
+
+    def preempt(self, sequence: int) -> None:
+        """Free a sequence and compute it again, if there are blocks for it."""
+        tokens = self.truth[sequence]
+        self.free(sequence)
+        self.start(sequence)
+        self._write(sequence, tokens)
+
+    def poison(self) -> None:
+        """Fill what no sequence holds with NaN."""
+        if "pool" not in self.capabilities:
+            return
+        held = {block for sequence in self.truth for block in self.cache.block_table(sequence)}
+        free = [block for block in range(self.geometry.num_blocks) if block not in held]
+        for layer in range(self.geometry.layers):
+            for memory in cast(ExposedPagedKV, self.cache).pool(layer):
+                memory[free] = math.nan
+
+    def check(self) -> None:
+        """Raise AssertionError unless tables are right and every sequence reads its tokens."""
+        tables = {sequence: list(self.cache.block_table(sequence)) for sequence in self.truth}
+        self._check_blocks(tables)
+        for sequence, written in self.truth.items():
+            for layer in range(self.geometry.layers):
+                found = self.cache.read(sequence, layer)
+                for name, tensor, truth in zip(("keys", "values"), found, written, strict=True):
+                    assert tensor.shape == truth[layer].shape, f"sequence {sequence}: {name}"
+                    same = tensor == truth[layer]  # a NaN is the same as nothing
+                    wrong = sorted({int(i) for i in (~same).any(-1).any(0).nonzero()})
+                    assert not wrong, (
+                        f"sequence {sequence} in {tables[sequence]} reads other {name} than were "
+                        f"written for its tokens {wrong} in layer {layer}"
+                    )
+
+    def attend(self, sequences: Sequence[int], count: int) -> None:
+        """Attend with the last ``count`` tokens of each; compare with the definition."""
+        layer, heads = self.geometry.layers - 1, 2 * self.geometry.kv_heads
+        shape = len(sequences), heads, count, self.geometry.head_dim
+        queries = torch.randn(shape, generator=self.generator)
+        queries = queries.to(self.geometry.device, self.geometry.dtype)
+        output = cast(AttendingPagedKV, self.cache).attend(sequences, queries, layer)
+        for row, sequence in enumerate(sequences):
+            keys, values = (x[layer][None] for x in self.truth[sequence])
+            alone = queries[row : row + 1]
+            expected, _ = plain_attention(alone, keys, values, AttentionSpec())
+            allowed = rounding_bound(alone, keys, values, self.geometry.dtype)
+            off = (output[row].double() - expected[0]).abs()
+            assert bool((off <= allowed).all()), (
+                f"row {row}, the last {count} of {keys.shape[2]} tokens: off by {off.max():.6g}"
+            )
+
+    def _draw(self, count: int) -> Tensor:
+        g = self.geometry
+        drawn = torch.randn(g.layers, g.kv_heads, count, g.head_dim, generator=self.generator)
+        return drawn.to(g.device, g.dtype)
+
+    def _write(self, sequence: int, tokens: tuple[Tensor, Tensor]) -> bool:
+        count = tokens[0].shape[2]
+        needed, free = self._needed(sequence, count), self.cache.num_free_blocks
+        fits = needed <= free
+        said = self.cache.can_append(sequence, count)
+        assert said == fits, (
+            f"can_append says {said}: {count} tokens need {needed} blocks, {free} are free"
+        )
+        if fits:
+            self.cache.append(sequence, *(x.clone() for x in tokens))
+            self.truth[sequence] = (
+                torch.cat([self.truth[sequence][0], tokens[0]], dim=2),
+                torch.cat([self.truth[sequence][1], tokens[1]], dim=2),
+            )
+        else:
+            self._must_refuse(sequence, tokens)
+        self.poison()
+        return fits
+
+    def _needed(self, sequence: int, count: int) -> int:
+        """New blocks for more tokens; one more to copy a last block that others write behind."""
+        size, length = self.geometry.block_size, self.length(sequence)
+        added = -(-(length + count) // size) - -(-length // size)
+        if not count or length % size == 0:
+            return added
+        last = self.cache.block_table(sequence)[-1]
+        owners = sum(last in self.cache.block_table(other) for other in self.truth)
+        return added + (owners > 1)
+
+    def _must_refuse(self, sequence: int, tokens: tuple[Tensor, Tensor]) -> None:
+        try:
+            self.cache.append(sequence, *tokens)
+        except Exception:  # of whatever kind: it is refused, and nothing changed
+            self.check()
+        else:
+            raise AssertionError("append succeeded though can_append had said no")
+
+    def _check_blocks(self, tables: dict[int, list[int]]) -> None:
+        owners = Counter(block for table in tables.values() for block in table)
+        free = self.cache.num_free_blocks
+        assert free + len(owners) == self.geometry.num_blocks, (
+            f"{free} blocks are free and {len(owners)} in tables, of {self.geometry.num_blocks}"
+        )
+        for sequence, table in tables.items():
+            wanted = -(-self.length(sequence) // self.geometry.block_size)
+            assert len(table) == wanted, f"{len(table)} blocks for {self.length(sequence)} tokens"
+            assert len(set(table)) == len(table), f"a block is twice in the table {table}"
+            assert all(0 <= block < self.geometry.num_blocks for block in table)
+            if "runner" in self.capabilities:
+                seen = list(cast(DeliveredPagedKV, self.cache).runner_table(sequence))
+                assert seen == table, f"the runner reads {seen}, the allocator wrote {table}"
+        if "references" in self.capabilities:
+            for block in range(self.geometry.num_blocks):
+                counted = cast(CountedPagedKV, self.cache).references(block)
+                assert counted == owners[block], (
+                    f"block {block} counts {counted} references and is in {owners[block]} tables"
+                )
+
+
+def _edges(size: int) -> list[int]:
+    """Lengths around the edges of blocks: 0, 1, P − 1, P, P + 1, 2·P."""
+    return sorted({0, 1, size - 1, size, size + 1, 2 * size})
