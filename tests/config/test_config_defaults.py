@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from pytest_infopt.configuration.defaults import default_budgets, quality_limits
 from pytest_infopt.configuration.formats import FORMATS, Precision, precision_of
 from pytest_infopt.release import ModelSource
 
+ROOT = Path(__file__).parents[2]
 REFERENCE = ModelSource("reference", "org/base")
 ANCHORS = {8: (0.001, 0.99, 1.005), 5: (0.01, 0.95, 1.015), 3: (0.1, 0.85, 1.10)}
 
@@ -124,6 +127,45 @@ def test_format_of_a_gguf_file(name: str, bits: int, lossless: bool) -> None:
     precision = precision_of(source, REFERENCE)
     assert (precision.bits, precision.lossless) == (bits, lossless)
     assert ("weight_bytes" in default_budgets(source, REFERENCE)) is lossless
+
+
+@pytest.mark.parametrize("bits", [2, 3, 5, 8])
+def test_an_option_bits_sets_the_width_that_budgets_follow(bits: int) -> None:
+    source = ModelSource("c", "org/base", quantization="gptq", options={"bits": bits})
+    assert precision_of(source, REFERENCE).bits == bits
+    assert default_budgets(source, REFERENCE)["kl_mean"].limit == limits(bits)[0]
+
+
+@pytest.mark.parametrize("bits", [0, 16, "3", True, 2.0])
+def test_bits_that_no_loader_takes_change_no_budget(bits: object) -> None:
+    source = ModelSource("c", "org/base", quantization="gptq", options={"bits": bits})
+    assert precision_of(source, REFERENCE).bits == 4
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda"])
+def test_pruned_models_are_held_to_three_bits_and_to_no_size(method: str) -> None:
+    budgets = default_budgets(ModelSource("c", "org/base", quantization=method), REFERENCE)
+    assert budgets["kl_mean"].limit == ANCHORS[3][0]
+    assert "weight_bytes" not in budgets  # zeros are stored
+    assert "greedy_mismatches" not in budgets
+
+
+def test_a_format_whose_library_is_missing_names_its_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def find(name: str) -> None:
+        if "." in name:
+            raise ModuleNotFoundError(name)  # as for the part of a package that is not there
+
+    monkeypatch.setattr("pytest_infopt.configuration.formats.find_spec", find)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {name: form.missing() for name, form in FORMATS.items() if form.module}
+    for name, why in needed.items():
+        assert why is not None, name
+        extra = re.search(r"pytest-infopt\[([\w-]+)\]", why)
+        assert extra, why
+        assert extra[1] in project["optional-dependencies"], why
+    assert FORMATS["gptq"].missing() is None
 
 
 def test_formats_are_the_loaders() -> None:

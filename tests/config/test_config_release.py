@@ -13,6 +13,7 @@ import pytest
 
 from pytest_infopt.configuration import fingerprint, formats, load_release, plan_lines
 from pytest_infopt.configuration.schema import ReleaseFile
+from pytest_infopt.corpus.calibration import calibration_documents
 from pytest_infopt.errors import ConfigurationError
 from pytest_infopt.options import Settings
 from pytest_infopt.release import Release, Statistics
@@ -280,6 +281,23 @@ def test_embedded_candidate_without_its_library_is_listed(
     asked = load(tmp_path, candidate=("bitsandbytes-nf4",))
     assert [c.name for c in asked.candidates] == ["bitsandbytes-nf4"]
     assert any("pip install" in line for line in plan_lines(asked))
+
+
+def test_calibration_files_are_relative_to_the_file(tmp_path: Path) -> None:
+    folder = tmp_path / "[v1]"  # what a glob would take for a choice of characters
+    folder.mkdir()
+    (folder / "a.txt").write_text("one text")
+    text = """
+[reference]
+model = "org/base"
+[candidates.gptq]
+quantization = "gptq"
+options = { calibration = "*.txt", bits = 3 }
+"""
+    (candidate,) = load(folder, text).candidates
+    (found,) = calibration_documents(candidate.source.options, root=tmp_path)
+    assert found.text == "one text"
+    assert candidate.source.options["bits"] == 3
 
 
 def test_fingerprint_follows_what_results_depend_on(tmp_path: Path) -> None:
