@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from infopt_reference.attention.kv_size import KVShape, layer_kinds
 
 
 def storage_bytes(tensors: Iterable[torch.Tensor], seen: set[tuple[str, int]] | None = None) -> int:
@@ -95,18 +96,9 @@ def predicted_kv_bytes(config: Any, tokens: int, batch: int, bytes_per_value: in
     heads = text.num_attention_heads
     kv_heads = getattr(text, "num_key_value_heads", None) or heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
-    held = sum(_held_tokens(text, kind, tokens) for kind in _layer_kinds(text))
-    return int(2 * kv_heads * head_dim * held * batch * bytes_per_value)
-
-
-def _layer_kinds(text: Any) -> list[str]:
-    kinds = getattr(text, "layer_types", None)
-    if kinds is None:
-        sliding = getattr(text, "sliding_window", None) and getattr(
-            text, "use_sliding_window", True
-        )
-        kinds = ["sliding_attention" if sliding else "full_attention"] * text.num_hidden_layers
-    return list(kinds)
+    layer = KVShape(layers=1, kv_heads=kv_heads, head_dim=head_dim)
+    held = sum(_held_tokens(text, kind, tokens) for kind in layer_kinds(config))
+    return layer.nbytes(held, batch, bytes_per_number=bytes_per_value)
 
 
 def _held_tokens(text: Any, kind: str, tokens: int) -> int:

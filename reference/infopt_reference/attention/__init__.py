@@ -4,6 +4,7 @@ from .attention import attend, attend_with_lse
 from .cache import KVCache, QuantizedCache, SlidingCache, StaticCache
 from .cached_attention import CachedAttention, LayerCache
 from .decoder import Decoder, DecoderConfig
+from .kv_size import KVShape
 from .masks import causal_mask, token_positions, visible_keys
 from .rope import Rope
 from .tiles import attend_in_tiles, merge, with_sinks
@@ -13,6 +14,7 @@ __all__ = [
     "Decoder",
     "DecoderConfig",
     "KVCache",
+    "KVShape",
     "LayerCache",
     "QuantizedCache",
     "Rope",

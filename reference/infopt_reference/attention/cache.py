@@ -56,6 +56,10 @@ class KVCache:
         """Tokens that a layer holds."""
         return self._layers[layer][0].shape[2] if layer in self._layers else 0
 
+    def rows(self, layer: int = 0) -> int:
+        """Rows B of a layer; 0 before any token."""
+        return self._layers[layer][0].shape[0] if layer in self._layers else 0
+
     def crop(self, length: int) -> None:
         """Forgets all but the first ``length`` tokens, in every layer.
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .cached_attention import CachedAttention, LayerCache
+from .kv_size import layer_kinds
 from .masks import token_positions
 from .rope import Rope
 
@@ -62,7 +63,7 @@ class DecoderConfig:
             f"activation {config.hidden_act!r}": config.hidden_act != "silu",
             f"rope {rope['rope_type']!r}": rope["rope_type"] not in ("default", "linear"),
             "bias of the MLP": getattr(config, "mlp_bias", False),
-            "layers with windows of their own": len(set(_layer_types(config))) > 1,
+            "layers with windows of their own": len(set(layer_kinds(config))) > 1,
             "bias of the attention's output": config.model_type == "llama"
             and config.attention_bias,
         }
@@ -85,7 +86,7 @@ class DecoderConfig:
                 rope["rope_theta"],
                 rope.get("factor", 1.0),
             ),
-            window=config.sliding_window if _slides(config) else None,
+            window=config.sliding_window if "sliding_attention" in layer_kinds(config) else None,
             bias=config.model_type == "qwen2",
             norm_eps=config.rms_norm_eps,
             tied=config.tie_word_embeddings,
@@ -190,14 +191,3 @@ class Decoder(nn.Module):
             x = layer(x, cache, positions)
         logits: Tensor = self.lm_head(self.norm(x))
         return logits
-
-
-def _layer_types(config: Any) -> list[str]:
-    return list(getattr(config, "layer_types", None) or [])
-
-
-def _slides(config: Any) -> bool:
-    """Whether the layers have a window: Mistral's do when it is given, Qwen's are listed."""
-    if types := _layer_types(config):
-        return "sliding_attention" in types
-    return getattr(config, "sliding_window", None) is not None
