@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .attention import AttentionSuite, KVCacheSuite, PagedKVSuite
+    from .attention import AttentionSuite, KVCacheSuite, PagedKVSuite, PrefixCacheSuite
     from .pruning import PruningSuite
     from .quantization import (
         CalibratedQuantizerSuite,
@@ -24,6 +24,7 @@ _MODULES = {
     "KVCacheSuite": ".attention",
     "PackingSuite": ".quantization",
     "PagedKVSuite": ".attention",
+    "PrefixCacheSuite": ".attention",
     "PruningSuite": ".pruning",
     "QuantizerSuite": ".quantization",
     "SmoothingSuite": ".quantization",
@@ -37,6 +38,7 @@ __all__ = [
     "KVCacheSuite",
     "PackingSuite",
     "PagedKVSuite",
+    "PrefixCacheSuite",
     "PruningSuite",
     "QuantizerSuite",
     "SmoothingSuite",

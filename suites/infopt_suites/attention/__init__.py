@@ -5,6 +5,8 @@ from .cache_protocol import CacheGeometry, KVCache, MakeCache
 from .kv_cache import KVCacheSuite
 from .paged import PagedKVSuite
 from .paged_protocol import MakePagedKV, PagedGeometry, PagedKV
+from .prefix_cache import PrefixCacheSuite
+from .prefix_protocol import MakePrefixCache, PrefixCache, PrefixGeometry
 from .protocol import Attention, AttentionSpec, MakeAttention
 
 __all__ = [
@@ -17,7 +19,11 @@ __all__ = [
     "MakeAttention",
     "MakeCache",
     "MakePagedKV",
+    "MakePrefixCache",
     "PagedGeometry",
     "PagedKV",
     "PagedKVSuite",
+    "PrefixCache",
+    "PrefixCacheSuite",
+    "PrefixGeometry",
 ]

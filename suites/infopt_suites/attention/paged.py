@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ..base import Suite, requires
+from ..machines import run_machine
 from .oracle import plain_attention, rounding_bound
-from .paged_machine import run_machine
+from .paged_machine import PagedMachine
 from .paged_protocol import (
     AttendingPagedKV,
     CountedPagedKV,
@@ -175,7 +176,8 @@ class PagedKVSuite(Suite):
         """
         for size in self.block_sizes:
             pages = partial(self._pages, make_paged_kv, size, num_blocks=7)
-            run_machine(pages, examples=self.examples, steps=self.steps)
+            members = {"make_pages": staticmethod(pages)}
+            run_machine(PagedMachine, members, examples=self.examples, steps=self.steps)
 
     @requires("runner")
     def test_the_runner_reads_the_tables_of_the_allocator(self, make_paged_kv: MakePagedKV) -> None:

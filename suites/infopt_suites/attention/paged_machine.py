@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -13,7 +12,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 if TYPE_CHECKING:
@@ -96,22 +94,3 @@ class PagedMachine(RuleBasedStateMachine):
 
     def _sequence(self, data: st.DataObject) -> int:
         return data.draw(st.sampled_from(sorted(self.pages.truth)), label="sequence")
-
-
-def run_machine(make_pages: Callable[[], Pages], *, examples: int, steps: int) -> None:
-    """Raise the AssertionError of the shortest sequence of operations that breaks an invariant."""
-    machine = type("Machine", (PagedMachine,), {"make_pages": staticmethod(make_pages)})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            derandomize=True,
-            database=None,
-            deadline=None,
-            print_blob=False,
-            report_multiple_bugs=False,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )

@@ -1,0 +1,426 @@
+"""PrefixCacheSuite: does a warm answer read what a cold one would have computed?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar, cast
+
+import pytest
+
+from ..base import Suite, requires
+from ..machines import run_machine
+from .prefix_machine import PrefixMachine
+from .prefix_protocol import (
+    CountedPrefixCache,
+    Extra,
+    MakePrefixCache,
+    PrefixCache,
+    PrefixGeometry,
+)
+
+Content = tuple[tuple[int, ...], tuple[tuple[str, str], ...]]  # all tokens so far, and the extra
+
+
+class PrefixCacheSuite(Suite):
+    """Laws of prefix caches over blocks of keys and values.
+
+    Give a fixture ``make_prefix_cache``: a `prefix_protocol.MakePrefixCache`. What a block holds is
+    simulated: its own tokens and all before them, on which its keys and values depend.
+    """
+
+    topic = "prefix_cache"
+    offers = {  # noqa: RUF012  # read only
+        "hash": "hashes with the function that it is given",
+        "counts": "num_free, num_evictable and num_held account for all blocks",
+        "store": "calls ``store`` for each block that insert makes known",
+        "lru": "what was used last is evicted last",
+    }
+    block_sizes: ClassVar[Sequence[int]] = (1, 3)
+    extras: ClassVar[Sequence[Extra]] = (
+        {},
+        {"adapter": "x"},
+        {"salt": "x"},
+        {"adapter": "x", "salt": "y"},
+        {"adapter": "y", "salt": "x"},
+    )
+    examples: ClassVar[int] = 40
+    steps: ClassVar[int] = 30
+
+    @pytest.fixture
+    def make_prefix_cache(self) -> MakePrefixCache:
+        self.missing_fixture("make_prefix_cache", "a callable: PrefixGeometry -> prefix cache")
+
+    def test_a_repeated_prompt_is_found_but_for_its_last_token(
+        self, make_prefix_cache: MakePrefixCache
+    ) -> None:
+        """A cache that never hits is of no use. The last token's logits are needed, so it is
+        computed again: of a prompt of 2·P tokens one block is found, of 2·P + 1 tokens two.
+
+        Usual causes: a prompt of whole blocks that leaves nothing to compute, a ratio of 0 / 0
+        where nothing is held, a key that differs at each call.
+        """
+        for size in self.block_sizes:
+            for length in _edges(size):
+                for busy in (False, True):
+                    serving = self._serving(make_prefix_cache, size)
+                    prompt = list(range(100, 100 + length))
+                    first = serving.begin(prompt, {})
+                    serving.insert(first)
+                    if not busy:
+                        serving.end(first)
+                    found = len(serving.match(prompt, {}))
+                    expected = max(length - 1, 0) // size
+                    assert found == expected, (
+                        f"{found} blocks of {size} found for a repeated prompt of {length} tokens, "
+                        f"not {expected}"
+                    )
+
+    def test_the_longest_common_beginning_is_found(
+        self, make_prefix_cache: MakePrefixCache
+    ) -> None:
+        """In whole blocks, also of a prompt that goes on otherwise, and no more than that.
+
+        Usual causes: all or nothing, a last partial block that is compared by its length.
+        """
+        for size in self.block_sizes:
+            for common in range(3 * size + 1):
+                serving = self._serving(make_prefix_cache, size)
+                known = list(range(3 * size + 1))
+                serving.run(known, {})
+                prompt = [*known[:common], *range(900, 900 + 2 * size)]
+                found = len(serving.match(prompt, {}))
+                assert found == common // size, f"{found} blocks of {size}, {common} tokens agree"
+
+    def test_equal_tokens_under_another_salt_share_nothing(
+        self, make_prefix_cache: MakePrefixCache
+    ) -> None:
+        """Keys and values depend on model, adapter, image and tenant as well.
+
+        Usual causes: a hash of the tokens alone, fields joined without their names, so that the
+        adapter "x" is the tenant "x".
+        """
+        for size in self.block_sizes:
+            serving = self._serving(make_prefix_cache, size, num_blocks=99)
+            prompt = list(range(2 * size + 1))
+            for extra in self.extras:
+                found = serving.match(prompt, extra)
+                assert not found, f"{len(found)} blocks of another salt were found for {extra}"
+                serving.run(prompt, extra)
+            for extra in self.extras:
+                assert len(serving.match(prompt, extra)) == 2
+
+    def test_equal_blocks_behind_others_share_nothing(
+        self, make_prefix_cache: MakePrefixCache
+    ) -> None:
+        """Keys and values of a token depend on all before it.
+
+        Usual causes: a hash of the block's own tokens, positions that are not hashed, tokens joined
+        as text.
+        """
+        for size in self.block_sizes:
+            serving = self._serving(make_prefix_cache, size, num_blocks=99)
+            for tokens in ([1, 1, 2], [2, 1, 1], [1, 2, 1], [12, 1, 1], [1, 21, 1]):
+                prompt = [token for token in tokens for _ in range(size)]
+                serving.run([*prompt, 0], {})
+                serving.match([*prompt, 7], {})
+            for digits in ([1, 12, 3], [11, 2, 3], [1, 1, 23]):
+                serving.run([*digits * size, 0], {})
+
+    @requires("hash")
+    def test_colliding_hashes_share_nothing(self, make_prefix_cache: MakePrefixCache) -> None:
+        """With a hash that is always 0, or one of two values, all that is lost is time.
+
+        Usual causes: a hash that is trusted without comparing tokens and what stands before them.
+        """
+        for size in self.block_sizes:
+            for values in (1, 2):
+
+                def collide(data: bytes, values: int = values) -> bytes:
+                    return bytes([sum(data) % values])
+
+                serving = self._serving(make_prefix_cache, size, 99, hash_function=collide)
+                for first in range(4):
+                    for second in range(3):
+                        prompt = [first] * size + [second] * size + [0]
+                        serving.run(prompt, self.extras[second % len(self.extras)])
+
+    def test_what_is_held_is_never_given_away(self, make_prefix_cache: MakePrefixCache) -> None:
+        """Blocks of a running request stay, whatever is evicted to make room for others.
+
+        Usual causes: a lock that skips the matched node itself, a duplicate that is freed while a
+        table points at it, a block that is counted as evictable.
+        """
+        for size in self.block_sizes:
+            prompt = list(range(2 * size))
+            serving = self._serving(make_prefix_cache, size, num_blocks=5)
+            serving.run([*prompt, 0], {})
+            running = serving.begin([*prompt, 1], {})  # holds the cached beginning
+            for other in range(4):
+                serving.run([500 + other] * (2 * size), {})  # needs what else there is
+                serving.check()
+            serving.insert(running)
+            serving.end(running)
+
+    def test_equal_prompts_computed_at_once_keep_their_blocks(
+        self, make_prefix_cache: MakePrefixCache
+    ) -> None:
+        """Both were begun before either was inserted; each has what it holds until it ends.
+
+        Usual causes: a duplicate's pages freed without moving the table to the kept ones.
+        """
+        for size in self.block_sizes:
+            serving = self._serving(make_prefix_cache, size, num_blocks=12)
+            prompt = list(range(2 * size + 1))
+            requests = [serving.begin(prompt, {}) for _ in range(3)]
+            for request in requests:
+                serving.insert(request)
+                serving.check()
+                other = serving.begin([800] * size, {})
+                serving.check()
+                serving.end(other)
+            for request in requests:
+                serving.end(request)
+                serving.check()
+
+    def test_nothing_stale_is_found_after_eviction(
+        self, make_prefix_cache: MakePrefixCache
+    ) -> None:
+        """A block that was given to another request no longer answers for the first one; warm
+        equals cold through any churn.
+
+        Usual causes: a hash that still points at its block after reuse, hits that are counted
+        beyond a gap.
+        """
+        for size in self.block_sizes:
+            serving = self._serving(make_prefix_cache, size, num_blocks=4)
+            prompts = [[first] * size + [second] * (2 * size + 1) for first, second in _PAIRS]
+            short = [[9] * size, [8] * size]  # makes room for one or two blocks, not for all
+            for prompt in (*prompts, *prompts[::-1], *short, prompts[0], *short, *prompts):
+                serving.run(prompt, {})
+                serving.check()
+
+    def test_inserting_again_changes_nothing(self, make_prefix_cache: MakePrefixCache) -> None:
+        """A request may be inserted at each step, and after it was found.
+
+        Usual causes: a second reference or entry for the same block.
+        """
+        for size in self.block_sizes:
+            serving = self._serving(make_prefix_cache, size, num_blocks=4)
+            request = serving.begin(list(range(3 * size)), {})
+            for _ in range(3):
+                serving.insert(request)
+                serving.check()
+            serving.end(request)
+            serving.begin([700] * (4 * size), {})  # all blocks, so all had come back
+            serving.check()
+
+    def test_any_interleaving_reads_what_was_written(
+        self, make_prefix_cache: MakePrefixCache
+    ) -> None:
+        """Requests with common beginnings begin, are inserted and end in any order, in a pool that
+        is too small: each reads its own tokens, and no block is lost or has two owners.
+
+        Usual causes: all of the above, together.
+        """
+        for size in self.block_sizes:
+            make = partial(self._serving, make_prefix_cache, size, num_blocks=6)
+            members = {"make_serving": staticmethod(make), "extras": self.extras}
+            run_machine(PrefixMachine, members, examples=self.examples, steps=self.steps)
+
+    @requires("counts")
+    def test_counts_account_for_every_block(self, make_prefix_cache: MakePrefixCache) -> None:
+        """Free, evictable and held are all there are, after each step and with nothing running.
+
+        Usual causes: tokens counted for blocks, prompts shorter than a block, shared blocks counted
+        for each request.
+        """
+        for size in self.block_sizes:
+            serving = self._serving(make_prefix_cache, size, num_blocks=9)
+            for length in _edges(size):
+                for _ in range(2):
+                    request = serving.begin(list(range(length)), {})
+                    serving.check()
+                    other = serving.begin([*range(length), 0], {})
+                    serving.insert(request)
+                    serving.insert(other)
+                    serving.check()
+                    for each in (request, other):
+                        serving.end(each)
+                        serving.check()
+
+    @requires("lru")
+    def test_what_was_used_last_is_evicted_last(self, make_prefix_cache: MakePrefixCache) -> None:
+        """And the end of a prompt before its beginning, without which it is never found.
+
+        Usual causes: insertion order for order of use, a match that is no use, blocks freed from
+        the first to the last.
+        """
+        for size in self.block_sizes:
+            serving = self._serving(make_prefix_cache, size, num_blocks=6)
+            old, new = [1] * (3 * size), [2] * (3 * size)
+            for prompt in (old, new):
+                serving.run(prompt, {})
+            serving.match([*old, 0], {})
+            serving.run([3], {}, insert=False)  # takes one block
+            assert len(serving.match([*old, 0], {})) == 3, "what was just used was evicted"
+            assert len(serving.match([*new, 0], {})) == 2, "not the end of the older prompt"
+
+    @requires("store")
+    def test_what_could_not_be_stored_is_not_found(
+        self, make_prefix_cache: MakePrefixCache
+    ) -> None:
+        """A store that fails half way through leaves no entry that leads to nothing.
+
+        Usual causes: the key is entered before the copy has succeeded.
+        """
+        for size in self.block_sizes:
+            for good in range(3):
+                stored: list[int] = []
+
+                def store(block: int, stored: list[int] = stored, good: int = good) -> None:
+                    if len(stored) == good:
+                        raise OSError("the store is full")
+                    stored.append(block)
+
+                serving = self._serving(make_prefix_cache, size, 9, store=store)
+                prompt = list(range(3 * size + 1))
+                request = serving.begin(prompt, {})
+                try:
+                    serving.insert(request)
+                except OSError:
+                    pass
+                else:
+                    raise AssertionError("insert did not say that the store failed")
+                found = serving.match(prompt, {})
+                assert len(found) <= good, f"{len(found)} blocks found, {good} were stored"
+
+    def _serving(
+        self,
+        make_prefix_cache: MakePrefixCache,
+        size: int,
+        num_blocks: int = 24,
+        **options: object,
+    ) -> Serving:
+        geometry = PrefixGeometry(num_blocks, size, **options)  # type: ignore[arg-type]  # its own fields
+        return Serving(make_prefix_cache(geometry), geometry, frozenset(self.capabilities))
+
+
+_PAIRS = [(first, second) for first in (1, 2) for second in (3, 4)]
+
+
+@dataclass
+class Request:
+    """Tokens, and the blocks that hold their keys and values."""
+
+    tokens: list[int]
+    extra: Extra
+    blocks: list[int] = field(default_factory=list)
+
+
+class Serving:
+    """Requests on a prefix cache, and what is really in each block."""
+
+    def __init__(
+        self, cache: PrefixCache, geometry: PrefixGeometry, capabilities: frozenset[str]
+    ) -> None:
+        self.cache, self.geometry, self.capabilities = cache, geometry, capabilities
+        self.memory: dict[int, Content] = {}
+        self.running: list[Request] = []
+
+    @property
+    def held(self) -> set[int]:
+        return {block for request in self.running for block in request.blocks}
+
+    def match(self, tokens: Sequence[int], extra: Extra) -> list[int]:
+        """What the cache finds, checked and let go again."""
+        found = self._matched(tokens, extra)
+        self.cache.release(found)
+        return found
+
+    def begin(self, tokens: Sequence[int], extra: Extra) -> Request:
+        """Match, allocate and compute; the request runs, with fewer blocks if there are too few."""
+        size = self.geometry.block_size
+        request = Request(list(tokens), extra, self._matched(tokens, extra))
+        self.running.append(request)
+        needed = -(-len(tokens) // size) - len(request.blocks)
+        held = self.held
+        fresh = self._allocated(needed)
+        if fresh is None:
+            room = self.geometry.num_blocks - len(held)
+            assert needed > room, f"{needed} blocks were refused, and nobody holds {room}"
+            request.tokens = request.tokens[: len(request.blocks) * size]
+            self.check()
+            return request
+        assert len(fresh) == needed, f"{len(fresh)} blocks for {needed}"
+        assert len({*fresh}) == needed, f"allocate gave a block twice: {fresh}"
+        assert not held & {*fresh}, f"blocks {sorted(held & {*fresh})} are held and given away"
+        for index, block in enumerate(fresh, start=len(request.blocks)):
+            self.memory[block] = self._content(request, index)
+        request.blocks += fresh
+        return request
+
+    def insert(self, request: Request) -> None:
+        table = self.cache.insert(request.tokens, request.blocks, request.extra)
+        request.blocks = list(table)
+        self._check_request(request)
+
+    def end(self, request: Request) -> None:
+        self.running.remove(request)
+        self.cache.release(request.blocks)
+
+    def run(self, tokens: Sequence[int], extra: Extra, *, insert: bool = True) -> None:
+        """A request from its begin to its end."""
+        request = self.begin(tokens, extra)
+        if insert:
+            self.insert(request)
+        self.end(request)
+
+    def check(self) -> None:
+        """Raise AssertionError unless running requests have their tokens and counts add up."""
+        for request in self.running:
+            self._check_request(request)
+        if "counts" in self.capabilities:
+            counted = cast(CountedPrefixCache, self.cache)
+            free, evictable, held = counted.num_free, counted.num_evictable, counted.num_held
+            assert held == len(self.held), f"num_held is {held}, {len(self.held)} blocks are held"
+            assert free + evictable + held == self.geometry.num_blocks, (
+                f"{free} free + {evictable} evictable + {held} held, not {self.geometry.num_blocks}"
+            )
+
+    def _matched(self, tokens: Sequence[int], extra: Extra) -> list[int]:
+        found = list(self.cache.match(tokens, extra))
+        size = self.geometry.block_size
+        assert len(found) * size < max(len(tokens), 1), (
+            f"{len(found)} blocks of {size} leave nothing to compute of {len(tokens)} tokens"
+        )
+        self._check_request(Request(list(tokens), extra, found))
+        return found
+
+    def _allocated(self, count: int) -> list[int] | None:
+        try:
+            return list(self.cache.allocate(count))
+        except Exception:  # of whatever kind: there are too few
+            return None
+
+    def _content(self, request: Request, index: int) -> Content:
+        tokens = request.tokens[: (index + 1) * self.geometry.block_size]
+        return tuple(tokens), tuple(sorted(request.extra.items()))
+
+    def _check_request(self, request: Request) -> None:
+        for index, block in enumerate(request.blocks):
+            wanted, held = self._content(request, index), self.memory.get(block)
+            assert held == wanted, (
+                f"block {index} of {request.tokens}, {_words(request.extra)}, is block {block}, "
+                f"which holds {held}"
+            )
+
+
+def _words(extra: Mapping[str, str]) -> str:
+    return f"extra {dict(extra)}" if extra else "no extra"
+
+
+def _edges(size: int) -> list[int]:
+    """Lengths around the edges of blocks: 0, 1, P − 1, P, P + 1, 2·P and one more."""
+    return sorted({0, 1, size - 1, size, size + 1, 2 * size, 2 * size + 1})
