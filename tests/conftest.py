@@ -6,4 +6,4 @@ import infopt_suites.gates  # noqa: F401
 
 import pytest_infopt.hooks  # noqa: F401
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "kill_summary"]

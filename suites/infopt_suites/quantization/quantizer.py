@@ -170,7 +170,10 @@ class QuantizerSuite(Suite):
             kept &= plainly_scaled(allowed, case.scheme)
             # The new scale rounds anew: twice in storing, twice in the arithmetic.
             eps = torch.finfo(case.scheme.scale_dtype).eps + torch.finfo(case.weight.dtype).eps
-            tolerance = 4 * eps * (high - low)
+            # Far from 0 that is relative to a difference of large numbers, and an offset counted
+            # in steps takes it as many times.
+            steps = once.grid.steps * allowed.scale.where(allowed.scale > 0, math.inf)
+            tolerance = 4 * eps * (high - low) * (1 + allowed.offset.abs() / steps)
             moved = (twice.restored.double() - once.restored.double()).abs()
             assert not bool((kept & (moved > tolerance)).any()), (
                 f"weights on levels moved by up to {moved[kept].max().item():.6g}"
