@@ -269,6 +269,29 @@ def test_a_matched_block_is_not_evicted_until_it_is_given_back():
     assert allocator.num_free_blocks == 16
 
 
+def test_a_block_stays_while_one_behind_it_is_in_use():
+    allocator, cache = filled(list(range(4)))
+    allocator.allocate("second", 4)  # computed the same block at the same time, and kept its own
+    allocator.append("second", 4)
+    table = allocator.block_table("second")
+    first, second = cache.insert(list(range(8)), table)
+    assert (first != table[0], second == table[1]) == (True, True)
+    assert cache.num_evictable == cache.evict(16) == 0
+    assert cache.match(list(range(9))).blocks == (first, second)
+
+
+def test_a_query_keeps_a_block_from_being_the_next_to_go():
+    allocator, cache = filled([1, 2, 3, 4])
+    allocator.allocate("second", 4)
+    cache.insert([5, 6, 7, 8], allocator.block_table("second"))
+    allocator.free("second")
+    older, newer = cache.blocks
+    cache.release(cache.match([1, 2, 3, 4, 9]))
+    assert cache.blocks == (newer, older)
+    assert cache.evict(1) == 1
+    assert cache.blocks == (older,)
+
+
 def test_nothing_is_found_behind_a_gap():
     allocator, cache = filled(list(range(8)))
     first, second = reversed(cache.blocks)
