@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-BENCHMARKS = ("startup", "divergence", "quality_gate", "verdicts", "quantizers", "gptq")
+BENCHMARKS = ("startup", "divergence", "quality_gate", "verdicts", "quantizers", "gptq", "kv_cache")
 
 
 def succeeds(name: str) -> bool:
