@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from infopt_reference.quantization import QuantizedLinear, pack
+from safetensors.torch import load_file, save_file
 from tiny_models import SAMPLE_IDS, VOCABULARY
 
 from pytest_infopt.engines.checkpoints import read_config
@@ -139,6 +140,58 @@ def test_a_checkpoint_whose_library_is_missing_names_the_extra(
         load(copied)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+@pytest.mark.parametrize("form", ["gptq", "gptq_v2"])
+def test_gptq_checkpoints_are_read_without_gptqmodel(
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: str,
+    form: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "gptqmodel", None)
+    copied = Path(shutil.copytree(checkpoints[architecture], tmp_path / "copied"))
+    floats = load(checkpoints[architecture])
+    rounded = load(checkpoints[architecture], "int4", group_size=32)
+    write_gptq(copied, rounded.module, form)
+    engine = load(copied)
+    assert torch.equal(logits(engine), logits(rounded))
+    assert engine.memory().weight_bytes <= rounded.memory().weight_bytes
+    assert not torch.equal(logits(engine), logits(floats))
+
+    tensors = load_file(copied / "model.safetensors")
+    norm = tensors.pop("model.norm.weight")
+    save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelLoadError, match=r"lacks 'model\.norm\.weight' \(1 tensors\)"):
+        load(copied)
+    tensors |= {"model.norm.weight": norm, "model.extra.weight": norm.clone()}
+    save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelLoadError, match=r"has besides 'model\.extra\.weight'"):
+        load(copied)
+
+
+def write_gptq(directory: Path, module: torch.nn.Module, form: str) -> None:
+    """Turn a saved checkpoint into a GPTQ one with the codes of a quantized module."""
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    for name, layer in module.named_modules():
+        if isinstance(layer, QuantizedLinear):
+            del tensors[f"{name}.weight"]
+            weight = layer.quantized_weight
+            assert weight.zero_points is not None
+            codes = weight.codes.view(layer.out_features, -1).view(torch.int32)  # [N, K·b/32]
+            tensors[f"{name}.qweight"] = codes.T.contiguous()
+            zeros = pack(weight.zero_points.T.contiguous(), 4).view(torch.int32)
+            if form == "gptq":
+                zeros = zeros - 0x11111111
+            tensors[f"{name}.qzeros"] = zeros.view(weight.scales.shape[1], -1)
+            tensors[f"{name}.scales"] = weight.scales.T.contiguous()
+    save_file(tensors, path, metadata={"format": "pt"})
+    stored = {"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": form}
+    config = read_config(directory) | {"quantization_config": stored}
+    (directory / "config.json").write_text(json.dumps(config))
+
+
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("calibration")
@@ -173,10 +226,18 @@ def test_gptqmodel_makes_a_checkpoint_once_and_it_loads(
     rounded = load(path, "int4", group_size=32, symmetric=True)
     original = load(path)
     assert relative_error(engine, original) <= 2 * relative_error(rounded, original)
-    # The checkpoint is one like any other: format "none", fingerprint of its own.
-    as_it_is = load(made[0])
-    assert torch.equal(logits(as_it_is), logits(engine))
-    assert "model.layers.0.mlp.up_proj.qweight" in load_file(made[0] / "model.safetensors")
+    # The checkpoint is one like any other: format "none". Without gptqmodel our reader makes the
+    # same weights of it, bit for bit.
+    assert torch.equal(logits(load(made[0])), logits(engine))
+    monkeypatch.setitem(sys.modules, "gptqmodel", None)
+    ours = load(made[0])
+    monkeypatch.undo()
+    monkeypatch.setenv("INFOPT_CACHE", str(tmp_path))
+    for name, layer in ours.module.named_modules():
+        if isinstance(layer, QuantizedLinear):
+            theirs = engine.module.get_submodule(name).dequantize_weight().T
+            assert torch.equal(layer.quantized_weight.dequantize(theirs.dtype), theirs), name
+    assert relative_error(ours, engine) <= torch.finfo(torch.bfloat16).eps
     load(path, "gptqmodel", group_size=64, calibration=texts)
     assert len([folder for folder in tmp_path.iterdir() if folder.is_dir()]) == 2
 

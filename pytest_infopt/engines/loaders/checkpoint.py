@@ -1,11 +1,12 @@
 """Checkpoints as they are: floats, GGUF files, and those that a quantizer has written.
 
 A checkpoint whose config.json has a ``quantization_config`` is read by transformers, through the
-library of its ``quant_method``; GPTQ checkpoints of auto-gptq are those of gptqmodel.
+library of its ``quant_method``. GPTQ checkpoints, which auto-gptq writes like gptqmodel, need none.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from ...errors import ConfigurationError, ModelLoadError
 from ..checkpoints import read_config
 from ..embedded import forget_gguf
+from .gptq_checkpoint import load_gptq_checkpoint
 from .request import LoadRequest
 
 # quant_method: the library that transformers reads it through, and the extra that installs it.
@@ -26,11 +28,24 @@ _READERS = {
 
 
 def load_checkpoint(request: LoadRequest) -> torch.nn.Module:
-    """The checkpoint in whatever format it comes."""
+    """The checkpoint in whatever format it comes.
+
+    GPTQ is read by gptqmodel where that is installed, which has the faster layers, else by ours.
+    """
     method = stored_method(request)
+    if method == "gptq" and not _can_import("gptqmodel"):
+        return load_gptq_checkpoint(request)
     if method in _READERS:
         request.require(*_READERS[method])
     return load_float(request)
+
+
+def _can_import(module: str) -> bool:
+    try:
+        import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 def stored_method(request: LoadRequest) -> str | None:

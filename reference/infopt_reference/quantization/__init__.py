@@ -11,6 +11,7 @@ from .error_metrics import max_error, mse, sqnr_db
 from .fake_quantization import FakeQuantizedLinear, convert_qat, fake_quantize, prepare_qat
 from .float8 import E4M3FN, E5M2, Float8Format, decode_float8, encode_float8
 from .gptq import gptq
+from .gptq_format import read_gptq_layer
 from .linear import QuantizedLinear
 from .llm_int8 import LLMInt8Linear, llm_int8_matmul
 from .methods import METHODS, quantization_method
@@ -73,6 +74,7 @@ __all__ = [
     "quantization_method",
     "quantize",
     "quantize_model",
+    "read_gptq_layer",
     "search_awq_scales",
     "smooth",
     "smoothing_groups",
