@@ -111,6 +111,7 @@ class OfBlocks(QuantizerSuite):
         return Blocks
 
 
+@pytest.mark.slow
 class TestFlatBlocks(OfBlocks):
     capabilities = frozenset({"scales", "state", "ragged", "strided"})
     schemes = (preset("nf4", group_size=32), preset("nf4", group_size=4096), preset("fp4"))
@@ -134,6 +135,7 @@ class Doubled(Blocks):
         )
 
 
+@pytest.mark.slow
 class TestDoubleQuantization(QuantizerSuite):
     capabilities = frozenset({"ragged", "strided"})
     schemes = (preset("nf4-double"), preset("nf4-double", codebook="fp4", group_size=128))

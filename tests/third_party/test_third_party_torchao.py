@@ -123,6 +123,7 @@ class OfPrimitives(QuantizerSuite):
         return Primitives
 
 
+@pytest.mark.slow
 class TestPrimitivesInFloat32(OfPrimitives):
     schemes = (*grouped(torch.float32, [2, 3, 5, 8]), *placed(torch.float32))
     dtypes = (torch.float32,)
