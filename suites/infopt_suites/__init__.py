@@ -4,7 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .attention import AttentionSuite, KVCacheSuite, PagedKVSuite, PrefixCacheSuite
+    from .attention import (
+        AttentionSuite,
+        DecoderSuite,
+        KVCacheSuite,
+        PagedKVSuite,
+        PrefixCacheSuite,
+    )
     from .pruning import PruningSuite
     from .quantization import (
         CalibratedQuantizerSuite,
@@ -20,6 +26,7 @@ _MODULES = {
     "AttentionSuite": ".attention",
     "CalibratedQuantizerSuite": ".quantization",
     "CodebookSuite": ".quantization",
+    "DecoderSuite": ".attention",
     "FakeQuantSuite": ".quantization",
     "KVCacheSuite": ".attention",
     "PackingSuite": ".quantization",
@@ -34,6 +41,7 @@ __all__ = [
     "AttentionSuite",
     "CalibratedQuantizerSuite",
     "CodebookSuite",
+    "DecoderSuite",
     "FakeQuantSuite",
     "KVCacheSuite",
     "PackingSuite",

@@ -2,6 +2,8 @@
 
 from .attention import AttentionSuite
 from .cache_protocol import CacheGeometry, KVCache, MakeCache
+from .decoder import DecoderSuite
+from .decoder_protocol import Decoder, MakeDecoder, TransformersDecoder
 from .kv_cache import KVCacheSuite
 from .paged import PagedKVSuite
 from .paged_protocol import MakePagedKV, PagedGeometry, PagedKV
@@ -14,10 +16,13 @@ __all__ = [
     "AttentionSpec",
     "AttentionSuite",
     "CacheGeometry",
+    "Decoder",
+    "DecoderSuite",
     "KVCache",
     "KVCacheSuite",
     "MakeAttention",
     "MakeCache",
+    "MakeDecoder",
     "MakePagedKV",
     "MakePrefixCache",
     "PagedGeometry",
@@ -26,4 +31,5 @@ __all__ = [
     "PrefixCache",
     "PrefixCacheSuite",
     "PrefixGeometry",
+    "TransformersDecoder",
 ]
