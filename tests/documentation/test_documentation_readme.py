@@ -11,6 +11,8 @@ import pytest
 from tiny_models import make_model, make_tokenizer
 
 from pytest_infopt.configuration import load_release
+from pytest_infopt.configuration.formats import FORMATS
+from pytest_infopt.engines.loaders import LOADERS
 from pytest_infopt.exit_status import ExitStatus
 from pytest_infopt.judge.verdict import Verdict
 from pytest_infopt.options import OPTIONS
@@ -31,7 +33,7 @@ def commands() -> list[list[str]]:
 
 
 def test_the_configuration_is_accepted(tmp_path: Path) -> None:
-    text, _ = blocks("toml")
+    text, _, _ = blocks("toml")
     (tmp_path / "infopt.toml").write_text(text)
     release = load_release(tmp_path)
     assert [candidate.name for candidate in release.candidates] == ["nf4", "distilled"]
@@ -40,6 +42,35 @@ def test_the_configuration_is_accepted(tmp_path: Path) -> None:
     assert nf4.budgets["perplexity_ratio"].limit == pytest.approx(1.04, rel=1e-12)
     assert student.budgets["ttft_p95"].limit == pytest.approx(0.2, rel=1e-12)
     assert "causality_error_ratio" not in student.budgets
+
+
+def test_the_table_of_quantizations_is_that_of_the_loaders(tmp_path: Path) -> None:
+    rows = re.findall(r"^\| (`[^|]+) \|[^|]+\|([^|]*)\|([^|]*)\|$", README, flags=re.MULTILINE)
+    named = {name: needs for names, _, needs in rows for name in re.findall(r"`([\w-]+)`", names)}
+    assert set(FORMATS) <= set(named)
+    for name, form in FORMATS.items():
+        extra = form.extra or form.module
+        assert f"[{extra}]" in named[name] if extra else "[" not in named[name], name
+    options = " ".join(options for _, options, _ in rows)
+    for loader in LOADERS.values():
+        for option in loader.options or ():
+            assert option == "attn_implementation" or f"`{option}`" in README, option
+    assert "grid" in options
+    text = blocks("toml")[1]
+    (tmp_path / "infopt.toml").write_text('[reference]\nmodel = "./my-model"\n' + text)
+    (candidate,) = load_release(tmp_path).candidates
+    loader = LOADERS[candidate.source.quantization]
+    assert set(candidate.source.options) <= (loader.known_options() or set())
+
+
+def test_the_quantizers_example_gates_every_method_side_by_side() -> None:
+    release = load_release(ROOT / "examples" / "quantizers")
+    quantizations = {candidate.source.quantization for candidate in release.candidates}
+    assert {"int8", "int4", "nf4", "gptq", "awq", "fp8"} <= quantizations
+    for candidate in release.candidates:
+        known = LOADERS[candidate.source.quantization].known_options()
+        assert known is not None
+        assert set(candidate.source.options) <= known
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
@@ -85,7 +116,7 @@ def test_the_quantizer_of_the_example_conforms(pytester: pytest.Pytester) -> Non
 
 
 def test_implementations_of_the_example_are_read(tmp_path: Path) -> None:
-    _, text = blocks("toml")
+    _, _, text = blocks("toml")
     (tmp_path / "infopt.toml").write_text(text)
     release = load_release(tmp_path)
     assert [each.topic for each in release.implementations] == ["quantizer", "packing"]

@@ -75,7 +75,7 @@ def _method(
 
 
 # Seen in bitsandbytes 0.50: 4-bit products of single rows on CPU are made in bfloat16, and
-# LLM.int8() takes its input in float16.
+# LLM.int8() takes its input in float16. gptqmodel 7.6 makes all 4-bit products on CPU in bfloat16.
 _ROUNDS_4BIT = {"cpu": "bfloat16"}
 _ROUNDS_INT8 = {"cpu": "float16", "cuda": "float16"}
 
@@ -113,6 +113,6 @@ LOADERS: dict[str, Loader] = {
         Loader("quanto-int8", "int8 weights", load_quanto, 8, options=_SKIP),
         Loader("quanto-int4", "int4 weights", load_quanto, 4, options=_SKIP),
         Loader("gptqmodel", "GPTQ checkpoint made by gptqmodel", load_gptqmodel, 4,
-               options=_PLAIN | GPTQMODEL_OPTIONS, calibrated=True),
+               options=_PLAIN | GPTQMODEL_OPTIONS, rounds_to=_ROUNDS_4BIT, calibrated=True),
     ]
 }  # fmt: skip
