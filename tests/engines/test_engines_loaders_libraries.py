@@ -224,10 +224,11 @@ def test_gptqmodel_makes_a_checkpoint_once_and_it_loads(
 ) -> None:
     pytest.importorskip("gptqmodel")
     monkeypatch.setenv("INFOPT_CACHE", str(tmp_path))
-    path = checkpoints["llama"]
+    path, before = checkpoints["llama"], set(Path().iterdir())
     engine = load(path, "gptqmodel", group_size=32, calibration=texts)
     made = [folder for folder in tmp_path.iterdir() if folder.is_dir()]
     assert len(made) == 1
+    assert set(Path().iterdir()) == before
     config = read_config(made[0])
     assert config["quantization_config"]["group_size"] == 32
     assert config.get("pad_token_id") == read_config(path).get("pad_token_id")

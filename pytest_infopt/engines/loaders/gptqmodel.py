@@ -7,8 +7,10 @@ not divide a layer's width are written without complaint, and fail only there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -64,11 +66,14 @@ def _quantize(request: LoadRequest, settings: dict[str, Any], directory: Path) -
         {"input_ids": ids.cpu(), "attention_mask": torch.ones_like(ids.cpu())}
         for ids in request.calibration_batches()
     ]
-    model = GPTQModel.load(
-        str(request.files.directory), configuration, device=str(request.device), dtype=request.dtype
-    )
-    model.quantize(batches, batch_size=1)
-    model.save(str(directory))
+    source, target = request.files.directory.resolve(), directory.resolve()
+    # It writes its logs into the current directory, which is the user's project.
+    with tempfile.TemporaryDirectory() as elsewhere, contextlib.chdir(elsewhere):
+        model = GPTQModel.load(
+            str(source), configuration, device=str(request.device), dtype=request.dtype
+        )
+        model.quantize(batches, batch_size=1)
+        model.save(str(target))
     _restore_padding(request, directory)
 
 
