@@ -58,7 +58,7 @@ def infopt_corpus(infopt_release: Release, pytestconfig: pytest.Config) -> list[
 
 @pytest.fixture(scope="session")
 def reference_model(infopt_release: Release) -> Iterator[TransformersEngine]:
-    """The reference as an engine: ``.model`` is the torch module, ``.score(ids)`` its logits."""
+    """The reference as an engine: ``.module`` is the torch module, ``.score(ids)`` its logits."""
     from .engines.loaders import load_engine
 
     engine = load_engine(infopt_release.reference)
@@ -68,9 +68,11 @@ def reference_model(infopt_release: Release) -> Iterator[TransformersEngine]:
 
 @pytest.fixture
 def quantized_model(infopt_release: Release) -> Iterator[EngineFactory]:
-    """A factory: ``quantized_model("nf4", **options)`` is the reference in that number format.
+    """A factory: ``quantized_model("nf4")`` is the reference in that number format, or pruned.
 
-    What it loads is closed when the test ends.
+    Any quantization of infopt.toml with its options: ``quantized_model("gptq", bits=4,
+    group_size=64)``, ``quantized_model("int4", granularity="channel")``, ``quantized_model("wanda",
+    sparsity="2:4")``. What it loads is closed when the test ends.
     """
     from .engines.loaders import load_engine
 
