@@ -153,6 +153,18 @@ def test_memory_is_that_of_the_blocks_and_less_than_one_is_wasted(length):
     assert rows.pages.keys.nbytes + rows.pages.values.nbytes == 9 * rows.pages.block_nbytes
 
 
+def test_rows_that_share_blocks_count_them_once():
+    rows = PagedRows(PagedKVCache(SHAPE, 9, 4))
+    for layer in range(SHAPE.layers):
+        rows.update(*new_tokens(6, rows=2), layer)
+    rows.reorder(torch.tensor([1, 1, 1]))
+    assert rows.nbytes() == 2 * rows.pages.block_nbytes
+    assert rows.pages.num_free_blocks == 7
+    for layer in range(SHAPE.layers):
+        rows.update(*new_tokens(1, rows=3), layer)
+    assert rows.nbytes() == 4 * rows.pages.block_nbytes  # a full one, and the last of each row
+
+
 def test_forks_that_differ_are_two_sequences():
     pages = PagedKVCache(SHAPE, 6, 4)
     common = fill(pages, "parent", 6)

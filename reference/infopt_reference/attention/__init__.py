@@ -1,21 +1,32 @@
 """Attention, KV caches and decoders: clear implementations of what inference engines do."""
 
 from .attention import attend, attend_with_lse
+from .block_allocator import BlockAllocator, BlockCopy, BlockPool, OutOfBlocksError
 from .cache import KVCache, QuantizedCache, SlidingCache, StaticCache
 from .cached_attention import CachedAttention, LayerCache
 from .decoder import Decoder, DecoderConfig
 from .kv_size import KVShape
 from .masks import causal_mask, token_positions, visible_keys
+from .paged import PagedKVCache, PagedRows
+from .prefix_cache import PrefixCache, PrefixMatch, block_hashes
 from .rope import Rope
 from .tiles import attend_in_tiles, merge, with_sinks
 
 __all__ = [
+    "BlockAllocator",
+    "BlockCopy",
+    "BlockPool",
     "CachedAttention",
     "Decoder",
     "DecoderConfig",
     "KVCache",
     "KVShape",
     "LayerCache",
+    "OutOfBlocksError",
+    "PagedKVCache",
+    "PagedRows",
+    "PrefixCache",
+    "PrefixMatch",
     "QuantizedCache",
     "Rope",
     "SlidingCache",
@@ -23,6 +34,7 @@ __all__ = [
     "attend",
     "attend_in_tiles",
     "attend_with_lse",
+    "block_hashes",
     "causal_mask",
     "merge",
     "token_positions",
