@@ -13,7 +13,16 @@ import sys
 import time
 from pathlib import Path
 
-BENCHMARKS = ("startup", "divergence", "quality_gate", "verdicts", "quantizers", "gptq", "kv_cache")
+BENCHMARKS = (
+    "startup",
+    "divergence",
+    "quality_gate",
+    "verdicts",
+    "quantizers",
+    "gptq",
+    "kv_cache",
+    "paged",
+)
 
 
 def succeeds(name: str) -> bool:

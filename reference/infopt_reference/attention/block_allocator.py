@@ -67,9 +67,10 @@ class BlockPool:
 
     def references(self, block: int) -> int:
         """Holders of a block; 0 when it is free."""
-        if block not in self._references:
+        holders = self._references.get(block, 0)
+        if not holders:
             self._require_id(block)
-        return self._references.get(block, 0)
+        return holders
 
     def take(self, count: int) -> list[int]:
         """Hands out ``count`` free blocks, each with one reference.
@@ -147,7 +148,7 @@ class BlockPool:
             raise ValueError(f"there is no block {block}; ids are 0…{self.num_blocks - 1}")
 
 
-@dataclass
+@dataclass(slots=True)
 class _Allocation:
     table: list[int] = field(default_factory=list)
     num_tokens: int = 0
@@ -240,9 +241,12 @@ class BlockAllocator:
             OutOfBlocksError: there are too few free blocks.
         """
         allocation = self._of(sequence)
-        fresh = self.pool.take(self._needed(allocation, num_tokens))
-        copy = None
-        if num_tokens and self._writes_shared(allocation):
+        needed = self._needed(allocation, num_tokens)
+        if not needed:  # as in most steps: the last block has room, and nobody else holds it
+            allocation.num_tokens += num_tokens
+            return None
+        fresh, copy = self.pool.take(needed), None
+        if self._writes_shared(allocation):
             copy = BlockCopy(allocation.table[-1], fresh.pop())
             allocation.table[-1] = copy.destination
             self.pool.release(copy.source)
@@ -323,12 +327,13 @@ class BlockAllocator:
     def _needed(self, allocation: _Allocation, num_tokens: int) -> int:
         if num_tokens < 0:
             raise ValueError(f"{num_tokens} tokens cannot be appended; truncate takes tokens away")
-        added = self.blocks_for(allocation.num_tokens + num_tokens) - len(allocation.table)
+        missing = allocation.num_tokens + num_tokens - len(allocation.table) * self.block_size
+        added = -(-missing // self.block_size)  # missing > −block_size: never below 0
         return added + (num_tokens > 0 and self._writes_shared(allocation))
 
     def _writes_shared(self, allocation: _Allocation) -> bool:
-        partly_filled = allocation.num_tokens % self.block_size != 0
-        return partly_filled and self.pool.references(allocation.table[-1]) > 1
+        partly_filled = allocation.num_tokens % self.block_size
+        return partly_filled != 0 and self.pool.references(allocation.table[-1]) > 1
 
     def _of(self, sequence: Hashable) -> _Allocation:
         try:
