@@ -248,15 +248,18 @@ def test_a_free_block_is_no_prefix():
     assert allocator.num_free_blocks == 5
 
 
-@given(count=st.integers(1, 9))
-def test_blocks_come_once_and_return_to_the_front(count):
+@given(count=st.integers(0, 9), data=st.data())
+def test_blocks_come_once_and_the_last_to_return_goes_out_first(count, data):
     pool = BlockPool(9)
     blocks = pool.take(count)
     assert len(set(blocks)) == count
     assert set(blocks) <= set(range(9))
-    returned = blocks[count // 2]
-    assert pool.release(returned)
-    assert pool.take(1) == [returned]
+    returned = data.draw(st.lists(st.sampled_from(blocks), unique=True)) if blocks else []
+    assert all(pool.release(block) for block in returned)
+    again = pool.take(9 - count + len(returned))
+    assert again[: len(returned)] == returned[::-1]
+    assert sorted({*blocks, *again}) == list(range(9))
+    assert pool.num_free == 0
 
 
 @pytest.mark.parametrize("operation", ["share", "release"])
