@@ -10,11 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from infopt_reference.attention.block_allocator import (
-    BlockAllocator,
-    BlockPool,
-    OutOfBlocksError,
-)
+from infopt_reference.attention.block_allocator import BlockAllocator
+from infopt_reference.attention.block_pool import BlockPool, OutOfBlocksError
 
 FREED = "freed"  # what a token that is read from a free block looks like
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from infopt_reference.attention import Decoder, DecoderConfig, KVCache, Rope, attend, causal_mask
-from infopt_reference.attention.block_allocator import OutOfBlocksError
+from infopt_reference.attention.block_pool import OutOfBlocksError
 from infopt_reference.attention.kv_size import KVShape
 from infopt_reference.attention.paged import PagedKVCache, PagedRows
 from infopt_reference.attention.prefix_cache import PrefixCache

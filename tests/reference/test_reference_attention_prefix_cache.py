@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from infopt_reference.attention.block_allocator import BlockAllocator, OutOfBlocksError
+from infopt_reference.attention.block_allocator import BlockAllocator
+from infopt_reference.attention.block_pool import OutOfBlocksError
 from infopt_reference.attention.prefix_cache import PrefixCache, block_hashes, sha256
 
 SALTS = [

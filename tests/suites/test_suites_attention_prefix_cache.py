@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from infopt_reference.attention.block_allocator import BlockPool
+from infopt_reference.attention.block_pool import BlockPool
 from infopt_reference.attention.prefix_cache import PrefixCache, sha256
 from infopt_suites.attention import PrefixCacheSuite, PrefixGeometry
 from infopt_suites.attention.prefix_protocol import Extra

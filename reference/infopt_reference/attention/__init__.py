@@ -1,7 +1,8 @@
 """Attention, KV caches and decoders: clear implementations of what inference engines do."""
 
 from .attention import attend, attend_with_lse
-from .block_allocator import BlockAllocator, BlockCopy, BlockPool, OutOfBlocksError
+from .block_allocator import BlockAllocator, BlockCopy
+from .block_pool import BlockPool, OutOfBlocksError
 from .cache import KVCache, QuantizedCache, SlidingCache, StaticCache
 from .cached_attention import CachedAttention, LayerCache
 from .decoder import Decoder, DecoderConfig

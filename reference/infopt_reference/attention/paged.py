@@ -34,7 +34,8 @@ import torch
 from torch import Tensor
 
 from .attention import attend_with_lse
-from .block_allocator import BlockAllocator, BlockCopy, OutOfBlocksError
+from .block_allocator import BlockAllocator, BlockCopy
+from .block_pool import OutOfBlocksError
 from .cache import KVCache
 from .kv_size import KVShape
 from .masks import visible_keys

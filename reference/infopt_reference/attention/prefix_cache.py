@@ -36,7 +36,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .block_allocator import BlockPool
+from .block_pool import BlockPool
 
 HashFunction = Callable[[bytes], bytes]
 TOKEN_BYTES = 8
