@@ -100,6 +100,16 @@ def test_a_token_reaches_the_window_behind_it_and_nothing_else(seed, length, win
     assert torch.equal(differs, reached.expand(2, -1))
 
 
+@given(SEEDS, st.integers(1, 50), st.integers(1, 9))
+def test_only_distances_between_tokens_count(seed, shift, length):
+    layer, x = make_layer(seed), normal(2, length, HIDDEN, seed=seed)
+    slots = torch.arange(length)[None]
+    shifted, plain = (layer(x, positions=slots + offset) for offset in (shift, 0))
+    # An angle is off by so many eps, and so much more is each of the HIDDEN terms of a logit.
+    bound = layer_bound(layer, x) * (1 + 4 * (length + shift) / HIDDEN)
+    assert (shifted - plain).abs().max() <= bound
+
+
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_equals_torchs_multihead_attention(kv_heads):
     layer = make_layer(3, kv_heads)
