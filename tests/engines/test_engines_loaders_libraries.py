@@ -253,6 +253,28 @@ def test_gptqmodel_makes_a_checkpoint_once_and_it_loads(
 
 @careless
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{"bits": 2, "symmetric": False}, {"bits": 3, "symmetric": False}, {"bits": 8}]
+)
+def test_our_reader_makes_the_weights_of_gptqmodel_at_every_width(
+    checkpoints: dict[str, Path],
+    texts: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+) -> None:
+    peer = pytest.importorskip("gptqmodel")
+    monkeypatch.setenv("INFOPT_CACHE", str(tmp_path))
+    load(checkpoints["llama"], "gptqmodel", group_size=32, calibration=texts, **options)
+    (made,) = [folder for folder in tmp_path.iterdir() if folder.is_dir()]
+    monkeypatch.setitem(sys.modules, "gptqmodel", None)
+    ours = load(made)
+    monkeypatch.setitem(sys.modules, "gptqmodel", peer)
+    assert_weights_of_gptqmodel(ours.module, made)
+
+
+@careless
+@pytest.mark.slow
 def test_a_checkpoint_that_gptqmodel_cannot_run_is_a_load_error(
     checkpoints: dict[str, Path], texts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

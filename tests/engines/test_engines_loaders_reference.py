@@ -178,8 +178,13 @@ def test_methods_on_activations_are_in_their_layers(
 ) -> None:
     outlier_free = load(checkpoints["llama"], "smoothquant", calibration=str(texts / "*.txt"))
     assert type(layer_of(outlier_free)) is LLMInt8Linear
-    assert layer_of(load(checkpoints["llama"], "llm-int8", threshold=2.5)).threshold == 2.5
-    assert type(layer_of(load(checkpoints["llama"], "int8"))) is QuantizedLinear
+    llm_int8 = load(checkpoints["llama"], "llm-int8", threshold=2.5)
+    assert layer_of(llm_int8).threshold == 2.5
+    # Errors are to be compared with what rounding activations costs, not with float32's.
+    assert llm_int8.dtype == outlier_free.dtype == "bfloat16"
+    weights_alone = load(checkpoints["llama"], "int8")
+    assert type(layer_of(weights_alone)) is QuantizedLinear
+    assert weights_alone.dtype == "float32"
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
+from types import MappingProxyType
 
 import torch
 
@@ -55,6 +56,13 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ConfigurationError:
 
 _PLAIN = frozenset({"attn_implementation"})
 _SKIP = _PLAIN | {"skip"}
+# Seen in bitsandbytes 0.50: 4-bit products of single rows on CPU are made in bfloat16, and
+# LLM.int8() takes its input in float16. gptqmodel 7.6 makes all 4-bit products on CPU in bfloat16.
+_ROUNDS_4BIT = {"cpu": "bfloat16"}
+_ROUNDS_INT8 = {"cpu": "float16", "cuda": "float16"}
+# Activations in int8 are off by up to half a step, 1/254 of a row's largest: what bfloat16 loses.
+# Two values that differ in their last bit may be rounded to neighbouring steps.
+_ROUNDS_ACTIVATIONS = {"cpu": "bfloat16", "cuda": "bfloat16"}
 
 
 def _rounded(name: str, summary: str, bits: int, options: frozenset[str] = PLACES) -> Loader:
@@ -69,15 +77,19 @@ def _method(
     *options: str,
     grid: frozenset[str] = frozenset(),
     calibrated: bool = True,
+    rounds_to: Mapping[str, str] = MappingProxyType({}),
 ) -> Loader:
     known = _SKIP | grid | method_options(name) | set(options)
-    return Loader(name, f"reference {summary}", load, bits, options=known, calibrated=calibrated)
+    return Loader(
+        name,
+        f"reference {summary}",
+        load,
+        bits,
+        options=known,
+        rounds_to=rounds_to,
+        calibrated=calibrated,
+    )
 
-
-# Seen in bitsandbytes 0.50: 4-bit products of single rows on CPU are made in bfloat16, and
-# LLM.int8() takes its input in float16. gptqmodel 7.6 makes all 4-bit products on CPU in bfloat16.
-_ROUNDS_4BIT = {"cpu": "bfloat16"}
-_ROUNDS_INT8 = {"cpu": "float16", "cuda": "float16"}
 
 LOADERS: dict[str, Loader] = {
     loader.name: loader
@@ -94,8 +106,10 @@ LOADERS: dict[str, Loader] = {
         _rounded("fp8-e5m2", "FP8 E5M2", 8),
         _method("gptq", "GPTQ", 4, load_calibrated, grid=GRID),
         _method("awq", "AWQ", 4, load_calibrated, grid=GRID),
-        _method("smoothquant", "SmoothQuant, W8A8", 8, load_calibrated),
-        _method("llm-int8", "LLM.int8()", 8, load_llm_int8, calibrated=False),
+        _method("smoothquant", "SmoothQuant, W8A8", 8, load_calibrated,
+                rounds_to=_ROUNDS_ACTIVATIONS),
+        _method("llm-int8", "LLM.int8()", 8, load_llm_int8, calibrated=False,
+                rounds_to=_ROUNDS_ACTIVATIONS),
         _method("magnitude", "magnitude pruning", None, load_pruned, "sparsity", calibrated=False),
         _method("wanda", "Wanda pruning", None, load_pruned, "sparsity"),
         Loader("bitsandbytes-int8", "LLM.int8(), threshold 6.0", load_bitsandbytes_int8, 8,
@@ -106,7 +120,7 @@ LOADERS: dict[str, Loader] = {
                options=_SKIP | {"double_quantization"}, rounds_to=_ROUNDS_4BIT),
         Loader("torchao-int8", "int8 weights", load_torchao, 8, options=_SKIP),
         Loader("torchao-int8-dynamic", "int8 weights and activations", load_torchao, 8,
-               options=_SKIP),
+               options=_SKIP, rounds_to=_ROUNDS_ACTIVATIONS),
         Loader("torchao-int4", "int4 weights, a byte each", load_torchao, 4,
                options=_SKIP | {"group_size"}),
         Loader("torchao-float8", "float8 weights", load_torchao, 8, options=_SKIP),
