@@ -1,8 +1,8 @@
 """transformers 5.23.0: a sliding window of 1 keeps every token, and the logits are wrong.
 
-`DynamicSlidingWindowLayer.update` keeps the last ``window − 1`` tokens by ``[-window + 1 :]``, which
-for a window of 1 is ``[0:]``: all of them. `get_mask_sizes` says that none are held, so the mask is
-made for fewer keys than there are, and is silently read for the wrong ones. Found while
+`DynamicSlidingWindowLayer.update` keeps the last ``window − 1`` tokens by ``[-window + 1 :]``, for
+a window of 1 ``[0:]``: all of them. `get_mask_sizes` says that none are held, so the mask is made
+for fewer keys than there are, and is silently read for the wrong ones. Found while
 `infopt_reference.attention.SlidingCache` was compared with it; a window of 1 is legal there.
 """
 
