@@ -40,11 +40,14 @@ gate-failing: .venv/ok  ## an example whose NF4 candidate misses its budget: exi
 gate-quantizers: .venv/ok  ## quantized and pruned candidates side by side (half an hour on two cores)
 	$(PYTEST) --infopt --infopt-config=examples/quantizers/infopt.toml --pyargs infopt_suites.gates
 
+# A file's tests share models, so they stay together.
+PARALLEL := -n auto --dist=loadfile
+
 test: .venv/ok  ## this project's own tests, without the slow ones
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) $(PARALLEL) -m 'not slow'
 
 test-all: .venv/ok  ## every test
-	$(PYTEST)
+	$(PYTEST) $(PARALLEL)
 
 lint: .venv/ok  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -53,6 +53,7 @@ PLACES = [
     QuantizationScheme(bits=4, symmetric=False, granularity=Granularity.CHANNEL),
     QuantizationScheme(bits=4, symmetric=False, granularity=Granularity.CHANNEL, axis=-1),
     QuantizationScheme(bits=8, granularity=Granularity.CHANNEL, axis=0),
+    QuantizationScheme(bits=4, granularity=Granularity.CHANNEL, axis=-1, codebook="nf4"),
     QuantizationScheme(bits=4, symmetric=False, granularity=Granularity.GROUP, group_size=128),
 ]
 

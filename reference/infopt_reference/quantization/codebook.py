@@ -72,7 +72,9 @@ class CodeBook:
     def decode(self, codes: Tensor, scales: Tensor, zero_points: Tensor | None) -> Tensor:
         """values[codes] · scales, [R, n] in the scales' dtype."""
         flat = codes.reshape(-1)
-        pairs = functional.pad(flat, (0, 1)) if flat.numel() % 2 else flat
+        # A copy of even length: pairs are read as words, which lie at even places without gaps.
+        pairs = flat.new_zeros(flat.numel() + flat.numel() % 2)
+        pairs[: flat.numel()] = flat
         wide = torch.complex128 if scales.dtype is torch.float64 else torch.complex64
         levels = self._level_pairs.to(device=codes.device, dtype=wide)
         # index_select: on a CPU several times faster than levels[…].
