@@ -1,4 +1,4 @@
-"""What tests of other people's quantizers share."""
+"""What tests of other people's implementations share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from infopt_suites.base import Suite
 
-AREA = "1 quantizers: real implementations"
+QUANTIZERS = "1 quantizers: real implementations"
+ATTENTION = "2 attention and caches: real implementations"
 
 
 @pytest.fixture(autouse=True)
@@ -25,5 +26,8 @@ def counted_as_sound(request: pytest.FixtureRequest, record_property: Any) -> No
     suite = request.cls
     if suite is None or not issubclass(suite, Suite):
         return
+    modules = [base.__module__ for base in suite.__mro__]
+    of_attention = any(module.startswith("infopt_suites.attention") for module in modules)
+    area = ATTENTION if of_attention else QUANTIZERS
     if request.node.originalname not in suite.expected_failures:
-        record_property("kill", ("sound", AREA))
+        record_property("kill", ("sound", area))
