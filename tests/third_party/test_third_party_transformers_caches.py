@@ -132,6 +132,22 @@ class TestStaticCache(KVCacheSuite):
         )
 
 
+class TestQuantizedCache(KVCacheSuite):
+    """4 bit by quanto: all tokens are quantized anew when the newest four have come together."""
+
+    capabilities = frozenset({"mask-sizes", "quantized", "reorder", "reset"})
+    bits, residual, head_dim = 4, 4, 32
+    examples = 6
+
+    @pytest.fixture
+    def make_cache(self) -> MakeCache:
+        return lambda geometry: OfTransformers(
+            transformers.QuantizedCache(
+                "quanto", config(geometry), nbits=4, q_group_size=32, residual_length=4
+            )
+        )
+
+
 # Models
 
 CONFIGS: dict[str, Callable[[], Any]] = {
