@@ -19,6 +19,8 @@ BENCHMARKS = (
     "quality_gate",
     "verdicts",
     "quantizers",
+    "granularity",
+    "suites",
     "gptq",
     "kv_cache",
     "paged",
