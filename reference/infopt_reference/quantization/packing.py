@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_PART = 1 << 17  # codes unpacked at a time, a multiple of 8: whole bytes at any width
+_PART = 1 << 20  # codes unpacked at a time, a multiple of 8: whole bytes at any width
 
 
 def packed_bytes(count: int, bits: int) -> int:
