@@ -4,10 +4,8 @@ Every error ratio here is
 
     error / (yardstick + floor/2)
 
-so that "ratio ≤ 2" is the rule error ≤ 2·yardstick + floor, and 0 means that no bit differs. The
-yardstick is the error, against a float64 oracle, of the plain implementation with the reference's
-weights in the candidate's dtype; the floor is the error of rounding the oracle itself to that
-dtype. Both are measured on the same prompt. A row's error is its root mean square over V.
+(`yardstick`), both measured on the same prompt: 2 is the limit, and 0 means that no bit differs. A
+row's error is its root mean square over V.
 
 The three consistency ratios compare the candidate with itself, so that they are about its cache,
 its padding and its mask, whatever its weights lost. Rounding differs from path to path, and at a
@@ -23,21 +21,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
-from infopt_reference.quantization import ulp
 
 from ..engines.base import Capability, Engine
-from ..errors import InvalidComparisonError, NonFiniteLogitsError
-from .divergence import most_probable
-from .quality import Decode, named_tokens
-from .samples import Sample, TokenFinding
+from ..errors import InvalidComparisonError
+from .greedy import first_finding, greedy_mismatches
+from .samples import Sample
+from .yardstick import dtype_named, host_logits, rms, row_rms, yardstick_of
 
-OUTPUT_FACTOR = 2.0  # c of the rule for outputs
-# Rounding two logits moves their gap by at most one ulp; the same factor on top of that.
-NEAR_TIE_ULPS = OUTPUT_FACTOR
 DECODE_STEPS = 16  # after each split: a fault of the cache shows in the first few
 
 
@@ -56,28 +49,6 @@ class CachedEngine(WholeLogitsEngine, Protocol):
 
     def cached_logits(self, token_ids: Sequence[int], prefill: int) -> torch.Tensor:
         """Logits with the first ``prefill`` tokens at once, then one by one, [T, V]."""
-
-
-@dataclass(frozen=True)
-class _Yardstick:
-    """What the candidate's dtype costs on one prompt."""
-
-    errors: torch.Tensor  # [T] RMS error of the plain implementation at each position
-    extremes: torch.Tensor  # [T] its largest error at each position
-    floor: float  # RMS error of rounding the oracle to the dtype
-
-    @property
-    def overall(self) -> float:
-        return float(self.errors.square().mean().sqrt()) + self.floor / OUTPUT_FACTOR
-
-    @property
-    def worst(self) -> float:
-        return float(self.errors.max()) + self.floor / OUTPUT_FACTOR
-
-    @property
-    def usable(self) -> bool:
-        """False where the oracle is no finer than the dtype: then nothing is known of its cost."""
-        return float(self.errors.max()) > 0
 
 
 def measure_prompt(
@@ -103,14 +74,14 @@ def measure_prompt(
         left_out["equivalence"] = f"engine {candidate.name!r} does not give whole logits"
         return Sample(unit, len(token_ids), {}, details={"left_out": left_out})
     engine = cast(WholeLogitsEngine, candidate)
-    logits = _host(engine.full_logits(token_ids))
+    logits = host_logits(engine.full_logits(token_ids))
     _check_shapes(candidate.name, oracle, yardstick_logits, logits)
-    yardstick = _yardstick(oracle, yardstick_logits, _dtype_named(candidate.dtype))
+    yardstick = yardstick_of(oracle, yardstick_logits, dtype_named(candidate.dtype))
     values = _distances(logits, oracle)
-    mismatches = _mismatches(logits, oracle, yardstick, _dtype_named(candidate.dtype))
+    mismatches = greedy_mismatches(logits, oracle, yardstick, dtype_named(candidate.dtype))
     values["greedy_mismatches"] = float(len(mismatches.illegal))
     if yardstick.usable:
-        values["logit_error_ratio"] = _rms(logits - oracle) / yardstick.overall
+        values["logit_error_ratio"] = rms(logits - oracle) / yardstick.overall
         values |= _consistency(engine, logits, token_ids, 2 * yardstick.worst, left_out)
     else:
         left_out["error ratios"] = (
@@ -123,7 +94,7 @@ def measure_prompt(
         weight=len(token_ids),
         values=values,
         identical=identical,
-        findings=_first_finding(mismatches, logits, oracle, token_ids, unit, reference.decode),
+        findings=first_finding(mismatches, logits, oracle, token_ids, unit, reference.decode),
         details={
             "near_ties": mismatches.near_ties,
             "yardstick_rms": float(yardstick.errors.square().mean().sqrt()),
@@ -134,25 +105,6 @@ def measure_prompt(
     )
 
 
-def _host(logits: torch.Tensor) -> torch.Tensor:
-    """Logits [T, V] in float64 on the CPU; NonFiniteLogitsError for NaN and infinity."""
-    logits = logits.detach().cpu().double()
-    if not bool(torch.isfinite(logits).all()):
-        row = int((~torch.isfinite(logits)).any(-1).nonzero()[0])
-        raise NonFiniteLogitsError(f"NaN or infinity among the logits at position {row}")
-    return logits
-
-
-def _dtype_named(name: str) -> torch.dtype:
-    """The floating-point format of an engine's ``dtype``; raises ValueError for any other name."""
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(
-            f"{name!r} names no floating-point format; use float32, bfloat16 or float16"
-        )
-    return dtype
-
-
 def _check_shapes(name: str, oracle: torch.Tensor, *others: torch.Tensor) -> None:
     for logits in others:
         if logits.shape != oracle.shape:
@@ -160,20 +112,6 @@ def _check_shapes(name: str, oracle: torch.Tensor, *others: torch.Tensor) -> Non
                 f"logits of candidate {name!r} or its yardstick are {tuple(logits.shape)}, the "
                 f"oracle's {tuple(oracle.shape)}: another vocabulary, or another number of tokens"
             )
-
-
-def _yardstick(oracle: torch.Tensor, plain: torch.Tensor, dtype: torch.dtype) -> _Yardstick:
-    error = _host(plain) - oracle
-    rounding = oracle.to(dtype).double() - oracle
-    return _Yardstick(_row_rms(error), error.abs().amax(-1), _rms(rounding))
-
-
-def _rms(error: torch.Tensor) -> float:
-    return float(error.square().mean().sqrt())
-
-
-def _row_rms(error: torch.Tensor) -> torch.Tensor:
-    return error.square().mean(-1).sqrt()
 
 
 def _distances(logits: torch.Tensor, oracle: torch.Tensor) -> dict[str, float]:
@@ -189,74 +127,12 @@ def _distances(logits: torch.Tensor, oracle: torch.Tensor) -> dict[str, float]:
     }
 
 
-# Greedy tokens
-
-
-@dataclass(frozen=True)
-class _Mismatches:
-    """Positions where the greedy tokens differ; a near-tie is one where they may."""
-
-    illegal: list[int]
-    near_ties: int
-    gap_ulps: torch.Tensor  # [T] the oracle's gap between the two greedy tokens
-
-
-def _mismatches(
-    logits: torch.Tensor, oracle: torch.Tensor, yardstick: _Yardstick, dtype: torch.dtype
-) -> _Mismatches:
-    """A mismatch is legal where the oracle's gap between the two tokens is within a few ulps of the
-    dtype, or within twice the error that the plain implementation makes at that position."""
-    best, chosen = oracle.argmax(-1, keepdim=True), logits.argmax(-1, keepdim=True)
-    top = oracle.gather(1, best)[:, 0]
-    gap = top - oracle.gather(1, chosen)[:, 0]
-    spacing = ulp(top, dtype)
-    allowed = torch.maximum(NEAR_TIE_ULPS * spacing, OUTPUT_FACTOR * yardstick.extremes)
-    differs = (best != chosen)[:, 0]
-    illegal = differs & (gap > allowed)
-    near_ties = int(differs.sum()) - int(illegal.sum())
-    return _Mismatches(illegal.nonzero().flatten().tolist(), near_ties, gap / spacing)
-
-
-def _first_finding(
-    mismatches: _Mismatches,
-    logits: torch.Tensor,
-    oracle: torch.Tensor,
-    token_ids: Sequence[int],
-    unit: str,
-    decode: Decode,
-) -> list[TokenFinding]:
-    """The first divergent token. Row t predicts token t + 1, the position that is named."""
-    if not mismatches.illegal:
-        return []
-    row = mismatches.illegal[0]
-    log_p, log_q = torch.log_softmax(oracle[row], -1), torch.log_softmax(logits[row], -1)
-    follows = token_ids[row + 1 : row + 2]
-    return [
-        TokenFinding(
-            document=unit,
-            position=row + 1,
-            context=decode(token_ids[: row + 1]),
-            true_token=decode(follows) if follows else "",
-            reference_top=_top(log_p, decode),
-            candidate_top=_top(log_q, decode),
-            kl=max(0.0, float((log_p.exp() * (log_p - log_q)).sum())),
-            gap_ulps=float(mismatches.gap_ulps[row]),
-        )
-    ]
-
-
-def _top(log_probabilities: torch.Tensor, decode: Decode) -> list[tuple[str, float]]:
-    values, ids = most_probable(log_probabilities[None])
-    return named_tokens(ids[0], values[0].exp(), decode)
-
-
 def _same_as_reference(reference: Engine, token_ids: Sequence[int], logits: torch.Tensor) -> bool:
     if Capability.FULL_LOGITS not in reference.capabilities:
         return False
-    return torch.equal(_host(cast(WholeLogitsEngine, reference).full_logits(token_ids)), logits)
-
-
-# The candidate against itself
+    return torch.equal(
+        host_logits(cast(WholeLogitsEngine, reference).full_logits(token_ids)), logits
+    )
 
 
 def _consistency(
@@ -294,8 +170,8 @@ def _causality_error(
     worst = 0.0
     for cut in _splits(len(token_ids)):
         others = [(token + 1) % engine.vocabulary for token in token_ids[cut:]]
-        changed = _host(engine.full_logits([*token_ids[:cut], *others]))
-        worst = max(worst, float(_row_rms(changed[:cut] - logits[:cut]).max()))
+        changed = host_logits(engine.full_logits([*token_ids[:cut], *others]))
+        worst = max(worst, float(row_rms(changed[:cut] - logits[:cut]).max()))
     return worst
 
 
@@ -304,8 +180,8 @@ def _cached_error(engine: CachedEngine, logits: torch.Tensor, token_ids: Sequenc
     worst = 0.0
     for prefill in _splits(len(token_ids)):
         some = token_ids[: prefill + DECODE_STEPS]
-        error = _host(engine.cached_logits(some, prefill)) - logits[: len(some)]
-        worst = max(worst, _rms(error[prefill:]))
+        error = host_logits(engine.cached_logits(some, prefill)) - logits[: len(some)]
+        worst = max(worst, rms(error[prefill:]))
     return worst
 
 
@@ -321,5 +197,5 @@ def _batch_error(
     short = list(token_ids[: max(1, count // 2)])
     longer = [*token_ids, *token_ids[: max(1, count // 4)]][: engine.context_window]
     batched = engine.batch_logits([short, list(token_ids), longer])
-    alone = [_host(engine.full_logits(short)), logits]
-    return max(_rms(_host(row) - one) for row, one in zip(batched, alone, strict=False))
+    alone = [host_logits(engine.full_logits(short)), logits]
+    return max(rms(host_logits(row) - one) for row, one in zip(batched, alone, strict=False))

@@ -14,10 +14,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pytest_infopt.engines.transformers import TransformersEngine
 from pytest_infopt.measure.divergence import compare_scores
-from pytest_infopt.measure.equivalence import OUTPUT_FACTOR, measure_prompt
+from pytest_infopt.measure.equivalence import measure_prompt
 from pytest_infopt.measure.latency import measure_pair
 from pytest_infopt.measure.memory import measure_memory
 from pytest_infopt.measure.samples import Sample
+from pytest_infopt.measure.yardstick import OUTPUT_FACTOR
 from pytest_infopt.store.scores import ReferenceScores
 
 VOCABULARY = 128

@@ -10,8 +10,9 @@ from measure_fakes import ToyTransformer, seeded_ids
 
 from pytest_infopt.engines.base import Capability
 from pytest_infopt.errors import InvalidComparisonError, NonFiniteLogitsError
-from pytest_infopt.measure.equivalence import OUTPUT_FACTOR, measure_prompt
+from pytest_infopt.measure.equivalence import measure_prompt
 from pytest_infopt.measure.samples import Sample
+from pytest_infopt.measure.yardstick import OUTPUT_FACTOR
 from pytest_infopt.metrics import Gate, metrics_of
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
