@@ -1,0 +1,130 @@
+"""One request of a continuous batcher: a prompt, what was generated so far, and when it ends.
+
+    tokens = prompt, output             computed ≤ tokens: whose keys and values lie in the cache
+    a step computes some of those that are not; with the last of them it samples the next token
+
+Contract. A request is waiting, running or finished. It finishes with the token that completes one
+of its stop rules, which stays part of the output, or with its ``max_new_tokens``-th; the token
+sampled last is never computed. A preempted request has its output still, and nothing computed.
+Leaves out: several samples of one prompt, rules on text (token ids only), a minimum length.
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Sequence
+from enum import StrEnum
+
+
+class RequestState(StrEnum):
+    """Where a request is. It is in exactly one state."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+class FinishReason(StrEnum):
+    """Why a request has finished."""
+
+    STOP = "stop"  # a stop token, or the last token of a stop sequence
+    LENGTH = "length"  # max_new_tokens
+    ABORT = "abort"
+
+
+class Request:
+    """A request, and how far it has come.
+
+    Args:
+        request_id: any hashable name that no other unfinished request has.
+        prompt_ids: token ids, one at least.
+        max_new_tokens: the most tokens to generate, 1 or more.
+        stop_token_ids: tokens that end the output, such as the end of the sequence.
+        stop_sequences: runs of tokens that end the output; the prompt is no part of them.
+
+    Raises:
+        ValueError: the prompt or a stop sequence is empty, or ``max_new_tokens`` is less than 1.
+    """
+
+    __slots__ = (
+        "finish_reason",
+        "max_new_tokens",
+        "num_computed_tokens",
+        "num_passes",
+        "num_preemptions",
+        "output_ids",
+        "prompt_ids",
+        "request_id",
+        "state",
+        "stop_sequences",
+        "stop_token_ids",
+    )
+
+    def __init__(
+        self,
+        request_id: Hashable,
+        prompt_ids: Sequence[int],
+        max_new_tokens: int,
+        stop_token_ids: Collection[int] = (),
+        stop_sequences: Collection[Sequence[int]] = (),
+    ) -> None:
+        if not len(prompt_ids):
+            raise ValueError(f"request {request_id!r} has no prompt; give one token at least")
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}; give 1 or more")
+        if not all(map(len, stop_sequences)):
+            raise ValueError(f"request {request_id!r} has an empty stop sequence; leave it out")
+        self.request_id = request_id
+        self.prompt_ids = tuple(prompt_ids)
+        self.max_new_tokens = max_new_tokens
+        self.stop_token_ids = frozenset(stop_token_ids)
+        self.stop_sequences = tuple(list(sequence) for sequence in stop_sequences)
+        self.output_ids: list[int] = []
+        self.state = RequestState.WAITING
+        self.finish_reason: FinishReason | None = None
+        self.num_computed_tokens = 0
+        self.num_preemptions = 0
+        self.num_passes = 0  # later requests that were admitted while this one waited
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of prompt and output so far."""
+        return len(self.prompt_ids) + len(self.output_ids)
+
+    @property
+    def max_computed_tokens(self) -> int:
+        """Tokens whose keys and values are needed at the end: all but the one sampled last."""
+        return len(self.prompt_ids) + self.max_new_tokens - 1
+
+    def token_ids(self, start: int, end: int) -> list[int]:
+        """Tokens ``start`` to ``end`` − 1 of prompt and output."""
+        prompt = len(self.prompt_ids)
+        if start >= prompt:
+            return self.output_ids[start - prompt : end - prompt]
+        return [*self.prompt_ids[start:end], *self.output_ids[: max(0, end - prompt)]]
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it waits and was never scheduled."""
+        return (
+            self.state is RequestState.WAITING
+            and not self.output_ids
+            and not self.num_computed_tokens
+            and not self.num_preemptions
+        )
+
+    def append(self, token: int) -> FinishReason | None:
+        """Adds a token to the output; why the request finishes with it, if it does."""
+        self.output_ids.append(token)
+        if token in self.stop_token_ids or any(map(self._ends_with, self.stop_sequences)):
+            return FinishReason.STOP
+        return FinishReason.LENGTH if len(self.output_ids) >= self.max_new_tokens else None
+
+    def _ends_with(self, sequence: list[int]) -> bool:
+        return self.output_ids[-len(sequence) :] == sequence
+
+    def __repr__(self) -> str:
+        return (
+            f"Request({self.request_id!r}, {self.state}, {self.num_computed_tokens} computed of "
+            f"{len(self.prompt_ids)} + {len(self.output_ids)} tokens)"
+        )
