@@ -132,6 +132,17 @@ class TestStaticCache(KVCacheSuite):
         )
 
 
+class TestStaticSlidingCache(KVCacheSuite):
+    capabilities = frozenset({"mask-sizes", "window", "reset"})
+    windows = (1, 2, 3, 5)
+
+    @pytest.fixture
+    def make_cache(self) -> MakeCache:
+        return lambda geometry: OfTransformers(
+            StaticCache(config=config(geometry), max_cache_len=geometry.capacity)
+        )
+
+
 class TestQuantizedCache(KVCacheSuite):
     """4 bit by quanto: all tokens are quantized anew when the newest four have come together."""
 
@@ -150,6 +161,7 @@ class TestQuantizedCache(KVCacheSuite):
 
 # Models
 
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: transformers.LlamaConfig(**SHAPE),
     "qwen2": lambda: transformers.Qwen2Config(**SHAPE),
@@ -160,6 +172,13 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "phi": lambda: transformers.PhiConfig(**{k: v for k, v in SHAPE.items() if k != "head_dim"}),
     "gpt2": lambda: transformers.GPT2Config(
         vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3
+    ),
+}
+
+
+SCALED: dict[str, Callable[[], Any]] = {
+    "llama-dynamic": lambda: transformers.LlamaConfig(
+        **{**SHAPE, "max_position_embeddings": 8}, rope_parameters=DYNAMIC
     ),
 }
 
@@ -175,7 +194,7 @@ def decoder(architecture: str, attention: str, kind: str, dtype: torch.dtype) ->
     with torch.random.fork_rng():
         torch.manual_seed(41)
         model = transformers.AutoModelForCausalLM.from_config(
-            CONFIGS[architecture](), attn_implementation=attention, dtype=torch.float32
+            (CONFIGS | SCALED)[architecture](), attn_implementation=attention, dtype=torch.float32
         )
     return TransformersDecoder(model.to(dtype).eval(), partial(make_past, kind))
 
@@ -184,6 +203,8 @@ def in_turn(attention: str, kind: str) -> Iterator[Any]:
     for architecture in CONFIGS:
         if attention == "sdpa" and architecture == "gemma2":
             continue  # soft-capped logits: eager attention alone
+        if kind == "cropped" and architecture == "mistral":
+            continue  # a window's cache can go back over the last update alone, and only once
         name = f"{architecture}-{attention}-{kind}"
         yield pytest.param(partial(decoder, architecture, attention, kind), id=name)
 
@@ -211,3 +232,29 @@ class TestModelsWithStaticCache(OfModels):
     def make_decoder(self, request: pytest.FixtureRequest) -> MakeDecoder:
         made: MakeDecoder = request.param
         return made
+
+
+@pytest.mark.slow
+class TestModelsWhoseCacheIsCropped(OfModels):
+    capabilities = frozenset({"left-padding", "crop"})
+    examples = 2
+
+    @pytest.fixture(params=[*in_turn("sdpa", "cropped")])
+    def make_decoder(self, request: pytest.FixtureRequest) -> MakeDecoder:
+        made: MakeDecoder = request.param
+        return made
+
+
+@pytest.mark.slow
+class TestDynamicScalingOfRotations(OfModels):
+    """Within the length that the model was made for, and beyond it, where the base changes."""
+
+    longest = 16
+    expected_failures = dict.fromkeys(
+        ("test_cached_logits_equal_uncached_ones", "test_later_tokens_change_no_earlier_logits"),
+        "tests/findings/test_findings_transformers_dynamic_rope.py",
+    )
+
+    @pytest.fixture
+    def make_decoder(self) -> MakeDecoder:
+        return partial(decoder, "llama-dynamic", "sdpa", "dynamic")

@@ -35,6 +35,9 @@ class PagedKVSuite(Suite):
 
     Give a fixture ``make_paged_kv``: a `paged_protocol.MakePagedKV`. ``block_sizes`` are those that
     the implementation takes; ``examples`` sequences of operations are tried, of ``steps`` each.
+    ``fork_copies``: a fork copies a last, partly filled block at once, and needs a block for it;
+    without, it is copied when one of them writes. ``can_truncate``: without, what is kept of a
+    sequence is written again.
     """
 
     topic = "paged_kv"
@@ -49,6 +52,8 @@ class PagedKVSuite(Suite):
     device: ClassVar[str] = "cpu"
     examples: ClassVar[int] = 30
     steps: ClassVar[int] = 25
+    fork_copies: ClassVar[bool] = False
+    can_truncate: ClassVar[bool] = True
 
     @pytest.fixture
     def make_paged_kv(self) -> MakePagedKV:
@@ -102,7 +107,8 @@ class PagedKVSuite(Suite):
                 used = pages.used
                 pages.fork(0, 1)
                 pages.fork(1, 2)
-                assert pages.used == used, "a fork took blocks"
+                copied = 2 * pages.copied_by_fork(0)
+                assert pages.used == used + copied, "a fork took blocks"
                 for sequence in (1, 0, 2):
                     pages.append(sequence, 1)
                     pages.check()
@@ -140,7 +146,8 @@ class PagedKVSuite(Suite):
                 pages = self._pages(make_paged_kv, size, num_blocks)
                 pages.start(0)
                 pages.append(0, 2 * size - 1)
-                pages.fork(0, 1)
+                if not pages.fork(0, 1):
+                    continue
                 for sequence, count in ((0, 2 * size), (0, 1), (1, 1), (1, size)):
                     pages.append(sequence, count)
                     pages.check()
@@ -249,11 +256,16 @@ class PagedKVSuite(Suite):
 
     def _pages(self, make_paged_kv: MakePagedKV, size: int, num_blocks: int = 24) -> Pages:
         geometry = PagedGeometry(num_blocks, size, dtype=self.dtype, device=self.device)
-        return Pages(make_paged_kv(geometry), geometry, frozenset(self.capabilities))
+        capabilities = frozenset(self.capabilities)
+        pages = Pages(make_paged_kv(geometry), geometry, capabilities)
+        pages.fork_copies, pages.can_truncate = self.fork_copies, self.can_truncate
+        return pages
 
 
 class Pages:
     """A paged cache, and what each of its sequences must read."""
+
+    fork_copies, can_truncate = False, True
 
     def __init__(
         self, cache: PagedKV, geometry: PagedGeometry, capabilities: frozenset[str]
@@ -279,14 +291,28 @@ class Pages:
         """Append new tokens if there are blocks for them; see that the cache knows whether."""
         return self._write(sequence, (self._draw(count), self._draw(count)))
 
-    def fork(self, parent: int, child: int) -> None:
+    def copied_by_fork(self, parent: int) -> int:
+        """Blocks that a fork takes."""
+        return int(self.fork_copies and self.length(parent) % self.geometry.block_size > 0)
+
+    def fork(self, parent: int, child: int) -> bool:
+        """Fork if there is a block for the copy, where one is made at once."""
+        if self.copied_by_fork(parent) > self.cache.num_free_blocks:
+            return False
         self.cache.fork(parent, child)
         self.truth[child] = self.truth[parent]
+        return True
 
     def truncate(self, sequence: int, length: int) -> None:
-        self.cache.truncate(sequence, length)
         keys, values = self.truth[sequence]
-        self.truth[sequence] = keys[:, :, :length], values[:, :, :length]
+        kept = keys[:, :, :length], values[:, :, :length]
+        if not self.can_truncate:
+            self.free(sequence)
+            self.start(sequence)
+            self._write(sequence, kept)
+            return
+        self.cache.truncate(sequence, length)
+        self.truth[sequence] = kept
 
     def free(self, sequence: int) -> None:
         self.cache.free(sequence)

@@ -51,8 +51,8 @@ class PagedMachine(RuleBasedStateMachine):
     @precondition(lambda self: 0 < len(self.pages.truth) < MOST)
     @rule(data=st.data(), count=st.integers(0, 2))
     def fork(self, data: st.DataObject, count: int) -> None:
-        self.pages.fork(self._sequence(data), self.next)
-        self.pages.append(self.next, count)
+        if self.pages.fork(self._sequence(data), self.next):
+            self.pages.append(self.next, count)
         self.next += 1
 
     @precondition(lambda self: self.pages.truth)
