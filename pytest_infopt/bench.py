@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  impo
 
 from .corpus import TokenisedDocument, corpus_fingerprint, load_corpus, shuffled, tokenise
 from .engines.loaders import load_engine
+from .engines.prefix_server import PrefixServer
 from .engines.transformers import TransformersEngine
 from .errors import InvalidComparisonError
 from .measure.equivalence import measure_prompt
+from .measure.kv_cache import (
+    measure_kv_growth,
+    measure_kv_prompt,
+    paged_table,
+    size_table,
+    step_cost_table,
+)
 from .measure.latency import SlowedEngine, measure_pair, warm_up
+from .measure.long_context import measure_long_text, sweep_table, tail_logits
 from .measure.memory import measure_memory
+from .measure.prefix_cache import measure_prefix_prompt, shared_prompt_table
 from .measure.quality import measure_document
 from .measure.samples import Sample
 from .release import ModelSource, Release
@@ -127,6 +140,109 @@ class Bench:
         reference = measure_memory(self.reference, tokens, batch=2)
         return reference, measure_memory(self.candidate, tokens, batch=2)
 
+    def measure_kv_prompt(self, index: int) -> Sample:
+        """Every way through the candidate's KV cache on the index-th prompt of equivalence."""
+        return measure_kv_prompt(
+            self.candidate,
+            self._oracle[index],
+            self._yardstick[index],
+            self._prompts[index],
+            f"prompt-{index}",
+        )
+
+    def measure_kv_growth(self) -> Sample:
+        """Sizes and step costs of the candidate's KV cache; its tables are in the details."""
+        plan, window = self._release.caches, self.candidate.context_window
+        lengths = [n for n in plan.lengths if n <= window] or [window]
+        growth = measure_kv_growth(self.candidate, lengths, plan.batch_sizes)
+        documents = [min(n, window) for n in self._document_lengths]
+        tables = [
+            step_cost_table(growth),
+            size_table(growth),
+            paged_table(self.candidate.predicted_kv_bytes(1), documents, max(documents)),
+        ]
+        return replace(growth, details={"tables": [table.to_json() for table in tables]})
+
+    def measure_prefix_prompt(self, index: int) -> Sample:
+        """The index-th prompt of equivalence behind a prefix cache, from cold to evicted."""
+        return measure_prefix_prompt(
+            self.candidate,
+            self._prefix_server,
+            self._oracle[index],
+            self._yardstick[index],
+            self._prompts[index],
+            f"prompt-{index}",
+        )
+
+    def shared_prompt_table(self) -> dict[str, Any]:
+        """What a prefix cache saves of requests that share a system prompt."""
+        plan = self._release.caches
+        window = self.candidate.context_window
+        question_tokens = min(plan.question_tokens, window // 2)
+        text = cycle(self._token_stream)
+        system = list(islice(text, min(plan.system_tokens, window - question_tokens)))
+        questions = [list(islice(text, question_tokens)) for _ in range(plan.requests)]
+        table = shared_prompt_table(self._prefix_server, system, questions, plan.block_size)
+        return table.to_json()
+
+    def measure_long_text(self, index: int) -> Sample:
+        """The end of the index-th text of the long-context sweep."""
+        tokens = self._long_texts[index]
+        return measure_long_text(
+            self.candidate,
+            self._tails(self.reference.dtype)[index],
+            self._tails(self._widest_dtype)[index],
+            self._tails(self.candidate.dtype)[index],
+            tokens,
+            f"text-{index}-of-{len(tokens)}",
+        )
+
+    def long_context_table(self, samples: list[Sample]) -> dict[str, Any]:
+        """The sweep's samples as a table."""
+        return sweep_table(samples, self._release.long_context.tail).to_json()
+
+    def _prefix_server(self, num_blocks: int, block_size: int) -> PrefixServer:
+        try:
+            return PrefixServer(self.candidate, num_blocks, block_size)
+        except ValueError as error:
+            raise InvalidComparisonError(f"prefix cache of {self._source.name}: {error}") from error
+
+    def _text(self, count: int, index: int) -> list[int]:
+        """The index-th stretch of ``count`` tokens of the corpus, its documents joined."""
+        stream = self._token_stream
+        if count > len(stream):
+            raise InvalidComparisonError(
+                f"a text of {count} tokens: the corpus has {len(stream)} in documents cut to "
+                f"{self._release.corpus.max_tokens}; add files, or raise corpus.max_tokens"
+            )
+        start = index * count % (len(stream) - count + 1)
+        return stream[start : start + count]
+
+    @cached_property
+    def _document_lengths(self) -> list[int]:
+        """Tokens of the release's documents as they are, before any cut."""
+        texts = {d.id: d.text for d in load_corpus(self._release.corpus, self._root)}
+        return [len(self.reference.encode(texts[name])) for name in self._documents]
+
+    @cached_property
+    def _long_texts(self) -> list[list[int]]:
+        plan = self._release.long_context
+        return [self._text(length, i) for length in plan.lengths for i in range(plan.texts)]
+
+    def _tails(self, dtype: str) -> list[torch.Tensor]:
+        """The last logits of each long text by the reference's weights in a dtype: [S, V] each."""
+        plan = self._release.long_context
+
+        def compute() -> list[torch.Tensor]:
+            with self._reference_in(dtype) as engine:
+                return [
+                    tail_logits(engine, text, min(plan.tail, len(text) - 1))
+                    for text in self._long_texts
+                ]
+
+        what = f"last {plan.tail} logits"
+        return self._scores.logits(self.reference, dtype, self._long_texts, compute, what=what)
+
     def _check_comparable(self) -> None:
         reference, candidate = self.reference, self.candidate
         if reference.vocabulary != candidate.vocabulary:
@@ -178,10 +294,12 @@ class Bench:
     @cached_property
     def _oracle(self) -> list[torch.Tensor]:
         """The reference's weights in the widest dtype that fits: [T, V] each, float64."""
+        return self._logits_in(self._widest_dtype)
+
+    @cached_property
+    def _widest_dtype(self) -> str:
         dtype = self._release.equivalence.oracle
-        if dtype == "auto":
-            dtype = _widest_dtype(self.reference)
-        return self._logits_in(dtype)
+        return _widest_dtype(self.reference) if dtype == "auto" else dtype
 
     @cached_property
     def _yardstick(self) -> list[torch.Tensor]:
@@ -196,9 +314,18 @@ class Bench:
         )
 
     def _compute_logits(self, dtype: str) -> list[torch.Tensor]:
+        with self._reference_in(dtype) as engine:
+            return [engine.full_logits(prompt).double() for prompt in self._prompts]
+
+    @contextmanager
+    def _reference_in(self, dtype: str) -> Iterator[TransformersEngine]:
+        """The reference's weights in another dtype, loaded for as long as it takes."""
+        if dtype == self.reference.dtype:
+            yield self.reference
+            return
         engine = load_engine(replace(self._release.reference, dtype=dtype))
         try:
-            return [engine.full_logits(prompt).double() for prompt in self._prompts]
+            yield engine
         finally:
             engine.close()
 

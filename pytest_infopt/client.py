@@ -65,3 +65,21 @@ class BenchClient:
 
     def measure_memory(self) -> tuple[Sample, Sample]:
         return cast("tuple[Sample, Sample]", self._worker.call("measure_memory"))
+
+    def measure_kv_prompt(self, index: int) -> Sample:
+        return cast(Sample, self._worker.call("measure_kv_prompt", index))
+
+    def measure_kv_growth(self) -> Sample:
+        return cast(Sample, self._worker.call("measure_kv_growth"))
+
+    def measure_prefix_prompt(self, index: int) -> Sample:
+        return cast(Sample, self._worker.call("measure_prefix_prompt", index))
+
+    def shared_prompt_table(self) -> dict[str, Any]:
+        return cast("dict[str, Any]", self._worker.call("shared_prompt_table"))
+
+    def measure_long_text(self, index: int) -> Sample:
+        return cast(Sample, self._worker.call("measure_long_text", index))
+
+    def long_context_table(self, samples: list[Sample]) -> dict[str, Any]:
+        return cast("dict[str, Any]", self._worker.call("long_context_table", samples))

@@ -118,6 +118,22 @@ class GateRun:
             metrics=metrics,
         )
 
+    def show(self, table: Mapping[str, object]) -> None:
+        """Put a `measure.tables.MeasuredTable`, as its dictionary, into the reports."""
+        tables = self.details.setdefault("tables", [])
+        assert isinstance(tables, list)
+        tables.append(dict(table))
+
+    def show_samples(self, *details: str) -> None:
+        """Put the tables that samples carry, and these of their details, into the reports."""
+        for sample in self.samples:
+            for table in sample.details.get("tables", ()):
+                self.show(table)
+        for name in details:
+            found = {s.unit: s.details[name] for s in self.samples if name in s.details}
+            if found:
+                self.details[name] = found
+
     def conclude(self) -> None:
         """Store the result; fail the pytest item unless it passed or the policy lets it be."""
         if self.samples and all(sample.identical for sample in self.samples):

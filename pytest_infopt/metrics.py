@@ -16,6 +16,9 @@ class Gate(StrEnum):
     SELF_CHECK = "self-check"  # the reference against itself: judges the runner, not a candidate
     EQUIVALENCE = "equivalence"
     QUALITY = "quality"
+    KV_CACHE = "kv-cache"
+    PREFIX_CACHE = "prefix-cache"
+    LONG_CONTEXT = "long-context"  # where the release names lengths
     LATENCY = "latency"
     MEMORY = "memory"
 
@@ -199,6 +202,70 @@ METRICS: dict[str, Metric] = {
             Rule.MEAN,
             "RMS change of the probability of the true token (judged on its square)",
             power=2,
+        ),
+        # The KV cache: a prompt by every way through the cache, against the plain pass.
+        Metric(
+            "kv_error_ratio",
+            Gate.KV_CACHE,
+            Unit.RATIO,
+            Rule.WORST,
+            "logits through the KV cache, by its worst way, against those without / dtype's error",
+            of_itself=True,
+        ),
+        Metric(
+            "kv_greedy_mismatches",
+            Gate.KV_CACHE,
+            Unit.COUNT,
+            Rule.WORST,
+            "greedy tokens that the KV cache changes where there is no near-tie",
+            of_itself=True,
+        ),
+        Metric(
+            "kv_size_error",
+            Gate.KV_CACHE,
+            Unit.BYTES,
+            Rule.WORST,
+            "largest |KV cache held − predicted by formula| over lengths and batch sizes",
+        ),
+        Metric(
+            "prefix_error_ratio",
+            Gate.PREFIX_CACHE,
+            Unit.RATIO,
+            Rule.WORST,
+            "logits behind a cached prefix against the plain pass / the dtype's own error",
+            of_itself=True,
+        ),
+        Metric(
+            "prefix_greedy_mismatches",
+            Gate.PREFIX_CACHE,
+            Unit.COUNT,
+            Rule.WORST,
+            "greedy tokens that a cached prefix changes where there is no near-tie",
+            of_itself=True,
+        ),
+        Metric(
+            "prefix_saved_share",
+            Gate.PREFIX_CACHE,
+            Unit.SHARE,
+            Rule.WORST,
+            "tokens of a repeated prompt that were not computed again, of those in full blocks",
+            higher_is_better=True,
+        ),
+        # Long contexts: a sample is one text at one length.
+        Metric(
+            "long_context_kl",
+            Gate.LONG_CONTEXT,
+            Unit.NATS,
+            Rule.WORST,
+            "largest mean KL(reference ‖ candidate) at the end of a text, over the swept lengths",
+        ),
+        Metric(
+            "long_context_error_ratio",
+            Gate.LONG_CONTEXT,
+            Unit.RATIO,
+            Rule.WORST,
+            "last logits through the KV cache against those without / the dtype's own error",
+            of_itself=True,
         ),
         # Latency: a sample is a pair of requests, timed in an order drawn by a coin.
         Metric(

@@ -100,6 +100,37 @@ class EquivalencePlan:
 
 
 @dataclass(frozen=True)
+class CachePlan:
+    """What the cache gates run.
+
+    Outputs are compared on the first ``prompts`` of the equivalence gate's prompts. The KV cache is
+    weighed, and its steps are timed, at ``lengths`` (tokens) and ``batch_sizes``. The prefix cache
+    serves ``requests`` questions of ``question_tokens`` behind one system prompt of
+    ``system_tokens``, in blocks of ``block_size``.
+    """
+
+    prompts: int = 4
+    lengths: tuple[int, ...] = (64, 128, 256, 512)
+    batch_sizes: tuple[int, ...] = (1, 4)
+    system_tokens: int = 256
+    question_tokens: int = 32
+    requests: int = 8
+    block_size: int = 16
+
+
+@dataclass(frozen=True)
+class LongContextPlan:
+    """The sweep: ``texts`` texts of each of ``lengths`` tokens, compared on their last ``tail``.
+
+    Without lengths there is no such gate.
+    """
+
+    lengths: tuple[int, ...] = ()
+    texts: int = 1
+    tail: int = 32
+
+
+@dataclass(frozen=True)
 class Statistics:
     """Error rates and stopping: see the judge package.
 
@@ -129,9 +160,16 @@ class Release:
     corpus: CorpusSource = CorpusSource()
     latency: LatencyPlan = LatencyPlan()
     equivalence: EquivalencePlan = EquivalencePlan()
+    caches: CachePlan = CachePlan()
+    long_context: LongContextPlan = LongContextPlan()
     statistics: Statistics = Statistics()
     implementations: tuple[Implementation, ...] = ()
     origin: str = "embedded default"
     not_run: tuple[str, ...] = ()
     report_dir: Path | None = None
     baseline: Path | None = None
+
+    @property
+    def cache_prompts(self) -> int:
+        """Prompts of the cache gates: their own share of the equivalence gate's."""
+        return min(self.caches.prompts, self.equivalence.prompts)

@@ -18,6 +18,7 @@ times that KL, 95 % and 1.005. Two float32 models are held to the 8-bit limits.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from ..judge.budgets import Budget
 from ..metrics import METRICS, Unit
@@ -47,6 +48,7 @@ def default_budgets(candidate: ModelSource, reference: ModelSource) -> dict[str,
     limits = {
         **_equivalence(precision),
         **quality_limits(precision),
+        **_caches(),
         **_latency(candidate),
         **_memory(candidate, reference, precision),
     }
@@ -86,6 +88,25 @@ def _equivalence(precision: Precision) -> dict[str, float]:
     if not precision.lossless:
         return itself
     return {"logit_error_ratio": _ERROR_RATIO, "greedy_mismatches": 0.0, **itself}
+
+
+def _caches() -> dict[str, float]:
+    """What a cache may change in any format: nothing beyond rounding; and it keeps what it can."""
+    ratios = dict.fromkeys(("kv_error_ratio", "prefix_error_ratio"), _ERROR_RATIO)
+    none = dict.fromkeys(("kv_greedy_mismatches", "kv_size_error", "prefix_greedy_mismatches"), 0.0)
+    return {**ratios, **none, "prefix_saved_share": 1.0}
+
+
+def long_context_budgets(budgets: Mapping[str, Budget]) -> dict[str, Budget]:
+    """The sweep's limits where nobody wrote any: of a single text, twice what is granted the mean
+    over many; through the cache, as much as on a short prompt."""
+    limits = {"long_context_error_ratio": _ERROR_RATIO}
+    if "kl_mean" in budgets:
+        limits["long_context_kl"] = 2 * budgets["kl_mean"].limit
+    return {
+        name: Budget(METRICS[name], limit, origin="default for the sweep")
+        for name, limit in limits.items()
+    }
 
 
 def _latency(candidate: ModelSource) -> dict[str, float]:

@@ -23,6 +23,9 @@ from .formats import format_of, precision_of
 _UNITS = {
     Gate.EQUIVALENCE: "prompts",
     Gate.QUALITY: "documents",
+    Gate.KV_CACHE: "prompts",
+    Gate.PREFIX_CACHE: "prompts",
+    Gate.LONG_CONTEXT: "texts",
     Gate.LATENCY: "pairs",
     Gate.MEMORY: "readings",
 }
@@ -39,7 +42,11 @@ def plan_lines(release: Release, root: Path | None = None) -> list[str]:
     for candidate in release.candidates:
         held_to = precision_of(candidate.source, release.reference).summary
         lines.append(f"candidate {candidate.name}: {_describe(candidate.source)}; {held_to}")
-        lines += [f"  {gate}: {_gate_line(release, candidate, gate)}" for gate in _GATES]
+        lines += [
+            f"  {gate}: {_gate_line(release, candidate, gate)}"
+            for gate in _GATES
+            if gate is not Gate.LONG_CONTEXT or candidate.budgets_of(gate)
+        ]
     lines += [f"not run: {reason}" for reason in release.not_run]
     return lines + [f"missing: {what}" for what in _missing(release, documents)]
 
@@ -125,6 +132,8 @@ def fingerprint(release: Release, root: Path | None = None) -> str:
         "cut": [corpus.max_documents, corpus.max_tokens, corpus.min_tokens],
         "latency": asdict(release.latency),
         "equivalence": asdict(release.equivalence),
+        "caches": asdict(release.caches),
+        "long_context": asdict(release.long_context),
         "statistics": [statistics.alpha_pass, statistics.alpha_fail, statistics.seed],
         "implementations": [[i.topic, i.name, i.target] for i in release.implementations],
     }

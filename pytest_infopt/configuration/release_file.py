@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
 from ..judge.budgets import Budget, parse_budget
-from ..metrics import METRICS
+from ..metrics import METRICS, Gate
 from ..options import Settings
 from ..release import (
+    CachePlan,
     Candidate,
     CorpusSource,
     EquivalencePlan,
     Implementation,
     LatencyPlan,
+    LongContextPlan,
     ModelSource,
     Release,
     Statistics,
 )
-from .defaults import default_budgets
+from .defaults import default_budgets, long_context_budgets
 from .formats import DTYPES, FORMATS, format_of
 from .model_sources import candidate_source, command_line_candidate, reference_source
 from .toml_source import Key, TomlSource, read_toml
@@ -105,6 +107,8 @@ class _Assembly:
             corpus=self._corpus(),
             latency=LatencyPlan(**self.file.latency.model_dump()),
             equivalence=EquivalencePlan(**self.file.equivalence.model_dump()),
+            caches=CachePlan(**_immutable(self.file.caches.model_dump())),
+            long_context=LongContextPlan(**_immutable(self.file.long_context.model_dump())),
             statistics=self._statistics(),
             implementations=tuple(self._implementations()),
             origin=self._origin(),
@@ -215,6 +219,7 @@ class _Assembly:
 
     def _candidate(self, source: ModelSource, reference: ModelSource) -> Candidate:
         budgets = default_budgets(source, reference)
+        written: set[str] = set()
         tables: list[tuple[Key, dict[str, Any]]] = [(("budgets",), self.file.budgets)]
         if self._is_of_file(source.name):
             own = self.file.candidates[source.name].budgets
@@ -223,10 +228,23 @@ class _Assembly:
             for name, value in table.items():
                 budget = self._budget((*key, name), name, value)
                 budgets.pop(name, None)
+                written.add(name)
                 if budget is not None:
                     budgets[name] = budget
+        self._add_sweep(budgets, written)
         # In the order in which reports print metrics, whatever the order they were written in.
         return Candidate(source, {name: budgets[name] for name in METRICS if name in budgets})
+
+    def _add_sweep(self, budgets: dict[str, Budget], written: set[str]) -> None:
+        """The long-context gate's limits, where the file names lengths."""
+        if self.file.long_context.lengths:
+            limits = long_context_budgets(budgets)
+            budgets.update({name: limits[name] for name in limits.keys() - written})
+        elif lost := [n for n in budgets if budgets[n].metric.gate is Gate.LONG_CONTEXT]:
+            raise ConfigurationError(
+                f"{self._place(('budgets', lost[0]))}: limits the long-context sweep, which has no "
+                "lengths; set lengths in [long_context]"
+            )
 
     def _budget(self, key: Key, name: str, value: Any) -> Budget | None:
         """The limit, or None for "off"."""
@@ -265,3 +283,7 @@ class _Assembly:
 
     def _path(self, setting: Path | None, text: str | None) -> Path | None:
         return setting if setting is not None or text is None else self.directory / text
+
+
+def _immutable(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}

@@ -13,7 +13,14 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..options import DEVICES, POLICIES, is_device
-from ..release import CorpusSource, EquivalencePlan, LatencyPlan, Statistics
+from ..release import (
+    CachePlan,
+    CorpusSource,
+    EquivalencePlan,
+    LatencyPlan,
+    LongContextPlan,
+    Statistics,
+)
 from .formats import DTYPE_ALIASES, DTYPES, FORMATS, OWN_LOADER
 
 
@@ -53,6 +60,16 @@ Oracle = Annotated[str, _one_of("oracle", ("auto", "float64", "float32"))]
 Policy = Annotated[str, _one_of("policy", POLICIES)]
 Target = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
 Implementations = Annotated[dict[str, dict[str, Target]], BeforeValidator(_by_name)]
+
+
+def _rising(lengths: list[int]) -> list[int]:
+    if sorted(set(lengths)) != lengths:
+        raise ValueError(f"lengths have to rise, got {lengths}")
+    return lengths
+
+
+Count = Annotated[int, Field(ge=1)]
+Lengths = Annotated[list[Annotated[int, Field(ge=2)]], AfterValidator(_rising)]
 Rate = Annotated[float, Field(gt=0, le=0.2)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Budgets = dict[str, Any]  # checked metric by metric, see config
@@ -144,6 +161,44 @@ class EquivalenceTable(Table):
     )
 
 
+class CachesTable(Table):
+    prompts: int = Field(
+        default=CachePlan.prompts,
+        ge=1,
+        description="How many of the equivalence gate's prompts run through the caches.",
+    )
+    lengths: Lengths = Field(
+        default=list(CachePlan.lengths),
+        description="Tokens at which the KV cache is weighed and its steps are timed, rising.",
+    )
+    batch_sizes: Annotated[list[Count], Field(min_length=1)] = Field(
+        default=list(CachePlan.batch_sizes), description="Batch sizes at which it is weighed."
+    )
+    system_tokens: int = Field(
+        default=CachePlan.system_tokens, ge=1, description="Tokens of the shared system prompt."
+    )
+    question_tokens: int = Field(
+        default=CachePlan.question_tokens, ge=1, description="Tokens of each request behind it."
+    )
+    requests: int = Field(
+        default=CachePlan.requests, ge=2, description="Requests that share the system prompt."
+    )
+    block_size: int = Field(
+        default=CachePlan.block_size, ge=1, description="Tokens of a block of the prefix cache."
+    )
+
+
+class LongContextTable(Table):
+    lengths: Lengths = Field(
+        default=list(LongContextPlan.lengths),
+        description="Lengths of the sweep in tokens, rising; none: no such gate.",
+    )
+    texts: int = Field(default=LongContextPlan.texts, ge=1, description="Texts of each length.")
+    tail: int = Field(
+        default=LongContextPlan.tail, ge=1, description="Positions compared at a text's end."
+    )
+
+
 class StatisticsTable(Table):
     alpha_pass: Rate = Field(
         default=Statistics.alpha_pass,
@@ -186,6 +241,12 @@ class ReleaseFile(Table):
     latency: LatencyTable = Field(default_factory=LatencyTable, description="The timed request.")
     equivalence: EquivalenceTable = Field(
         default_factory=EquivalenceTable, description="Size of the equivalence gate."
+    )
+    caches: CachesTable = Field(
+        default_factory=CachesTable, description="Size of the KV and prefix cache gates."
+    )
+    long_context: LongContextTable = Field(
+        default_factory=LongContextTable, description="The long-context sweep."
     )
     statistics: StatisticsTable = Field(
         default_factory=StatisticsTable, description="Error rates and stopping."

@@ -7,6 +7,7 @@ float32 size of a torchao or quanto model; here subclasses are flattened to the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -93,12 +94,20 @@ def predicted_kv_bytes(config: Any, tokens: int, batch: int, bytes_per_value: in
     space or linear attention layer) none. ``config`` is a transformers configuration.
     """
     text = config.get_text_config(decoder=True)
-    heads = text.num_attention_heads
-    kv_heads = getattr(text, "num_key_value_heads", None) or heads
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
-    layer = KVShape(layers=1, kv_heads=kv_heads, head_dim=head_dim)
+    layer = replace(kv_shape(config), layers=1)
     held = sum(_held_tokens(text, kind, tokens) for kind in layer_kinds(config))
     return layer.nbytes(held, batch, bytes_per_number=bytes_per_value)
+
+
+def kv_shape(config: Any) -> KVShape:
+    """What a token leaves in the cache of a transformers configuration's layers."""
+    text = config.get_text_config(decoder=True)
+    heads = text.num_attention_heads
+    return KVShape(
+        layers=len(layer_kinds(config)),
+        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
+    )
 
 
 def _held_tokens(text: Any, kind: str, tokens: int) -> int:

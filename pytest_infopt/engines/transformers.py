@@ -19,9 +19,9 @@ import torch
 
 from ..errors import InfoptError, ModelLoadError, NonFiniteLogitsError
 from .base import Capability, MemoryFootprint, Scores, TokenEvent
+from .cached_rows import CachedRows, CacheReading, left_padded, positions_of
 from .checkpoints import tokenizer_fingerprint_of
 from .footprint import (
-    cache_tensors,
     derived_buffers,
     predicted_kv_bytes,
     storage_bytes,
@@ -121,6 +121,9 @@ class TransformersEngine:
         self._config: Any = self._module.config
         self.context_window = _context_window(self._config, tokenizer)
         self._parameters = frozenset(inspect.signature(self._module.forward).parameters)
+        # Servers compute the head for the last prompt token alone; so does what is timed here.
+        keeps_last = "logits_to_keep" in self._parameters
+        self.last_only = {"logits_to_keep": 1} if keeps_last else {}
         self._input_rows = int(self._module.get_input_embeddings().weight.shape[0])
         self._body: Any = None  # the submodule whose output the head takes
         self._body_output: type[Any] | None = None  # None: the head cannot be run on its own
@@ -153,6 +156,11 @@ class TransformersEngine:
         return self._tokenizer
 
     @property
+    def cache_dtype(self) -> str:
+        """The dtype's name in which keys and values are kept."""
+        return str(self._dtype).removeprefix("torch.")
+
+    @property
     def module(self) -> Any:
         """The transformers model itself, for yardsticks and localisation."""
         self._check_open()
@@ -169,7 +177,7 @@ class TransformersEngine:
         """
         ids = self._ids(token_ids)  # [1, T]
         if self._body_output is None:
-            return FullScores(self, self._forward(input_ids=ids).logits[0])
+            return FullScores(self, self.forward(input_ids=ids).logits[0])
         with self._arithmetic():
             output = self._body(input_ids=ids, use_cache=False, return_dict=True)
         hidden = output.last_hidden_state[0]  # [T, D]
@@ -198,56 +206,95 @@ class TransformersEngine:
         """
         with self._body_returning(hidden.to(self._device)[None]):
             dummy = torch.zeros(1, hidden.shape[0], dtype=torch.long, device=self._device)
-            logits: torch.Tensor = self._forward(input_ids=dummy).logits[0]
+            logits: torch.Tensor = self.forward(input_ids=dummy).logits[0]
         return logits
 
     @torch.no_grad()
     def full_logits(self, token_ids: Sequence[int]) -> torch.Tensor:
         """Logits [T, V] of the model's plain forward."""
-        logits: torch.Tensor = self._forward(input_ids=self._ids(token_ids)).logits[0]
+        logits: torch.Tensor = self.forward(input_ids=self._ids(token_ids)).logits[0]
         check_finite(logits, self.name, 0)
         return logits
 
-    @torch.no_grad()
     def cached_logits(self, token_ids: Sequence[int], prefill: int) -> torch.Tensor:
         """Logits [T, V]: ``prefill`` tokens at once, the others one by one through the KV cache."""
-        ids = self._ids(token_ids)
-        count = ids.shape[1]
-        if not 1 <= prefill <= count:
-            raise ValueError(f"prefill is {prefill}; it takes 1…{count} for {count} tokens")
-        output = self._forward(input_ids=ids[:, :prefill], use_cache=True)
-        parts = [output.logits[0]]
-        for t in range(prefill, count):
-            cache = output.past_key_values
-            output = self._forward(
-                input_ids=ids[:, t : t + 1], past_key_values=cache, use_cache=True
+        return self.through_cache([token_ids], [prefill])[0]
+
+    @torch.no_grad()
+    def through_cache(
+        self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], rejected: int = 0
+    ) -> list[torch.Tensor]:
+        """Each prompt's logits [T_i, V] from one left-padded batch that goes through the KV cache.
+
+        The first passes take ``sizes`` columns each, all others one. Before each but the first,
+        ``rejected`` wrong tokens are computed and taken back, as in speculative decoding.
+        """
+        ids, mask, lengths = self._batch(prompts)
+        longest = ids.shape[1]
+        if not sizes or min(sizes) < 1 or sum(sizes) > longest:
+            raise ValueError(
+                f"passes of {list(sizes)} tokens; they take at least 1 each and {longest} in all"
             )
-            parts.append(output.logits[0])
-        logits = torch.cat(parts)  # [T, V]
-        check_finite(logits, self.name, 0)
+        rows = self._cached_rows(ids, mask)
+        parts = []
+        for size in [*sizes, *[1] * (longest - sum(sizes))]:
+            if rejected and rows.done:
+                rows.reject(rejected)
+            parts.append(rows.advance(size))
+        return self._without_padding(torch.cat(parts, dim=1), lengths)
+
+    @torch.no_grad()
+    def cached_tail(self, token_ids: Sequence[int], tail: int, chunk: int) -> torch.Tensor:
+        """Logits [tail, V] of the last tokens, one by one through the KV cache.
+
+        What comes before them is computed ``chunk`` tokens at a time, its logits not kept.
+        """
+        ids = self._ids(token_ids)
+        if not 1 <= tail < ids.shape[1] or chunk < 1:
+            raise ValueError(
+                f"a tail of {tail} behind chunks of {chunk}; give 1…{ids.shape[1] - 1} and at "
+                "least 1"
+            )
+        rows = self._cached_rows(ids)
+        prefill = ids.shape[1] - tail
+        while rows.done < prefill:
+            rows.advance(min(chunk, prefill - rows.done), **self.last_only)
+        logits = torch.cat([rows.advance(1)[0] for _ in range(tail)])
+        check_finite(logits, self.name, prefill)
         return logits
 
     @torch.no_grad()
     def batch_logits(self, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Each prompt's logits [T_i, V] from one left-padded batch."""
+        ids, mask, lengths = self._batch(prompts)
+        extra: dict[str, torch.Tensor] = {}
+        if mask is not None:
+            extra["attention_mask"] = mask
+            if "position_ids" in self._parameters:
+                extra["position_ids"] = positions_of(mask)
+        logits = self.forward(input_ids=ids, **extra).logits  # [B, T, V]
+        return self._without_padding(logits, lengths)
+
+    def _batch(
+        self, prompts: Sequence[Sequence[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor | None, list[int]]:
         if not prompts:
             raise ValueError("a batch needs at least one prompt")
         rows = [self._ids(prompt)[0] for prompt in prompts]
-        longest = max(len(row) for row in rows)
         pad = getattr(self._tokenizer, "pad_token_id", None) or 0
-        ids = torch.full((len(rows), longest), pad, dtype=torch.long, device=self._device)  # [B, T]
-        mask = torch.zeros_like(ids)  # [B, T], 1 where a row has a token
-        for index, row in enumerate(rows):
-            ids[index, longest - len(row) :] = row
-            mask[index, longest - len(row) :] = 1
-        extra = {}
-        if "position_ids" in self._parameters:
-            extra["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        logits = self._forward(input_ids=ids, attention_mask=mask, **extra).logits  # [B, T, V]
-        found = [logits[index, longest - len(row) :] for index, row in enumerate(rows)]
+        return *left_padded(rows, pad), [len(row) for row in rows]
+
+    def _without_padding(self, logits: torch.Tensor, lengths: list[int]) -> list[torch.Tensor]:
+        """Rows of [B, T, V], each without its padding; NonFiniteLogitsError for NaN, infinity."""
+        longest = logits.shape[1]
+        found = [row[longest - length :] for row, length in zip(logits, lengths, strict=True)]
         for part in found:
             check_finite(part, self.name, 0)
         return found
+
+    def _cached_rows(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> CachedRows:
+        positions = "position_ids" in self._parameters
+        return CachedRows(self.forward, ids, mask, takes_positions=positions)
 
     # Generation
 
@@ -276,9 +323,9 @@ class TransformersEngine:
 
     @torch.no_grad()
     def _greedy_step(self, ids: torch.Tensor, cache: Any) -> tuple[int, Any]:
-        # Servers compute the head for the last prompt token alone; so does this.
-        last_only = {"logits_to_keep": 1} if "logits_to_keep" in self._parameters else {}
-        output = self._forward(input_ids=ids, past_key_values=cache, use_cache=True, **last_only)
+        output = self.forward(
+            input_ids=ids, past_key_values=cache, use_cache=True, **self.last_only
+        )
         token = int(output.logits[0, -1].argmax())
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
@@ -311,20 +358,38 @@ class TransformersEngine:
 
     @torch.no_grad()
     def kv_cache_bytes(self, tokens: int, batch: int = 1) -> int:
-        """Bytes of the cache after ``tokens`` tokens of ``batch`` sequences, the last one decoded.
+        """Bytes of the cache after ``tokens`` tokens of ``batch`` sequences, the last ones decoded.
 
         The last step matters: a sliding-window layer keeps the whole prefill alive until then.
         """
-        if tokens < 1 or batch < 1:
-            raise ValueError(f"tokens and batch take at least 1; got {tokens} and {batch}")
+        return self.cache_readings([tokens], batch)[0].nbytes
+
+    @torch.no_grad()
+    def cache_readings(
+        self, lengths: Sequence[int], batch: int = 1, steps: int = 1
+    ) -> list[CacheReading]:
+        """The KV cache of ``batch`` sequences as it grows through ``lengths``, in rising order.
+
+        The last ``steps`` tokens before each are decoded one by one, and timed.
+        """
+        if not lengths or sorted(set(lengths)) != list(lengths) or lengths[0] < 1 or batch < 1:
+            raise ValueError(
+                f"lengths {list(lengths)} and batch {batch}: lengths rise, and all are at least 1"
+            )
+        self._check_window(lengths[-1])
+        rows = self._cached_rows(self._probe_ids(lengths[-1]).expand(batch, -1))
+        return [rows.reading(length, steps, **self.last_only) for length in lengths]
+
+    @torch.no_grad()
+    def uncached_step_seconds(self, tokens: int) -> float:
+        """What the next token costs without a cache: one pass over all ``tokens`` tokens."""
         self._check_window(tokens)
-        ids = self._probe_ids(tokens).expand(batch, -1)  # [B, T]
-        head = max(1, tokens - 1)
-        output = self._forward(input_ids=ids[:, :head], use_cache=True)
-        if tokens > head:
-            cache = output.past_key_values
-            output = self._forward(input_ids=ids[:, head:], past_key_values=cache, use_cache=True)
-        return storage_bytes(cache_tensors(output.past_key_values))
+        ids = self._probe_ids(tokens)
+        started = time.perf_counter()
+        self.forward(input_ids=ids, **self.last_only)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - started
 
     def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int:
         """The same by the formula 2·layers·kv_heads·head_dim·tokens·batch·bytes."""
@@ -340,7 +405,8 @@ class TransformersEngine:
 
     # Inside
 
-    def _forward(self, **inputs: Any) -> Any:
+    def forward(self, **inputs: Any) -> Any:
+        """The model's own forward in the engine's arithmetic, without a cache unless asked."""
         inputs.setdefault("use_cache", False)
         module = self.module
         with self._arithmetic():
@@ -371,7 +437,7 @@ class TransformersEngine:
         ids = self._probe_ids(min(_PROBE_TOKENS, self.context_window))
         try:
             with torch.no_grad():
-                full = self._forward(input_ids=ids).logits[0]  # [T, V]
+                full = self.forward(input_ids=ids).logits[0]  # [T, V]
         except (RuntimeError, ValueError, TypeError, NotImplementedError, ImportError) as error:
             raise ModelLoadError(
                 f"model {self.name!r} was loaded, but a forward pass of {ids.shape[1]} tokens on "

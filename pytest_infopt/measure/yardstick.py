@@ -10,7 +10,7 @@ Legend: T positions, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -36,6 +36,10 @@ class Yardstick:
     def worst(self) -> float:
         """The same of the worst position: for quantities of which a single one is drawn."""
         return float(self.errors.max()) + self.floor / OUTPUT_FACTOR
+
+    def rows(self, start: int, stop: int | None = None) -> Yardstick:
+        """The same of the positions start…stop−1."""
+        return replace(self, errors=self.errors[start:stop], extremes=self.extremes[start:stop])
 
     @property
     def usable(self) -> bool:
@@ -77,3 +81,9 @@ def rms(error: torch.Tensor) -> float:
 def row_rms(error: torch.Tensor) -> torch.Tensor:
     """Root mean square of each row: [T, V] → [T]."""
     return error.square().mean(-1).sqrt()
+
+
+def two_runs(yardstick: Yardstick) -> Yardstick:
+    """What two runs may differ by at any position: each by the largest error of the plain one."""
+    worst = yardstick.extremes.max().expand_as(yardstick.extremes)
+    return replace(yardstick, extremes=2 * worst)

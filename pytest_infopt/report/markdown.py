@@ -7,9 +7,11 @@ can make no links, no HTML, no table cells and no headings (CommonMark 0.31, sec
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ..judge.verdict import Verdict, combine
 from .conformance import shown
+from .measured import cell_rows, tables_of
 from .result import GateResult, RunResult
 from .terminal import by_candidate, failure_message, metric_cells, verdict_line
 from .text import visible
@@ -52,6 +54,7 @@ def markdown_summary(run: RunResult) -> str:
     """Verdict, a table per candidate, what was not run, and the message of each gate not passed."""
     sections = [f"## {_MARKS[run.verdict]} {verdict_line(run)}", _origin(run)]
     sections += [_candidate(name, gates) for name, gates in by_candidate(run).items()]
+    sections += [_measured(gate, table) for gate in run.gates for table in tables_of(gate)]
     if run.not_run:
         sections.append("### Not run\n\n" + fenced("\n".join(map(visible, run.not_run))))
     failures = [gate for gate in run.gates if gate.verdict is not Verdict.PASS]
@@ -96,6 +99,23 @@ def _gate_rows(gate: GateResult) -> list[str]:
         for metric, *ours in (metric_cells(judgement) for judgement in shown(gate))
     ]
     return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _measured(gate: GateResult, table: dict[str, Any]) -> str:
+    header, *rows = [[escaped(cell) for cell in row] for row in cell_rows(table)]
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    notes = [escaped(str(note)) for note in table.get("notes", ())]
+    title = f"{escaped(gate.candidate)}: {escaped(str(table['title']))}"
+    return "\n".join(
+        [
+            f"<details><summary>{title}</summary>",
+            "",
+            *(f"| {' | '.join(line)} |" for line in lines),
+            *(line for note in notes for line in ("", f"Note: {note}")),
+            "",
+            "</details>",
+        ]
+    )
 
 
 def _failure(gate: GateResult) -> str:

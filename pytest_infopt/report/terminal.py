@@ -9,6 +9,7 @@ from typing import Any
 from ..judge.verdict import Judgement, Verdict, combine
 from ..metrics import METRICS, Rule
 from .conformance import CONFORMANCE, shown
+from .measured import notes_of
 from .result import GateResult, RunResult
 from .table import Row, table_lines
 from .text import NO_BREAK, defused, quoted, visible, wrapped
@@ -31,7 +32,8 @@ _HEADER = ("metric", "budget", "value [interval]", "n (clusters)", "verdict")
 
 
 def terminal_lines(run: RunResult, width: int) -> list[str]:
-    """Table, what was not run, errors, what is inconclusive and why, failures, the verdict line.
+    """The table, what was not run, errors, what is inconclusive and why,
+    failures, the verdict line.
 
     Lines keep to ``width`` terminal cells, for widths of at least 40; beyond 160 they grow no more.
     Text from models and users is made visible (`report.text`).
@@ -109,7 +111,7 @@ def _rows(run: RunResult) -> Iterator[Row]:
             yield Row((name, "", "", "", gate.verdict.value), indent=1)
             for judgement in filter(is_headline, shown(gate)):
                 yield Row(_row_cells(gate, judgement), indent=2)
-            for note in gate.notes:
+            for note in [*gate.notes, *notes_of(gate)]:
                 yield Row((visible(note),), indent=3)
 
 

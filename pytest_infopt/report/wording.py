@@ -13,6 +13,9 @@ ABSENT = "–"
 _CLUSTERS: dict[str, str] = {
     Gate.EQUIVALENCE: "prompts",
     Gate.QUALITY: "documents",
+    Gate.KV_CACHE: "prompts",
+    Gate.PREFIX_CACHE: "prompts",
+    Gate.LONG_CONTEXT: "texts",
     Gate.LATENCY: "pairs of requests",
     Gate.MEMORY: "readings",
 }

@@ -60,12 +60,15 @@ class ReferenceScores:
         dtype: str,
         prompts: Sequence[Sequence[int]],
         compute: Callable[[], list[torch.Tensor]],
+        *,
+        what: str = "logits",
     ) -> list[torch.Tensor]:
         """Logits [T, V] of each prompt by the engine's weights in another dtype.
 
+        ``what`` tells apart what is kept of them, such as their last rows alone.
         ``compute`` makes them where they are not kept; it may have to load the model once more.
         """
-        identity = _identity(engine, dtype, prompts, "logits")
+        identity = _identity(engine, dtype, prompts, what)
         entry = self._cache.read(identity) if engine.fingerprint else None
         if entry is None:
             found = compute()

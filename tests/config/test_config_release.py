@@ -15,6 +15,7 @@ from pytest_infopt.configuration import fingerprint, formats, load_release, plan
 from pytest_infopt.configuration.schema import ReleaseFile
 from pytest_infopt.corpus.calibration import calibration_documents
 from pytest_infopt.errors import ConfigurationError
+from pytest_infopt.metrics import Gate
 from pytest_infopt.options import Settings
 from pytest_infopt.release import Release, Statistics
 
@@ -50,6 +51,13 @@ new_tokens = 8
 
 [equivalence]
 oracle = "float64"
+
+[caches]
+lengths = [32, 64]
+batch_sizes = [8]
+
+[long_context]
+lengths = [512, 4096]
 
 [statistics]
 alpha_pass = 0.05
@@ -93,13 +101,15 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert release.corpus.files == (tmp_path / "texts" / "*.txt",)
     assert (release.corpus.max_tokens, release.latency.new_tokens) == (128, 8)
     assert release.equivalence.oracle == "float64"
+    assert (release.caches.lengths, release.caches.batch_sizes) == ((32, 64), (8,))
+    assert (release.long_context.lengths, release.long_context.texts) == ((512, 4096), 1)
     assert release.statistics == Statistics(0.05, 0.01, 5, 4, "warn", 60.0)
     (implementation,) = release.implementations
     assert (implementation.title, implementation.target) == (
         "quantizer package.module:Factory",
         "package.module:Factory",
     )
-    assert implementation.origin.endswith(":42: implementations.quantizer")
+    assert implementation.origin.endswith(":49: implementations.quantizer")
     assert (release.report_dir, release.baseline) == (tmp_path / "out", tmp_path / "baseline.json")
     assert release.origin == str(tmp_path / "infopt.toml")
 
@@ -117,6 +127,23 @@ def test_budgets_candidate_over_global_over_format(tmp_path: Path) -> None:
     assert "ttft_ratio" not in int8.budgets
     assert int8.budgets["tpot_ratio"].origin == "default for 8-bit weights"
     assert other.budgets["ttft_ratio"].limit == 1.05  # it runs on CUDA
+
+
+def test_a_long_text_is_granted_twice_what_the_mean_is(tmp_path: Path) -> None:
+    int8, other = load(tmp_path, WHOLE).candidates
+    assert int8.budgets["long_context_kl"].limit == 2 * 0.25
+    assert other.budgets["long_context_kl"].limit == 2 * 0.5
+    assert int8.budgets["long_context_error_ratio"].limit == 2.0
+    limited = WHOLE.replace("kl_mean = 0.25", 'long_context_kl = "off"\nkl_mean = 0.25')
+    int8, other = load(tmp_path, limited).candidates
+    assert "long_context_kl" not in int8.budgets
+
+
+def test_without_lengths_there_is_no_sweep(tmp_path: Path) -> None:
+    (candidate,) = load(tmp_path, ONE).candidates
+    assert not candidate.budgets_of(Gate.LONG_CONTEXT)
+    assert candidate.budgets_of(Gate.KV_CACHE)
+    assert candidate.budgets_of(Gate.PREFIX_CACHE)
 
 
 ONE = '[reference]\nmodel = "a/b"\n[candidates.x]\n'
@@ -139,6 +166,10 @@ ONE = '[reference]\nmodel = "a/b"\n[candidates.x]\n'
         (ONE + "[statistics]\nalpha_pass = 1.0\n", 5, ["alpha_pass", "0.2"]),
         (ONE + '[statistics]\npolicy = "blok"\n', 5, ["did you mean block?"]),
         (ONE + '[equivalence]\noracle = "exact"\n', 5, ["oracle", "float64"]),
+        (ONE + "[caches]\nlengths = [8, 4]\n", 5, ["caches.lengths", "rise", "[8, 4]"]),
+        (ONE + "[caches]\nrequests = 1\n", 5, ["caches.requests", "2"]),
+        (ONE + "[long_context]\nlengths = [1]\n", 5, ["long_context.lengths", "2"]),
+        (ONE + "[budgets]\nlong_context_kl = 1\n", 5, ["sweep", "[long_context]"]),
         (ONE + '[corpus]\nfiles = "a.txt"\n', 5, ["corpus.files", "list"]),
         (ONE + '[implementations]\nquantizer = "package"\n', 5, ["module:name", "'package'"]),
         (ONE + 'quantization = "gguf"\n', 4, ["gguf_file"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any
@@ -16,6 +17,7 @@ from pytest_infopt.judge.verdict import Judgement, Verdict
 from pytest_infopt.report.annotations import workflow_commands
 from pytest_infopt.report.junit import gate_from_properties, junit_properties
 from pytest_infopt.report.markdown import escaped, fenced, markdown_summary
+from pytest_infopt.report.measured import cell_text
 from pytest_infopt.report.result import GateResult, RunResult
 from pytest_infopt.report.terminal import failure_message
 from pytest_infopt.report.text import visible
@@ -98,6 +100,36 @@ def test_a_summary_table_has_seven_cells_in_every_row(run: RunResult) -> None:
     types = [token.type for token in GITHUB.parse(markdown_summary(run))]
     rows = sum(1 + len(gate.judgements) for gate in run.gates)
     assert types.count("td_open") == 7 * rows
+
+
+@given(st.lists(st.lists(text, min_size=2, max_size=2), min_size=1, max_size=3), text, text)
+def test_a_measured_table_is_a_table_of_what_it_says(
+    rows: list[list[str]], title: str, note: str
+) -> None:
+    table = {"title": title, "columns": ["tokens", "ms"], "rows": rows, "notes": [note]}
+    gate = gate_of(Verdict.PASS, details={"tables": [table]})
+    tokens = GITHUB.parse(markdown_summary(run_of(gate)))
+    types = [token.type for token in tokens]
+    assert types.count("th_open") == 7 + 2
+    assert types.count("td_open") == 7 * (1 + len(gate.judgements)) + 2 * len(rows)
+    assert types.count("fence") == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"),
+        ("pages of 16", "pages of 16"),
+        (12345, "12,345"),
+        (1 / 3, "0.3333"),
+        (123456.7, "123,457"),
+        (0.0, "0"),
+        (math.inf, "inf"),
+        ("\x1b[2J", "\\x1b[2J"),
+    ],
+)
+def test_cells_of_measured_tables(value: object, shown: str) -> None:
+    assert cell_text(value) == shown
 
 
 def test_summary_says_verdict_numbers_and_how_to_reproduce() -> None:

@@ -285,6 +285,9 @@ def test_remedy_names_the_units_to_add(gate: str) -> None:
     nouns = {
         "equivalence": "prompts",
         "quality": "documents",
+        "kv-cache": "prompts",
+        "prefix-cache": "prompts",
+        "long-context": "texts",
         "latency": "pairs of requests",
         "memory": "readings",
         "self-check": "samples",

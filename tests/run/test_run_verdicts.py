@@ -14,6 +14,9 @@ from pytest_infopt.exit_status import ExitStatus
 from pytest_infopt.report.document import result_schema
 
 
+GATES = ("equivalence", "quality", "kv-cache", "prefix-cache", "memory")  # nothing is timed here
+
+
 def shuffle_head(module: Any) -> None:
     """Another output head: every prediction is wrong."""
     weight = module.get_output_embeddings().weight
@@ -122,15 +125,13 @@ def test_junit_carries_every_gate(gate, pytester: pytest.Pytester) -> None:
 
 def test_gates_are_ordinary_items(gate) -> None:
     run = gate("-k", "quality and first", candidates={"first": "", "second": ""})
-    run.assert_outcomes(passed=1, deselected=7)
+    run.assert_outcomes(passed=1, deselected=12)
 
 
 def test_candidates_are_gated_one_after_the_other(gate, result) -> None:
     gate(candidates={"a": "", "b": ""})
     order = [(item["candidate"], item["gate"]) for item in result()["items"]]
-    assert order == [
-        (name, gate_name) for name in "ab" for gate_name in ("equivalence", "quality", "memory")
-    ]
+    assert order == [(name, gate_name) for name in "ab" for gate_name in GATES]
 
 
 def test_latency_is_judged_after_a_self_check(gate, result) -> None:
@@ -166,3 +167,72 @@ def test_xdist_reaches_the_same_verdicts(gate, result, damaged) -> None:
     assert {k: v for k, v in alone.items() if k[2] != resident} == {
         k: v for k, v in shared.items() if k[2] != resident
     }
+
+
+def test_the_cache_gates_report_what_caches_cost_and_save(gate, result, pytester) -> None:
+    run = gate("-k", "kv_cache or prefix_cache", more="[caches]\nlengths = [8, 32]")
+    assert run.ret == ExitStatus.PASSED
+    run.stdout.fnmatch_lines(["*step's cost grows as length^*", "*pages take 33.3 % more*", "*computed again"])
+    items = {item["gate"]: item for item in result()["items"]}
+    titles = [table["title"] for table in items["kv-cache"]["details"]["tables"]]
+    assert titles == [
+        "cost of a decoding step",
+        "KV cache memory",
+        "paged against contiguous KV memory",
+    ]
+    (shared,) = items["prefix-cache"]["details"]["tables"]
+    assert len(shared["rows"]) == 3
+    summary = max((pytester.path / ".infopt" / "runs").glob("*/summary.md")).read_text()
+    assert "paged against contiguous KV memory</summary>" in summary
+
+
+FAULTY_CACHE = """
+import functools
+import torch
+from pytest_infopt.engines.loaders import load_float
+
+def load(request):
+    module = load_float(request)
+    plain = module.forward
+
+    @functools.wraps(plain)
+    def forward(**inputs):
+        cache = inputs.get("past_key_values")
+        if cache is not None and cache.get_seq_length():  # positions start anew
+            inputs["position_ids"] = torch.arange(inputs["input_ids"].shape[1])[None]
+        return plain(**inputs)
+
+    module.forward = forward
+    return module
+"""
+
+
+def test_a_faulty_cache_fails_both_cache_gates(gate, result, pytester) -> None:
+    (pytester.path / "faulty.py").write_text(FAULTY_CACHE)
+    run = gate(
+        "-k",
+        "kv_cache or prefix_cache",
+        candidates={"faulty": 'quantization = "faulty:load"'},
+    )
+    assert run.ret == ExitStatus.FAILED
+    run.stdout.fnmatch_lines(["*FAIL kv_error_ratio*", "*FAIL prefix_error_ratio*"])
+    ratios = {r["metric"]: r["value"] for r in result()["gates"]}
+    assert min(ratios["kv_error_ratio"], ratios["prefix_error_ratio"]) > 100
+
+
+def test_the_long_context_sweep_runs_where_lengths_are_named(gate, result) -> None:
+    run = gate("-k", "long_context", more="[long_context]\nlengths = [16, 64]\ntail = 8")
+    assert run.ret == ExitStatus.PASSED
+    (item,) = result()["items"]
+    (table,) = item["details"]["tables"]
+    assert [row[0] for row in table["rows"]] == [16, 64]
+    assert {r["metric"]: r["verdict"] for r in result()["gates"]} == {
+        "long_context_kl": "PASS",
+        "long_context_error_ratio": "PASS",
+    }
+
+
+def test_a_text_longer_than_the_corpus_is_no_verdict(gate, result) -> None:
+    run = gate("-k", "long_context", more="[long_context]\nlengths = [90000]")
+    assert run.ret == ExitStatus.INCONCLUSIVE
+    run.stdout.fnmatch_lines(["*a text of 90000 tokens: the corpus has 960*"])

@@ -1,0 +1,290 @@
+"""The cache gates' measuring on tiny transformers models, sound and with planted faults."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from measure_fakes import seeded_ids
+from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
+
+from pytest_infopt.engines.prefix_server import PrefixServer
+from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.errors import InvalidComparisonError
+from pytest_infopt.measure.kv_cache import (
+    BLOCK_SIZE,
+    measure_kv_growth,
+    measure_kv_prompt,
+    paged_table,
+    size_table,
+    step_cost_table,
+)
+from pytest_infopt.measure.long_context import measure_long_text, sweep_table, tail_logits
+from pytest_infopt.measure.prefix_cache import measure_prefix_prompt, shared_prompt_table
+from pytest_infopt.measure.samples import Sample
+from pytest_infopt.measure.tables import fitted_exponent
+from pytest_infopt.measure.yardstick import OUTPUT_FACTOR
+
+IDS = seeded_ids("caches", 24, VOCABULARY)
+FOUND = 10 * OUTPUT_FACTOR  # what a planted fault has to exceed
+Inputs = dict[str, Any]
+
+
+def engine_of(module: Any, dtype: torch.dtype = torch.float32) -> TransformersEngine:
+    own = copy.deepcopy(module).to(dtype)
+    return TransformersEngine("tiny", own, make_tokenizer(), dtype=dtype)
+
+
+def broken(architecture: str, fault: Callable[[Inputs], None]) -> TransformersEngine:
+    """A model whose forward passes are tampered with."""
+    engine = engine_of(make_model(architecture))
+    plain = engine.module.forward
+
+    def forward(**inputs: Any) -> Any:
+        fault(inputs)
+        return plain(**inputs)
+
+    engine.module.forward = forward
+    return engine
+
+
+def kv_sample(candidate: TransformersEngine, architecture: str) -> Sample:
+    module = make_model(architecture)
+    oracle = engine_of(module, torch.float64).full_logits(IDS)
+    return measure_kv_prompt(candidate, oracle, engine_of(module).full_logits(IDS), IDS, "p")
+
+
+def prefix_sample(candidate: TransformersEngine, architecture: str) -> Sample:
+    module = make_model(architecture)
+    oracle = engine_of(module, torch.float64).full_logits(IDS)
+    return measure_prefix_prompt(
+        candidate,
+        lambda blocks, size: PrefixServer(candidate, blocks, size),
+        oracle,
+        engine_of(module).full_logits(IDS),
+        IDS,
+        "p",
+    )
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_a_sound_models_caches_keep_to_the_dtypes_own_error(architecture: str) -> None:
+    engine = engine_of(make_model(architecture))
+    for sample in (kv_sample(engine, architecture), prefix_sample(engine, architecture)):
+        values = dict(sample.values)
+        assert values.pop("prefix_saved_share", 1.0) == 1.0
+        assert all(value <= OUTPUT_FACTOR for value in values.values())
+        assert sum(value for name, value in values.items() if "mismatches" in name) == 0
+
+
+def test_a_cache_that_cannot_be_cropped_is_left_out_of_that_way_alone() -> None:
+    # Gemma 2's window of 8 has passed by when tokens are to be taken back.
+    sample = kv_sample(engine_of(make_model("gemma2")), "gemma2")
+    assert set(sample.details["left_out"]) == {"tokens taken back"}
+    assert len(sample.details["errors"]) == 4
+
+
+def held(inputs: Inputs) -> int:
+    cache = inputs.get("past_key_values")
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def positions_start_anew(inputs: Inputs) -> None:
+    """Positions ignore what is in the cache."""
+    if held(inputs):
+        inputs["position_ids"] = torch.arange(inputs["input_ids"].shape[1])[None]
+
+
+def positions_count_padding(inputs: Inputs) -> None:
+    if inputs.get("attention_mask") is not None:
+        rows, columns = inputs["input_ids"].shape
+        start = inputs["attention_mask"].shape[1] - columns
+        inputs["position_ids"] = torch.arange(start, start + columns).expand(rows, -1)
+
+
+def newest_entry_is_stale(inputs: Inputs) -> None:
+    if held(inputs) > 1:
+        for layer in inputs["past_key_values"].layers:
+            layer.keys[:, :, -1] = layer.keys[:, :, -2]
+
+
+def chunks_are_not_masked(inputs: Inputs) -> None:
+    """A later chunk's tokens all see the whole chunk: the mask's corner."""
+    columns = inputs["input_ids"].shape[1]
+    if held(inputs) and columns > 1 and inputs.get("attention_mask") is None:
+        inputs["attention_mask"] = torch.zeros(1, 1, columns, held(inputs) + columns)
+
+
+def crop_takes_one_too_few(inputs: Inputs) -> None:
+    cache = inputs.get("past_key_values")
+    if cache is not None and not hasattr(cache, "whole_crop"):
+        cache.whole_crop = cache.crop
+        cache.crop = lambda tokens: cache.whole_crop(tokens + 1)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fault", "way"),
+    [
+        ("llama", positions_start_anew, "token by token"),
+        ("gpt2", positions_count_padding, "ragged batch"),
+        ("llama", newest_entry_is_stale, "token by token"),
+        ("llama", chunks_are_not_masked, "chunked prefill"),
+        ("llama", crop_takes_one_too_few, "tokens taken back"),
+    ],
+)
+def test_a_fault_of_the_kv_cache_shows_in_its_way(
+    architecture: str, fault: Callable[[Inputs], None], way: str
+) -> None:
+    sample = kv_sample(broken(architecture, fault), architecture)
+    assert sample.details["errors"][way] > FOUND
+    assert sample.values["kv_error_ratio"] >= sample.details["errors"][way]
+    alone = {positions_count_padding: {way, "ragged batch, short row"}}.get(fault)
+    if fault in (crop_takes_one_too_few, chunks_are_not_masked) or alone:
+        sound = sample.details["errors"].keys() - (alone or {way, "tokens taken back"})
+        assert all(sample.details["errors"][name] <= OUTPUT_FACTOR for name in sound)
+
+
+def later_tokens_leak(engine: TransformersEngine) -> TransformersEngine:
+    """Every token's embedding carries the mean of its pass: not causal, and none the wiser for a
+    model that is only ever given whole prompts."""
+    embedding = engine.module.get_input_embeddings()
+    embedding.register_forward_hook(
+        lambda module, inputs, output: output + output.mean(dim=1, keepdim=True)
+    )
+    return engine
+
+
+def test_a_model_whose_prefix_depends_on_what_follows_is_not_transparent() -> None:
+    sample = prefix_sample(later_tokens_leak(engine_of(make_model("llama"))), "llama")
+    errors = sample.details["errors"]
+    assert errors["cold"] <= OUTPUT_FACTOR  # nothing shows as long as nothing is cached
+    assert min(errors["warm"], errors["partly warm"]) > FOUND
+    assert sample.values["prefix_error_ratio"] > FOUND
+
+
+class Forgetful(PrefixServer):
+    """Serves rightly and finds nothing: safe, and useless."""
+
+    def serve(self, prompt: Any, salt: Any = None, **options: Any) -> Any:
+        self.asked = getattr(self, "asked", 0) + 1
+        return super().serve(prompt, {"request": str(self.asked)}, **options)
+
+
+def test_a_cache_that_never_hits_saves_nothing() -> None:
+    module = make_model("llama")
+    engine = engine_of(module)
+    oracle = engine_of(module, torch.float64).full_logits(IDS)
+    sample = measure_prefix_prompt(
+        engine, lambda n, p: Forgetful(engine, n, p), oracle, engine.full_logits(IDS), IDS, "p"
+    )
+    assert sample.values["prefix_saved_share"] == 0
+    assert sample.values["prefix_error_ratio"] <= OUTPUT_FACTOR
+
+
+def test_without_a_finer_oracle_nothing_is_said() -> None:
+    engine = engine_of(make_model("llama"))
+    logits = engine.full_logits(IDS)
+    with pytest.raises(InvalidComparisonError, match="oracle does not show"):
+        measure_kv_prompt(engine, logits, logits, IDS, "p")
+    with pytest.raises(InvalidComparisonError, match="oracle does not show"):
+        measure_prefix_prompt(
+            engine, lambda n, p: PrefixServer(engine, n, p), logits, logits, IDS, "p"
+        )
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_the_cache_is_weighed_at_every_length_and_batch(architecture: str) -> None:
+    engine = engine_of(make_model(architecture))
+    growth = measure_kv_growth(engine, [1, 7, 8, 30], [2, 3])
+    assert growth.values == {"kv_size_error": 0.0}
+    sizes, steps = size_table(growth), step_cost_table(growth)
+    assert [row[:2] for row in sizes.rows] == [(n, b) for b in (2, 3) for n in (1, 7, 8, 30)]
+    assert [row[0] for row in steps.rows] == [1, 7, 8, 30]
+    assert all(seconds > 0 for row in steps.rows for seconds in row[1:])
+    assert len(steps.notes) == 2
+
+
+def test_a_cache_larger_than_its_formula_is_found() -> None:
+    engine = engine_of(make_model("llama"))
+    predicted = engine.predicted_kv_bytes
+    engine.predicted_kv_bytes = lambda tokens, batch=1: predicted(tokens, batch) - (tokens == 8)
+    growth = measure_kv_growth(engine, [7, 8, 9], [1])
+    assert growth.values == {"kv_size_error": 1.0}
+
+
+@given(lengths=st.lists(st.integers(1, 100), min_size=1, max_size=20), spare=st.integers(0, 40))
+def test_pages_waste_less_than_a_block_a_sequence(lengths: list[int], spare: int) -> None:
+    capacity = max(lengths) + spare
+    alone, pages, contiguous = paged_table(2**20, lengths, capacity).rows
+    assert alone[1] == sum(lengths)
+    assert contiguous[1] == capacity * len(lengths)
+    assert 0 <= pages[1] - alone[1] < BLOCK_SIZE * len(lengths)
+    assert pages[2] == pages[1]  # MiB, at a MiB a token
+
+
+@given(
+    exponent=st.integers(-3, 3),
+    scale=st.integers(1, 1000),
+    sizes=st.lists(st.integers(1, 10**6), min_size=2, max_size=6, unique=True),
+)
+def test_the_fitted_exponent_of_a_power_is_its_exponent(
+    exponent: int, scale: int, sizes: list[int]
+) -> None:
+    found = fitted_exponent(sizes, [scale * float(size) ** exponent for size in sizes])
+    assert found == pytest.approx(exponent, abs=1e-6)
+
+
+def test_one_size_has_no_exponent() -> None:
+    assert fitted_exponent([8], [1.0]) is None
+    assert fitted_exponent([], []) is None
+
+
+def test_a_shared_system_prompt_is_computed_once() -> None:
+    engine = engine_of(make_model("llama"))
+    system, questions = IDS[:16], [IDS[i : i + 5] for i in range(4)]
+    table = shared_prompt_table(lambda n, p: PrefixServer(engine, n, p), system, questions, 8)
+    computed = {row[0]: row[1:3] for row in table.rows}
+    assert computed == {
+        "no cache": (4, 4 * 21),
+        "prefix cache": (4, 21 + 3 * 5),
+        "prefix cache, after the first": (3, 21 + 3 * 5),
+    }
+    assert "57.1 % of 84" in table.notes[0]
+
+
+def long_sample(candidate: TransformersEngine, length: int) -> Sample:
+    module = make_model("llama")
+    ids = seeded_ids("long", length, VOCABULARY)
+    reference, oracle = engine_of(module), engine_of(module, torch.float64)
+    tails = [tail_logits(each, ids, 8) for each in (reference, oracle, reference)]
+    return measure_long_text(candidate, *tails, ids, f"text of {length}")
+
+
+def test_long_texts_of_the_reference_itself_lose_nothing() -> None:
+    samples = [long_sample(engine_of(make_model("llama")), length) for length in (64, 32)]
+    for sample in samples:
+        assert sample.identical
+        assert sample.values["long_context_kl"] == 0
+        assert sample.values["long_context_error_ratio"] <= OUTPUT_FACTOR
+    assert [row[0] for row in sweep_table(samples, 8).rows] == [32, 64]
+
+
+def test_a_long_context_fault_shows_at_long_lengths_only() -> None:
+    """All positions from 40 on are the fortieth, as of a table that is too short."""
+    candidate = engine_of(make_model("llama"))
+    body = candidate.module.model
+    plain = body.forward
+
+    def forward(**inputs: Any) -> Any:
+        start, columns = held(inputs), inputs["input_ids"].shape[1]
+        inputs["position_ids"] = torch.arange(start, start + columns).clamp(max=40)[None]
+        return plain(**inputs)
+
+    body.forward = forward
+    assert long_sample(candidate, 36).values["long_context_kl"] == 0
+    assert long_sample(candidate, 64).values["long_context_kl"] > 0.01
