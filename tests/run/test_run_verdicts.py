@@ -13,7 +13,6 @@ import torch
 from pytest_infopt.exit_status import ExitStatus
 from pytest_infopt.report.document import result_schema
 
-
 GATES = ("equivalence", "quality", "kv-cache", "prefix-cache", "memory")  # nothing is timed here
 
 
@@ -172,7 +171,9 @@ def test_xdist_reaches_the_same_verdicts(gate, result, damaged) -> None:
 def test_the_cache_gates_report_what_caches_cost_and_save(gate, result, pytester) -> None:
     run = gate("-k", "kv_cache or prefix_cache", more="[caches]\nlengths = [8, 32]")
     assert run.ret == ExitStatus.PASSED
-    run.stdout.fnmatch_lines(["*step's cost grows as length^*", "*pages take 33.3 % more*", "*computed again"])
+    run.stdout.fnmatch_lines(
+        ["*step's cost grows as length^*", "*pages take 33.3 % more*", "*computed again"]
+    )
     items = {item["gate"]: item for item in result()["items"]}
     titles = [table["title"] for table in items["kv-cache"]["details"]["tables"]]
     assert titles == [
