@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from infopt_suites.base import REQUIRES, Suite
+from infopt_suites.base import REQUIRES, Suite, suite_tests
 
 
 def run_property(
@@ -28,3 +28,8 @@ def needs(suite: type[Suite], name: str) -> set[str]:
     """The capabilities without which a test of a suite is skipped."""
     marks = getattr(getattr(suite, name), "pytestmark", ())
     return {word for mark in marks if mark.name == REQUIRES for word in mark.args}
+
+
+def tests_within(suite: type[Suite], capabilities: Collection[str]) -> list[str]:
+    """The tests of a suite that run for an implementation with these capabilities."""
+    return [name for name in suite_tests(suite) if needs(suite, name) <= {*capabilities}]

@@ -17,8 +17,7 @@ from calibrated_quantizers import (
     SmallQuantizer,
 )
 from infopt_suites import CalibratedQuantizerSuite
-from infopt_suites.base import suite_tests
-from properties import needs, run_property
+from properties import run_property, tests_within
 
 
 @pytest.mark.parametrize("mutant", CALIBRATED_MUTANTS, ids=lambda m: m.fault.__name__)
@@ -34,13 +33,19 @@ def test_a_faulty_calibrated_quantizer_is_killed(mutant: CalibratedMutant, count
 
 
 @pytest.mark.parametrize(
-    ("quantizer", "attributes"), [(SmallGptq, GPTQ), (SmallGptqInFloat32, GPTQ), (SmallAwq, AWQ)]
+    ("quantizer", "attributes", "name"),
+    [
+        (quantizer, attributes, name)
+        for quantizer, attributes in [
+            (SmallGptq, GPTQ),
+            (SmallGptqInFloat32, GPTQ),
+            (SmallAwq, AWQ),
+        ]
+        for name in tests_within(CalibratedQuantizerSuite, attributes["capabilities"])
+    ],
 )
-@pytest.mark.parametrize("name", suite_tests(CalibratedQuantizerSuite))
 def test_a_sound_calibrated_quantizer_is_spared(
     name: str, quantizer: type[SmallQuantizer], attributes: dict[str, Any], counted: Any
 ) -> None:
-    if not needs(CalibratedQuantizerSuite, name) <= attributes["capabilities"]:
-        pytest.skip("not claimed by this one")
     counted("sound", AREA)
     run_property(CalibratedQuantizerSuite, name, attributes, make_calibrated_quantizer=quantizer)
