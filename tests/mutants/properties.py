@@ -30,6 +30,6 @@ def needs(suite: type[Suite], name: str) -> set[str]:
     return {word for mark in marks if mark.name == REQUIRES for word in mark.args}
 
 
-def tests_within(suite: type[Suite], capabilities: Collection[str]) -> list[str]:
+def claimed_tests(suite: type[Suite], capabilities: Collection[str]) -> list[str]:
     """The tests of a suite that run for an implementation with these capabilities."""
     return [name for name in suite_tests(suite) if needs(suite, name) <= {*capabilities}]

@@ -17,7 +17,7 @@ from calibrated_quantizers import (
     SmallQuantizer,
 )
 from infopt_suites import CalibratedQuantizerSuite
-from properties import run_property, tests_within
+from properties import claimed_tests, run_property
 
 
 @pytest.mark.parametrize("mutant", CALIBRATED_MUTANTS, ids=lambda m: m.fault.__name__)
@@ -32,6 +32,9 @@ def test_a_faulty_calibrated_quantizer_is_killed(mutant: CalibratedMutant, count
         )
 
 
+SOUND = [(SmallGptq, GPTQ), (SmallGptqInFloat32, GPTQ), (SmallAwq, AWQ)]
+
+
 @pytest.mark.parametrize(
     ("quantizer", "attributes", "name"),
     [
@@ -41,7 +44,7 @@ def test_a_faulty_calibrated_quantizer_is_killed(mutant: CalibratedMutant, count
             (SmallGptqInFloat32, GPTQ),
             (SmallAwq, AWQ),
         ]
-        for name in tests_within(CalibratedQuantizerSuite, attributes["capabilities"])
+        for name in claimed_tests(CalibratedQuantizerSuite, attributes["capabilities"])
     ],
 )
 def test_a_sound_calibrated_quantizer_is_spared(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from infopt_suites.pruning import PruningSuite
-from properties import run_property, tests_within
+from properties import claimed_tests, run_property
 from pruners import AREA, MAGNITUDE, PRUNER_MUTANTS, WANDA, PrunerMutant, SmallPruner, SmallWanda
 
 
@@ -22,7 +22,7 @@ def test_a_faulty_pruner_is_killed(mutant: PrunerMutant, counted: Any) -> None:
     [
         (pruner, attributes, name)
         for pruner, attributes in [(SmallPruner, MAGNITUDE), (SmallWanda, WANDA)]
-        for name in tests_within(PruningSuite, attributes["capabilities"])
+        for name in claimed_tests(PruningSuite, attributes["capabilities"])
     ],
 )
 def test_a_sound_pruner_is_spared(

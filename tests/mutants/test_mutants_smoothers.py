@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from infopt_suites import SmoothingSuite
-from properties import run_property, tests_within
+from properties import claimed_tests, run_property
 from smoothers import (
     AREA,
     MAXIMUM,
@@ -30,7 +30,7 @@ def test_a_faulty_smoother_is_killed(mutant: SmootherMutant, counted: Any) -> No
     [
         (smoother, attributes, name)
         for smoother, attributes in [(SmallSmoother, MAXIMUM), (SmallMeanSmoother, MEAN)]
-        for name in tests_within(SmoothingSuite, attributes["capabilities"])
+        for name in claimed_tests(SmoothingSuite, attributes["capabilities"])
     ],
 )
 def test_a_sound_smoother_is_spared(
