@@ -1,0 +1,30 @@
+"""Caches of a model's answers: equal requests, similar ones, and a service that asks them first.
+
+Start at `ResponseCache` (response_cache.py) and follow the imports. Redis and transformers are
+imported where they are used.
+"""
+
+from .answer import Answer
+from .codec import CodecError, decode, encode
+from .keys import canonical, digest
+from .redis_store import RedisStore
+from .request import ChatRequest
+from .response_cache import ResponseCache
+from .single_flight import SingleFlight
+from .store import LogId, MemoryStore, Store
+
+__all__ = [
+    "Answer",
+    "ChatRequest",
+    "CodecError",
+    "LogId",
+    "MemoryStore",
+    "RedisStore",
+    "ResponseCache",
+    "SingleFlight",
+    "Store",
+    "canonical",
+    "decode",
+    "digest",
+    "encode",
+]

@@ -1,0 +1,160 @@
+"""A store on a Redis server, or on any that speaks its protocol (Valkey, for one).
+
+Values are strings (``SET PX``, ``GET``), numbers are hashes (``HINCRBY``), logs are streams
+(``XADD``, ``XRANGE``). Whatever concerns several keys goes in one pipeline.
+
+Contract
+- The number of commands of an operation does not grow with the number of keys on the server; only
+  `delete_prefix` goes over them, page by page with ``SCAN``, which lets other clients in between.
+- An operation ends within ``timeout`` seconds, twice that where a connection has to be made again.
+  A connection that turns out to be broken is made anew once, so that a server that was restarted
+  is used again at once. An addition that broke off may then be counted twice, never not at all.
+- One object serves every event loop: each has its connections, closed when the loop is shut down.
+
+Leaves out: Redis Cluster and Sentinel (hand over a URL of a proxy), secrets other than in the URL.
+
+Source: redis.io, documentation of the commands named above.
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .store import LOG_START, LogId
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+MAX_CONNECTIONS = 64
+PAGE = 1000  # keys of one SCAN
+
+
+class RedisStore:
+    """A store on the server of ``url``; see `Store`.
+
+    Args:
+        url: ``redis://host:port/database``, ``rediss://…`` or ``unix://path``.
+        timeout: seconds that an operation may take before it counts as failed.
+    """
+
+    def __init__(self, url: str, timeout: float = 1.0) -> None:
+        if not (timeout > 0 and math.isfinite(timeout)):
+            raise ValueError(f"timeout is {timeout}; give seconds above 0")
+        self.url = url
+        self.timeout = timeout
+        self._clients: dict[asyncio.AbstractEventLoop, _Client] = {}
+
+    async def get(self, key: str) -> bytes | None:
+        value: bytes | None = await (await self.client()).get(key)
+        return value
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        return await (await self.client()).mget(keys) if keys else []
+
+    async def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
+        await (await self.client()).set(key, value, px=milliseconds(ttl))
+
+    async def delete(self, *keys: str) -> None:
+        if keys:
+            await (await self.client()).unlink(*keys)
+
+    async def delete_prefix(self, prefix: str) -> int:
+        client = await self.client()
+        pattern = re.sub(r"([\[\]*?\\^-])", r"\\\1", prefix) + "*"
+        count = 0
+        page: list[bytes] = []
+        async for key in client.scan_iter(pattern, count=PAGE):
+            page.append(key)
+            if len(page) == PAGE:
+                count += await client.unlink(*page)
+                page.clear()
+        return count + (int(await client.unlink(*page)) if page else 0)
+
+    async def increment(self, key: str, amounts: Mapping[str, int]) -> None:
+        async with (await self.client()).pipeline(transaction=True) as pipeline:
+            for name, amount in amounts.items():
+                pipeline.hincrby(key, name, amount)
+            await pipeline.execute()
+
+    async def numbers(self, key: str) -> dict[str, int]:
+        found = await (await self.client()).hgetall(key)
+        return {name.decode(): int(number) for name, number in found.items()}
+
+    async def append(self, log: str, value: bytes) -> LogId:
+        return log_id(await (await self.client()).xadd(log, {b"": value}))
+
+    async def read_log(
+        self, log: str, after: LogId = LOG_START, limit: int = 1000
+    ) -> list[tuple[LogId, bytes]]:
+        start = f"({after.milliseconds}-{after.number}"
+        items = await (await self.client()).xrange(log, min=start, count=limit)
+        return [(log_id(position), entry[b""]) for position, entry in items]
+
+    async def remove(self, log: str, ids: Sequence[LogId]) -> None:
+        if ids:
+            await (await self.client()).xdel(log, *[f"{time}-{number}" for time, number in ids])
+
+    async def close(self) -> None:
+        """Closes the connections of the running loop. The next operation makes new ones."""
+        client = self._clients.get(asyncio.get_running_loop())
+        if client:
+            await client.closing.aclose()
+
+    async def client(self) -> Any:  # what its methods return, versions of redis-py type differently
+        """The running loop's client, a `redis.asyncio.Redis`."""
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            redis = _connect(self.url, self.timeout)
+            client = self._clients[loop] = _Client(redis, self._until_shutdown(loop, redis))
+            await anext(client.closing)
+        return client.redis
+
+    async def _until_shutdown(
+        self, loop: asyncio.AbstractEventLoop, redis: Redis
+    ) -> AsyncGenerator[None, None]:
+        """A loop that is shut down ends the generators it started: the one place where a library
+        can close its connections while the loop still runs."""
+        try:
+            yield
+        finally:
+            del self._clients[loop]
+            await redis.aclose()
+
+
+class _Client(NamedTuple):
+    redis: Redis
+    closing: AsyncGenerator[None, None]
+
+
+def _connect(url: str, timeout: float) -> Redis:
+    from redis.asyncio import BlockingConnectionPool, Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as RedisConnectionError
+
+    pool: Any = BlockingConnectionPool.from_url(
+        url,
+        max_connections=MAX_CONNECTIONS,
+        timeout=timeout,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    )
+    return Redis.from_pool(pool)
+
+
+def milliseconds(ttl: float | None) -> int | None:
+    """A time to live as servers take it: rounded up, as 0 would be an error there."""
+    return None if ttl is None else max(1, math.ceil(ttl * 1000))
+
+
+def log_id(text: bytes) -> LogId:
+    """The id of a stream's entry, ``b"1700000000000-0"``."""
+    time, _, number = text.partition(b"-")
+    return LogId(int(time), int(number))
