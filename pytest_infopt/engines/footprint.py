@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from infopt_reference.attention.kv_size import KVShape, layer_kinds
+from infopt_reference.attention.kv_size import kv_shape, layer_kinds
 
 
 def storage_bytes(tensors: Iterable[torch.Tensor], seen: set[tuple[str, int]] | None = None) -> int:
@@ -97,17 +97,6 @@ def predicted_kv_bytes(config: Any, tokens: int, batch: int, bytes_per_value: in
     layer = replace(kv_shape(config), layers=1)
     held = sum(_held_tokens(text, kind, tokens) for kind in layer_kinds(config))
     return layer.nbytes(held, batch, bytes_per_number=bytes_per_value)
-
-
-def kv_shape(config: Any) -> KVShape:
-    """What a token leaves in the cache of a transformers configuration's layers."""
-    text = config.get_text_config(decoder=True)
-    heads = text.num_attention_heads
-    return KVShape(
-        layers=len(layer_kinds(config)),
-        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
-        head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
-    )
 
 
 def _held_tokens(text: Any, kind: str, tokens: int) -> int:

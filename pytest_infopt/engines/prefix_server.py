@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from infopt_reference.attention import PagedKVCache, PagedRows, PrefixCache
-from infopt_reference.attention.kv_size import layer_kinds
+from infopt_reference.attention.kv_size import kv_shape, layer_kinds
 from infopt_reference.attention.transformers_cache import TransformersCache
 
 from .cached_rows import CachedRows
-from .footprint import kv_shape
 
 if TYPE_CHECKING:
     from .transformers import TransformersEngine

@@ -56,6 +56,17 @@ class KVShape:
         return int(self.numbers(tokens, rows) * bytes_per_number(scheme, self.head_dim))
 
 
+def kv_shape(config: Any) -> KVShape:
+    """What a token leaves in the cache of a transformers configuration's layers."""
+    text = config.get_text_config(decoder=True)
+    heads = text.num_attention_heads
+    return KVShape(
+        layers=len(layer_kinds(config)),
+        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
+    )
+
+
 def layer_kinds(config: Any) -> list[str]:
     """What each layer of a transformers configuration attends to: "full_attention", …
 

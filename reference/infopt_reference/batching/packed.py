@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..attention.kv_size import KVShape, layer_kinds
+from ..attention.kv_size import kv_shape, layer_kinds
 from ..attention.masks import visible_keys
 from ..attention.paged import PagedKVCache
 
@@ -74,7 +74,7 @@ class PackedModel:
         self.vocab_size: int = config.vocab_size
         self.max_length: int | None = getattr(config, "max_position_embeddings", None)
         self.pages = PagedKVCache(
-            _kv_shape(config), num_blocks, block_size, dtype=model.dtype, device=model.device
+            kv_shape(config), num_blocks, block_size, dtype=model.dtype, device=model.device
         )
         self._workspace = _Workspace(self.pages)
         parameters = inspect.signature(model.forward).parameters
@@ -100,15 +100,6 @@ class PackedModel:
             config._attn_implementation = usual
         logits: Tensor = output.logits[0]  # [n, V], or [T, V]
         return logits if self._selects_logits else logits[step.sampled]
-
-
-def _kv_shape(config: Any) -> KVShape:
-    heads = config.num_attention_heads
-    return KVShape(
-        config.num_hidden_layers,
-        getattr(config, "num_key_value_heads", None) or heads,
-        getattr(config, "head_dim", None) or config.hidden_size // heads,
-    )
 
 
 class _Workspace:
