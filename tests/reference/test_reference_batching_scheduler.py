@@ -327,6 +327,32 @@ def test_a_large_request_is_passed_as_often_as_declared_and_then_served(max_pass
     assert passes == large.num_passes == max_passes
 
 
+@pytest.mark.parametrize("max_passes", [0, 1, 2, 5])
+def test_several_that_pass_in_one_step_count_each(max_passes):
+    scheduler = make(num_blocks=8, block_size=4, policy="skip", max_passes=max_passes)
+    scheduler.add(Request("runs", [1] * 8, 2))
+    step = scheduler.step()
+    scheduler.update(step, tokens_for(step))
+    scheduler.add(Request("large", [1] * 32, 1))
+    for i in range(4):
+        scheduler.add(Request(i, [1] * 3, 2))
+    assert scheduler.step().admitted == tuple(range(min(4, max_passes)))
+
+
+def test_nobody_passes_one_that_was_preempted():
+    scheduler = make(num_blocks=4, block_size=4, policy="skip")
+    for name in "ab":
+        scheduler.add(Request(name, [1] * 7, 9))
+    for _ in range(2):
+        step = scheduler.step()
+        scheduler.update(step, tokens_for(step))
+    scheduler.add(Request("small", [1], 1))
+    assert scheduler.step().preempted == ("b",)
+    scheduler.update(scheduler._in_flight, {"a": 0})
+    assert scheduler.blocks.can_allocate(1)
+    assert scheduler.step().admitted == ()
+
+
 @pytest.mark.parametrize("policy", ["fcfs", "skip"])
 def test_a_step_looks_at_no_more_waiting_requests_than_may_run(policy):
     asked = []

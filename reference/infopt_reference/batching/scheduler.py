@@ -215,16 +215,14 @@ class Scheduler:
         scheduled: list[ScheduledRequest] = []
         budget = self.config.max_num_batched_tokens
         preempted = self._continue_running(scheduled, budget)
-        admitted = 0
-        if not preempted:
-            budget -= sum(x.num_tokens for x in scheduled)
-            before = len(scheduled)
-            self._admit(scheduled, budget)
-            admitted = len(scheduled) - before
+        running = len(scheduled)
+        # After a preemption nobody gets in: what was freed is less than the victim needs now, and
+        # nobody passes a victim.
+        self._admit(scheduled, budget - sum(x.num_tokens for x in scheduled))
         ids = [x.request.request_id for x in scheduled]
         step = ScheduledStep(
             scheduled=tuple(scheduled),
-            admitted=tuple(ids[len(ids) - admitted :]),
+            admitted=tuple(ids[running:]),
             preempted=tuple(preempted),
             samples=tuple(id_ for id_, x in zip(ids, scheduled, strict=True) if x.samples),
         )
