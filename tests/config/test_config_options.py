@@ -30,6 +30,12 @@ CASES: dict[str, tuple[list[str], str, Any, Any]] = {
     "budget_seconds": (["--infopt-budget-seconds", "2.5"], "infopt_budget_seconds = 3", 2.5, 3.0),
     "policy": (["--infopt-policy", "warn"], "infopt_policy = warn", "warn", "warn"),
     "resume": (["--infopt-resume", "run-1"], "infopt_resume = run-2", "run-1", "run-2"),
+    "redis_url": (
+        ["--infopt-redis-url", "redis://a:1/0"],
+        "infopt_redis_url = unix:///b",
+        "redis://a:1/0",
+        "unix:///b",
+    ),
     "timeout": (["--infopt-timeout", "60"], "infopt_timeout = 61", 60.0, 61.0),
 }
 PATHS = {"config", "report_dir", "baseline"}
@@ -94,6 +100,7 @@ BAD = {
     "budget_seconds": "0",
     "policy": "ignore",
     "timeout": "inf",
+    "redis_url": "localhost:6379",
     "resume": "tests/",
     "config": " ",
     "reference": " ",
