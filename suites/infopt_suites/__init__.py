@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         PagedKVSuite,
         PrefixCacheSuite,
     )
+    from .batching import SchedulerSuite
     from .pruning import PruningSuite
     from .quantization import (
         CalibratedQuantizerSuite,
@@ -34,6 +35,7 @@ _MODULES = {
     "PrefixCacheSuite": ".attention",
     "PruningSuite": ".pruning",
     "QuantizerSuite": ".quantization",
+    "SchedulerSuite": ".batching",
     "SmoothingSuite": ".quantization",
 }
 
@@ -49,6 +51,7 @@ __all__ = [
     "PrefixCacheSuite",
     "PruningSuite",
     "QuantizerSuite",
+    "SchedulerSuite",
     "SmoothingSuite",
 ]
 
