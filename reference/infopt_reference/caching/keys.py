@@ -28,8 +28,8 @@ def canonical(content: Any) -> bytes:
     Raises:
         ValueError: the content has no canonical form; the message says what of it.
     """
-    _require_names(content)
     try:
+        _require_names(content)
         text = json.dumps(
             content, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
         )
@@ -61,7 +61,7 @@ def _require_names(content: Any) -> None:
     if isinstance(content, dict):
         for name, value in content.items():
             if not isinstance(name, str):
-                raise ValueError(f"no cache key for the name {name!r}; write it as a string")
+                raise ValueError(f"the name {name!r} is no string")
             _require_names(value)
     elif isinstance(content, list | tuple):
         for value in content:

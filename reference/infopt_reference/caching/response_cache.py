@@ -119,13 +119,15 @@ class ResponseCache:
         key = self._key(request)
         if key is None:
             return await compute()
+        landed = self._flights.landed
         answer = await self._get(key)
         if answer is not None:
             return answer
 
         async def work() -> Answer:
-            # Looked up again: an equal request's flight may have ended since.
-            computed = await self._get(key, counts=False)
+            # Looked up again where an equal request's flight may have ended since.
+            again = self._flights.landed > landed
+            computed = await self._get(key, counts=False) if again else None
             if computed is None:
                 computed = await compute()
                 await self._set(key, computed, None)

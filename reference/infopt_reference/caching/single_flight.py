@@ -26,9 +26,10 @@ Work = Callable[[], Awaitable[Result]]
 
 
 class SingleFlight(Generic[Result]):
-    """Work by key, each key's at most once at a time."""
+    """Work by key, each key's at most once at a time. ``landed``: how many flights have ended."""
 
     def __init__(self) -> None:
+        self.landed = 0
         self._flights: dict[str, _Flight[Result]] = {}
 
     async def run(self, key: str, work: Work[Result]) -> tuple[Result, bool]:
@@ -64,6 +65,7 @@ class SingleFlight(Generic[Result]):
                 flight.task.cancel()  # of no effect where it is done
                 if self._flights.get(key) is flight:
                     del self._flights[key]
+                    self.landed += 1
 
 
 class FollowedFailureError(Exception):
