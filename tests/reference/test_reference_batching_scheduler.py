@@ -12,8 +12,8 @@ from infopt_reference.batching.scheduler import Scheduler, SchedulerConfig
 
 CONFIGS = st.builds(
     SchedulerConfig,
-    num_blocks=st.integers(1, 12),
-    block_size=st.integers(1, 5),
+    num_blocks=st.integers(1, 8),
+    block_size=st.integers(1, 4),
     max_num_seqs=st.integers(1, 5),
     max_num_batched_tokens=st.integers(1, 24),
     chunked_prefill=st.booleans(),
@@ -81,8 +81,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.passes = {}
 
     @rule(
-        prompt=st.lists(st.integers(0, 7), min_size=1, max_size=20),
-        new=st.integers(1, 12),
+        prompt=st.lists(st.integers(0, 7), min_size=1, max_size=8),
+        new=st.integers(1, 8),
         stops=st.sets(st.integers(0, 7), max_size=2),
         sequences=st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=2), max_size=2),
     )
@@ -167,6 +167,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(r.state is RequestState.FINISHED for r in finished)
         self.in_flight = None
 
+    @precondition(lambda self: self.in_flight is None and self.scheduler.has_unfinished)
+    @rule(count=st.integers(2, 6))
+    def go_on(self, count):
+        for _ in range(count):
+            self.step()
+            if self.in_flight is None:
+                return
+            self.update()
+            self.blocks_belong_to_running_requests()
+
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
     def abort(self, data):
@@ -238,6 +248,21 @@ def test_two_that_fit_as_prompts_and_not_with_their_output_both_finish():
     assert requests[1].num_preemptions == 1
     # b had computed its prompt and one token when both needed a third block.
     assert scheduler.statistics.num_recomputed_tokens == 8
+
+
+def test_the_last_one_goes_itself_when_there_is_no_block_for_it():
+    scheduler = make(num_blocks=3, block_size=4)
+    requests = [Request("a", [1] * 6, 6), Request("b", [1] * 4, 6)]
+    for request in requests:
+        scheduler.add(request)
+    step = scheduler.step()
+    scheduler.update(step, tokens_for(step))
+    step = scheduler.step()
+    assert step.preempted == ("b",)
+    assert step.num_scheduled_tokens == {"a": 1}
+    scheduler.update(step, tokens_for(step))
+    run_to_the_end(scheduler)
+    assert all(len(request.output_ids) == 6 for request in requests)
 
 
 def test_a_preempted_request_comes_before_all_that_arrive_later():
