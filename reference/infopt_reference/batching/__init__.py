@@ -1,6 +1,8 @@
 """Batching: many requests share a forward pass. Batchers on asyncio, and what they would cost."""
 
 from .batcher import Batcher, BatchFunction, DynamicBatcher, StaticBatcher
+from .continuous import ContinuousBatcher, ContinuousStatistics, GenerationResult
+from .cost_model import CostModel, MeasuredStep
 from .embedding import EmbeddingBatcher
 from .errors import (
     BatcherRunningError,
@@ -9,10 +11,23 @@ from .errors import (
     BatchResultError,
     QueueFullError,
 )
+from .packed import Chunk, PackedModel
 from .policy import BatchPolicy
+from .request import FinishReason, Request, RequestState
+from .sampling import Sampler, SamplingParameters
+from .scheduler import (
+    ScheduledRequest,
+    ScheduledStep,
+    Scheduler,
+    SchedulerConfig,
+    SchedulerStatistics,
+)
+from .simulator import STRATEGIES, SimulationResult, Strategy, simulate
 from .statistics import BatcherStatistics
+from .workload import TraceRequest, bursts, lognormal, poisson, trace
 
 __all__ = [
+    "STRATEGIES",
     "BatchFunction",
     "BatchFunctionError",
     "BatchPolicy",
@@ -21,8 +36,33 @@ __all__ = [
     "BatcherRunningError",
     "BatcherStatistics",
     "BatcherStoppedError",
+    "Chunk",
+    "ContinuousBatcher",
+    "ContinuousStatistics",
+    "CostModel",
     "DynamicBatcher",
     "EmbeddingBatcher",
+    "FinishReason",
+    "GenerationResult",
+    "MeasuredStep",
+    "PackedModel",
     "QueueFullError",
+    "Request",
+    "RequestState",
+    "Sampler",
+    "SamplingParameters",
+    "ScheduledRequest",
+    "ScheduledStep",
+    "Scheduler",
+    "SchedulerConfig",
+    "SchedulerStatistics",
+    "SimulationResult",
     "StaticBatcher",
+    "Strategy",
+    "TraceRequest",
+    "bursts",
+    "lognormal",
+    "poisson",
+    "simulate",
+    "trace",
 ]

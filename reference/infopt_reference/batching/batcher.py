@@ -20,7 +20,7 @@ Contract
 - While as many items wait as may, further callers wait outside, or get a `QueueFullError`.
 - A stop with ``drain`` serves all that were submitted before; without, they get a
   `BatcherStoppedError` and running calls of the batch function are cancelled. Then it may start
-  again.
+  again. The end of ``async with`` drains, unless by an exception.
 - No task and no timer exist while nothing waits or runs. A step costs O(batch), whatever waits.
 
 The batch function runs in a copy of the context in which the batcher was started, not in that of
@@ -40,18 +40,13 @@ import contextvars
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from enum import Enum
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from .errors import (
-    BatcherRunningError,
-    BatcherStoppedError,
-    BatchFunctionError,
-    BatchResultError,
-    QueueFullError,
-)
+from .errors import BatcherRunningError, BatcherStoppedError, QueueFullError
+from .outcomes import for_callers, require_one_each
 from .pending import Entry, PendingItems
 from .policy import BatchPolicy
 from .statistics import BatcherStatistics
@@ -180,7 +175,7 @@ class Batcher(Generic[Item, Result]):
         if exc_type is GeneratorExit:  # there is no loop any more in which to wait
             return
         try:
-            await self.stop()
+            await self.stop(drain=exc_type is None)
         except asyncio.CancelledError:  # whoever is cancelled waits no longer
             await self.stop(drain=False)
             raise
@@ -314,20 +309,20 @@ class Batcher(Generic[Item, Result]):
             self._fail(batch, error)
 
     def _deliver(self, batch: list[Entry], results: Sequence[Result | Exception]) -> None:
-        _require_one_each(results, len(batch))
+        require_one_each(results, len(batch))
         for entry, result in zip(batch, results, strict=True):
             future = entry.future
             if future.done():
                 continue
             if isinstance(result, Exception):
                 self.statistics.num_failed += 1
-                future.set_exception(_for_callers(result))
+                future.set_exception(for_callers(result))
             else:
                 self.statistics.num_completed += 1
                 future.set_result(result)
 
     def _fail(self, batch: list[Entry], error: BaseException) -> None:
-        error = _for_callers(error)
+        error = for_callers(error)
         for entry in batch:
             if not entry.future.done():
                 self.statistics.num_failed += 1
@@ -392,31 +387,3 @@ class StaticBatcher(Batcher[Item, Result]):
 
     def __init__(self, batch_function: BatchFunction[Item, Result], policy: BatchPolicy) -> None:
         super().__init__(batch_function, policy, math.inf)
-
-
-def _require_one_each(results: object, count: int) -> None:
-    """Strings and mappings have a length too, and what they give one by one is no result."""
-    if (
-        isinstance(results, str | bytes | bytearray | Mapping)
-        or not hasattr(results, "__len__")
-        or not hasattr(results, "__getitem__")
-    ):
-        raise BatchResultError(
-            f"the batch function returned a {type(results).__name__} for {count} items; return a "
-            f"list with one result for each, in their order"
-        )
-    if len(results) != count:
-        raise BatchResultError(
-            f"the batch function returned {len(results)} results for {count} items; return one for "
-            f"each, in their order, an Exception for an item that failed"
-        )
-
-
-def _for_callers(error: BaseException) -> BaseException:
-    """What a caller may be given: futures refuse StopIteration, and the others mean its own end."""
-    kept_back = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, StopIteration)
-    if not isinstance(error, kept_back):
-        return error
-    wrapped = BatchFunctionError(f"the batch function ended with {error!r}")
-    wrapped.__cause__ = error
-    return wrapped
