@@ -347,6 +347,7 @@ class ContinuousBatcher:
             while self._room is not None or self.scheduler.has_unfinished:
                 if self.scheduler.has_unfinished:
                     await self._step()
+                    await asyncio.sleep(0)  # whoever wants to joins or leaves before the next
                 else:
                     await self._work.wait()
                 self._work.clear()  # whatever it told of is seen by the conditions above
@@ -371,7 +372,6 @@ class ContinuousBatcher:
         self._in_flight = step
         if self._executor is None:
             outcomes = self._compute(step.scheduled)
-            await asyncio.sleep(0)
         else:
             loop = asyncio.get_running_loop()
             outcomes = await loop.run_in_executor(self._executor, self._compute, step.scheduled)
