@@ -375,7 +375,6 @@ class ContinuousBatcher:
         else:
             loop = asyncio.get_running_loop()
             outcomes = await loop.run_in_executor(self._executor, self._compute, step.scheduled)
-        self._in_flight = None
         self._deliver(step, outcomes)
 
     def _compute(self, scheduled: Sequence[ScheduledRequest]) -> dict[Hashable, Outcome]:
@@ -402,6 +401,7 @@ class ContinuousBatcher:
                 self.statistics.num_failed += 1
                 self._end(self._generations[request_id], outcome)
         finished = self.scheduler.update(step, tokens)
+        self._in_flight = None
         self.statistics.max_batch_size = max(self.statistics.max_batch_size, len(step.scheduled))
         self.statistics.num_generated_tokens += len(tokens)
         for request_id in tokens:
