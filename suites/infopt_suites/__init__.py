@@ -11,7 +11,7 @@ if TYPE_CHECKING:
         PagedKVSuite,
         PrefixCacheSuite,
     )
-    from .batching import SchedulerSuite
+    from .batching import BatcherSuite, ContinuousBatchingSuite, SchedulerSuite
     from .pruning import PruningSuite
     from .quantization import (
         CalibratedQuantizerSuite,
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 # Imported when asked for: suites need torch, which gates must not bring into pytest's process.
 _MODULES = {
     "AttentionSuite": ".attention",
+    "BatcherSuite": ".batching",
     "CalibratedQuantizerSuite": ".quantization",
     "CodebookSuite": ".quantization",
+    "ContinuousBatchingSuite": ".batching",
     "DecoderSuite": ".attention",
     "FakeQuantSuite": ".quantization",
     "KVCacheSuite": ".attention",
@@ -41,8 +43,10 @@ _MODULES = {
 
 __all__ = [
     "AttentionSuite",
+    "BatcherSuite",
     "CalibratedQuantizerSuite",
     "CodebookSuite",
+    "ContinuousBatchingSuite",
     "DecoderSuite",
     "FakeQuantSuite",
     "KVCacheSuite",

@@ -1,5 +1,14 @@
 """Suites for batchers, and for the scheduler and the loop of continuous batching."""
 
+from .batcher import BatcherSuite
+from .protocol import Batcher, BatchPolicy, MakeBatcher
+from .continuous import ContinuousBatchingSuite
+from .continuous_protocol import (
+    ContinuousBatcher,
+    ContinuousLimits,
+    GenerationParameters,
+    MakeContinuousBatcher,
+)
 from .scheduler import SchedulerSuite
 from .scheduler_protocol import (
     MakeScheduler,
@@ -10,6 +19,15 @@ from .scheduler_protocol import (
 )
 
 __all__ = [
+    "BatchPolicy",
+    "Batcher",
+    "BatcherSuite",
+    "ContinuousBatcher",
+    "ContinuousBatchingSuite",
+    "ContinuousLimits",
+    "GenerationParameters",
+    "MakeBatcher",
+    "MakeContinuousBatcher",
     "MakeScheduler",
     "NewRequest",
     "PlannedStep",

@@ -1,0 +1,472 @@
+"""What every batcher promises when a batch, an item or a caller fails: it fails alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from ..base import requires
+from .batcher_trial import Call, Caller, Item, Trial, after, answer, finish, held
+from .batcher_windows import BatcherWindowSuite
+from .protocol import MakeBatcher
+
+
+class UnusualError(BaseException):
+    """No Exception, as some cancellations and exits are none."""
+
+
+class Demanding(Exception):
+    """Cannot be made anew from its own arguments, and no copy equals it."""
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(reason)
+
+
+class Hostile:
+    """An object that can be handed over, and nothing else."""
+
+    def _refuse(self, *_: object) -> Any:
+        raise ValueError("nobody has to look into an item")
+
+    __len__ = __bool__ = __eq__ = __lt__ = __hash__ = __iter__ = __repr__ = _refuse
+    __getitem__ = _refuse
+
+
+OBJECTS: Mapping[str, Callable[[], Any]] = MappingProxyType(
+    {
+        "nothing": lambda: None,
+        "zero": lambda: 0,
+        "an empty text": lambda: "",
+        "an empty list": list,
+        "a list": lambda: [1, 2],
+        "a pair": lambda: (1, 2),
+        "an exception": lambda: ValueError("an item like any other"),
+        "a future": lambda: asyncio.get_running_loop().create_future(),
+        "an object that refuses all": Hostile,
+    }
+)
+
+# What is no list of one result for each of n items.
+WRONG: Mapping[str, Callable[[Call], Any]] = MappingProxyType(
+    {
+        "none": lambda call: None,
+        "number": lambda call: len(call.items),
+        "string": lambda call: "x" * len(call.items),
+        "bytes": lambda call: b"x" * len(call.items),
+        "mapping": lambda call: dict.fromkeys(range(len(call.items))),
+        "set": lambda call: set(range(len(call.items))),
+    }
+)
+
+
+class BatcherFailureSuite(BatcherWindowSuite):
+    """The part of `BatcherSuite` about failures and cancellation."""
+
+    topic = "batcher"
+    wrong_results: ClassVar[Collection[str]] = frozenset(WRONG)
+
+    def test_a_failing_call_fails_its_own_callers_alone(self, make_batcher: MakeBatcher) -> None:
+        """Each of its callers is told what happened; calls before and after work.
+
+        Usual causes: no handler around the call, so that the worker is gone and all wait; an event
+        that is set on success only; a lock that is kept.
+        """
+        for size in self.batch_sizes:
+            for failing in (0, 1, 2):
+                error = Demanding(reason="one of its inputs")
+
+                async def serve(
+                    call: Call, failing: int = failing, error: Exception = error
+                ) -> Any:
+                    await asyncio.sleep(1.0)
+                    if call.index == failing:
+                        raise error
+                    return call.answers()
+
+                async def scenario(
+                    trial: Trial, failing: int = failing, error: Exception = error
+                ) -> None:
+                    trial.submit_all(3 * trial.policy.max_batch_size)
+                    await trial.until_done()
+                    trial.submit_all(trial.policy.max_batch_size + 1)
+                    await trial.until_done()
+                    assert len(trial.calls) > failing
+                    bad = {id(item) for item in trial.calls[failing].items}
+                    for caller in trial.callers:
+                        if id(caller.item) in bad:
+                            check_told(caller, error)
+                        else:
+                            trial.check_result(caller)
+
+                self.run(make_batcher, scenario, serve, size)
+
+    def test_an_end_of_any_kind_leaves_nobody_waiting(self, make_batcher: MakeBatcher) -> None:
+        """The batch function is cancelled, times out, raises what is no Exception: its callers are
+        done, and the next call works.
+
+        Usual causes: ``except Exception``, which lets CancelledError end the worker.
+        """
+        for make_error in (asyncio.CancelledError, TimeoutError, UnusualError, StopAsyncIteration):
+
+            async def serve(call: Call, make_error: type[BaseException] = make_error) -> Any:
+                await asyncio.sleep(1.0)
+                if call.index == 0:
+                    raise make_error
+                return call.answers()
+
+            async def scenario(trial: Trial) -> None:
+                callers = trial.submit_all(trial.policy.max_batch_size)
+                await trial.until_done(callers)
+                for caller in callers:
+                    assert caller.error is not None, f"{caller.task.get_name()} was served"
+                await trial.until_served(trial.submit_all(trial.policy.max_batch_size))
+
+            self.run(make_batcher, scenario, serve)
+
+    def test_a_wrong_number_of_results_fails_the_call(self, make_batcher: MakeBatcher) -> None:
+        """One less, one more, none: it cannot be known whose they are, so nobody gets any.
+
+        Usual causes: zip without strict, which forgets the last callers.
+        """
+        for change in (-1, +1, None):
+
+            async def serve(call: Call, change: int | None = change) -> Any:
+                results = call.answers()
+                if call.index == 1:
+                    if change is None:
+                        return []
+                    return results[:-1] if change < 0 else [*results, results[-1]]
+                return results
+
+            self.run(make_batcher, self._second_call_fails, serve)
+
+    def test_what_is_no_list_of_results_fails_the_call(self, make_batcher: MakeBatcher) -> None:
+        """A text of the right length holds no results, nor does a mapping.
+
+        Usual causes: len() and iteration, which both of them have.
+        """
+        for name in sorted(self.wrong_results):
+
+            async def serve(call: Call, name: str = name) -> Any:
+                return WRONG[name](call) if call.index == 1 else call.answers()
+
+            self.run(make_batcher, self._second_call_fails, serve)
+
+    def test_any_object_may_be_an_item(self, make_batcher: MakeBatcher) -> None:
+        """It is served, or fails alone, and does not end what serves the others.
+
+        Usual causes: a size or a key that is computed outside of what is guarded, None as the sign
+        to stop, ``if item``, a log of what came.
+        """
+        for name, make in OBJECTS.items():
+            for place in range(3):
+
+                async def scenario(
+                    trial: Trial, name: str = name, make: Any = make, place: int = place
+                ) -> None:
+                    callers = trial.submit_all(place)
+                    odd = trial.submit_exactly(make())
+                    callers += trial.submit_all(2 - place)
+                    await trial.until_served(callers)
+                    await trial.until_done()
+                    assert not odd.task.cancelled(), f"{name} as an item was cancelled"
+                    if odd.served:
+                        trial.check_result(odd)
+                    await trial.until_served(trial.submit_all(4))
+
+                self.run(make_batcher, scenario)
+
+    def test_any_object_may_be_a_result(self, make_batcher: MakeBatcher) -> None:
+        """None and 0 are results like others.
+
+        Usual causes: ``if result``, None as the sign that there is none yet.
+        """
+        results = [None, 0, "", (), False, [1]]
+
+        async def serve(call: Call) -> Any:
+            return [results[item] for item in call.items]
+
+        async def scenario(trial: Trial) -> None:
+            callers = [trial.submit_exactly(index) for index in range(len(results))]
+            await trial.until_done()
+            for caller in callers:
+                assert caller.error is None, f"a result of {results[caller.item]!r} failed"
+                assert caller.task.result() is results[caller.item]
+
+        self.run(make_batcher, scenario, serve)
+
+    @requires("item-errors")
+    def test_an_exception_among_the_results_fails_its_item_alone(
+        self, make_batcher: MakeBatcher
+    ) -> None:
+        """At each place, several of them, and of a kind that futures refuse.
+
+        Usual causes: delivered as a result, raised for all, set_exception outside of what is
+        guarded: it raises TypeError for StopIteration.
+        """
+        for make_error in (ValueError, StopIteration, asyncio.CancelledError):
+            for bad in ({0}, {1}, {2}, {0, 2}, {0, 1, 2}):
+
+                async def serve(call: Call, bad: Any = bad, make_error: Any = make_error) -> Any:
+                    if call.index == 1:
+                        return call.answers()
+                    return [
+                        make_error() if place in bad else answer(item)
+                        for place, item in enumerate(call.items)
+                    ]
+
+                async def scenario(
+                    trial: Trial, bad: Any = bad, make_error: Any = make_error
+                ) -> None:
+                    callers = trial.submit_all(3)
+                    await trial.until_done()
+                    for place, caller in enumerate(callers):
+                        if place not in bad:
+                            trial.check_result(caller)
+                        elif issubclass(make_error, Exception):
+                            assert caller.error is not None, f"the error was a result: {caller}"
+                    await trial.until_served(trial.submit_all(3))
+
+                self.run(make_batcher, scenario, serve)
+
+    def test_a_caller_cancelled_while_it_waits_leaves_the_others_alone(
+        self, make_batcher: MakeBatcher
+    ) -> None:
+        """At each place in the line, and all of them: the others are served, in time.
+
+        Usual causes: set_result on a cancelled future, which ends the worker; a caller whose task
+        sends the batch for the others.
+        """
+        for size in self.batch_sizes:
+            for gone in [[place] for place in range(size + 2)] + [list(range(size + 2))]:
+
+                async def scenario(trial: Trial, gone: list[int] = gone) -> None:
+                    first = trial.submit_all(trial.policy.max_batch_size)  # takes the slot
+                    await trial.pause(1.0)
+                    callers = trial.submit_all(trial.policy.max_batch_size + 2)
+                    await trial.pause(1.0)
+                    await self._cancelled(trial, [callers[place] for place in gone])
+                    await trial.until_served(first)
+                    await trial.until_served(others(callers, gone))
+                    await trial.until_served(trial.submit_all(trial.policy.max_batch_size + 1))
+
+                self.run(make_batcher, scenario, 3.0, size)
+
+    def test_a_caller_cancelled_in_an_open_batch_leaves_the_others_alone(
+        self, make_batcher: MakeBatcher
+    ) -> None:
+        """While the window is open and a call could begin; the oldest one, too.
+
+        Usual causes: the oldest caller's task keeps the window; a flush that is cancelled with it.
+        """
+        for gone in ([0], [1], [2], [0, 1], [0, 1, 2]):
+
+            async def scenario(trial: Trial, gone: list[int] = gone) -> None:
+                for _ in range(2):
+                    callers = trial.submit_all(3)
+                    await trial.pause(self.max_wait / 2)
+                    await self._cancelled(trial, [callers[place] for place in gone])
+                    callers.append(trial.submit())
+                    await trial.until_served(others(callers, gone))
+
+            self.run(make_batcher, scenario, 1.0, 5)
+
+    def test_a_caller_cancelled_while_it_is_served_leaves_the_others_alone(
+        self, make_batcher: MakeBatcher
+    ) -> None:
+        """The call goes on for its neighbours, and its end does no harm where nobody is left.
+
+        Usual causes: set_result or set_exception on a cancelled future, a call that is cancelled
+        with one of its callers.
+        """
+        for gone in ([0], [1], [2], [0, 2], [0, 1, 2]):
+            for error in (None, ValueError("one of its inputs")):
+
+                async def scenario(
+                    trial: Trial, gone: list[int] = gone, error: Exception | None = error
+                ) -> None:
+                    callers = trial.submit_all(3)
+                    await trial.pause(self.max_wait)
+                    assert len(trial.open_calls) == 1, "nothing is served after the window"
+                    await self._cancelled(trial, [callers[place] for place in gone])
+                    finish(trial.calls[0], error)
+                    left = others(callers, gone)
+                    await trial.until_done(left)
+                    for caller in left:
+                        if error is None:
+                            trial.check_result(caller)
+                        else:
+                            check_told(caller, error)
+                    later = trial.submit_all(3)
+                    await trial.pause(self.max_wait)
+                    for call in trial.open_calls:
+                        finish(call)
+                    await trial.until_served(later)
+
+                self.run(make_batcher, scenario, held)
+
+    def test_a_caller_cancelled_as_its_result_comes_leaves_the_others_alone(
+        self, make_batcher: MakeBatcher
+    ) -> None:
+        """In any of the turns of the loop between the end of the call and the caller's waking.
+
+        Usual causes: ``if not future.cancelled()``, which is true of a future that is done.
+        """
+        for turns in range(6):
+            for gone in range(3):
+
+                async def scenario(trial: Trial, turns: int = turns, gone: int = gone) -> None:
+                    callers = trial.submit_all(3)
+                    await trial.pause(self.max_wait)
+                    for call in trial.open_calls:
+                        finish(call)
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    callers[gone].task.cancel()
+                    await trial.until_served(others(callers, [gone]))
+                    later = trial.submit_all(3)
+                    await trial.pause(self.max_wait)
+                    for call in trial.open_calls:
+                        finish(call)
+                    await trial.until_served(later)
+
+                self.run(make_batcher, scenario, held)
+
+    def test_callers_that_give_up_in_time_are_told_so(self, make_batcher: MakeBatcher) -> None:
+        """asyncio.timeout around submit ends when it says, wherever the item is.
+
+        Usual causes: a wait that is shielded, a CancelledError that is swallowed.
+        """
+
+        async def scenario(trial: Trial) -> None:
+            for windows in (0.5, 1.5, 0.5):  # in an open batch, in a call, in the line
+                item, seconds = Item(len(trial.callers)), windows * self.max_wait
+                impatient = trial.add(item, asyncio.wait_for(trial.batcher.submit(item), seconds))
+                await trial.until_done([impatient], within=seconds)
+                assert isinstance(impatient.error, TimeoutError), (
+                    f"a timeout of {seconds:g} s around submit ended with {impatient.error!r}"
+                )
+            trial.serve = after(0.0)
+            await trial.until_served(trial.submit_all(3))
+
+        self.run(make_batcher, scenario, 3.0 * self.max_wait)
+
+    @requires("withdraw")
+    def test_an_item_whose_caller_is_gone_is_not_sent(self, make_batcher: MakeBatcher) -> None:
+        """Cancelled in the line or in an open batch, it takes nobody's place.
+
+        Usual causes: the future is forgotten, the item is not; a place that is counted as taken.
+        """
+        for gone in ([0], [1], [2, 3], [0, 1, 2, 3]):
+
+            async def scenario(trial: Trial, gone: list[int] = gone) -> None:
+                trial.submit_all(3)
+                await trial.pause(self.max_wait)  # takes the slot
+                callers = trial.submit_all(4)
+                await trial.pause(1.0)
+                await self._cancelled(trial, [callers[place] for place in gone])
+                finish(trial.calls[0])
+                await trial.pause(1.0)
+                left = others(callers, gone)
+                left += trial.submit_all(3 - len(left))
+                await trial.pause(self.max_wait)
+                if {"full", "window"} <= {*self.capabilities}:
+                    assert trial.sizes == [3, 3], f"3 items with callers in calls of {trial.sizes}"
+                await self._finish_all(trial)
+                await trial.until_served(left)
+                alone, calls = trial.submit_all(2), len(trial.calls)
+                await trial.pause(0.5 * self.max_wait)
+                await self._cancelled(trial, alone)
+                await self._finish_all(trial)
+                sent = {id(item) for call in trial.calls for item in call.items}
+                for place in gone:
+                    assert id(callers[place].item) not in sent, "an item without a caller was sent"
+                assert len(trial.calls) == calls, "a call was made for nobody"
+
+            self.run(make_batcher, scenario, held)
+
+    @requires("deadlines")
+    def test_deadlines_are_kept(self, make_batcher: MakeBatcher) -> None:
+        """TimeoutError at the deadline, in the line as in a call; an item that was not sent by then
+        never is. A result that comes before is a result.
+
+        Usual causes: a deadline that is looked at when a batch is made, and never else.
+        """
+        window = self.max_wait
+
+        async def scenario(trial: Trial) -> None:
+            early = trial.submit(deadline=0.5 * window)
+            never = trial.submit(deadline=0.0)
+            served = trial.submit(deadline=1.5 * window)
+            late = trial.submit(deadline=1.25 * window)
+            await trial.until_done([early], within=0.5 * window)
+            await trial.until_done([late], within=0.75 * window)
+            for caller in (early, never, late):
+                assert isinstance(caller.error, TimeoutError), (
+                    f"{caller.task.get_name()} got {caller.error!r} at its deadline"
+                )
+            finish(trial.calls[0])
+            await trial.until_served([served])
+            sent = {id(item) for call in trial.calls for item in call.items}
+            assert not {id(early.item), id(never.item)} & sent, (
+                "an item was sent whose deadline had passed"
+            )
+            patient = trial.submit(deadline=50.0 * window)
+            await trial.pause(window)
+            finish(trial.calls[1])
+            await trial.until_served([patient], within=0.0)
+
+        self.run(make_batcher, scenario, held, 5)
+
+    async def _second_call_fails(self, trial: Trial) -> None:
+        size = trial.policy.max_batch_size
+        for served in (True, False, True):
+            callers = trial.submit_all(size)
+            await trial.until_done(callers)
+            for caller in callers:
+                if served:
+                    trial.check_result(caller)
+                else:
+                    assert caller.error is not None, (
+                        f"{caller.task.get_name()} was given {caller.task.result()!r} of a call "
+                        f"that did not return one result for each item"
+                    )
+                    assert not caller.task.cancelled(), f"{caller.task.get_name()} was cancelled"
+
+    async def _finish_all(self, trial: Trial) -> None:
+        """Let calls end until none is made any more."""
+        for _ in range(20):
+            for call in trial.open_calls:
+                finish(call)
+            await trial.pause(self.max_wait)
+
+    async def _cancelled(self, trial: Trial, callers: list[Caller]) -> None:
+        """Cancel callers, who must not wait for anything then."""
+        for caller in callers:
+            caller.task.cancel()
+        await trial.until_done(callers, within=0.0)
+        for caller in callers:
+            assert caller.task.cancelled(), (
+                f"{caller.task.get_name()} was cancelled and ended otherwise: {caller.error!r}"
+            )
+
+
+def others(callers: list[Caller], gone: list[int]) -> list[Caller]:
+    return [caller for place, caller in enumerate(callers) if place not in gone]
+
+
+def check_told(caller: Caller, error: BaseException) -> None:
+    """Raise AssertionError unless a caller got this error, or one that names it as its cause."""
+    seen: list[BaseException] = []
+    raised = caller.error
+    while raised is not None and raised not in seen:
+        if raised is error:
+            return
+        seen.append(raised)
+        raised = raised.__cause__ or raised.__context__
+    raise AssertionError(
+        f"{caller.task.get_name()} of a call that raised {error!r} got "
+        f"{seen[0] if seen else 'a result'!r}"
+    )

@@ -1,0 +1,115 @@
+"""Random operations on a batcher, which is compared with a plain queue after each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from .batcher_failures import check_told
+from .batcher_trial import Call, Caller, Trial, finish, held
+from .clock import VirtualClock
+from .protocol import BatchPolicy, MakeBatcher
+
+MOST = 12  # callers at a time
+
+
+class BatcherMachine(RuleBasedStateMachine):
+    """Callers that come and give up; calls that end; time that passes."""
+
+    make_batcher: ClassVar[MakeBatcher]
+    policy: ClassVar[BatchPolicy]
+    capabilities: ClassVar[Collection[str]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = VirtualClock()
+        self.failed: dict[int, Exception] = {}  # what calls raised, by their index
+        self.trial = self.clock.run(self._started())
+
+    async def _started(self) -> Trial:
+        made = type(self)
+        trial = Trial(made.make_batcher, self.policy, held, self.capabilities)
+        await trial.batcher.start()
+        return trial
+
+    @property
+    def unserved(self) -> list[Caller]:
+        return [caller for caller in self.trial.callers if not caller.task.done()]
+
+    @precondition(lambda self: len(self.unserved) < MOST)
+    @rule(count=st.integers(1, 4))
+    def submit(self, count: int) -> None:
+        async def submit() -> None:
+            self.trial.submit_all(count)
+            await self.trial.pause()
+
+        self.clock.run(submit())
+
+    @rule(windows=st.sampled_from([0.25, 0.5, 1.0, 1.5]))
+    def wait(self, windows: float) -> None:
+        self.clock.run(self.trial.pause(windows * self.policy.max_wait))
+
+    @precondition(lambda self: self.unserved)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        async def cancel() -> None:
+            caller = self._one_of(data, self.unserved)
+            caller.task.cancel()
+            await self.trial.until_done([caller], within=0.0)
+            await self.trial.pause()
+
+        self.clock.run(cancel())
+
+    @precondition(lambda self: self.trial.open_calls)
+    @rule(data=st.data(), fails=st.booleans())
+    def end(self, data: st.DataObject, fails: bool) -> None:
+        self._end(self._one_of(data, self.trial.open_calls), fails)
+
+    @invariant()
+    def calls_fit_the_policy(self) -> None:
+        self.trial.check()
+
+    @invariant()
+    def outcomes_are_right(self) -> None:
+        calls = {id(item): call for call in self.trial.calls for item in call.items}
+        for caller in self.trial.callers:
+            if not caller.task.done() or caller.task.cancelled():
+                continue
+            call = calls.get(id(caller.item))
+            assert call is not None, f"{caller.item!r} has an outcome, and was never sent"
+            if call.index in self.failed:
+                check_told(caller, self.failed[call.index])
+            else:
+                self.trial.check_result(caller)
+
+    def teardown(self) -> None:
+        """Let all calls end: then nobody waits."""
+        try:
+            for _ in range(4 * MOST):
+                if not self.unserved:
+                    break
+                for call in self.trial.open_calls:
+                    self._end(call, fails=False)
+                self.wait(1.0)
+            self.clock.run(self.trial.until_done(within=0.0))
+            self.outcomes_are_right()
+            self.clock.check()
+        finally:
+            self.clock.close()
+
+    def _end(self, call: Call, fails: bool) -> None:
+        async def end() -> None:
+            error = ValueError(f"call {call.index}") if fails else None
+            if error is not None:
+                self.failed[call.index] = error
+            finish(call, error)
+            await self.trial.pause()
+            assert call.ended is not None
+
+        self.clock.run(end())
+
+    def _one_of(self, data: st.DataObject, choices: list[Any]) -> Any:
+        return choices[data.draw(st.integers(0, len(choices) - 1), label="which")]

@@ -1,0 +1,326 @@
+"""What every batcher promises while nothing goes wrong: sizes, windows, and whose result it is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import ClassVar
+
+import pytest
+from hypothesis import strategies as st
+
+from ..base import Suite, requires
+from ..laws import for_all
+from .batcher_trial import Call, Serve, Trial, after, finish, held
+from .clock import run_virtual
+from .protocol import BatchPolicy, MakeBatcher
+
+Scenario = Callable[[Trial], Awaitable[None]]
+
+
+class BatcherWindowSuite(Suite):
+    """The part of `BatcherSuite` about sizes and windows."""
+
+    topic = "batcher"
+    offers = {  # noqa: RUF012  # read only
+        "age": "max_wait is the item's age, also when calls ran meanwhile",
+        "window": "items that come within max_wait of the oldest share its call",
+        "open": "a batch takes further items until it is full or a call can begin",
+        "full": "a full batch is sent at once, if a call can begin",
+        "no-window": "max_wait = 0 is allowed: no time passes, and items of one turn share calls",
+        "order": "items are sent in the order they came",
+        "concurrency": "max_concurrency calls run at a time",
+        "item-errors": "an exception among the results fails its item alone",
+        "withdraw": "an item whose caller was cancelled before it was sent is not sent",
+        "deadlines": "submit(item, deadline=seconds) raises TimeoutError in time",
+        "stop": "stop() leaves no caller waiting, and later ones are turned away",
+        "drain": "stop(drain=True) serves all that was submitted",
+        "immediate": "stop(drain=False) serves nothing more",
+        "restart": "start() after stop() serves again",
+        "rejects": "reject_when_full turns callers away while max_queue_size items wait",
+        "back-pressure": "max_queue_size without reject_when_full lets callers wait outside",
+        "idle": "nothing wakes the event loop while nothing can be done",
+    }
+    batch_sizes: ClassVar[Sequence[int]] = (1, 2, 3, 5)
+    max_wait: ClassVar[float] = 8.0  # seconds of virtual time
+    examples: ClassVar[int] = 40
+
+    @pytest.fixture
+    def make_batcher(self) -> MakeBatcher:
+        self.missing_fixture("make_batcher", "a callable: batch function, BatchPolicy -> batcher")
+
+    def test_every_caller_gets_its_own_result(self, make_batcher: MakeBatcher) -> None:
+        """Under arrivals and durations of any kind, once, in batches of a legal size and in time.
+
+        Usual causes: results joined in the order in which calls end, inputs sorted by length and
+        never sorted back, results that overwrite those of the batch before.
+        """
+        concurrent = "concurrency" in self.capabilities
+
+        def law(case: tuple[int, int, list[tuple[int, int]]]) -> None:
+            size, at_once, arrivals = case
+
+            async def serve(call: Call) -> object:
+                return await after(durations[call.index % len(durations)])(call)
+
+            async def scenario(trial: Trial) -> None:
+                for gap, _ in arrivals:
+                    if gap:
+                        await trial.pause(gap)
+                    trial.submit()
+                await trial.until_served()
+
+            durations = [duration for _, duration in arrivals]
+            self.run(make_batcher, scenario, serve, size, max_concurrency=at_once)
+
+        arrival = st.tuples(st.sampled_from([0, 0, 1, 5, 9]), st.sampled_from([0, 1, 3, 20]))
+        cases = st.tuples(
+            st.sampled_from(self.batch_sizes),
+            st.integers(1, 3) if concurrent else st.just(1),
+            st.lists(arrival, min_size=1, max_size=14),
+        )
+        for_all(law, cases, examples=self.examples)
+
+    def test_leftovers_are_served_without_later_arrivals(self, make_batcher: MakeBatcher) -> None:
+        """n items at once and then nobody: all are served, also those that fill no batch.
+
+        Usual causes: an event that is cleared while items remain, a flush when full and never
+        else, a last batch that waits for an end of the input.
+        """
+        for size in self.batch_sizes:
+            for count in sorted(
+                {1, size - 1, size, size + 1, 2 * size, 2 * size + 1, 3 * size - 1}
+            ):
+                for duration in (0.0, 3.0):
+
+                    async def scenario(trial: Trial, count: int = count) -> None:
+                        trial.submit_all(count)
+                        await trial.until_served()
+                        await trial.pause(30.0)
+                        trial.submit_all(1)  # and whoever comes after a long pause
+                        await trial.until_served()
+
+                    self.run(make_batcher, scenario, duration, size)
+
+    def test_steady_arrivals_do_not_prolong_the_window(self, make_batcher: MakeBatcher) -> None:
+        """One item after the other, each shortly before the window since the last one ends: nobody
+        waits longer than the window.
+
+        Usual causes: a window that begins anew with each item, a debounce.
+        """
+        for gap in (0.9, 0.5):
+
+            async def scenario(trial: Trial, gap: float = gap) -> None:
+                for _ in range(9):
+                    trial.submit()
+                    await trial.pause(gap * self.max_wait)
+                await trial.until_served()
+
+            self.run(make_batcher, scenario, 0.0, 99)
+            self.run(make_batcher, scenario, 1.0, 99)
+
+    def test_a_late_second_item_does_not_prolong_the_window(
+        self, make_batcher: MakeBatcher
+    ) -> None:
+        """It comes shortly before the first one's window ends, and nobody after it.
+
+        Usual causes: the time that is left is computed, and the whole window waited for.
+        """
+        for moment in (0.5, 0.9, 0.99):
+
+            async def scenario(trial: Trial, moment: float = moment) -> None:
+                trial.submit()
+                await trial.pause(moment * self.max_wait)
+                trial.submit()
+                await trial.until_served()
+
+            for size in (3, 99):
+                self.run(make_batcher, scenario, 0.0, size)
+
+    def test_items_submitted_together_share_calls(self, make_batcher: MakeBatcher) -> None:
+        """k items in one turn of the loop take ceil(k / max_batch_size) calls.
+
+        Usual causes: whatever is there is sent without waiting, a limit on what is in flight that
+        is below a batch, queues of their own for each caller.
+        """
+        for size in self.batch_sizes:
+            for count in range(1, 3 * size + 2):
+
+                async def scenario(trial: Trial, count: int = count, size: int = size) -> None:
+                    for _ in range(2):
+                        before = len(trial.calls)
+                        trial.submit_all(count)
+                        await trial.until_served()
+                        calls, needed = len(trial.calls) - before, -(-count // size)
+                        assert calls == needed, (
+                            f"{count} items in calls of {trial.sizes}, {needed} of {size} would do"
+                        )
+
+                self.run(make_batcher, scenario, 1.0, size)
+
+    @requires("open")
+    def test_items_that_wait_for_a_slot_share_calls(self, make_batcher: MakeBatcher) -> None:
+        """What came one by one while a call ran fits into ceil(k / max_batch_size) further ones.
+
+        Usual causes: a batch that is closed when its window ends, and not when it can be sent.
+        """
+        for size in self.batch_sizes:
+
+            async def scenario(trial: Trial, size: int = size) -> None:
+                trial.submit()
+                await trial.pause(1.5 * self.max_wait)
+                for _ in range(2 * size + 1):
+                    trial.submit()
+                    await trial.pause(2.0)
+                assert trial.sizes == [1], f"calls of {trial.sizes} while the first one ran"
+                await trial.until_served()
+                assert len(trial.calls) == 4, (
+                    f"calls of {trial.sizes}: after the first one, {2 * size + 1} items waited"
+                )
+
+            self.run(make_batcher, scenario, 5.0 * self.max_wait, size)
+
+    @requires("window")
+    def test_items_within_the_window_share_a_call(self, make_batcher: MakeBatcher) -> None:
+        """The batch stays open until its oldest item has waited as long as it may.
+
+        Usual causes: a batch is sent when the loop has a moment, windows of a fixed grid, the timer
+        of a batch that was sent long ago.
+        """
+
+        async def scenario(trial: Trial) -> None:
+            for full_before in (False, True, False):
+                if full_before:  # whose window would have ended in the midst of the next ones
+                    await trial.until_served(trial.submit_all(7))
+                    await trial.pause(0.3 * self.max_wait)
+                before = len(trial.calls)
+                for _ in range(4):
+                    trial.submit()
+                    await trial.pause(0.2 * self.max_wait)
+                trial.submit()
+                await trial.until_served()
+                assert trial.sizes[before:] == [5], (
+                    f"5 items within 0.8 windows in calls of {trial.sizes[before:]}"
+                )
+                await trial.pause(0.7 * self.max_wait)
+
+        self.run(make_batcher, scenario, 0.0, 7)
+
+    @requires("full")
+    def test_a_full_batch_is_sent_at_once(self, make_batcher: MakeBatcher) -> None:
+        """Nobody waits for a window whose batch is full.
+
+        Usual causes: only the timer sends, the size is looked at before the item is added.
+        """
+        for size in self.batch_sizes:
+
+            async def scenario(trial: Trial, size: int = size) -> None:
+                for batches in (1, 2):
+                    trial.submit_all(size * batches)
+                    await trial.pause()
+                    await trial.until_served(within=0.0)
+                for _ in range(size):  # the last one fills it
+                    trial.submit()
+                    await trial.pause(self.max_wait / (2 * size))
+                await trial.until_served(within=0.0)
+
+            self.run(make_batcher, scenario, 0.0, size)
+
+    @requires("no-window")
+    def test_without_a_window_nobody_waits(self, make_batcher: MakeBatcher) -> None:
+        """max_wait = 0: what came in one turn of the loop is sent together, at once.
+
+        Usual causes: 0 read as "not given", a timer of 0 seconds for each item.
+        """
+        for size in self.batch_sizes:
+
+            async def scenario(trial: Trial, size: int = size) -> None:
+                for count in (1, size, size + 1):
+                    before = len(trial.calls)
+                    trial.submit_all(count)
+                    await trial.until_served(within=0.0)
+                    assert len(trial.calls) - before == -(-count // size), (
+                        f"{count} items of one turn in calls of {trial.sizes[before:]}"
+                    )
+
+            self.run(make_batcher, scenario, 0.0, size, max_wait=0.0)
+
+    @requires("concurrency")
+    def test_results_go_to_their_callers_whichever_call_ends_first(
+        self, make_batcher: MakeBatcher
+    ) -> None:
+        """Three calls at a time, of which the first is the slowest.
+
+        Usual causes: results in the order of completion.
+        """
+        for size in self.batch_sizes:
+            for durations in ((9.0, 5.0, 1.0), (5.0, 9.0, 1.0)):
+
+                async def serve(call: Call, durations: tuple[float, ...] = durations) -> object:
+                    return await after(durations[call.index % 3])(call)
+
+                async def scenario(trial: Trial, size: int = size) -> None:
+                    callers = trial.submit_all(3 * size)
+                    await trial.pause(self.max_wait)
+                    assert len(trial.calls) == 3, f"{len(trial.calls)} of 3 calls run"
+                    await trial.until_served()
+                    first, last = callers[0].ended, callers[-1].ended
+                    assert first is not None
+                    assert last is not None
+                    assert last < first, "a quick call's caller waited for a slow one"
+
+                self.run(make_batcher, scenario, serve, size, max_concurrency=3)
+
+    @requires("concurrency")
+    def test_a_running_call_holds_up_no_free_slot(self, make_batcher: MakeBatcher) -> None:
+        """With one of two slots taken for long, others are served within the window.
+
+        Usual causes: a loop that awaits each call, a slot that is given back late or never.
+        """
+        for size in self.batch_sizes:
+
+            async def scenario(trial: Trial, size: int = size) -> None:
+                trial.submit_all(size)
+                await trial.pause(self.max_wait)
+                assert len(trial.open_calls) == 1
+                for _ in range(3):
+                    quick = trial.submit_all(2 * size + 1)
+                    while not all(caller.task.done() for caller in quick):
+                        open_calls = len(trial.open_calls)
+                        await trial.pause(self.max_wait)
+                        assert len(trial.open_calls) == 2, (
+                            f"{len(trial.open_calls)} calls run, while items wait and 2 may; "
+                            f"{open_calls} did a window ago"
+                        )
+                        finish(trial.calls[-1])
+                        await trial.pause()
+                    await trial.until_served(quick)
+                finish(trial.calls[0])
+                await trial.until_served()
+
+            self.run(make_batcher, scenario, held, size, max_concurrency=2)
+
+    def run(
+        self,
+        make_batcher: MakeBatcher,
+        scenario: Scenario,
+        serve: Serve | float = 0.0,
+        size: int = 3,
+        *,
+        window: bool = True,
+        **policy: float,
+    ) -> None:
+        """Run a scenario on a batcher that has started, and check its calls.
+
+        ``serve``: what a call does, or how many seconds it takes.
+        """
+        __tracebackhide__ = True
+
+        async def trying() -> None:
+            made = BatchPolicy(size, **{"max_wait": self.max_wait, **policy})  # type: ignore[arg-type]  # its own fields
+            does = after(serve) if isinstance(serve, int | float) else serve
+            trial = Trial(make_batcher, made, does, frozenset(self.capabilities))
+            await trial.batcher.start()
+            await scenario(trial)
+            trial.check(window=window)
+
+        run_virtual(trying())

@@ -1,0 +1,161 @@
+"""Coroutines on virtual time, which passes only while there is nothing to do: hours take
+milliseconds, and each run is like every other.
+
+A run also fails on what nobody would see otherwise: callers that wait for ever, tasks that died,
+callbacks that raised, loops that never rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import selectors
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+RESOLUTION = time.get_clock_info("monotonic").resolution  # seconds that event loops tell apart
+LONGEST_RUN = 20_000.0  # seconds of virtual time
+MOST_TURNS = 20_000  # of the event loop, without a pause
+
+
+class StuckError(AssertionError):
+    """Nothing will ever happen any more, or nothing but turns of the loop."""
+
+
+class _Selector(selectors.DefaultSelector):
+    """Where an event loop would wait, time passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.limit = LONGEST_RUN
+        self.turns = 0
+        self._turns_now = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.turns += 1
+        self._turns_now += 1
+        events = super().select(0)
+        if events or timeout == 0:
+            if self._turns_now > MOST_TURNS:
+                raise StuckError(f"{MOST_TURNS} turns of the event loop without a pause")
+            return events
+        if timeout is None:
+            raise StuckError("nothing is left to happen")
+        self._turns_now = 0
+        self.now += timeout
+        if self.now > self.limit:
+            raise StuckError(f"{self.now:.0f} seconds of virtual time have passed")
+        return events
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop on virtual time. What is given to a thread happens at once."""
+
+    def __init__(self) -> None:
+        self._virtual = _Selector()
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        return self._virtual.now
+
+    @property
+    def turns(self) -> int:
+        """How often it woke up."""
+        return self._virtual.turns
+
+    def lift_limit(self) -> None:
+        """Let it run for ever."""
+        self._virtual.limit = math.inf
+
+    def run_in_executor(  # type: ignore[override]  # any executor, and no thread
+        self, executor: object, func: Callable[..., Value], *args: Any
+    ) -> asyncio.Future[Value]:
+        future: asyncio.Future[Value] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class VirtualClock:
+    """An event loop of its own, in which coroutines are run one after the other."""
+
+    def __init__(self) -> None:
+        self.loop = VirtualLoop()
+        self.loop.set_exception_handler(self._note)
+        self._errors: list[str] = []
+
+    def run(self, coroutine: Coroutine[Any, Any, Value]) -> Value:
+        """What the coroutine returns.
+
+        Raises AssertionError if nothing would ever wake it up, and for any task or callback that
+        ended with an exception that nobody saw.
+        """
+        __tracebackhide__ = True
+        try:
+            result = self.loop.run_until_complete(coroutine)
+        except StuckError as error:
+            names = names_of(asyncio.all_tasks(self.loop))
+            raise StuckError(f"{error}, and there wait: {names}") from None
+        self._raise_errors()
+        return result
+
+    def check(self) -> None:
+        """Raise AssertionError for tasks that died in what was run, and that nobody awaited."""
+        gc.collect(1)  # it is told when they are collected
+        self._raise_errors()
+
+    def close(self) -> None:
+        """Cancels what still runs."""
+        self.loop.set_exception_handler(lambda loop, context: None)
+        self.loop.lift_limit()
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        with suppress(StuckError):
+            if tasks:
+                self.loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()
+        self.loop.close()
+
+    def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # The exception of a plain future is often told in other ways as well; a task has died.
+        if (
+            "handle" in context
+            or "task" in context
+            or isinstance(context.get("future"), asyncio.Task)
+        ):
+            self._errors.append(f"{context['message']}: {context.get('exception')!r}")
+
+    def _raise_errors(self) -> None:
+        errors, self._errors = self._errors, []
+        assert not errors, "; ".join(errors)
+
+
+def run_virtual(coroutine: Coroutine[Any, Any, Value]) -> Value:
+    """What a coroutine returns that is run on a `VirtualClock` of its own."""
+    __tracebackhide__ = True
+    clock = VirtualClock()
+    try:
+        result = clock.run(coroutine)
+        clock.check()
+        return result
+    finally:
+        clock.close()
+
+
+def names_of(tasks: Iterable[asyncio.Task[Any]], most: int = 6) -> str:
+    """The names of tasks, the first few of them."""
+    names = sorted(task.get_name() for task in tasks)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
