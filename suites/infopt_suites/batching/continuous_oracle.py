@@ -1,0 +1,112 @@
+"""A tiny language model, and what it generates for a prompt alone and without a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from .continuous_protocol import GenerationParameters
+
+VOCABULARY = 40
+LENGTH = 128  # positions
+LAYERS, HIDDEN, INTERMEDIATE = 2, 32, 48
+
+
+class Oracle:
+    """A Llama of random weights large enough that each token depends on all before it."""
+
+    def __init__(self, dtype: torch.dtype, device: str) -> None:
+        import transformers
+
+        config = transformers.LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=HIDDEN,
+            intermediate_size=INTERMEDIATE,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=LENGTH,
+            initializer_range=0.5,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=None,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(23)
+            # float64 eager attention gives NaN behind padding; sdpa does not.
+            model: Any = transformers.AutoModelForCausalLM.from_config(
+                config, attn_implementation="sdpa"
+            )
+        self.model = model.to(device, dtype).eval()
+        self.dtype, self.device = dtype, device
+        self._greedy: dict[tuple[int, ...], tuple[int, bool]] = {}
+
+    def prompt(self, length: int, seed: int = 0) -> list[int]:
+        """Token ids of no pattern; prompts of one seed begin alike."""
+        generator = torch.Generator().manual_seed(97 + seed)
+        return torch.randint(VOCABULARY, (LENGTH,), generator=generator)[:length].tolist()
+
+    def probabilities(self, prompt: Sequence[int], temperature: float) -> torch.Tensor:
+        """The distribution of the next token, [V]."""
+        return torch.softmax(self._logits(prompt) / temperature, dim=0)
+
+    def tokens(self, prompt: Sequence[int], count: int) -> tuple[list[int], int]:
+        """The greedy tokens, and how many of them no rounding can change."""
+        ids, certain = list(prompt), count
+        for index in range(count):
+            key = tuple(ids)
+            if key not in self._greedy:
+                self._greedy[key] = self._next(key)
+            token, clear = self._greedy[key]
+            if not clear:
+                certain = min(certain, index)
+            ids.append(token)
+        return ids[len(prompt) :], certain
+
+    def expected(
+        self, prompt: Sequence[int], parameters: GenerationParameters
+    ) -> tuple[list[int], int]:
+        """As `tokens`, cut where the request ends."""
+        tokens, certain = self.tokens(prompt, parameters.max_new_tokens)
+        for end in range(1, len(tokens) + 1):
+            runs = parameters.stop_sequences
+            if tokens[end - 1] in parameters.stop_token_ids or any(
+                tuple(tokens[max(end - len(run), 0) : end]) == run for run in runs
+            ):
+                return tokens[:end], min(certain, end)
+        return tokens, certain
+
+    @contextmanager
+    def failing_on(self, token: int) -> Iterator[None]:
+        """Passes of the model raise if this token is among those computed."""
+
+        def refuse(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+            if bool((inputs[0] == token).any()):
+                raise ArithmeticError(f"token {token} cannot be computed")
+
+        hook = self.model.get_input_embeddings().register_forward_pre_hook(refuse)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _logits(self, ids: Sequence[int]) -> torch.Tensor:
+        with torch.no_grad():
+            rows = torch.tensor([list(ids)], device=self.device)
+            logits: torch.Tensor = self.model(rows, use_cache=False).logits
+        return logits[0, -1].double()
+
+    def _next(self, ids: Sequence[int]) -> tuple[int, bool]:
+        """The most likely token, and whether it is so by more than two sums may differ.
+
+        A logit is a sum of the products along a path through all layers; taken in two orders, it
+        differs by eps for each addition on the path.
+        """
+        logits = self._logits(ids)
+        best = logits.topk(2)
+        additions = LAYERS * (2 * HIDDEN + INTERMEDIATE + len(ids)) + HIDDEN
+        rounding = 2 * additions * torch.finfo(self.dtype).eps * float(logits.abs().max())
+        return int(best.indices[0]), float(best.values[0] - best.values[1]) > rounding

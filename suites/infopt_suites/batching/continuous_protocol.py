@@ -1,0 +1,80 @@
+"""What the suite for continuous batchers talks to: minimal protocols for a thin adapter."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class ContinuousLimits:
+    """The batcher that the suite asks for.
+
+    It has memory for ``num_blocks`` blocks of ``block_size`` tokens, runs ``max_num_seqs`` requests
+    at a time, and computes ``max_num_batched_tokens`` tokens in a step.
+    """
+
+    num_blocks: int
+    block_size: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+
+
+@dataclass(frozen=True)
+class GenerationParameters:
+    """How a request's tokens are chosen, and when it ends; what is not claimed is never asked for.
+
+    ``temperature`` 0 is greedy. ``stop_token_ids``, of any length with the capability
+    "stop-sequences": runs of tokens that end the output, and stay part of it.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_k: int | None = None
+    seed: int | None = None
+    stop_token_ids: tuple[int, ...] = ()
+    stop_sequences: tuple[tuple[int, ...], ...] = ()
+
+
+class ContinuousBatcher(Protocol):
+    """Generates for many callers at once on one model."""
+
+    async def start(self) -> None:
+        """Begin to serve."""
+
+    async def stop(self) -> None:
+        """Serve nobody any more: every caller has an outcome when it returns."""
+
+    async def generate(
+        self, prompt_ids: Sequence[int], parameters: GenerationParameters
+    ) -> Sequence[int]:
+        """The new tokens, the one that stopped it included.
+
+        Raises for a request that could never run, and where nobody serves. Who is cancelled takes
+        the request with it.
+        """
+
+
+class StreamingBatcher(ContinuousBatcher, Protocol):
+    """Capability "stream"."""
+
+    def stream(
+        self, prompt_ids: Sequence[int], parameters: GenerationParameters
+    ) -> AsyncGenerator[int]:
+        """The tokens of `generate`, each as soon as it is known; to close it aborts the request."""
+
+
+class CountedBatcher(ContinuousBatcher, Protocol):
+    """Capability "blocks"."""
+
+    @property
+    def num_free_blocks(self) -> int:
+        """Blocks that no request holds."""
+
+
+class MakeContinuousBatcher(Protocol):
+    """The factory that `ContinuousBatchingSuite` asks for."""
+
+    def __call__(self, model: Any, limits: ContinuousLimits) -> ContinuousBatcher:
+        """A batcher that is not started, on a causal model of transformers that others use too."""

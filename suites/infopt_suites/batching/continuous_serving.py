@@ -1,0 +1,135 @@
+"""A continuous batcher at work: its callers, and what each of them must get."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
+
+from hypothesis import strategies as st
+
+from .continuous_oracle import Oracle
+from .continuous_protocol import ContinuousBatcher, GenerationParameters, StreamingBatcher
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A request of a trace: when it comes, what it asks for, and whether it goes before its end."""
+
+    delay: int  # turns
+    prompt: int  # tokens
+    new: int
+    seed: int | None = None  # drawn, not greedy
+    leaves: int | None = None  # turns after it came
+
+
+class Serving:
+    """A started batcher, and what its callers must get."""
+
+    def __init__(
+        self,
+        batcher: ContinuousBatcher,
+        oracle: Oracle,
+        pause: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self.batcher, self.oracle, self._pause = batcher, oracle, pause
+
+    async def generate(
+        self, length: int, parameters: GenerationParameters, seed: int = 0
+    ) -> Sequence[int]:
+        prompt = self.oracle.prompt(length, seed)
+        return list(await self.batcher.generate(prompt, parameters))
+
+    def streaming(self, length: int, parameters: GenerationParameters, seed: int = 0) -> Any:
+        prompt = self.oracle.prompt(length, seed)
+        return cast(StreamingBatcher, self.batcher).stream(prompt, parameters)
+
+    async def check(
+        self, length: int, parameters: GenerationParameters, seed: int = 0, stream: bool = False
+    ) -> None:
+        """Generate, and raise AssertionError unless the tokens are the model's."""
+        if stream:
+            async with aclosing(self.streaming(length, parameters, seed)) as tokens:
+                found = [token async for token in tokens]
+            self.compare(length, parameters, seed, found, "streamed")
+        else:
+            self.compare(length, parameters, seed, await self.generate(length, parameters, seed))
+
+    def compare(
+        self,
+        length: int,
+        parameters: GenerationParameters,
+        seed: int,
+        found: Sequence[int],
+        what: str = "",
+    ) -> None:
+        """Equal up to the first near-tie, and as long where there is none."""
+        expected, certain = self.oracle.expected(self.oracle.prompt(length, seed), parameters)
+        same = list(found[:certain]) == expected[:certain]
+        if certain == len(expected):
+            same = same and len(found) == len(expected)
+        assert same, (
+            f"a prompt of {length} tokens {what} gives {list(found)} for {parameters}, and the "
+            f"model {expected}"
+        )
+        assert len(found) <= parameters.max_new_tokens
+
+    async def refused(self, prompt: list[int], parameters: GenerationParameters) -> None:
+        found = await outcome(self.batcher.generate(prompt, parameters))
+        assert isinstance(found, Exception), f"{found} was given for {prompt} and {parameters}"
+
+    async def serve(self, callers: Sequence[Caller]) -> None:
+        """All requests of a trace; those that stay get what is theirs."""
+        await together(self._call(caller, seed) for seed, caller in enumerate(callers))
+
+    async def _call(self, caller: Caller, seed: int) -> None:
+        await self._pause(caller.delay)
+        temperature = 0.0 if caller.seed is None else 1.0
+        parameters = GenerationParameters(caller.new, temperature, seed=caller.seed)
+        if caller.leaves is not None:
+            task = asyncio.ensure_future(self.generate(caller.prompt, parameters, seed))
+            await self._pause(caller.leaves)
+            task.cancel()
+            await asyncio.wait([task])
+        elif caller.seed is None:
+            await self.check(caller.prompt, parameters, seed)
+        else:
+            found = await self.generate(caller.prompt, parameters, seed)
+            assert len(found) == caller.new, f"{len(found)} tokens, {caller.new} were asked for"
+
+
+async def together(coroutines: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """The results of coroutines at once; the others are cancelled when one raises."""
+    tasks = [asyncio.ensure_future(each) for each in coroutines]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def outcome(awaitable: Awaitable[Any]) -> Any:
+    """What it gives, or the exception that it raises."""
+    try:
+        return await awaitable
+    except Exception as error:
+        return error
+
+
+@st.composite
+def traces(draw: st.DrawFn, drawn: bool, leave: bool) -> tuple[Caller, ...]:
+    """Up to seven requests that come within some steps."""
+    callers = []
+    for _ in range(draw(st.integers(2, 7))):
+        caller = Caller(
+            delay=draw(st.integers(0, 12)),
+            prompt=draw(st.integers(1, 12)),
+            new=draw(st.integers(1, 9)),
+            seed=draw(st.none() | st.integers(0, 3)) if drawn else None,
+            leaves=draw(st.none() | st.integers(0, 12)) if leave else None,
+        )
+        callers.append(caller)
+    return tuple(callers)
