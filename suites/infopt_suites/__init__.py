@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         PrefixCacheSuite,
     )
     from .batching import BatcherSuite, ContinuousBatchingSuite, SchedulerSuite
+    from .caching import ResponseCacheSuite
     from .pruning import PruningSuite
     from .quantization import (
         CalibratedQuantizerSuite,
@@ -37,6 +38,7 @@ _MODULES = {
     "PrefixCacheSuite": ".attention",
     "PruningSuite": ".pruning",
     "QuantizerSuite": ".quantization",
+    "ResponseCacheSuite": ".caching",
     "SchedulerSuite": ".batching",
     "SmoothingSuite": ".quantization",
 }
@@ -55,6 +57,7 @@ __all__ = [
     "PrefixCacheSuite",
     "PruningSuite",
     "QuantizerSuite",
+    "ResponseCacheSuite",
     "SchedulerSuite",
     "SmoothingSuite",
 ]

@@ -1,0 +1,31 @@
+"""Suites for caches of answers: exact, semantic, and both before a model."""
+
+from .protocol import (
+    Answer,
+    Cache,
+    CacheSpec,
+    LayeredCache,
+    LayeredSpec,
+    MakeLayeredCache,
+    MakeResponseCache,
+    MakeSemanticCache,
+    Request,
+    SemanticSpec,
+)
+from .redis_proxy import RedisProxy
+from .response import ResponseCacheSuite
+
+__all__ = [
+    "Answer",
+    "Cache",
+    "CacheSpec",
+    "LayeredCache",
+    "LayeredSpec",
+    "MakeLayeredCache",
+    "MakeResponseCache",
+    "MakeSemanticCache",
+    "RedisProxy",
+    "Request",
+    "ResponseCacheSuite",
+    "SemanticSpec",
+]

@@ -1,0 +1,360 @@
+"""Who computes what is not kept: once for all who ask, and never in vain."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+from ..base import requires
+from .counted import BatchComputation, Computation, answer_to
+from .protocol import Answer
+from .requests import BASE, ask, changed, reply
+from .trial import Caches, CacheSuite, Trial, nothing, same
+
+_TOGETHER = 40  # requests at once: clients have a limit of connections
+_MEANWHILE = 0.02  # seconds in which they all have come; a longer way costs no false alarm
+
+
+class ComputingLaws(CacheSuite):
+    topic = ""
+
+    @requires("compute")
+    def test_what_is_kept_is_not_computed(self, caches: Caches) -> None:
+        """Computed when it is asked for first, and then kept.
+
+        Usual causes: a computed answer that is not written, or under another key; a hit that is
+        taken for a miss because it is falsy.
+        """
+
+        async def law(trial: Trial) -> None:
+            cache, compute = await trial.open(), Computation()
+            for request in (BASE, ask("And of Germany?")):
+                compute.calls = 0
+                for _ in range(3):
+                    same(await cache.get_or_compute(request, compute), reply("computed 1"))
+                assert compute.calls == 1, f"computed {compute.calls} times"
+                same(await cache.get(request), reply("computed 1"))
+            await cache.set(BASE, reply("set"))
+            same(await cache.get_or_compute(BASE, compute), reply("set"))
+            assert compute.calls == 1, "computed though another had set it"
+
+        caches.check(law)
+
+    @requires("compute")
+    def test_what_fails_is_raised_and_not_kept(self, caches: Caches) -> None:
+        """An error is the caller's to see, each time, and the next try may succeed.
+
+        Usual causes: the error kept as an answer, a future that keeps it, an error that becomes
+        None.
+        """
+
+        async def law(trial: Trial) -> None:
+            cache = await trial.open()
+            for number in range(2):
+                error = _Unavailable(f"failure {number}")
+                raised = await _outcome(cache.get_or_compute(BASE, Computation(error)))
+                assert raised is error, f"{raised!r} where the model raised {error!r}"
+                nothing(await cache.get(BASE), "after an error")
+            same(await cache.get_or_compute(BASE, Computation()), reply("computed 1"))
+
+        caches.check(law)
+
+    @requires("single flight")
+    def test_equal_requests_at_once_compute_once(self, caches: Caches) -> None:
+        """All that come while it is computed wait for it, and nobody can change another's answer.
+
+        Usual causes: a lock about the look-up alone, one answer object for all.
+        """
+
+        async def law(trial: Trial) -> None:
+            cache, compute = await trial.open(), Computation(seconds=_MEANWHILE)
+            ways = [cache.get_or_compute(changed(BASE), compute) for _ in range(_TOGETHER)]
+            answers = await asyncio.gather(*ways)
+            for answer in answers:
+                same(answer, reply("computed 1"))
+                answer["content"] = answer["usage"]["prompt_tokens"] = "spoilt"
+            assert compute.calls == 1, (
+                f"{_TOGETHER} equal requests were computed {compute.calls} times"
+            )
+
+        caches.check(law)
+
+    @requires("single flight")
+    def test_other_requests_do_not_wait(self, caches: Caches) -> None:
+        """Two that differ are computed at the same time, even if each needs the other to end.
+
+        Usual causes: one lock for all.
+        """
+
+        async def law(trial: Trial) -> None:
+            cache, meeting = await trial.open(), asyncio.Barrier(2)
+
+            async def meet() -> Answer:
+                await meeting.wait()
+                return reply("met")
+
+            asked = [cache.get_or_compute(ask(word), meet) for word in ("One?", "Other?")]
+            try:
+                async with asyncio.timeout(5):
+                    answers = await asyncio.gather(*asked)
+            except TimeoutError:
+                raise AssertionError("the second began only after the first had ended") from None
+            for answer in answers:
+                same(answer, reply("met"))
+
+        caches.check(law)
+
+    @requires("single flight")
+    def test_a_failing_leader_leaves_nobody_waiting(self, caches: Caches) -> None:
+        """Those who waited for it get its error or an answer that was computed anew, in any case
+        something, and the next request is computed.
+
+        Usual causes: followers that wait on an event which only success sets, a lock or entry in
+        the table of flights that stays, an error that is kept.
+        """
+
+        async def law(trial: Trial) -> None:
+            cache, error = await trial.open(), _Unavailable("the model is down")
+            failing = Computation(error, _MEANWHILE)
+            ways = [cache.get_or_compute(BASE, failing) for _ in range(8)]
+            for outcome in await _all(ways):
+                assert outcome is error, f"{outcome!r} where the model raised {error!r}"
+            nothing(await cache.get(BASE), "after an error")
+            compute = Computation(seconds=_MEANWHILE)
+            ways = [cache.get_or_compute(BASE, compute) for _ in range(8)]
+            for outcome in await _all(ways):
+                same(outcome, reply("computed 1"), "after the failure")
+            assert compute.calls == 1, f"computed {compute.calls} times after the failure"
+
+        caches.check(law)
+
+    @requires("single flight")
+    def test_a_cancelled_request_takes_no_other_with_it(self, caches: Caches) -> None:
+        """Whoever it is that gives up, the one who computes or one who waits.
+
+        Usual causes: the leader's cancellation passed to all, a shared future that a follower
+        cancels (no ``asyncio.shield``), a flight that never lands.
+        """
+        for cancelled in range(4):
+
+            async def law(trial: Trial, cancelled: int = cancelled) -> None:
+                cache, compute = await trial.open(), Computation(seconds=3 * _MEANWHILE)
+                tasks = []
+                for _ in range(4):
+                    tasks.append(asyncio.create_task(cache.get_or_compute(BASE, compute)))
+                    await asyncio.sleep(_MEANWHILE / 4)
+                tasks[cancelled].cancel()
+                for number, outcome in enumerate(await _all(tasks)):
+                    if number == cancelled:
+                        assert isinstance(outcome, (asyncio.CancelledError, dict))
+                        continue
+                    assert isinstance(outcome, dict), (
+                        f"request {cancelled} was cancelled, and request {number} got {outcome!r}"
+                    )
+                found = await cache.get(BASE)
+                same(await cache.get_or_compute(BASE, Computation()), found or reply("computed 1"))
+
+            caches.check(law)
+
+    @requires("policy")
+    def test_sampled_answers_are_kept_only_on_request(self, caches: Caches) -> None:
+        """Who samples wants another answer each time. Nothing said means sampled: the API's
+        default temperature is 1.
+
+        Usual causes: a default of 0 for the temperature, ``or 0``, no look at it at all; a policy
+        that refuses temperature 0 because it is falsy.
+        """
+
+        async def law(trial: Trial) -> None:
+            strict = await trial.open(cache_sampled=False, namespace=trial.spec.namespace + "s")
+            free = await trial.open(cache_sampled=True)
+            for temperature in (None, 1.0, 0.5, 0.0):
+                request = changed(BASE, temperature=temperature)
+                where = f"temperature {temperature}"
+                for cache in (strict, free):
+                    await cache.set(request, reply(where))
+                same(await free.get(request), reply(where), where)
+                if temperature == 0.0:
+                    same(await strict.get(request), reply(where), where)
+                else:
+                    nothing(await strict.get(request), where)
+
+        caches.check(law)
+
+    @requires("policy", "compute")
+    def test_sampled_answers_are_computed_each_time(self, caches: Caches) -> None:
+        """Requests that sample get each an answer of their own, at once as one after another.
+
+        Usual causes: a policy for ``set`` that the computing way does not know; single flight for
+        requests that must not share.
+        """
+
+        async def law(trial: Trial) -> None:
+            cache, compute = await trial.open(), Computation(seconds=_MEANWHILE)
+            request = changed(BASE, temperature=1.0)
+            for _ in range(2):
+                await cache.get_or_compute(request, compute)
+            assert compute.calls == 2, f"2 sampled requests, computed {compute.calls} times"
+            await asyncio.gather(*(cache.get_or_compute(request, compute) for _ in range(3)))
+            assert compute.calls == 5, f"5 sampled requests, computed {compute.calls} times"
+            nothing(await cache.get(request))
+
+        caches.check(law, cache_sampled=False)
+
+    @requires("policy")
+    def test_answers_that_are_no_answers_are_not_kept(self, caches: Caches) -> None:
+        """Cut off by the limit of tokens, held back by a filter, or with nothing in them.
+
+        Usual causes: no look at ``finish_reason``.
+        """
+        kinds: dict[str, dict[str, Any]] = {
+            "cut off": reply("Once upon a", finish_reason="length"),
+            "filtered": reply("I", finish_reason="content_filter"),
+            "empty": reply(""),
+            "nothing": reply(None),
+        }
+
+        async def law(trial: Trial) -> None:
+            cache = await trial.open()
+            for kind, answer in kinds.items():
+                await cache.set(BASE, answer)
+                nothing(await cache.get(BASE), kind)
+                if "compute" in self.capabilities:
+                    given = await cache.get_or_compute(BASE, Computation(answer))
+                    same(given, answer, f"{kind}, to the one who computed it")
+                    nothing(await cache.get(BASE), kind)
+
+        caches.check(law)
+
+    @requires("batch")
+    def test_any_part_of_a_batch_may_be_kept(self, caches: Caches) -> None:
+        """Each request gets its own answer, at its own place, whichever of them are kept; what is
+        not kept is computed in one call, and nothing in none.
+
+        Usual causes: the place among the missing taken for that among all, answers taken in the
+        order in which they come, hits first and then the rest, a call with an empty list.
+        """
+        asked = [ask(f"Question {number}?") for number in range(4)]
+        for kept in itertools.product((False, True), repeat=4):
+
+            async def law(trial: Trial, kept: tuple[bool, ...] = kept) -> None:
+                cache, compute = await trial.open(), BatchComputation()
+                first = [each for each, known in zip(asked, kept, strict=True) if known]
+                if first:
+                    await cache.get_or_compute_batch(first[::-1], compute)
+                    compute.batches.clear()
+                for _ in range(2):
+                    answers = await cache.get_or_compute_batch(asked, compute)
+                    _check_batch(asked, answers, f"kept before: {kept}")
+                computed = [len(batch) for batch in compute.batches]
+                wanted = [4 - len(first)] if len(first) < 4 else []
+                assert computed == wanted, f"calls with {computed} requests, {wanted} are missing"
+                for request in asked:
+                    found = await cache.get(request)
+                    assert found is not None, f"not kept: {request['messages'][-1]}"
+                    assert found["content"] == answer_to(request, 0)["content"], "another's answer"
+
+            caches.check(law)
+
+    @requires("batch")
+    def test_a_batch_may_ask_the_same_twice(self, caches: Caches) -> None:
+        """Equal requests in one batch have equal answers, each at its place.
+
+        Usual causes: a dictionary from request to place.
+        """
+
+        async def law(trial: Trial) -> None:
+            cache, compute = await trial.open(), BatchComputation()
+            names = ("a", "b", "a", "c", "a", "c")
+            asked = [ask(f"Question {name}?") for name in names]
+            await cache.get_or_compute_batch([asked[3]], compute)
+            for batch in (asked, asked[:3], [], asked[::-1]):
+                answers = await cache.get_or_compute_batch(batch, compute)
+                _check_batch(batch, answers, f"a batch of {len(batch)} with repetitions")
+            assert all(compute.batches), "the model was called with nothing"
+
+        caches.check(law)
+
+    @requires("batch")
+    def test_a_batch_that_fails_keeps_nothing(self, caches: Caches) -> None:
+        """The error is raised, what was kept before stays, and the next try succeeds.
+
+        Usual causes: entries made before the call.
+        """
+
+        async def law(trial: Trial) -> None:
+            cache, compute = await trial.open(), BatchComputation()
+            asked = [ask(f"Question {number}?") for number in range(3)]
+            await cache.get_or_compute_batch(asked[:1], compute)
+            compute.error = _Unavailable("the model is down")
+            raised = await _outcome(cache.get_or_compute_batch(asked, compute))
+            assert raised is compute.error, f"{raised!r} where the model raised {compute.error!r}"
+            for request in asked[1:]:
+                nothing(await cache.get(request), "after an error")
+            compute.error = None
+            _check_batch(asked, await cache.get_or_compute_batch(asked, compute), "after an error")
+
+        caches.check(law)
+
+    @requires("counters")
+    def test_counters_lose_nothing(self, caches: Caches) -> None:
+        """Hits and misses add up to the look-ups, one after another and many at once.
+
+        Usual causes: a counter that is read, raised and written; look-ups that fail counted twice
+        or not at all; keeping an answer counted.
+        """
+
+        async def law(trial: Trial) -> None:
+            cache = await trial.open()
+            await _check_counts(cache, 0, 0)
+            await cache.set(BASE, reply("kept"))
+            await cache.get(ask("Unknown?"))
+            await cache.get(BASE)
+            await _check_counts(cache, 1, 1)
+            unknown = [ask(f"Question {number}?") for number in range(_TOGETHER)]
+            looked = [
+                cache.get(each)
+                for pair in zip(unknown, [BASE] * _TOGETHER, strict=True)
+                for each in pair
+            ]
+            await asyncio.gather(*looked)
+            await _check_counts(cache, 1 + _TOGETHER, 1 + _TOGETHER)
+            if "compute" in self.capabilities:
+                await cache.get_or_compute(BASE, Computation())
+                await cache.get_or_compute(ask("New?"), Computation())
+                await _check_counts(cache, 2 + _TOGETHER, 2 + _TOGETHER)
+
+        caches.check(law)
+
+
+class _Unavailable(Exception):
+    """What a model raises in these laws."""
+
+
+async def _outcome(way: Any) -> Any:
+    try:
+        return await way
+    except Exception as error:
+        return error
+
+
+async def _all(ways: Any) -> list[Any]:
+    """What each came to, an answer or an error; AssertionError if one comes to nothing."""
+    try:
+        async with asyncio.timeout(10):
+            return [*await asyncio.gather(*ways, return_exceptions=True)]
+    except TimeoutError:
+        raise AssertionError("some requests never got an answer or an error") from None
+
+
+def _check_batch(asked: Any, answers: Any, where: str) -> None:
+    assert len(answers) == len(asked), f"{len(answers)} answers to {len(asked)} requests ({where})"
+    for index, (request, answer) in enumerate(zip(asked, answers, strict=True)):
+        same(answer, answer_to(request, index), f"request {index}, {where}")
+
+
+async def _check_counts(cache: Any, hits: int, misses: int) -> None:
+    counted = await cache.counters()
+    found = counted["hits"], counted["misses"]
+    assert found == (hits, misses), f"{found} hits and misses were counted, not {(hits, misses)}"

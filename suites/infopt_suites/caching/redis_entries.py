@@ -1,0 +1,78 @@
+"""What a cache has really put into a Redis server: its keys, their bytes, their age."""
+
+from __future__ import annotations
+
+import redis
+
+
+class RedisEntries:
+    """The keys with a namespace in their name, past the cache that wrote them."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self._client = redis.Redis.from_url(url)
+        self.namespace = namespace
+
+    def keys(self) -> list[bytes]:
+        return sorted(self._client.scan_iter(match=f"*{self.namespace}*", count=1000))
+
+    def strings(self) -> list[bytes]:
+        """The keys that hold a string, which is where most caches put an answer."""
+        return [key for key in self.keys() if self._client.type(key) == b"string"]
+
+    def hashes(self) -> list[bytes]:
+        return [key for key in self.keys() if self._client.type(key) == b"hash"]
+
+    def damage(self, change: bytes | None) -> int:
+        """Put other bytes into each string and each field of a hash; None halves what is there.
+
+        Keys live on as long as they would have. Returns how many values were changed.
+        """
+        damaged = 0
+        for key in self.strings():
+            value = self._client.get(key)
+            assert isinstance(value, bytes)
+            self._client.set(key, _damaged(value, change), keepttl=True)
+            damaged += 1
+        for key in self.hashes():
+            fields = self._client.hgetall(key)
+            assert isinstance(fields, dict)
+            for field, value in fields.items():
+                self._client.hset(key, field, _damaged(value, change))  # type: ignore[arg-type]  # bytes are fine
+                damaged += 1
+        return damaged
+
+    def retype(self) -> int:
+        """Put a list in the place of every key."""
+        keys = self.keys()
+        for key in keys:
+            self._client.delete(key)
+            self._client.rpush(key, b"not", b"what", b"was", b"there")
+        return len(keys)
+
+    def put_foreign(self, names: list[str]) -> None:
+        for name in names:
+            self._client.set(name, b"another's")
+
+    def missing(self, names: list[str]) -> list[str]:
+        return [name for name in names if not self._client.exists(name)]
+
+    def age(self, seconds: float) -> None:
+        """Let that much of every key's time to live be over."""
+        for key in self.keys():
+            left = self._client.pttl(key)
+            assert isinstance(left, int)
+            if left >= 0:
+                # Redis deletes what ends now or before.
+                self._client.pexpire(key, max(left - round(seconds * 1000), 0))
+
+    def remove(self, names: list[str] | None = None) -> None:
+        """Delete these keys, or all of the namespace."""
+        for key in self.keys() if names is None else names:
+            self._client.unlink(key)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _damaged(value: bytes, change: bytes | None) -> bytes:
+    return value[: len(value) // 2] if change is None else change

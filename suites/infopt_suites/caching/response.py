@@ -1,0 +1,57 @@
+"""Properties of caches that answer a request again with what it was answered before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar
+
+import pytest
+
+from .computing_laws import ComputingLaws
+from .key_laws import KeyLaws
+from .protocol import MakeResponseCache
+from .store_laws import StoreLaws
+from .time_laws import TimeLaws
+from .trial import Caches
+from .value_laws import ValueLaws
+
+OFFERS: Mapping[str, str] = MappingProxyType(
+    {
+        "shared": "instances of one namespace, at once or one after another, share their entries",
+        "processes": "processes share them too; the factory can be pickled by its name",
+        "ttl": "an entry ends spec.ttl seconds after it was kept",
+        "capacity": "exactly spec.capacity entries are kept, the last one among them",
+        "redis": "all is kept in the Redis server at spec.redis_url, whose failures are misses",
+        "warns": "a failing store is logged as a warning",
+        "clear": "all of a namespace can be forgotten",
+        "counters": "hits and misses are counted",
+        "values": "an answer may have any value of Python in it",
+    }
+)
+
+
+class ResponseCacheSuite(KeyLaws, ValueLaws, TimeLaws, ComputingLaws, StoreLaws):
+    """Give a fixture ``make_response_cache``: a `CacheSpec` to a cache with ``get`` and ``set``.
+
+    What claims "redis" is tried on the server of the fixture ``redis_server``.
+    """
+
+    topic = "response_cache"
+    offers: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            **OFFERS,
+            "compute": "get_or_compute computes what is not kept",
+            "single flight": "equal requests at the same time are computed once",
+            "batch": "get_or_compute_batch computes what of a batch is not kept, in one call",
+            "policy": "kept are whole answers, and sampled ones only with spec.cache_sampled",
+        }
+    )
+
+    @pytest.fixture
+    def make_response_cache(self) -> MakeResponseCache:
+        self.missing_fixture("make_response_cache", "a cache for a CacheSpec")
+
+    @pytest.fixture
+    def caches(self, make_response_cache: MakeResponseCache, redis_url: str | None) -> Caches:
+        return Caches(make_response_cache, redis_url, real_time=self.real_time)

@@ -1,0 +1,161 @@
+"""Answers come back as they were kept, whatever is in them and whatever is done to them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ..base import requires
+from ..laws import for_all
+from .protocol import Answer
+from .requests import BASE, TRAPS_OF_ANSWERS, ask, changed, replies, reply
+from .trial import Caches, CacheSuite, Trial, nothing, same
+
+
+class ValueLaws(CacheSuite):
+    topic = ""
+
+    def test_answers_come_back_equal(self, caches: Caches) -> None:
+        """Any text, tool calls, no content, empty content, large answers; types and all.
+
+        Usual causes: ``if value`` for ``if value is not None``, text taken for JSON or a literal,
+        ``decode`` with errors ignored, ``default=str``, integers through floats.
+        """
+
+        def law_of(answer: Answer) -> None:
+            async def law(trial: Trial) -> None:
+                cache = await trial.open()
+                await cache.set(BASE, copy.deepcopy(answer))
+                same(await cache.get(BASE), answer)
+
+            caches.check(law)
+
+        for_all(law_of, replies(), traps=TRAPS_OF_ANSWERS, examples=25)
+
+    @requires("values")
+    def test_python_values_come_back_equal(self, caches: Caches) -> None:
+        """Bytes, tuples, arrays, NaN: an answer may have any value of Python in it.
+
+        Usual causes: JSON, which knows none of them, with a ``default`` that hides it.
+        """
+        values: list[Any] = [
+            b"",
+            b"\xff\x00\xfe",
+            (),
+            (1, (2.5, "a")),
+            [],
+            {},
+            0,
+            False,
+            True,
+            1.0,
+            -0.0,
+            float("inf"),
+            float("nan"),
+            np.arange(6, dtype=np.float32).reshape(2, 3),
+            np.array([], dtype=np.float64),
+            np.array([np.nan, np.inf], dtype=np.float16),
+        ]
+
+        async def law(trial: Trial) -> None:
+            cache = await trial.open()
+            for number, value in enumerate(values):
+                request = ask(f"Value {number}?")
+                await cache.set(request, reply("kept", value=value, nested=[{"value": value}]))
+                wanted = reply("kept", value=value, nested=[{"value": value}])
+                same(await cache.get(request), wanted, repr(value))
+
+        caches.check(law)
+
+    def test_a_later_answer_replaces_the_earlier(self, caches: Caches) -> None:
+        """Longer or shorter, as often as one likes.
+
+        Usual causes: written only if it is not there, a second entry that is found after the first.
+        """
+
+        async def law(trial: Trial) -> None:
+            cache = await trial.open()
+            await cache.set(ask("Another?"), reply("another"))
+            for content in ("one", "two" * 1000, "three"):
+                kept = reply(content)
+                await cache.set(BASE, kept)
+                same(await cache.get(BASE), kept)
+            same(await cache.get(ask("Another?")), reply("another"))
+
+        caches.check(law)
+
+    def test_changing_an_answer_does_not_change_the_kept_one(self, caches: Caches) -> None:
+        """Callers may do with their answers what they like, at any depth; the one who kept it and
+        those who found it.
+
+        Usual causes: references in place of copies, shallow copies.
+        """
+
+        async def law(trial: Trial) -> None:
+            cache = await trial.open()
+            own = _nested()
+            await cache.set(BASE, own)
+            _spoil(own)
+            for _ in range(2):
+                found = await cache.get(BASE)
+                same(found, _nested())
+                _spoil(found)
+            same(await cache.get(BASE), _nested())
+
+        caches.check(law)
+
+    def test_changing_a_request_does_not_change_what_is_kept(self, caches: Caches) -> None:
+        """Conversations grow in place: the list of messages is the caller's.
+
+        Usual causes: the request itself kept as the key, compared when it has changed.
+        """
+
+        async def law(trial: Trial) -> None:
+            cache = await trial.open()
+            request = changed(BASE, messages=copy.deepcopy(BASE["messages"]))
+            await cache.set(request, reply("kept"))
+            request["messages"].append({"role": "user", "content": "And of Germany?"})
+            nothing(await cache.get(request), "the conversation has grown since")
+            same(await cache.get(BASE), reply("kept"))
+
+        caches.check(law)
+
+    def test_any_sequence_agrees_with_a_dictionary(self, caches: Caches) -> None:
+        """Keeping and asking in any order, on a few requests that differ in little.
+
+        Usual causes: all of the other laws', together.
+        """
+        asked = [BASE, changed(BASE, model="small-70b"), ask("And?"), ask("And?", seed=7)]
+        step = st.tuples(st.booleans(), st.integers(0, len(asked) - 1))
+
+        def law_of(steps: list[tuple[bool, int]]) -> None:
+            async def law(trial: Trial) -> None:
+                cache = await trial.open()
+                kept: dict[int, Answer] = {}
+                for number, (keep, which) in enumerate(steps):
+                    if keep:
+                        kept[which] = reply(f"answer {number}")
+                        await cache.set(asked[which], kept[which])
+                    elif which in kept:
+                        same(await cache.get(asked[which]), kept[which], f"request {which}")
+                    else:
+                        nothing(await cache.get(asked[which]), f"request {which}")
+
+            caches.check(law)
+
+        for_all(law_of, st.lists(step, max_size=12), examples=25)
+
+
+def _nested() -> dict[str, Any]:
+    return reply("kept", tool_calls=[{"function": {"name": "find", "arguments": "{}"}}])
+
+
+def _spoil(answer: Any) -> None:
+    answer["content"] = "spoilt"
+    answer["usage"]["prompt_tokens"] = -1
+    answer["tool_calls"][0]["function"]["name"] = "spoilt"
+    answer["tool_calls"].append("spoilt")
+    answer["more"] = "spoilt"

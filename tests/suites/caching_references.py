@@ -1,0 +1,109 @@
+"""The reference's caches as the suites' protocols: plain mappings for its classes, and back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from infopt_reference.caching.answer import Answer
+from infopt_reference.caching.redis_store import RedisStore
+from infopt_reference.caching.request import ChatRequest
+from infopt_reference.caching.response_cache import ResponseCache
+from infopt_reference.caching.store import MemoryStore
+from infopt_suites.caching import CacheSpec
+from infopt_suites.caching.protocol import Compute, ComputeBatch
+
+
+def to_answer(answer: Mapping[str, Any]) -> Answer:
+    usage = answer["usage"]
+    own = ("content", "tool_calls", "finish_reason", "usage")
+    return Answer(
+        content=answer["content"],
+        tool_calls=copy.deepcopy(answer.get("tool_calls")),
+        finish_reason=answer["finish_reason"],
+        prompt_tokens=usage["prompt_tokens"],
+        completion_tokens=usage["completion_tokens"],
+        extra={name: copy.deepcopy(value) for name, value in answer.items() if name not in own},
+    )
+
+
+def from_answer(answer: Answer | None) -> dict[str, Any] | None:
+    if answer is None:
+        return None
+    tokens = answer.prompt_tokens, answer.completion_tokens
+    usage = {
+        "prompt_tokens": tokens[0],
+        "completion_tokens": tokens[1],
+        "total_tokens": sum(tokens),
+    }
+    calls = {} if answer.tool_calls is None else {"tool_calls": answer.tool_calls}
+    return {
+        "content": answer.content,
+        "finish_reason": answer.finish_reason,
+        "usage": usage,
+        **calls,
+        **answer.extra,
+    }
+
+
+def memory_store(spec: CacheSpec) -> MemoryStore:
+    return MemoryStore(clock=spec.clock)
+
+
+def redis_store(spec: CacheSpec) -> RedisStore:
+    assert spec.redis_url is not None
+    return RedisStore(spec.redis_url, timeout=spec.redis_timeout)
+
+
+class Reference:
+    """`ResponseCache` on a store in memory."""
+
+    make_store: Any = staticmethod(memory_store)
+
+    def __init__(self, spec: CacheSpec) -> None:
+        self.store = self.make_store(spec)
+        self.cache = ResponseCache(self.store, spec.namespace, spec.ttl, spec.cache_sampled)
+
+    async def get(self, request: Mapping[str, Any]) -> Any:
+        return from_answer(await self.cache.get(ChatRequest.from_mapping(request)))
+
+    async def set(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        await self.cache.set(ChatRequest.from_mapping(request), to_answer(answer))
+
+    async def get_or_compute(self, request: Mapping[str, Any], compute: Compute) -> Any:
+        async def work() -> Answer:
+            return to_answer(await compute())
+
+        chat = ChatRequest.from_mapping(request)
+        return from_answer(await self.cache.get_or_compute(chat, work))
+
+    async def get_or_compute_batch(
+        self, requests: Sequence[Mapping[str, Any]], compute: ComputeBatch
+    ) -> Any:
+        chats = [ChatRequest.from_mapping(request) for request in requests]
+        body = {id(chat): request for chat, request in zip(chats, requests, strict=True)}
+
+        async def work(missing: Sequence[ChatRequest]) -> list[Answer]:
+            answers = await compute([body[id(chat)] for chat in missing])
+            ordered = sorted(answers, key=lambda answer: answer["index"])
+            return [to_answer(answer) for answer in ordered]
+
+        found = await self.cache.get_or_compute_many(chats, work)
+        return [{**(from_answer(answer) or {}), "index": i} for i, answer in enumerate(found)]
+
+    async def clear(self) -> None:
+        await self.cache.clear()
+
+    async def counters(self) -> Mapping[str, int]:
+        return {"hits": 0, "misses": 0, **await self.cache.counters()}
+
+    async def close(self) -> None:
+        await self.cache.close()
+        await self.store.close()
+
+
+class ReferenceOnRedis(Reference):
+    """`ResponseCache` on a Redis server."""
+
+    make_store = staticmethod(redis_store)
