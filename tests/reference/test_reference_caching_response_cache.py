@@ -138,13 +138,11 @@ def test_a_thousand_equal_requests_compute_once(on_store: Any) -> None:
         assert model.calls == 1
         assert {answer.content for answer in answers} == {"answer 1"}
         counted = await cache.counters()
-        assert counted == {
-            "misses": 1000,
-            "joined": 999,
-            "writes": 1,
-            "saved_prompt_tokens": 999 * 3,
-            "saved_completion_tokens": 999 * 5,
-        }
+        assert counted["writes"] == 1
+        assert counted["misses"] + counted.get("hits", 0) == 1000
+        assert counted["joined"] + counted.get("hits", 0) == 999  # later look-ups may be hits
+        assert counted["saved_prompt_tokens"] == 999 * 3
+        assert counted["saved_completion_tokens"] == 999 * 5
 
     on_store(scenario)
 

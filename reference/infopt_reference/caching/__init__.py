@@ -6,10 +6,13 @@ imported where they are used.
 
 from .answer import Answer
 from .codec import CodecError, decode, encode
+from .embedder import Embedder, MiniLMEmbedder
 from .keys import canonical, digest
 from .redis_store import RedisStore
 from .request import ChatRequest
 from .response_cache import ResponseCache
+from .semantic_cache import SemanticCache
+from .semantic_index import SemanticIndex
 from .single_flight import SingleFlight
 from .store import LogId, MemoryStore, Store
 
@@ -17,10 +20,14 @@ __all__ = [
     "Answer",
     "ChatRequest",
     "CodecError",
+    "Embedder",
     "LogId",
     "MemoryStore",
+    "MiniLMEmbedder",
     "RedisStore",
     "ResponseCache",
+    "SemanticCache",
+    "SemanticIndex",
     "SingleFlight",
     "Store",
     "canonical",
