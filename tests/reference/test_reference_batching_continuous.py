@@ -1,6 +1,7 @@
 """Tokens as alone whatever happens beside, one outcome for each caller, nothing left at the end."""
 
 import asyncio
+import copy
 import functools
 import threading
 from contextlib import aclosing
@@ -20,6 +21,9 @@ from infopt_reference.batching.request import FinishReason
 from infopt_reference.batching.sampling import Sampler, SamplingParameters
 from infopt_reference.batching.scheduler import SchedulerConfig
 from tiny_models import VOCABULARY, make_model
+
+from pytest_infopt.engines.loaders import load_engine
+from pytest_infopt.release import ModelSource
 
 LONGEST = 24
 PROMPTS = [[(41 * i + 11 * t + 3) % 120 for t in range(1 + (5 * i) % 19)] for i in range(8)]
@@ -626,3 +630,60 @@ def test_a_batcher_runs_once_and_its_queue_has_room():
         await batcher.stop()  # nothing to do
 
     run(main())
+
+
+def legal_difference(network, exact, ids, token, other):
+    """Whether rounding may decide between two greedy tokens: their gap in float64 is within twice
+    what the model's float32 logits are off there."""
+    ids = torch.tensor([ids])
+    with torch.no_grad():
+        truth, rounded = exact(ids).logits[0, -1], network(ids).logits[0, -1].double()
+    error = (truth - rounded)[[token, other]].abs().max()
+    return (truth[token] - truth[other]).abs() <= 2 * 2 * error
+
+
+@pytest.mark.slow
+def test_smollm2_generates_for_many_what_it_does_for_each():
+    source = ModelSource("reference", "embedded:smollm2", dtype="float32", device="cpu")
+    engine = load_engine(source)
+    network, tokenizer = engine.module, engine.tokenizer
+    questions = [
+        "The capital of France is",
+        "Two plus two equals four, and three plus three",
+        "Once upon a time, in a village by the sea,",
+        "def fibonacci(n):",
+        "Water boils at",
+        "My favourite colour has always been",
+    ]
+    prompts = [tokenizer(question)["input_ids"] for question in questions]
+    lengths = [24, 9, 17, 30, 1, 12]
+    # Little enough memory that some are preempted.
+    config = SchedulerConfig(10, 8, max_num_seqs=4, max_num_batched_tokens=16)
+
+    async def main():
+        async with ContinuousBatcher(network, config) as batcher:
+            results = await asyncio.gather(
+                *(
+                    batcher.submit(prompt, SamplingParameters(max_new_tokens=length))
+                    for prompt, length in zip(prompts, lengths, strict=True)
+                )
+            )
+        check_idle(batcher)
+        assert batcher.scheduler.statistics.num_preemptions > 0
+        return [list(result.token_ids) for result in results]
+
+    exact = None
+    for prompt, length, output in zip(prompts, lengths, asyncio.run(main()), strict=True):
+        expected = network.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=length,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )[0, len(prompt) :].tolist()
+        assert len(output) == length
+        if output != expected:
+            exact = exact or copy.deepcopy(network).double()
+            place = next(i for i in range(length) if output[i] != expected[i])
+            seen = [*prompt, *expected[:place]]
+            assert legal_difference(network, exact, seen, output[place], expected[place])
