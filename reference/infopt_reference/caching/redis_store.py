@@ -6,8 +6,10 @@ Values are strings (``SET PX``, ``GET``), numbers are hashes (``HINCRBY``), logs
 Contract
 - The number of commands of an operation does not grow with the number of keys on the server; only
   `delete_prefix` goes over them, page by page with ``SCAN``, which lets other clients in between.
-- An operation ends within ``timeout`` seconds, twice that where a connection has to be made again.
-  A connection that turns out to be broken is made anew once, so that a server that was restarted
+- The server has ``timeout`` seconds to answer, twice that where a connection has to be made again.
+  Of a burst of operations, those that find no connection free wait for one, up to `QUEUE` times as
+  long: what a busy process makes wait is no fault of the server.
+- A connection that turns out to be broken is made anew once, so that a server that was restarted
   is used again at once. An addition that broke off may then be counted twice, never not at all.
 - One object serves every event loop: each has its connections, closed when the loop is shut down.
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 MAX_CONNECTIONS = 64
+QUEUE = 10
 PAGE = 1000  # keys of one SCAN
 
 
@@ -141,7 +144,7 @@ def _connect(url: str, timeout: float) -> Redis:
     pool: Any = BlockingConnectionPool.from_url(
         url,
         max_connections=MAX_CONNECTIONS,
-        timeout=timeout,
+        timeout=QUEUE * timeout,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
