@@ -74,6 +74,12 @@ class CachedRows:
         self.done += count
         return logits
 
+    def append(self, tokens: torch.Tensor) -> None:
+        """Put tokens [B, n] behind what is there; `advance` then computes them."""
+        self._ids = torch.cat([self._ids, tokens], dim=1)
+        if self._mask is not None:
+            self._mask = torch.cat([self._mask, torch.ones_like(tokens)], dim=1)
+
     def reject(self, count: int) -> None:
         """Compute ``count`` wrong tokens and take them back, as speculative decoding does.
 
@@ -86,15 +92,18 @@ class CachedRows:
         self._pass(wrong, mask)
         self.cache.crop(-count)  # a negative number is how many go
 
+    def timed(self, count: int, **options: Any) -> float:
+        """Advance; the seconds that it took."""
+        started = self._now()
+        self.advance(count, **options)
+        return self._now() - started
+
     def reading(self, tokens: int, steps: int, **options: Any) -> CacheReading:
         """The cache once it holds ``tokens`` columns, the last ``steps`` decoded one by one."""
         steps = min(steps, tokens - self.done)
         if tokens - steps > self.done:
             self.advance(tokens - steps - self.done, **options)
-        started = self._now()
-        for _ in range(steps):
-            self.advance(1, **options)
-        seconds = (self._now() - started) / steps
+        seconds = sum(self.timed(1, **options) for _ in range(steps)) / steps
         nbytes = storage_bytes(cache_tensors(self.cache))
         return CacheReading(tokens, len(self._ids), nbytes, seconds)
 

@@ -314,6 +314,33 @@ class TransformersEngine:
             )
         return self._generate(ids, max_new_tokens)
 
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> list[list[int]]:
+        """Greedy tokens of each prompt from one left-padded batch, ``counts`` of them.
+
+        The batch runs until its longest output ends, whatever the end token says.
+        """
+        ids, mask, _ = self._batch(prompts)
+        rows = self._cached_rows(ids, mask)
+        steps = []
+        size = ids.shape[1]
+        for _ in range(max(counts)):
+            tokens = rows.advance(size, **self.last_only)[:, -1:].argmax(-1)  # [B, 1]
+            rows.append(tokens)
+            steps.append(tokens)
+            size = 1
+        outputs = torch.cat(steps, dim=1).tolist()
+        return [row[:count] for row, count in zip(outputs, counts, strict=True)]
+
+    @torch.no_grad()
+    def pass_seconds(self, batch: int, context: int, tokens: int) -> float:
+        """What a pass over ``tokens`` tokens of each of ``batch`` rows costs behind ``context``."""
+        self._check_window(context + tokens)
+        rows = self._cached_rows(self._probe_ids(context + tokens).expand(batch, -1))
+        if context:
+            rows.advance(context, **self.last_only)
+        return rows.timed(tokens, **self.last_only)
+
     def _generate(self, ids: torch.Tensor, count: int) -> Iterator[TokenEvent]:
         cache: Any = None
         for _ in range(count):
