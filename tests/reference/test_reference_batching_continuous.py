@@ -229,15 +229,21 @@ def test_the_event_loop_goes_on_while_a_step_is_computed():
 def test_times_are_those_of_the_steps():
     async def main():
         config = SchedulerConfig(64, 4, max_num_seqs=1)
-        async with Paced(config) as batcher:
-            first, second = await asyncio.gather(
-                batcher.submit(PROMPTS[0], parameters_of(0, "greedy", max_new_tokens=3)),
-                batcher.submit(PROMPTS[1], parameters_of(1, "greedy", max_new_tokens=2)),
+        async with Paced(config, max_queue_size=1) as batcher:
+            results = await asyncio.gather(
+                *(
+                    batcher.submit(PROMPTS[i], parameters_of(i, "greedy", max_new_tokens=length))
+                    for i, length in enumerate((3, 2, 1))
+                )
             )
-        assert (first.time_in_queue, first.time_to_first_token, first.latency) == (1, 1, 3)
-        assert (second.time_in_queue, second.time_to_first_token, second.latency) == (4, 4, 5)
-        assert batcher.scheduler.statistics.num_steps == 5
-        assert batcher.statistics.num_generated_tokens == 5
+        # The third one waits for a place in the queue as well.
+        assert [(r.time_in_queue, r.time_to_first_token, r.latency) for r in results] == [
+            (1, 1, 3),
+            (4, 4, 5),
+            (6, 6, 6),
+        ]
+        assert batcher.scheduler.statistics.num_steps == 6
+        assert batcher.statistics.num_generated_tokens == 6
         assert batcher.statistics.max_batch_size == 1
 
     run(main())

@@ -1,7 +1,7 @@
 """Batching: many requests share a forward pass. Batchers on asyncio, and what they would cost."""
 
 from .batcher import Batcher, BatchFunction, DynamicBatcher, StaticBatcher
-from .continuous import ContinuousBatcher, ContinuousStatistics, GenerationResult
+from .continuous import ContinuousBatcher
 from .cost_model import CostModel, MeasuredStep
 from .embedding import EmbeddingBatcher
 from .errors import (
@@ -11,6 +11,7 @@ from .errors import (
     BatchResultError,
     QueueFullError,
 )
+from .generation import ContinuousStatistics, GenerationResult
 from .packed import Chunk, PackedModel
 from .policy import BatchPolicy
 from .request import FinishReason, Request, RequestState

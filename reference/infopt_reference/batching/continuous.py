@@ -34,99 +34,18 @@ import operator
 import sys
 from collections.abc import AsyncIterator, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from .errors import BatcherRunningError, BatcherStoppedError, QueueFullError
+from .generation import ContinuousStatistics, Generation, GenerationResult
 from .packed import Chunk, PackedModel
-from .request import FinishReason, Request, RequestState
+from .request import Request, RequestState
 from .sampling import Sampler, SamplingParameters, sample_rows
 from .scheduler import ScheduledRequest, ScheduledStep, Scheduler, SchedulerConfig
 
 logger = logging.getLogger(__name__)
 Outcome = int | Exception  # the next token of a request, or why it fails
-
-
-@dataclass(frozen=True)
-class GenerationResult:
-    """What a request generated. Times are seconds on the event loop's clock since it was submitted.
-
-    Args:
-        token_ids: the output, the stop token or sequence included.
-        finish_reason: why it ended there.
-        num_preemptions: how often its memory was taken and computed again.
-        time_in_queue: until it was first scheduled.
-        time_to_first_token: until its first token was sampled.
-        latency: until its last.
-    """
-
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    num_preemptions: int
-    time_in_queue: float
-    time_to_first_token: float
-    latency: float
-
-
-@dataclass
-class ContinuousStatistics:
-    """Counted since the batcher was made; `Scheduler.statistics` has steps and preemptions."""
-
-    num_submitted: int = 0  # requests that entered the queue
-    num_finished: int = 0
-    num_failed: int = 0  # by an error of their own
-    num_aborted: int = 0  # cancelled, late, or stopped
-    num_generated_tokens: int = 0
-    max_batch_size: int = 0  # the most requests of a step
-
-
-class _Generation:
-    """A request under way, and the caller who waits for it."""
-
-    def __init__(self, request: Request, sampler: Sampler, room: asyncio.Semaphore) -> None:
-        self.request = request
-        self.sampler = sampler
-        self.loop = asyncio.get_running_loop()
-        self.result: asyncio.Future[GenerationResult] = self.loop.create_future()
-        self.progress = asyncio.Event()  # for a stream: there are more tokens, or an outcome
-        self._room: asyncio.Semaphore | None = room
-        self._submitted = self.loop.time()
-        self._time_in_queue = 0.0
-        self._time_to_first_token: float | None = None
-
-    def leave_queue(self) -> None:
-        """Gives its place in the queue back, once; a preempted request does not need one again."""
-        if self._room is not None:
-            self._room.release()
-            self._room = None
-            self._time_in_queue = self.loop.time() - self._submitted
-
-    def advance(self) -> None:
-        if self._time_to_first_token is None:
-            self._time_to_first_token = self.loop.time() - self._submitted
-        self.progress.set()
-
-    def finish(self) -> None:
-        assert self.request.finish_reason is not None
-        assert self._time_to_first_token is not None
-        if not self.result.done():
-            self.result.set_result(
-                GenerationResult(
-                    token_ids=tuple(self.request.output_ids),
-                    finish_reason=self.request.finish_reason,
-                    num_preemptions=self.request.num_preemptions,
-                    time_in_queue=self._time_in_queue,
-                    time_to_first_token=self._time_to_first_token,
-                    latency=self.loop.time() - self._submitted,
-                )
-            )
-        self.progress.set()
-
-    def fail(self, error: Exception) -> None:
-        if not self.result.done():
-            self.result.set_exception(error)
-        self.progress.set()
 
 
 class ContinuousBatcher:
@@ -165,14 +84,14 @@ class ContinuousBatcher:
         self._reject_when_full = reject_when_full
         self._threaded = threaded
         self._executor: ThreadPoolExecutor | None = None
-        self._generations: dict[Hashable, _Generation] = {}
+        self._generations: dict[Hashable, Generation] = {}
         self._ids = itertools.count()
         self._room: asyncio.Semaphore | None = None  # places in the queue; None: it is closed
         self._num_at_door = 0  # callers who wait for a place
         self._work = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._in_flight: ScheduledStep | None = None
-        self._leaving: list[_Generation] = []  # who left while a step was computed
+        self._leaving: list[Generation] = []  # who left while a step was computed
 
     @property
     def num_queued(self) -> int:
@@ -285,11 +204,9 @@ class ContinuousBatcher:
         finally:
             self._leave(generation)
 
-    async def _enter(
-        self, prompt_ids: Sequence[int], parameters: SamplingParameters
-    ) -> _Generation:
+    async def _enter(self, prompt_ids: Sequence[int], parameters: SamplingParameters) -> Generation:
         """Puts a request into the queue, when there is a place."""
-        room = self._room
+        submitted, room = asyncio.get_running_loop().time(), self._room
         if room is None:
             raise BatcherStoppedError("the batcher does not run; start it first")
         request, sampler = self._request(prompt_ids, parameters), Sampler(parameters)
@@ -302,7 +219,7 @@ class ContinuousBatcher:
             self._num_at_door -= 1
         if room is not self._room:
             raise BatcherStoppedError("the batcher was stopped before there was a place")
-        generation = _Generation(request, sampler, room)
+        generation = Generation(request, sampler, room, submitted)
         self.scheduler.add(request)
         self._generations[request.request_id] = generation
         self.statistics.num_submitted += 1
@@ -413,7 +330,7 @@ class ContinuousBatcher:
         for generation in leaving:
             self._leave(generation)
 
-    def _leave(self, generation: _Generation) -> None:
+    def _leave(self, generation: Generation) -> None:
         """The caller is gone: whatever is not finished is aborted, between two steps."""
         if not generation.result.done():
             generation.result.cancel()
@@ -427,7 +344,7 @@ class ContinuousBatcher:
             self.statistics.num_aborted += 1
             self._end(generation, None)
 
-    def _end(self, generation: _Generation, error: Exception | None) -> None:
+    def _end(self, generation: Generation, error: Exception | None) -> None:
         """Aborts a request; its caller, who may be gone, gets the error."""
         request_id = generation.request.request_id
         self.scheduler.abort(request_id)
