@@ -1,7 +1,6 @@
 """Suites for batchers, and for the scheduler and the loop of continuous batching."""
 
 from .batcher import BatcherSuite
-from .protocol import Batcher, BatchPolicy, MakeBatcher
 from .continuous import ContinuousBatchingSuite
 from .continuous_protocol import (
     ContinuousBatcher,
@@ -9,6 +8,7 @@ from .continuous_protocol import (
     GenerationParameters,
     MakeContinuousBatcher,
 )
+from .protocol import Batcher, BatchPolicy, MakeBatcher
 from .scheduler import SchedulerSuite
 from .scheduler_protocol import (
     MakeScheduler,

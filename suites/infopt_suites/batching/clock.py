@@ -24,7 +24,7 @@ MOST_TURNS = 20_000  # of the event loop, without a pause
 
 
 class StuckError(AssertionError):
-    """Nothing will ever happen any more, or nothing but turns of the loop."""
+    """Nothing will happen any more, or what happens leads nowhere."""
 
 
 class _Selector(selectors.DefaultSelector):
@@ -35,6 +35,10 @@ class _Selector(selectors.DefaultSelector):
         self.now = 0.0
         self.limit = LONGEST_RUN
         self.turns = 0
+        self._turns_now = 0
+
+    def forget_turns(self) -> None:
+        """Begin to count anew how many turns there are without a pause."""
         self._turns_now = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -70,8 +74,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual.turns
 
     def lift_limit(self) -> None:
-        """Let it run for ever."""
+        """Let it run for ever, also after it was stuck."""
         self._virtual.limit = math.inf
+        self._virtual.forget_turns()
 
     def run_in_executor(  # type: ignore[override]  # any executor, and no thread
         self, executor: object, func: Callable[..., Value], *args: Any
@@ -100,7 +105,7 @@ class VirtualClock:
         """
         __tracebackhide__ = True
         try:
-            result = self.loop.run_until_complete(coroutine)
+            result = self.loop.run_until_complete(self.loop.create_task(coroutine, name="the test"))
         except StuckError as error:
             names = names_of(asyncio.all_tasks(self.loop))
             raise StuckError(f"{error}, and there wait: {names}") from None

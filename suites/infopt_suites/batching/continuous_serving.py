@@ -105,10 +105,11 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
     tasks = [asyncio.ensure_future(each) for each in coroutines]
     try:
         return list(await asyncio.gather(*tasks))
-    finally:
+    except (Exception, asyncio.CancelledError):  # and not GeneratorExit: the loop is gone then
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        raise
 
 
 async def outcome(awaitable: Awaitable[Any]) -> Any:
