@@ -19,8 +19,10 @@ class Gate(StrEnum):
     KV_CACHE = "kv-cache"
     PREFIX_CACHE = "prefix-cache"
     LONG_CONTEXT = "long-context"  # where the release names lengths
+    BATCHING = "batching"  # where the release names batch sizes
     LATENCY = "latency"
     MEMORY = "memory"
+    SEMANTIC_CACHE = "semantic-cache"  # where the release names an embedder, whom it judges
 
 
 class Unit(StrEnum):
@@ -44,6 +46,7 @@ class Rule(StrEnum):
     EXCEEDANCE = "exceedance"  # share of values beyond the limit against 1 − quantile
     WORST = "worst"  # every planned sample must keep the limit
     EXACT = "exact"  # one deterministic number
+    PROPORTION = "proportion"  # independent trials, all planned ones, against a rate
 
 
 @dataclass(frozen=True)
@@ -267,6 +270,38 @@ METRICS: dict[str, Metric] = {
             "last logits through the KV cache against those without / the dtype's own error",
             of_itself=True,
         ),
+        # Batching: a sample is a batch size, or a pair of runs in an order drawn by a coin.
+        Metric(
+            "batch_invariance_error_ratio",
+            Gate.BATCHING,
+            Unit.RATIO,
+            Rule.WORST,
+            "logits of a batch's rows against those alone, worst batch size / the dtype's error",
+            of_itself=True,
+        ),
+        Metric(
+            "batch_invariance_mismatches",
+            Gate.BATCHING,
+            Unit.COUNT,
+            Rule.WORST,
+            "greedy tokens that a batch changes where there is no near-tie",
+            of_itself=True,
+        ),
+        Metric(
+            "batching_throughput_ratio",
+            Gate.BATCHING,
+            Unit.RATIO,
+            Rule.SIGN,
+            "requests a second of a dynamic batcher / one by one",
+            higher_is_better=True,
+        ),
+        Metric(
+            "window_latency_seconds",
+            Gate.BATCHING,
+            Unit.SECONDS,
+            Rule.WORST,
+            "what the batcher's window adds to a request alone, p99 over a simulated trace",
+        ),
         # Latency: a sample is a pair of requests, timed in an order drawn by a coin.
         Metric(
             "ttft_ratio",
@@ -336,6 +371,23 @@ METRICS: dict[str, Metric] = {
             Unit.RATIO,
             Rule.SIGN,
             "peak resident memory of a fresh process, candidate / reference",
+        ),
+        # The semantic cache: a sample is a pair of questions that hits.
+        Metric(
+            "semantic_hit_precision",
+            Gate.SEMANTIC_CACHE,
+            Unit.SHARE,
+            Rule.PROPORTION,
+            "hits of the semantic cache's threshold that one answer serves",
+            higher_is_better=True,
+        ),
+        Metric(
+            "semantic_hit_rate",
+            Gate.SEMANTIC_CACHE,
+            Unit.SHARE,
+            Rule.WORST,
+            "queries of a stream, paraphrased and Zipf-distributed, that hit",
+            higher_is_better=True,
         ),
     ]
 }

@@ -26,10 +26,12 @@ _UNITS = {
     Gate.KV_CACHE: "prompts",
     Gate.PREFIX_CACHE: "prompts",
     Gate.LONG_CONTEXT: "texts",
+    Gate.BATCHING: "pairs",
     Gate.LATENCY: "pairs",
     Gate.MEMORY: "readings",
 }
 _GATES = tuple(_UNITS)
+_OPTIONAL = (Gate.LONG_CONTEXT, Gate.BATCHING)
 
 
 def plan_lines(release: Release, root: Path | None = None) -> list[str]:
@@ -45,7 +47,7 @@ def plan_lines(release: Release, root: Path | None = None) -> list[str]:
         lines += [
             f"  {gate}: {_gate_line(release, candidate, gate)}"
             for gate in _GATES
-            if gate is not Gate.LONG_CONTEXT or candidate.budgets_of(gate)
+            if gate not in _OPTIONAL or candidate.budgets_of(gate)
         ]
     lines += [f"not run: {reason}" for reason in release.not_run]
     return lines + [f"missing: {what}" for what in _missing(release, documents)]

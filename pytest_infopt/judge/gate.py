@@ -16,6 +16,7 @@ from .exceedance import ExceedanceTest
 from .mean import MeanTest
 from .multiplicity import holm
 from .planning import fewest_documents, fewest_to_pass
+from .proportion import ProportionTest
 from .protocol import MetricTest, Value
 from .sign import SignTest
 from .verdict import Judgement, Verdict
@@ -24,6 +25,10 @@ from .worst import ExactTest, WorstTest
 _UNITS = {
     Gate.EQUIVALENCE: "prompts",
     Gate.QUALITY: "documents",
+    Gate.KV_CACHE: "prompts",
+    Gate.PREFIX_CACHE: "prompts",
+    Gate.LONG_CONTEXT: "texts",
+    Gate.SEMANTIC_CACHE: "hits",
     Gate.MEMORY: "readings",
 }
 
@@ -49,6 +54,8 @@ def make_test(metric: Metric, limit: float | None, planned: int) -> MetricTest:
             return WorstTest(metric, limit, planned)
         case Rule.EXACT:
             return ExactTest(metric, limit, planned)
+        case Rule.PROPORTION:
+            return ProportionTest(metric, limit, planned)
 
 
 class GateJudge:

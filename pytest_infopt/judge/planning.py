@@ -41,6 +41,10 @@ def fewest_to_pass(budget: Budget, alpha_pass: float) -> int:
             return _READINGS
         case Rule.WORST:
             return 1
+        case Rule.PROPORTION:
+            bad = 1 - budget.limit if metric.higher_is_better else budget.limit
+            # None of n trials is bad with probability (1 − bad)ⁿ.
+            return math.ceil(math.log(alpha_pass) / math.log1p(-bad)) if 0 < bad < 1 else 1
 
 
 def fewest_documents(alpha_pass: float) -> int:

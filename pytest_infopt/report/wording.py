@@ -16,8 +16,10 @@ _CLUSTERS: dict[str, str] = {
     Gate.KV_CACHE: "prompts",
     Gate.PREFIX_CACHE: "prompts",
     Gate.LONG_CONTEXT: "texts",
+    Gate.BATCHING: "pairs of runs",
     Gate.LATENCY: "pairs of requests",
     Gate.MEMORY: "readings",
+    Gate.SEMANTIC_CACHE: "hits",
 }
 
 

@@ -288,6 +288,8 @@ def test_remedy_names_the_units_to_add(gate: str) -> None:
         "kv-cache": "prompts",
         "prefix-cache": "prompts",
         "long-context": "texts",
+        "batching": "pairs of runs",
+        "semantic-cache": "hits",
         "latency": "pairs of requests",
         "memory": "readings",
         "self-check": "samples",
