@@ -8,28 +8,38 @@ from .answer import Answer
 from .codec import CodecError, decode, encode
 from .embedder import Embedder, MiniLMEmbedder
 from .keys import canonical, digest
+from .layered import LayeredLLMService
+from .openai_service import OpenAIService
 from .redis_store import RedisStore
 from .request import ChatRequest
 from .response_cache import ResponseCache
 from .semantic_cache import SemanticCache
 from .semantic_index import SemanticIndex
+from .service import LLMService, ServiceError, StreamChunk
 from .single_flight import SingleFlight
 from .store import LogId, MemoryStore, Store
+from .transformers_service import TransformersService
 
 __all__ = [
     "Answer",
     "ChatRequest",
     "CodecError",
     "Embedder",
+    "LLMService",
+    "LayeredLLMService",
     "LogId",
     "MemoryStore",
     "MiniLMEmbedder",
+    "OpenAIService",
     "RedisStore",
     "ResponseCache",
     "SemanticCache",
     "SemanticIndex",
+    "ServiceError",
     "SingleFlight",
     "Store",
+    "StreamChunk",
+    "TransformersService",
     "canonical",
     "decode",
     "digest",

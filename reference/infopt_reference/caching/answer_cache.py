@@ -79,9 +79,19 @@ class AnswerCache(ABC):
     ) -> bool:
         """Stores an answer; whether it could be. Raises CodecError, and what the store raises."""
 
+    def entry_key(self, request: ChatRequest) -> str | None:
+        """The key, where the request's answer may be kept; None where it goes past the cache."""
+        if request.is_sampled and not self.cache_sampled:
+            return None
+        try:
+            return self.key(request)
+        except ValueError as error:
+            logger.warning("a request goes past the cache: %s", error)
+            return None
+
     async def get(self, request: ChatRequest) -> Answer | None:
         """The stored answer, or None."""
-        key = self._key(request)
+        key = self.entry_key(request)
         return None if key is None else await self._get(request, key)
 
     async def set(self, request: ChatRequest, answer: Answer, ttl: float | None = None) -> None:
@@ -91,7 +101,7 @@ class AnswerCache(ABC):
             ValueError: the ttl is not above 0.
         """
         require_ttl(ttl)
-        key = self._key(request)
+        key = self.entry_key(request)
         if key is not None:
             await self._set(request, key, answer, ttl)
 
@@ -100,7 +110,7 @@ class AnswerCache(ABC):
 
         Raises whatever ``compute`` raises.
         """
-        key = self._key(request)
+        key = self.entry_key(request)
         if key is None:
             return await compute()
         landed = self._flights.landed
@@ -153,16 +163,6 @@ class AnswerCache(ABC):
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-
-    def _key(self, request: ChatRequest) -> str | None:
-        """The key, where the request's answer may be kept."""
-        if request.is_sampled and not self.cache_sampled:
-            return None
-        try:
-            return self.key(request)
-        except ValueError as error:
-            logger.warning("a request goes past the cache: %s", error)
-            return None
 
     async def _get(self, request: ChatRequest, key: str, counts: bool = True) -> Answer | None:
         try:

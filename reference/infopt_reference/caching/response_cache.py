@@ -52,7 +52,7 @@ class ResponseCache(AnswerCache):
         Raises:
             ValueError: ``compute`` returned another number of answers than it got requests.
         """
-        keys = [self._key(request) for request in requests]
+        keys = [self.entry_key(request) for request in requests]
         known = await self._get_many(list(dict.fromkeys(key for key in keys if key is not None)))
         names = [place if key is None else key for place, key in enumerate(keys)]
         missing: dict[str | int, ChatRequest] = {}  # by key; what has none by its place

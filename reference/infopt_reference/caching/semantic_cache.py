@@ -96,9 +96,9 @@ class SemanticCache(AnswerCache):
         self._sweep_at = 64
         self._embeddings: OrderedDict[str, Vectors] = OrderedDict()
 
-    def _key(self, request: ChatRequest) -> str | None:
+    def entry_key(self, request: ChatRequest) -> str | None:
         # Results of tools, pictures and the like come by the dozen: no matter for a warning.
-        return None if question_text(request.messages) is None else super()._key(request)
+        return None if question_text(request.messages) is None else super().entry_key(request)
 
     def key(self, request: ChatRequest) -> str:
         return self._answer_key(self._question(request).entry)
