@@ -45,7 +45,12 @@ def test_wheel_holds_three_typed_packages_and_nothing_else(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"pytest_infopt", "infopt_reference", "infopt_suites"}
     assert {f"{top}/py.typed" for top in tops} <= set(names)
-    data = {"report/schema/result.schema.json", "embedded/infopt.toml", "corpus/documents.jsonl"}
+    data = {
+        "report/schema/result.schema.json",
+        "embedded/infopt.toml",
+        "corpus/documents.jsonl",
+        "corpus/semantic_pairs.jsonl",
+    }
     assert {f"pytest_infopt/{name}" for name in data} <= set(names)
 
 
