@@ -5,6 +5,7 @@ Plain data: `config` makes it from infopt.toml or the command line, everything e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,46 @@ class LongContextPlan:
 
 
 @dataclass(frozen=True)
+class BatchingPlan:
+    """Batches of ``batch_sizes`` rows are compared with each row alone; a dynamic batcher of
+    ``max_batch_size`` and ``max_wait`` seconds with one request at a time, on requests of
+    ``prompt_tokens``; and the strategies on a trace of ``requests`` requests that asks for ``load``
+    times what one at a time serves. Without batch sizes there is no such gate.
+    """
+
+    batch_sizes: tuple[int, ...] = ()
+    max_batch_size: int = 8
+    max_wait: float = 0.01
+    prompt_tokens: int = 32
+    new_tokens: int = 16
+    requests: int = 24
+    load: float = 2.0
+    max_pairs: int = 30
+
+
+@dataclass(frozen=True)
+class SemanticCachePlan:
+    """The embedder and threshold of a semantic cache, judged on pairs of questions.
+
+    ``embedder`` is "minilm" or "module:name" (``directory``: where that is looked for); without one
+    there is no such gate. ``pairs`` is a JSONL file of pairs, None for the shipped ones. The stream
+    has ``queries`` queries; what a hit saves of each is in tokens, and prices of a million.
+    """
+
+    embedder: str = ""
+    threshold: float = 0.95
+    stream_thresholds: tuple[float, ...] = (0.92, 0.95)
+    pairs: Path | None = None
+    queries: int = 2000
+    prompt_tokens: int = 500
+    completion_tokens: int = 250
+    prompt_price: float = 0.0
+    completion_price: float = 0.0
+    directory: Path = Path()
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Statistics:
     """Error rates and stopping: see the judge package.
 
@@ -162,6 +203,8 @@ class Release:
     equivalence: EquivalencePlan = EquivalencePlan()
     caches: CachePlan = CachePlan()
     long_context: LongContextPlan = LongContextPlan()
+    batching: BatchingPlan = BatchingPlan()
+    semantic_cache: SemanticCachePlan = SemanticCachePlan()
     statistics: Statistics = Statistics()
     implementations: tuple[Implementation, ...] = ()
     origin: str = "embedded default"

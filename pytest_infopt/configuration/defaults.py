@@ -103,10 +103,22 @@ def long_context_budgets(budgets: Mapping[str, Budget]) -> dict[str, Budget]:
     limits = {"long_context_error_ratio": _ERROR_RATIO}
     if "kl_mean" in budgets:
         limits["long_context_kl"] = 2 * budgets["kl_mean"].limit
-    return {
-        name: Budget(METRICS[name], limit, origin="default for the sweep")
-        for name, limit in limits.items()
-    }
+    return _named(limits, "default for the sweep")
+
+
+def batching_budgets() -> dict[str, Budget]:
+    """Batching may change no result; what it gains in time is reported, and limited on request."""
+    limits = {"batch_invariance_error_ratio": _ERROR_RATIO, "batch_invariance_mismatches": 0.0}
+    return _named(limits, "default for batching")
+
+
+def semantic_cache_budgets() -> dict[str, Budget]:
+    """One hit in a hundred may be wrong."""
+    return _named({"semantic_hit_precision": 0.99}, "default for semantic caches")
+
+
+def _named(limits: Mapping[str, float], origin: str) -> dict[str, Budget]:
+    return {name: Budget(METRICS[name], limit, origin=origin) for name, limit in limits.items()}
 
 
 def _latency(candidate: ModelSource) -> dict[str, float]:

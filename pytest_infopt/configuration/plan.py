@@ -17,7 +17,7 @@ from ..errors import ConfigurationError
 from ..judge.budgets import Budget
 from ..judge.planning import fewest_to_pass
 from ..metrics import Gate, Rule
-from ..release import Candidate, ModelSource, Release
+from ..release import Candidate, ModelSource, Release, SemanticCachePlan
 from .formats import format_of, precision_of
 
 _UNITS = {
@@ -136,11 +136,19 @@ def fingerprint(release: Release, root: Path | None = None) -> str:
         "equivalence": asdict(release.equivalence),
         "caches": asdict(release.caches),
         "long_context": asdict(release.long_context),
+        "batching": asdict(release.batching),
+        "semantic_cache": _semantic_identity(release.semantic_cache),
         "statistics": [statistics.alpha_pass, statistics.alpha_fail, statistics.seed],
         "implementations": [[i.topic, i.name, i.target] for i in release.implementations],
     }
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _semantic_identity(plan: SemanticCachePlan) -> dict[str, Any]:
+    pairs = hashlib.sha256(plan.pairs.read_bytes()).hexdigest() if plan.pairs else None
+    limits = {name: budget.limit for name, budget in sorted(plan.budgets.items())}
+    return {**asdict(plan), "budgets": limits, "directory": None, "pairs": pairs}
 
 
 def _identity(source: ModelSource) -> dict[str, Any]:

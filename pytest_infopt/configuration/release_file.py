@@ -18,6 +18,7 @@ from ..judge.budgets import Budget, parse_budget
 from ..metrics import METRICS, Gate
 from ..options import Settings
 from ..release import (
+    BatchingPlan,
     CachePlan,
     Candidate,
     CorpusSource,
@@ -27,9 +28,15 @@ from ..release import (
     LongContextPlan,
     ModelSource,
     Release,
+    SemanticCachePlan,
     Statistics,
 )
-from .defaults import default_budgets, long_context_budgets
+from .defaults import (
+    batching_budgets,
+    default_budgets,
+    long_context_budgets,
+    semantic_cache_budgets,
+)
 from .formats import DTYPES, FORMATS, format_of
 from .model_sources import candidate_source, command_line_candidate, reference_source
 from .toml_source import Key, TomlSource, read_toml
@@ -108,6 +115,8 @@ class _Assembly:
             latency=LatencyPlan(**self.file.latency.model_dump()),
             equivalence=EquivalencePlan(**self.file.equivalence.model_dump()),
             caches=CachePlan(**_immutable(self.file.caches.model_dump())),
+            batching=BatchingPlan(**_immutable(self.file.batching.model_dump())),
+            semantic_cache=self._semantic_cache(),
             long_context=LongContextPlan(**_immutable(self.file.long_context.model_dump())),
             statistics=self._statistics(),
             implementations=tuple(self._implementations()),
@@ -141,10 +150,11 @@ class _Assembly:
 
     @property
     def _implementations_alone(self) -> bool:
-        """Whether the release compares no models: nobody named a candidate, or a reference."""
+        """Whether the release compares no models, only components: nobody named a candidate, or a
+        reference."""
         file, settings = self.file, self.settings
         named = (file.reference.model, file.candidates, settings.reference, settings.candidate)
-        return bool(file.implementations) and not any(named)
+        return bool(file.implementations or file.semantic_cache.embedder) and not any(named)
 
     def _implementations(self) -> Iterator[Implementation]:
         for topic, targets in self.file.implementations.items():
@@ -226,14 +236,43 @@ class _Assembly:
             tables.append((("candidates", source.name, "budgets"), own))
         for key, table in tables:
             for name, value in table.items():
+                if _is_semantic(name):
+                    self._require_global(key, name)
+                    continue
                 budget = self._budget((*key, name), name, value)
                 budgets.pop(name, None)
                 written.add(name)
                 if budget is not None:
                     budgets[name] = budget
         self._add_sweep(budgets, written)
+        self._add_batching(budgets, written)
         # In the order in which reports print metrics, whatever the order they were written in.
         return Candidate(source, {name: budgets[name] for name in METRICS if name in budgets})
+
+    def _semantic_cache(self) -> SemanticCachePlan:
+        """The plan, with limits from [budgets]: they are an embedder's, and no candidate's."""
+        table = self.file.semantic_cache
+        budgets = {
+            name: self._budget(("budgets", name), name, value)
+            for name, value in self.file.budgets.items()
+            if _is_semantic(name)
+        }
+        if table.embedder:
+            limits = {**semantic_cache_budgets(), **budgets}
+        elif budgets:
+            name = next(iter(budgets))
+            raise ConfigurationError(
+                f"{self._place(('budgets', name))}: limits a semantic cache, and there is none; "
+                "name its embedder in [semantic_cache]"
+            )
+        else:
+            limits = {}
+        return SemanticCachePlan(
+            **_immutable(table.model_dump(exclude={"pairs"})),
+            pairs=self._path(None, table.pairs),
+            directory=self.directory,
+            budgets={name: budget for name, budget in limits.items() if budget is not None},
+        )
 
     def _add_sweep(self, budgets: dict[str, Budget], written: set[str]) -> None:
         """The long-context gate's limits, where the file names lengths."""
@@ -244,6 +283,24 @@ class _Assembly:
             raise ConfigurationError(
                 f"{self._place(('budgets', lost[0]))}: limits the long-context sweep, which has no "
                 "lengths; set lengths in [long_context]"
+            )
+
+    def _add_batching(self, budgets: dict[str, Budget], written: set[str]) -> None:
+        """The batching gate's limits, where the file names batch sizes."""
+        if self.file.batching.batch_sizes:
+            limits = batching_budgets()
+            budgets.update({name: limits[name] for name in limits.keys() - written})
+        elif lost := [n for n in budgets if budgets[n].metric.gate is Gate.BATCHING]:
+            raise ConfigurationError(
+                f"{self._place(('budgets', lost[0]))}: limits the batching gate, which has no "
+                "batch sizes; set batch_sizes in [batching]"
+            )
+
+    def _require_global(self, key: Key, name: str) -> None:
+        if key != ("budgets",):
+            raise ConfigurationError(
+                f"{self._place((*key, name))}: is no candidate's limit, but the embedder's; write "
+                "it in [budgets]"
             )
 
     def _budget(self, key: Key, name: str, value: Any) -> Budget | None:
@@ -287,3 +344,7 @@ class _Assembly:
 
 def _immutable(table: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+
+
+def _is_semantic(name: str) -> bool:
+    return name in METRICS and METRICS[name].gate is Gate.SEMANTIC_CACHE

