@@ -58,8 +58,8 @@ def alone(which, way="greedy"):
 class Paced(ContinuousBatcher):
     """Every step takes a second of virtual time."""
 
-    def __init__(self, config=AMPLE, **options):
-        super().__init__(model(), config, threaded=False, **options)
+    def __init__(self, config=AMPLE, network=None, **options):
+        super().__init__(network or model(), config, threaded=False, **options)
 
     async def _step(self):
         await asyncio.sleep(1)
@@ -373,7 +373,8 @@ def test_a_request_that_cannot_run_is_refused_alone(kind, streams):
 BAD_TOKEN = 125
 
 
-def raise_for_bad_token(batcher):
+def raising_for_the_bad_token():
+    batcher = Paced(SCARCE)
     logits = batcher._model.logits
 
     def picky(chunks):
@@ -382,31 +383,29 @@ def raise_for_bad_token(batcher):
         return logits(chunks)
 
     batcher._model.logits = picky
+    return batcher
 
 
-def make_bad_token_nan(batcher):
-    embedding = torch.nn.Embedding.from_pretrained(model().get_input_embeddings().weight.clone())
-    embedding.weight[BAD_TOKEN] = torch.nan
-    batcher._model.model = make_model("qwen2").double()
-    batcher._model.model.load_state_dict(model().state_dict())
-    batcher._model.model.set_input_embeddings(embedding)
+def with_nan_for_the_bad_token():
+    network = make_model("qwen2").double()
+    network.get_input_embeddings().weight.data[BAD_TOKEN] = torch.nan
+    return Paced(SCARCE, network)
 
 
 @pytest.mark.parametrize(
-    ("fault", "error", "message"),
+    ("make_batcher", "error", "message"),
     [
-        (raise_for_bad_token, RuntimeError, "cannot stand"),
-        (make_bad_token_nan, ValueError, "largest logit is nan"),
+        (raising_for_the_bad_token, RuntimeError, "cannot stand"),
+        (with_nan_for_the_bad_token, ValueError, "largest logit is nan"),
     ],
 )
 @pytest.mark.parametrize("place", [0, 9, 17])  # the last one is in a prompt's second chunk
-def test_only_the_request_fails_that_the_model_cannot_compute(fault, error, message, place):
+def test_only_the_request_fails_that_the_model_cannot_compute(make_batcher, error, message, place):
     bad = [*PROMPTS[7][:5] * 4]
     bad[place] = BAD_TOKEN
 
     async def main():
-        async with Paced(SCARCE) as batcher:
-            fault(batcher)
+        async with make_batcher() as batcher:
             good = [
                 asyncio.create_task(batcher.submit(PROMPTS[i], parameters_of(i, way)))
                 for i, way in ((1, "greedy"), (2, DRAWN))

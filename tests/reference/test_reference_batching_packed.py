@@ -35,10 +35,15 @@ MODELS = {}
 
 
 def packed_of(name):
-    """A model of its own for each architecture; pages are made anew, as NaN."""
+    """The architecture's model, on pages that hold nothing but NaN."""
     if name not in MODELS:
         MODELS[name] = model_of(name)
     return PackedModel(MODELS[name], num_blocks=64, block_size=4)
+
+
+def plain_logits(name, ids):
+    with torch.no_grad():
+        return MODELS[name](torch.tensor([ids])).logits[0]
 
 
 def bound(expected):
@@ -57,8 +62,7 @@ TRACES = st.lists(st.lists(st.sampled_from([0, 1, 1, 2, 6]), min_size=3, max_siz
 def test_logits_are_those_of_the_sequence_alone(name, trace, wanted):
     packed = packed_of(name)
     sequences = {i: [(31 * i + 7 * t) % VOCABULARY for t in range(48)] for i in range(3)}
-    with torch.no_grad():
-        alone = {i: packed.model(torch.tensor([ids])).logits[0] for i, ids in sequences.items()}
+    alone = {i: plain_logits(name, ids) for i, ids in sequences.items()}
     done = dict.fromkeys(sequences, 0)
     for i in sequences:
         packed.pages.allocate(i)
@@ -101,15 +105,30 @@ def test_a_pass_in_which_nobody_samples_has_no_logits():
     assert packed.logits([Chunk("a", [1, 2, 3], 0, False)]).shape == (0, VOCABULARY)
 
 
-def test_the_models_own_attention_is_back_after_each_pass():
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_the_model_is_as_usual_while_a_pass_is_computed(name):
+    packed = packed_of(name)
+    packed.pages.allocate("a", 9)
+    before, during = plain_logits(name, list(range(9))), []
+    embedding = packed._network.get_input_embeddings()
+    forward = embedding.forward
+
+    def somebody_else_too(ids):
+        during.append(plain_logits(name, list(range(9))))
+        return forward(ids)
+
+    embedding.forward = somebody_else_too
+    packed.logits([Chunk("a", list(range(9)), 0, True)])
+    assert torch.equal(before, *during)
+
+
+def test_the_weights_are_the_models_own():
     packed = packed_of("llama")
-    before = packed.model.config._attn_implementation
-    packed.pages.allocate("a", 1)
-    packed.logits([Chunk("a", [1], 0, True)])
-    assert packed.model.config._attn_implementation == before
-    with pytest.raises(IndexError):
-        packed.logits([Chunk("a", [VOCABULARY], 0, True)])
-    assert packed.model.config._attn_implementation == before
+    own = dict(MODELS["llama"].named_parameters())
+    copied = dict(packed._network.named_parameters())
+    assert own.keys() == copied.keys()
+    assert all(copied[name] is parameter for name, parameter in own.items())
+    assert packed._network.get_input_embeddings() is not MODELS["llama"].get_input_embeddings()
 
 
 def test_models_that_would_be_computed_wrongly_are_refused():

@@ -32,7 +32,7 @@ import itertools
 import logging
 import operator
 import sys
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncGenerator, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
@@ -52,8 +52,7 @@ class ContinuousBatcher:
     """Generates for many callers at once. It begins with `start` and ends with `stop`.
 
     Args:
-        model: a transformers causal model in evaluation mode (`PackedModel`). Nobody else may
-            use it while a step is computed.
+        model: a transformers causal model in evaluation mode (`PackedModel`). It is not changed.
         config: budgets and policy; its blocks are allocated at once.
         max_queue_size: the most requests that wait for their first step; None for any number.
         reject_when_full: `submit` raises QueueFullError then, and does not wait for a place.
@@ -180,7 +179,7 @@ class ContinuousBatcher:
         parameters: SamplingParameters | None = None,
         *,
         deadline: float | None = None,
-    ) -> AsyncIterator[int]:
+    ) -> AsyncGenerator[int]:
         """As `submit`, token by token; the request begins with the first one that is asked for.
 
         Who leaves before the end should close the iterator (`contextlib.aclosing`): this aborts

@@ -7,9 +7,11 @@
 
 Contract. The logits of a chunk are those of its sequence alone, whatever runs beside it (but for
 rounding). Only slots of tokens that exist are read. Logits are computed for the last token of those
-chunks that sample, and for no other. The model's own attention is put back after each call.
+chunks that sample, and for no other. The model itself is not changed, and may be used by others at
+the same time: its modules are copied, without their weights, to get another attention.
 Leaves out: soft-capped logits and attention sinks (they raise), layers without attention, encoders,
-tensor parallelism, kernels that follow the block table on the device (slots are gathered).
+modules that call each other past their parents (hooks of accelerate), tensor parallelism, kernels
+that follow the block table on the device (slots are gathered).
 Source: Yu et al. 2022, "Orca", section 4.2 (selective batching).
 Legend: T tokens of the step, B single tokens, S keys, H query heads, G kv heads, D head dim,
 V vocabulary.
@@ -18,13 +20,14 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..attention.kv_size import kv_shape, layer_kinds
@@ -70,7 +73,8 @@ class PackedModel:
             if refused:
                 raise ValueError(f"the model {config.model_type!r} {reason}")
         AttentionInterface.register(ATTENTION, _attention)
-        self.model = model
+        self._network = _copy_without_weights(model, {})
+        self._network.config._attn_implementation = ATTENTION
         self.vocab_size: int = config.vocab_size
         self.max_length: int | None = getattr(config, "max_position_embeddings", None)
         self.pages = PagedKVCache(
@@ -85,21 +89,31 @@ class PackedModel:
         """Logits [n, V] after the last tokens of the n chunks that sample, in their order."""
         step = _PackedStep.of(chunks, self.pages, self._workspace)
         wanted = {"logits_to_keep": step.sampled} if self._selects_logits else {}
-        config = self.model.config
-        usual = config._attn_implementation
-        config._attn_implementation = ATTENTION
-        try:
-            output = self.model(
-                input_ids=step.ids,
-                position_ids=step.positions,
-                use_cache=False,
-                packed_step=step,
-                **wanted,
-            )
-        finally:
-            config._attn_implementation = usual
+        output = self._network(
+            input_ids=step.ids,
+            position_ids=step.positions,
+            use_cache=False,
+            packed_step=step,
+            **wanted,
+        )
         logits: Tensor = output.logits[0]  # [n, V], or [T, V]
         return logits if self._selects_logits else logits[step.sampled]
+
+
+def _copy_without_weights(module: nn.Module, copies: dict[int, Any]) -> Any:
+    """Modules and configurations of their own, around the same tensors.
+
+    ``copies`` by id, so that what is the same object twice is so in the copy.
+    """
+    if id(module) not in copies:
+        copies[id(module)] = clone = copy.copy(module)
+        clone._modules = {
+            name: None if child is None else _copy_without_weights(child, copies)
+            for name, child in module._modules.items()
+        }
+        if "config" in vars(module):
+            clone.config = copy.deepcopy(module.config, copies)
+    return copies[id(module)]
 
 
 class _Workspace:
