@@ -5,6 +5,7 @@ All on virtual time, where a caller that would wait for ever is an error.
 
 import asyncio
 import contextvars
+import gc
 import math
 
 import async_solipsism
@@ -242,6 +243,23 @@ def test_a_window_is_no_debounce():
     assert {len(items) for items in backend.batches} == {2}
 
 
+@pytest.mark.parametrize("wait", [1, 3, 7, 300, 1_100, 123_457])
+def test_a_window_that_ends_as_a_slot_is_free_ends_in_that_moment(wait):
+    """In floating point, neither of the two moments is the other."""
+
+    async def scenario(comes):
+        backend = Backend(duration=[comes + wait, 0])
+        async with DynamicBatcher(backend, BatchPolicy(2, wait * MICROSECOND)) as batcher:
+            calls = [batcher.submit(1), batcher.submit(2)]
+            calls = [asyncio.ensure_future(call) for call in calls]
+            await sleep_until(comes)
+            await asyncio.gather(batcher.submit(3), *calls)
+        assert backend.calls == [(0, [1, 2]), (comes + wait, [3])]
+
+    for comes in range(1, 100):
+        run(scenario(comes))
+
+
 def test_a_static_batcher_waits_for_full_batches_and_flushes_when_told():
     backend = Backend()
 
@@ -292,10 +310,14 @@ def test_what_is_flushed_while_no_slot_is_free_goes_when_one_is():
     assert backend.calls == [(0, [0, 1]), (5000, [2])]
 
 
-def test_an_idle_batcher_has_no_timer():
+@pytest.mark.parametrize(
+    ("count", "idle"),
+    [(4, 0.001), (8, 0.002), (7, 0.01 + 0.001)],  # three of the seven go when their window ends
+)
+def test_an_idle_batcher_has_no_timer(count, idle):
     async def scenario():
         async with DynamicBatcher(Backend(), BatchPolicy(4, max_wait=0.01)) as batcher:
-            await asyncio.gather(*map(batcher.submit, range(7)))
+            await asyncio.gather(*map(batcher.submit, range(count)))
             left = asyncio.ensure_future(batcher.submit("cancelled"))
             await asyncio.sleep(0)
             left.cancel()
@@ -306,7 +328,7 @@ def test_an_idle_batcher_has_no_timer():
     task = loop.create_task(scenario())
     with pytest.raises(async_solipsism.SleepForeverError):
         loop.run_until_complete(task)
-    assert loop.time() == pytest.approx(0.01 + 0.001)  # 4 at once, 3 after their window
+    assert loop.time() == pytest.approx(idle)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         loop.run_until_complete(task)
@@ -382,6 +404,42 @@ async def outcome_of(batcher, item):
         return await batcher.submit(item)
     except (Exception, Fatal) as error:
         return error
+
+
+def test_a_batch_whose_task_is_cancelled_before_it_begins_tells_its_callers():
+    async def scenario():
+        backend = Backend()
+        async with DynamicBatcher(backend, BatchPolicy(2)) as batcher:
+            calls = [asyncio.ensure_future(batcher.submit(item)) for item in range(3)]
+            others = asyncio.all_tasks()
+            await asyncio.sleep(0)
+            for task in asyncio.all_tasks() - others:
+                task.cancel()
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert backend.batches == [[2]]
+        return outcomes
+
+    *cancelled, served = run(scenario())
+    assert served == result_of(2)
+    assert [type(outcome) for outcome in cancelled] == [BatchFunctionError] * 2
+
+
+def test_an_error_that_comes_as_its_caller_is_cancelled_is_not_reported_as_unseen():
+    async def batch_function(items):
+        asyncio.get_running_loop().call_soon(caller.cancel)  # it has its outcome by then
+        raise OSError("gone")
+
+    async def scenario():
+        nonlocal caller
+        async with DynamicBatcher(batch_function, BatchPolicy(1)) as batcher:
+            caller = asyncio.ensure_future(batcher.submit(1))
+            await asyncio.wait([caller])
+            assert caller.cancelled()
+            assert batcher.statistics.num_failed == 1
+        gc.collect()  # when asyncio reports them
+
+    caller = None
+    run(scenario())
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
@@ -630,9 +688,10 @@ def test_a_batcher_serves_one_event_loop_after_the_other():
 
     async def scenario():
         async with batcher:
-            return await batcher.submit("x")
+            return await batcher.submit("x"), now()
 
-    assert [run(scenario()) for _ in range(3)] == [result_of("x")] * 3
+    # Whose clocks begin anew: a window of the second is none of the first.
+    assert [run(scenario()) for _ in range(3)] == [(result_of("x"), 11_000)] * 3
 
 
 @pytest.mark.parametrize(

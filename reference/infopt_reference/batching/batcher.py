@@ -218,18 +218,8 @@ class Batcher(Generic[Item, Result]):
             entry.future.exception()
         if entry.line is not None:
             entry.line.withdraw(entry)
-            self._let_in()
             if not self._line.num_waiting:
                 self._cancel_wakeup()
-
-    def _let_in(self) -> None:
-        """Moves callers from outside into the line, while it has room."""
-        if not self._outside:
-            return
-        room = self._max_queue_size - self._line.num_waiting
-        for entry in self._outside.take(room):
-            entry.line = self._line
-            self._line.append(entry)
 
     def _dispatch(self) -> None:
         """Sends batches while one is full or due and a slot is free."""
@@ -242,17 +232,18 @@ class Batcher(Generic[Item, Result]):
                 self._wake_up_for(batch[0])
                 return
             self._send(batch)
-            self._let_in()
         self._cancel_wakeup()
 
     def _take_batch(self) -> list[Entry]:
+        """The next items, of the line and of those outside, who come in when it has room."""
         batch = self._line.take(self._largest_batch)
-        if len(batch) < self._largest_batch and self._outside:
-            # It held cancelled callers: their places are free, before they know it themselves.
-            self._line.put_back(batch)
-            self._let_in()
-            batch = self._line.take(self._largest_batch)
-        return batch
+        if len(batch) == self._largest_batch or not self._outside:
+            return batch
+        self._line.put_back(batch)
+        for entry in self._outside.take(self._max_queue_size - len(batch)):
+            entry.line = self._line
+            self._line.append(entry)
+        return self._line.take(self._largest_batch)
 
     def _is_due(self, oldest: Entry) -> bool:
         return (
