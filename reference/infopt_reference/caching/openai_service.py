@@ -41,15 +41,17 @@ class OpenAIService:
             ServiceError: the server cannot be reached, or refuses.
         """
         async with self._reply(request, stream=False) as reply:
-            choice = _only_choice(reply)
-            message, usage = _plain(choice["message"]), reply.get("usage") or {}
-            message.pop("role", None)
+            reply = _plain(reply)
+            choice, usage = _only_choice(reply), reply.get("usage", {})
+            message = {
+                name: choice["message"][name] for name in choice["message"] if name != "role"
+            }
             return Answer(
                 content=message.pop("content", None),
                 tool_calls=message.pop("tool_calls", None),
                 finish_reason=choice.get("finish_reason"),
-                prompt_tokens=usage.get("prompt_tokens") or 0,
-                completion_tokens=usage.get("completion_tokens") or 0,
+                prompt_tokens=usage.get("prompt_tokens", 0),
+                completion_tokens=usage.get("completion_tokens", 0),
                 extra=message,
             )
 
@@ -57,25 +59,29 @@ class OpenAIService:
         """An answer, piece by piece; errors are those of `complete`."""
         parts: list[str] = []
         calls: dict[int, dict[str, Any]] = {}
-        answer = Answer(None, finish_reason=None)
+        extra: dict[str, Any] = {}  # reasoning, …: text in pieces
+        answer = Answer(None, finish_reason=None, extra=extra)
         async with self._reply(request, stream=True) as reply:
-            async for event in reply:
-                usage = event.get("usage") or {}
+            async for raw in reply:
+                event = _plain(raw)
+                usage = event.get("usage")
                 if usage:
                     answer = replace(
                         answer,
-                        prompt_tokens=usage.get("prompt_tokens") or 0,
-                        completion_tokens=usage.get("completion_tokens") or 0,
+                        prompt_tokens=usage.get("prompt_tokens", 0),
+                        completion_tokens=usage.get("completion_tokens", 0),
                     )
-                for choice in event["choices"]:
-                    delta = choice.get("delta") or {}
+                for choice in event.get("choices", []):
+                    delta = choice.get("delta", {})
                     if choice.get("finish_reason"):
                         answer = replace(answer, finish_reason=choice["finish_reason"])
-                    for call in delta.get("tool_calls") or []:
-                        _extend_call(calls.setdefault(call.get("index") or 0, {}), call)
+                    for call in delta.get("tool_calls", []):
+                        _extend_call(calls.setdefault(call.get("index", 0), {}), call)
                     if delta.get("content"):
                         parts.append(delta["content"])
                         yield StreamChunk(delta["content"])
+                    for name in delta.keys() - {"role", "content", "tool_calls"}:
+                        extra[name] = extra.get(name, type(delta[name])()) + delta[name]
         if answer.finish_reason is None:
             raise ServiceError(f"{self.base_url} broke the stream off after {len(parts)} pieces")
         content = "".join(parts) if parts or not calls else None
@@ -110,7 +116,7 @@ class OpenAIService:
 
 
 def _only_choice(reply: Any) -> Any:
-    choices = reply.get("choices") or []
+    choices = reply.get("choices", [])
     if len(choices) != 1:
         raise ServiceError(f"the server gave {len(choices)} choices; one was asked for")
     return choices[0]
@@ -119,7 +125,8 @@ def _only_choice(reply: Any) -> Any:
 def _plain(value: Any) -> Any:
     """Without the client's types, and without the fields that it adds where the server had none."""
     if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items() if inner is not None}
+        fields = vars(value) if hasattr(value, "__dict__") else value  # unknown ones are there only
+        return {name: _plain(inner) for name, inner in fields.items() if inner is not None}
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
@@ -129,6 +136,6 @@ def _extend_call(call: dict[str, Any], delta: Any) -> None:
     for name in ("id", "type"):
         if delta.get(name):
             call[name] = delta[name]
-    piece = delta.get("function") or {}
-    function["name"] += piece.get("name") or ""
-    function["arguments"] += piece.get("arguments") or ""
+    piece = delta.get("function", {})
+    function["name"] += piece.get("name", "")
+    function["arguments"] += piece.get("arguments", "")
