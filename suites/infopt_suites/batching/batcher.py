@@ -300,7 +300,7 @@ class BatcherSuite(BatcherFailureSuite):
         Usual causes: all of the above, together.
         """
         at_once = (1, 2) if "concurrency" in self.capabilities else (1,)
-        for size in self.batch_sizes[:2]:
+        for size in self.batch_sizes[-2:]:
             for max_concurrency in at_once:
                 policy = BatchPolicy(size, self.max_wait, max_concurrency=max_concurrency)
                 members = {
@@ -308,7 +308,7 @@ class BatcherSuite(BatcherFailureSuite):
                     "policy": policy,
                     "capabilities": frozenset(self.capabilities),
                 }
-                run_machine(BatcherMachine, members, examples=self.examples // 2, steps=self.steps)
+                run_machine(BatcherMachine, members, examples=self.examples, steps=self.steps)
 
     async def _undisturbed(self, trial: Trial, when: str) -> None:
         turns = trial.loop.turns  # type: ignore[attr-defined]  # a VirtualLoop

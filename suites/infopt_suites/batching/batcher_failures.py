@@ -178,6 +178,29 @@ class BatcherFailureSuite(BatcherWindowSuite):
 
                 self.run(make_batcher, scenario)
 
+    def test_equal_items_have_an_outcome_each(self, make_batcher: MakeBatcher) -> None:
+        """In one batch, in two, and with one of their callers gone.
+
+        Usual causes: futures in a dict under their items.
+        """
+
+        async def serve(call: Call) -> Any:
+            await asyncio.sleep(1.0)
+            return [f"answer to {item}" for item in call.items]
+
+        async def scenario(trial: Trial) -> None:
+            items = ["same", "other", "same", "same", "same", "other"]
+            callers = [trial.submit_exactly(item) for item in items]
+            await trial.pause(0.5)
+            await self._cancelled(trial, callers[2:3])
+            left = others(callers, [2])
+            await trial.until_done(left)
+            for caller in left:
+                assert caller.error is None, f"an item equal to another failed: {caller.error!r}"
+                assert caller.task.result() == f"answer to {caller.item}"
+
+        self.run(make_batcher, scenario, serve, judged=False)
+
     def test_any_object_may_be_a_result(self, make_batcher: MakeBatcher) -> None:
         """None and 0 are results like others.
 
@@ -264,12 +287,13 @@ class BatcherFailureSuite(BatcherWindowSuite):
         for gone in ([0], [1], [2], [0, 1], [0, 1, 2]):
 
             async def scenario(trial: Trial, gone: list[int] = gone) -> None:
-                for _ in range(2):
+                for later in (0, 1, 0, 1):
                     callers = trial.submit_all(3)
                     await trial.pause(self.max_wait / 2)
                     await self._cancelled(trial, [callers[place] for place in gone])
-                    callers.append(trial.submit())
+                    callers += trial.submit_all(later)
                     await trial.until_served(others(callers, gone))
+                    await trial.pause(2.0 * self.max_wait)
 
             self.run(make_batcher, scenario, 1.0, 5)
 
@@ -312,7 +336,7 @@ class BatcherFailureSuite(BatcherWindowSuite):
     ) -> None:
         """In any of the turns of the loop between the end of the call and the caller's waking.
 
-        Usual causes: ``if not future.cancelled()``, which is true of a future that is done.
+        Usual causes: a look at the future and its set_result with an await between them.
         """
         for turns in range(6):
             for gone in range(3):
