@@ -38,7 +38,8 @@ class SamplingParameters:
         top_p: which share of the probability stays, above 0, up to 1 for all.
         seed: of the request's generator; None for another one each time.
         max_new_tokens: the most tokens to generate.
-        stop_token_ids: tokens that end the output, and stay part of it.
+        stop_token_ids: tokens that end the output, and stay part of it; a model's end of sequence
+            is one only if it is named here.
         stop_sequences: runs of tokens that end the output, and stay part of it.
 
     Raises:
