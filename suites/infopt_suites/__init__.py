@@ -12,7 +12,7 @@ if TYPE_CHECKING:
         PrefixCacheSuite,
     )
     from .batching import BatcherSuite, ContinuousBatchingSuite, SchedulerSuite
-    from .caching import ResponseCacheSuite
+    from .caching import LayeredCacheSuite, ResponseCacheSuite, SemanticCacheSuite
     from .pruning import PruningSuite
     from .quantization import (
         CalibratedQuantizerSuite,
@@ -33,6 +33,7 @@ _MODULES = {
     "DecoderSuite": ".attention",
     "FakeQuantSuite": ".quantization",
     "KVCacheSuite": ".attention",
+    "LayeredCacheSuite": ".caching",
     "PackingSuite": ".quantization",
     "PagedKVSuite": ".attention",
     "PrefixCacheSuite": ".attention",
@@ -40,6 +41,7 @@ _MODULES = {
     "QuantizerSuite": ".quantization",
     "ResponseCacheSuite": ".caching",
     "SchedulerSuite": ".batching",
+    "SemanticCacheSuite": ".caching",
     "SmoothingSuite": ".quantization",
 }
 
@@ -52,6 +54,7 @@ __all__ = [
     "DecoderSuite",
     "FakeQuantSuite",
     "KVCacheSuite",
+    "LayeredCacheSuite",
     "PackingSuite",
     "PagedKVSuite",
     "PrefixCacheSuite",
@@ -59,6 +62,7 @@ __all__ = [
     "QuantizerSuite",
     "ResponseCacheSuite",
     "SchedulerSuite",
+    "SemanticCacheSuite",
     "SmoothingSuite",
 ]
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from infopt_reference.caching.answer import Answer
+from infopt_reference.caching.layered import LayeredLLMService
 from infopt_reference.caching.redis_store import RedisStore
 from infopt_reference.caching.request import ChatRequest
 from infopt_reference.caching.response_cache import ResponseCache
+from infopt_reference.caching.semantic_cache import SemanticCache
+from infopt_reference.caching.service import StreamChunk
 from infopt_reference.caching.store import MemoryStore
-from infopt_suites.caching import CacheSpec
+from infopt_suites.caching import CacheSpec, LayeredSpec, SemanticSpec
 from infopt_suites.caching.protocol import Compute, ComputeBatch
 
 
@@ -63,7 +67,10 @@ class Reference:
 
     def __init__(self, spec: CacheSpec) -> None:
         self.store = self.make_store(spec)
-        self.cache = ResponseCache(self.store, spec.namespace, spec.ttl, spec.cache_sampled)
+        self.cache = self.make_cache(spec)
+
+    def make_cache(self, spec: Any) -> Any:
+        return ResponseCache(self.store, spec.namespace, spec.ttl, spec.cache_sampled)
 
     async def get(self, request: Mapping[str, Any]) -> Any:
         return from_answer(await self.cache.get(ChatRequest.from_mapping(request)))
@@ -105,5 +112,102 @@ class Reference:
 
 class ReferenceOnRedis(Reference):
     """`ResponseCache` on a Redis server."""
+
+    make_store = staticmethod(redis_store)
+
+
+class SpecEmbedder:
+    """The suite's embedder as the reference's protocol."""
+
+    def __init__(self, spec: SemanticSpec) -> None:
+        self.name, self.dimension, self._embed = spec.embedder, spec.dimension, spec.embed
+
+    async def embed(self, texts: Sequence[str]) -> Any:
+        return [self._embed(text) for text in texts]
+
+
+class SemanticReference(Reference):
+    """`SemanticCache` on a store in memory."""
+
+    def make_cache(self, spec: Any) -> SemanticCache:
+        return SemanticCache(
+            self.store,
+            SpecEmbedder(spec),
+            spec.threshold,
+            spec.namespace,
+            spec.ttl,
+            spec.cache_sampled,
+            spec.capacity,
+        )
+
+
+class SemanticReferenceOnRedis(SemanticReference):
+    """`SemanticCache` on a Redis server."""
+
+    make_store = staticmethod(redis_store)
+
+
+class ModelAsService:
+    """The suite's model as the reference's `LLMService`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    async def complete(self, request: ChatRequest) -> Answer:
+        return to_answer(await self.model.complete(_body(request)))
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[StreamChunk]:
+        text = ""
+        async with aclosing(self.model.stream(_body(request))) as chunks:
+            async for chunk in chunks:
+                text += chunk["content"]
+                if "finish_reason" in chunk:
+                    yield StreamChunk(answer=to_answer({**chunk, "content": text}))
+                else:
+                    yield StreamChunk(chunk["content"])
+
+
+def _body(request: ChatRequest) -> dict[str, Any]:
+    return {"model": request.model, "messages": request.messages, **request.parameters}
+
+
+class LayeredReference:
+    """`LayeredLLMService` on a store in memory."""
+
+    make_store: Any = staticmethod(memory_store)
+
+    def __init__(self, spec: LayeredSpec) -> None:
+        self.store = self.make_store(spec)
+        policy = spec.ttl, spec.cache_sampled
+        exact = ResponseCache(self.store, spec.namespace, *policy)
+        semantic = SemanticCache(
+            self.store, SpecEmbedder(spec), spec.threshold, spec.namespace, *policy
+        )
+        model = ModelAsService(spec.model)
+        self.service = LayeredLLMService(model, exact, semantic, spec.namespace)
+
+    async def complete(self, request: Mapping[str, Any], *, bypass: bool = False) -> Any:
+        chat = ChatRequest.from_mapping(request)
+        return from_answer(await self.service.complete(chat, bypass=bypass))
+
+    async def stream(self, request: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+        async with aclosing(self.service.stream(ChatRequest.from_mapping(request))) as chunks:
+            async for chunk in chunks:
+                whole = from_answer(chunk.answer)
+                yield {"content": chunk.text} if whole is None else {**whole, "content": ""}
+
+    async def clear(self) -> None:
+        await self.service.clear()
+
+    async def counters(self) -> Mapping[str, int]:
+        return {"exact": 0, "semantic": 0, "model": 0, **await self.service.counters()}
+
+    async def close(self) -> None:
+        await self.service.close()
+        await self.store.close()
+
+
+class LayeredReferenceOnRedis(LayeredReference):
+    """`LayeredLLMService` on a Redis server."""
 
     make_store = staticmethod(redis_store)

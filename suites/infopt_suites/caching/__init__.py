@@ -1,5 +1,6 @@
 """Suites for caches of answers: exact, semantic, and both before a model."""
 
+from .layered import LayeredCacheSuite
 from .protocol import (
     Answer,
     Cache,
@@ -14,12 +15,14 @@ from .protocol import (
 )
 from .redis_proxy import RedisProxy
 from .response import ResponseCacheSuite
+from .semantic import SemanticCacheSuite
 
 __all__ = [
     "Answer",
     "Cache",
     "CacheSpec",
     "LayeredCache",
+    "LayeredCacheSuite",
     "LayeredSpec",
     "MakeLayeredCache",
     "MakeResponseCache",
@@ -27,5 +30,6 @@ __all__ = [
     "RedisProxy",
     "Request",
     "ResponseCacheSuite",
+    "SemanticCacheSuite",
     "SemanticSpec",
 ]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from typing import Any
 
 from ..base import requires
-from .counted import BatchComputation, Computation, answer_to
+from .counted import Computation
 from .protocol import Answer
 from .requests import BASE, ask, changed, reply
 from .trial import Caches, CacheSuite, Trial, nothing, same
 
-_TOGETHER = 40  # requests at once: clients have a limit of connections
+TOGETHER = 40  # requests at once: clients have a limit of connections
 _MEANWHILE = 0.02  # seconds in which they all have come; a longer way costs no false alarm
 
 
@@ -35,8 +34,8 @@ class ComputingLaws(CacheSuite):
                     same(await cache.get_or_compute(request, compute), reply("computed 1"))
                 assert compute.calls == 1, f"computed {compute.calls} times"
                 same(await cache.get(request), reply("computed 1"))
-            await cache.set(BASE, reply("set"))
-            same(await cache.get_or_compute(BASE, compute), reply("set"))
+            await cache.set(ask("And of Spain?"), reply("set"))
+            same(await cache.get_or_compute(ask("And of Spain?"), compute), reply("set"))
             assert compute.calls == 1, "computed though another had set it"
 
         caches.check(law)
@@ -52,8 +51,8 @@ class ComputingLaws(CacheSuite):
         async def law(trial: Trial) -> None:
             cache = await trial.open()
             for number in range(2):
-                error = _Unavailable(f"failure {number}")
-                raised = await _outcome(cache.get_or_compute(BASE, Computation(error)))
+                error = Unavailable(f"failure {number}")
+                raised = await outcome_of(cache.get_or_compute(BASE, Computation(error)))
                 assert raised is error, f"{raised!r} where the model raised {error!r}"
                 nothing(await cache.get(BASE), "after an error")
             same(await cache.get_or_compute(BASE, Computation()), reply("computed 1"))
@@ -69,13 +68,13 @@ class ComputingLaws(CacheSuite):
 
         async def law(trial: Trial) -> None:
             cache, compute = await trial.open(), Computation(seconds=_MEANWHILE)
-            ways = [cache.get_or_compute(changed(BASE), compute) for _ in range(_TOGETHER)]
+            ways = [cache.get_or_compute(changed(BASE), compute) for _ in range(TOGETHER)]
             answers = await asyncio.gather(*ways)
             for answer in answers:
                 same(answer, reply("computed 1"))
                 answer["content"] = answer["usage"]["prompt_tokens"] = "spoilt"
             assert compute.calls == 1, (
-                f"{_TOGETHER} equal requests were computed {compute.calls} times"
+                f"{TOGETHER} equal requests were computed {compute.calls} times"
             )
 
         caches.check(law)
@@ -115,15 +114,15 @@ class ComputingLaws(CacheSuite):
         """
 
         async def law(trial: Trial) -> None:
-            cache, error = await trial.open(), _Unavailable("the model is down")
+            cache, error = await trial.open(), Unavailable("the model is down")
             failing = Computation(error, _MEANWHILE)
             ways = [cache.get_or_compute(BASE, failing) for _ in range(8)]
-            for outcome in await _all(ways):
+            for outcome in await all_of(ways):
                 assert outcome is error, f"{outcome!r} where the model raised {error!r}"
             nothing(await cache.get(BASE), "after an error")
             compute = Computation(seconds=_MEANWHILE)
             ways = [cache.get_or_compute(BASE, compute) for _ in range(8)]
-            for outcome in await _all(ways):
+            for outcome in await all_of(ways):
                 same(outcome, reply("computed 1"), "after the failure")
             assert compute.calls == 1, f"computed {compute.calls} times after the failure"
 
@@ -145,7 +144,7 @@ class ComputingLaws(CacheSuite):
                     tasks.append(asyncio.create_task(cache.get_or_compute(BASE, compute)))
                     await asyncio.sleep(_MEANWHILE / 4)
                 tasks[cancelled].cancel()
-                for number, outcome in enumerate(await _all(tasks)):
+                for number, outcome in enumerate(await all_of(tasks)):
                     if number == cancelled:
                         assert isinstance(outcome, (asyncio.CancelledError, dict))
                         continue
@@ -227,134 +226,22 @@ class ComputingLaws(CacheSuite):
 
         caches.check(law)
 
-    @requires("batch")
-    def test_any_part_of_a_batch_may_be_kept(self, caches: Caches) -> None:
-        """Each request gets its own answer, at its own place, whichever of them are kept; what is
-        not kept is computed in one call, and nothing in none.
 
-        Usual causes: the place among the missing taken for that among all, answers taken in the
-        order in which they come, hits first and then the rest, a call with an empty list.
-        """
-        asked = [ask(f"Question {number}?") for number in range(4)]
-        for kept in itertools.product((False, True), repeat=4):
-
-            async def law(trial: Trial, kept: tuple[bool, ...] = kept) -> None:
-                cache, compute = await trial.open(), BatchComputation()
-                first = [each for each, known in zip(asked, kept, strict=True) if known]
-                if first:
-                    await cache.get_or_compute_batch(first[::-1], compute)
-                    compute.batches.clear()
-                for _ in range(2):
-                    answers = await cache.get_or_compute_batch(asked, compute)
-                    _check_batch(asked, answers, f"kept before: {kept}")
-                computed = [len(batch) for batch in compute.batches]
-                wanted = [4 - len(first)] if len(first) < 4 else []
-                assert computed == wanted, f"calls with {computed} requests, {wanted} are missing"
-                for request in asked:
-                    found = await cache.get(request)
-                    assert found is not None, f"not kept: {request['messages'][-1]}"
-                    assert found["content"] == answer_to(request, 0)["content"], "another's answer"
-
-            caches.check(law)
-
-    @requires("batch")
-    def test_a_batch_may_ask_the_same_twice(self, caches: Caches) -> None:
-        """Equal requests in one batch have equal answers, each at its place.
-
-        Usual causes: a dictionary from request to place.
-        """
-
-        async def law(trial: Trial) -> None:
-            cache, compute = await trial.open(), BatchComputation()
-            names = ("a", "b", "a", "c", "a", "c")
-            asked = [ask(f"Question {name}?") for name in names]
-            await cache.get_or_compute_batch([asked[3]], compute)
-            for batch in (asked, asked[:3], [], asked[::-1]):
-                answers = await cache.get_or_compute_batch(batch, compute)
-                _check_batch(batch, answers, f"a batch of {len(batch)} with repetitions")
-            assert all(compute.batches), "the model was called with nothing"
-
-        caches.check(law)
-
-    @requires("batch")
-    def test_a_batch_that_fails_keeps_nothing(self, caches: Caches) -> None:
-        """The error is raised, what was kept before stays, and the next try succeeds.
-
-        Usual causes: entries made before the call.
-        """
-
-        async def law(trial: Trial) -> None:
-            cache, compute = await trial.open(), BatchComputation()
-            asked = [ask(f"Question {number}?") for number in range(3)]
-            await cache.get_or_compute_batch(asked[:1], compute)
-            compute.error = _Unavailable("the model is down")
-            raised = await _outcome(cache.get_or_compute_batch(asked, compute))
-            assert raised is compute.error, f"{raised!r} where the model raised {compute.error!r}"
-            for request in asked[1:]:
-                nothing(await cache.get(request), "after an error")
-            compute.error = None
-            _check_batch(asked, await cache.get_or_compute_batch(asked, compute), "after an error")
-
-        caches.check(law)
-
-    @requires("counters")
-    def test_counters_lose_nothing(self, caches: Caches) -> None:
-        """Hits and misses add up to the look-ups, one after another and many at once.
-
-        Usual causes: a counter that is read, raised and written; look-ups that fail counted twice
-        or not at all; keeping an answer counted.
-        """
-
-        async def law(trial: Trial) -> None:
-            cache = await trial.open()
-            await _check_counts(cache, 0, 0)
-            await cache.set(BASE, reply("kept"))
-            await cache.get(ask("Unknown?"))
-            await cache.get(BASE)
-            await _check_counts(cache, 1, 1)
-            unknown = [ask(f"Question {number}?") for number in range(_TOGETHER)]
-            looked = [
-                cache.get(each)
-                for pair in zip(unknown, [BASE] * _TOGETHER, strict=True)
-                for each in pair
-            ]
-            await asyncio.gather(*looked)
-            await _check_counts(cache, 1 + _TOGETHER, 1 + _TOGETHER)
-            if "compute" in self.capabilities:
-                await cache.get_or_compute(BASE, Computation())
-                await cache.get_or_compute(ask("New?"), Computation())
-                await _check_counts(cache, 2 + _TOGETHER, 2 + _TOGETHER)
-
-        caches.check(law)
-
-
-class _Unavailable(Exception):
+class Unavailable(Exception):
     """What a model raises in these laws."""
 
 
-async def _outcome(way: Any) -> Any:
+async def outcome_of(way: Any) -> Any:
     try:
         return await way
     except Exception as error:
         return error
 
 
-async def _all(ways: Any) -> list[Any]:
+async def all_of(ways: Any) -> list[Any]:
     """What each came to, an answer or an error; AssertionError if one comes to nothing."""
     try:
         async with asyncio.timeout(10):
             return [*await asyncio.gather(*ways, return_exceptions=True)]
     except TimeoutError:
         raise AssertionError("some requests never got an answer or an error") from None
-
-
-def _check_batch(asked: Any, answers: Any, where: str) -> None:
-    assert len(answers) == len(asked), f"{len(answers)} answers to {len(asked)} requests ({where})"
-    for index, (request, answer) in enumerate(zip(asked, answers, strict=True)):
-        same(answer, answer_to(request, index), f"request {index}, {where}")
-
-
-async def _check_counts(cache: Any, hits: int, misses: int) -> None:
-    counted = await cache.counters()
-    found = counted["hits"], counted["misses"]
-    assert found == (hits, misses), f"{found} hits and misses were counted, not {(hits, misses)}"

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 Request = Mapping[str, Any]
 Answer = Mapping[str, Any]
+# A piece of an answer's ``content``; the last has no content, but ``finish_reason`` and ``usage``.
+Chunk = Mapping[str, Any]
 Compute = Callable[[], Awaitable[Answer]]
 ComputeBatch = Callable[[Sequence[Request]], Awaitable[Sequence[Answer]]]
 Embed = Callable[[str], Any]  # a text to a float32 vector of NumPy
@@ -114,12 +116,14 @@ class SemanticSpec(CacheSpec):
     ``embed``: the embedder. It knows any text that has one of its phrases in it, such as the last
     message of the user alone or the whole conversation.
     ``dimension``: the length of its vectors.
+    ``embedder``: its name; vectors of different embedders are not to be compared.
     ``threshold``: the cosine similarity from which an answer serves another question.
     """
 
     embed: Embed = lambda text: None
     dimension: int = 0
     threshold: float = 0.9
+    embedder: str = "suite"
 
 
 class Model(Protocol):
@@ -128,8 +132,8 @@ class Model(Protocol):
     async def complete(self, request: Request, /) -> Answer:
         """One answer."""
 
-    def stream(self, request: Request, /) -> AsyncIterator[str]:
-        """The content of an answer, piece by piece."""
+    def stream(self, request: Request, /) -> AsyncIterator[Chunk]:
+        """An answer, piece by piece."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +153,8 @@ class LayeredCache(Protocol):
 class StreamingCache(LayeredCache, Protocol):
     """Capability "stream"."""
 
-    def stream(self, request: Request, /) -> AsyncIterator[str]:
-        """The content of an answer, piece by piece."""
+    def stream(self, request: Request, /) -> AsyncIterator[Chunk]:
+        """An answer, piece by piece: the model's own chunks, or such as say the same."""
 
 
 class CountingLayers(LayeredCache, Protocol):

@@ -15,29 +15,28 @@ class RedisEntries:
     def keys(self) -> list[bytes]:
         return sorted(self._client.scan_iter(match=f"*{self.namespace}*", count=1000))
 
-    def strings(self) -> list[bytes]:
-        """The keys that hold a string, which is where most caches put an answer."""
-        return [key for key in self.keys() if self._client.type(key) == b"string"]
-
-    def hashes(self) -> list[bytes]:
-        return [key for key in self.keys() if self._client.type(key) == b"hash"]
-
     def damage(self, change: bytes | None) -> int:
-        """Put other bytes into each string and each field of a hash; None halves what is there.
+        """Put other bytes into each string, field of a hash and item of a list; None halves them.
 
         Keys live on as long as they would have. Returns how many values were changed.
         """
         damaged = 0
-        for key in self.strings():
+        for key in self._of_type(b"string"):
             value = self._client.get(key)
             assert isinstance(value, bytes)
             self._client.set(key, _damaged(value, change), keepttl=True)
             damaged += 1
-        for key in self.hashes():
+        for key in self._of_type(b"hash"):
             fields = self._client.hgetall(key)
             assert isinstance(fields, dict)
             for field, value in fields.items():
                 self._client.hset(key, field, _damaged(value, change))  # type: ignore[arg-type]  # bytes are fine
+                damaged += 1
+        for key in self._of_type(b"list"):
+            items = self._client.lrange(key, 0, -1)
+            assert isinstance(items, list)
+            for index, item in enumerate(items):
+                self._client.lset(key, index, _damaged(item, change))  # type: ignore[arg-type]  # bytes are fine
                 damaged += 1
         return damaged
 
@@ -72,6 +71,9 @@ class RedisEntries:
 
     def close(self) -> None:
         self._client.close()
+
+    def _of_type(self, kind: bytes) -> list[bytes]:
+        return [key for key in self.keys() if self._client.type(key) == kind]
 
 
 def _damaged(value: bytes, change: bytes | None) -> bytes:

@@ -8,9 +8,13 @@ from typing import ClassVar
 
 import pytest
 
+from .batch_laws import BatchLaws
 from .computing_laws import ComputingLaws
+from .counting_laws import CountingLaws
 from .key_laws import KeyLaws
 from .protocol import MakeResponseCache
+from .replacing_laws import ReplacingLaws
+from .room_laws import RoomLaws
 from .store_laws import StoreLaws
 from .time_laws import TimeLaws
 from .trial import Caches
@@ -31,7 +35,17 @@ OFFERS: Mapping[str, str] = MappingProxyType(
 )
 
 
-class ResponseCacheSuite(KeyLaws, ValueLaws, TimeLaws, ComputingLaws, StoreLaws):
+class ResponseCacheSuite(
+    KeyLaws,
+    ValueLaws,
+    ReplacingLaws,
+    TimeLaws,
+    RoomLaws,
+    ComputingLaws,
+    BatchLaws,
+    CountingLaws,
+    StoreLaws,
+):
     """Give a fixture ``make_response_cache``: a `CacheSpec` to a cache with ``get`` and ``set``.
 
     What claims "redis" is tried on the server of the fixture ``redis_server``.

@@ -6,7 +6,6 @@ import copy
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 
 from ..base import requires
 from ..laws import for_all
@@ -70,23 +69,6 @@ class ValueLaws(CacheSuite):
 
         caches.check(law)
 
-    def test_a_later_answer_replaces_the_earlier(self, caches: Caches) -> None:
-        """Longer or shorter, as often as one likes.
-
-        Usual causes: written only if it is not there, a second entry that is found after the first.
-        """
-
-        async def law(trial: Trial) -> None:
-            cache = await trial.open()
-            await cache.set(ask("Another?"), reply("another"))
-            for content in ("one", "two" * 1000, "three"):
-                kept = reply(content)
-                await cache.set(BASE, kept)
-                same(await cache.get(BASE), kept)
-            same(await cache.get(ask("Another?")), reply("another"))
-
-        caches.check(law)
-
     def test_changing_an_answer_does_not_change_the_kept_one(self, caches: Caches) -> None:
         """Callers may do with their answers what they like, at any depth; the one who kept it and
         those who found it.
@@ -122,31 +104,6 @@ class ValueLaws(CacheSuite):
             same(await cache.get(BASE), reply("kept"))
 
         caches.check(law)
-
-    def test_any_sequence_agrees_with_a_dictionary(self, caches: Caches) -> None:
-        """Keeping and asking in any order, on a few requests that differ in little.
-
-        Usual causes: all of the other laws', together.
-        """
-        asked = [BASE, changed(BASE, model="small-70b"), ask("And?"), ask("And?", seed=7)]
-        step = st.tuples(st.booleans(), st.integers(0, len(asked) - 1))
-
-        def law_of(steps: list[tuple[bool, int]]) -> None:
-            async def law(trial: Trial) -> None:
-                cache = await trial.open()
-                kept: dict[int, Answer] = {}
-                for number, (keep, which) in enumerate(steps):
-                    if keep:
-                        kept[which] = reply(f"answer {number}")
-                        await cache.set(asked[which], kept[which])
-                    elif which in kept:
-                        same(await cache.get(asked[which]), kept[which], f"request {which}")
-                    else:
-                        nothing(await cache.get(asked[which]), f"request {which}")
-
-            caches.check(law)
-
-        for_all(law_of, st.lists(step, max_size=12), examples=25)
 
 
 def _nested() -> dict[str, Any]:

@@ -1,0 +1,363 @@
+"""A model behind two caches: asked for what is new, and for nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ..base import requires
+from .computing_laws import outcome_of
+from .protocol import Answer, Chunk, Request
+from .requests import BASE, ask, changed, reply
+from .trial import Caches, CacheSuite, Trial, same
+from .vectors import KnownVectors, at
+
+_NEAR = {"the asked one": at(1.0), "a near one": at(0.95), "a far one": at(0.6, 2)}
+
+
+class ScriptedModel:
+    """Each call has an answer of its own, unless it was given one, or an error.
+
+    ``breaks_after``: the pieces of a stream after which it breaks off, with the error.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.answer: Answer | None = None
+        self.error: Exception | None = None
+        self.breaks_after: int | None = None
+        self.seconds = 0.0
+
+    async def complete(self, request: Request, /) -> Answer:
+        self.calls += 1
+        answer = self._answer(request)
+        await asyncio.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+        return answer
+
+    async def stream(self, request: Request, /) -> AsyncIterator[Chunk]:
+        self.calls += 1
+        answer = self._answer(request)
+        for number, word in enumerate(answer["content"].split(" ")):
+            if number == self.breaks_after:
+                raise self.error or asyncio.CancelledError
+            await asyncio.sleep(self.seconds)
+            yield {"content": word if number == 0 else f" {word}"}
+        yield {"content": "", "finish_reason": answer["finish_reason"], "usage": answer["usage"]}
+
+    def _answer(self, request: Request) -> Answer:
+        question = request["messages"][-1]["content"]
+        return self.answer or reply(f"call {self.calls} about {question} and what it means")
+
+
+class LayerLaws(CacheSuite):
+    topic = ""
+
+    def test_the_model_is_asked_once(self, services: Caches) -> None:
+        """For the same request again, whatever lies between, and for a similar one.
+
+        Usual causes: a layer that is not written, or not read; one layer's miss taken for all.
+        """
+
+        async def law(trial: Trial) -> None:
+            service, model = await trial.open(), _model(trial)
+            first = await service.complete(ask("the asked one"))
+            same(first, reply("call 1 about the asked one and what it means"))
+            for question in ("the asked one", "a near one", "the asked one", "a near one"):
+                same(await service.complete(ask(question)), first, question)
+            assert model.calls == 1, f"{model.calls} calls for one question in similar words"
+            far = await service.complete(ask("a far one"))
+            assert far["content"].startswith("call 2"), "a question that is not similar was served"
+            same(await service.complete(ask("a far one")), far)
+            same(await service.complete(ask("a near one")), first)
+
+        _check(services, law)
+
+    def test_other_contexts_ask_the_model(self, services: Caches) -> None:
+        """Another tenant, model or parameter, for the same and for a similar question.
+
+        Usual causes: a scope that one of the layers does not know.
+        """
+
+        async def law(trial: Trial) -> None:
+            service, model = await trial.open(), _model(trial)
+            await service.complete(ask("the asked one"))
+            others: list[dict[str, Any]] = [{"tenant": "acme"}, {"model": "another"}, {"seed": 1}]
+            others = [each for each in others if {*each} <= {*self.fields}]
+            for number, fields in enumerate(others, 2):
+                for question in ("a near one", "the asked one"):
+                    answer = await service.complete(ask(question, **fields))
+                    about = f"call {number} about"
+                    assert answer["content"].startswith(about), f"{fields}: {answer['content']}"
+            assert model.calls == 1 + len(others)
+
+        _check(services, law)
+
+    def test_with_bypass_the_model_answers(self, services: Caches) -> None:
+        """Each time, whatever is kept; and what is kept stays an answer to its question.
+
+        Usual causes: one of the layers asked all the same.
+        """
+
+        async def law(trial: Trial) -> None:
+            service, model = await trial.open(), _model(trial)
+            for number in (1, 2):
+                answer = await service.complete(ask("the asked one"), bypass=True)
+                assert answer["content"].startswith(f"call {number} about"), answer["content"]
+            await service.complete(ask("the asked one"))
+            calls = model.calls
+            answer = await service.complete(ask("the asked one"), bypass=True)
+            assert answer["content"].startswith(f"call {calls + 1} about"), answer["content"]
+            answer = await service.complete(ask("a near one"), bypass=True)
+            assert answer["content"].startswith(f"call {calls + 2} about"), answer["content"]
+            answer = await service.complete(ask("the asked one"))
+            assert "about the asked one" in answer["content"], answer["content"]
+
+        _check(services, law)
+
+    @requires("policy")
+    def test_no_layer_keeps_what_must_not_be_kept(self, services: Caches) -> None:
+        """Answers that are cut off, and sampled ones, for the same and for a similar question.
+
+        Usual causes: a rule of one layer that the other does not have.
+        """
+
+        async def law(trial: Trial) -> None:
+            service, model = await trial.open(), _model(trial)
+            model.answer = reply("Once upon a", finish_reason="length")
+            await service.complete(ask("the asked one"))
+            model.answer = None
+            for question in ("a near one", "a far one"):
+                answer = await service.complete(ask(question))
+                assert f"about {question}" in answer["content"], answer["content"]
+            sampled = {"temperature": 1.0, "max_tokens": 9}
+            calls = model.calls
+            for question in ("the asked one", "a near one", "the asked one"):
+                calls += 1
+                answer = await service.complete(ask(question, **sampled))
+                assert answer["content"].startswith(f"call {calls} about"), answer["content"]
+
+        _check(services, law, cache_sampled=False)
+
+    @requires("ttl")
+    def test_no_layer_answers_after_the_end(self, services: Caches) -> None:
+        """The answer ends with the call that it came from, in each layer: whoever served it since,
+        and to which question.
+
+        Usual causes: an answer of the second layer written to the first with a whole time to live.
+        """
+
+        async def law(trial: Trial) -> None:
+            service, model = await trial.open(), _model(trial)
+            await service.complete(ask("the asked one"))
+            await trial.advance(0.75 * self.ttl)
+            for question in ("a near one", "the asked one"):
+                await service.complete(ask(question))
+            assert model.calls == 1
+            await trial.advance(0.5 * self.ttl)
+            for question in ("a near one", "the asked one"):
+                answer = await service.complete(ask(question))
+                assert not answer["content"].startswith("call 1 "), f"{question}, at 1.25"
+
+        _check(services, law, ttl=self.ttl)
+
+    def test_without_its_embedder_equal_requests_are_served(self, services: Caches) -> None:
+        """The first layer needs none.
+
+        Usual causes: one error handler about both layers.
+        """
+
+        def fail(text: str) -> Any:
+            raise ConnectionError("the embedder is down")
+
+        async def law(trial: Trial) -> None:
+            service, model = await trial.open(), _model(trial)
+            first = await service.complete(BASE)
+            same(await service.complete(BASE), first)
+            assert model.calls == 1, f"{model.calls} calls for equal requests"
+
+        _check(services, law, embed=fail)
+
+    @requires("shared")
+    def test_other_instances_answer_from_both_layers(self, services: Caches) -> None:
+        """What one has asked for, others have.
+
+        Usual causes: a layer that is written to memory alone.
+        """
+
+        async def law(trial: Trial) -> None:
+            first, second = await trial.open(), await trial.open()
+            answer = await first.complete(ask("the asked one"))
+            for service in (second, await trial.open()):
+                same(await service.complete(ask("a near one")), answer)
+                same(await service.complete(ask("the asked one")), answer)
+            assert _model(trial).calls == 1
+
+        _check(services, law)
+
+    @requires("counters")
+    def test_each_layer_counts_what_it_answered(self, services: Caches) -> None:
+        """One after another, and many at once.
+
+        Usual causes: look-ups counted in place of answers, a layer that counts what it passed on.
+        """
+
+        async def law(trial: Trial) -> None:
+            service = await trial.open()
+            for question in ("the asked one", "the asked one", "a near one", "a far one"):
+                await service.complete(ask(question))
+            await _check_layers(service, exact=1, semantic=1, model=2)
+            await asyncio.gather(*(service.complete(ask("the asked one")) for _ in range(30)))
+            await _check_layers(service, exact=31, semantic=1, model=2)
+            await asyncio.gather(*(service.complete(ask("a near one")) for _ in range(30)))
+            counted = await service.counters()
+            total = sum(counted[layer] for layer in ("exact", "semantic", "model"))
+            assert total == 64, f"{counted} are {total} answers, of 64"
+            assert counted["model"] == 2, f"{counted}"
+
+        _check(services, law)
+
+    @requires("stream")
+    def test_a_stream_is_replayed_whole(self, services: Caches) -> None:
+        """Streamed or not the first time, streamed or not the next: the same text, and one call.
+
+        Usual causes: an iterator kept that is empty the second time, chunks that cannot be read
+        back, streams that go past the cache.
+        """
+        content = "call 1 about the asked one and what it means"
+        for ways in ("ss", "sc", "cs", "sss"):
+
+            async def law(trial: Trial, ways: str = ways) -> None:
+                service, model = await trial.open(), _model(trial)
+                for number, way in enumerate(ways):
+                    if way == "c":
+                        found = (await service.complete(ask("the asked one")))["content"]
+                    else:
+                        found = await _streamed(service.stream(ask("the asked one")))
+                    assert found == content, f"{way} as number {number} of {ways}: {found!r}"
+                near = await _streamed(service.stream(ask("a near one")))
+                assert near == content, f"a similar question, streamed: {near!r}"
+                assert model.calls == 1, f"{model.calls} calls for one question, asked {ways}"
+
+            _check(services, law)
+
+    @requires("stream")
+    def test_a_stream_that_breaks_off_is_not_kept(self, services: Caches) -> None:
+        """Whether the caller went away, the model failed, or the answer was cut off at its limit.
+
+        Usual causes: a ``finally`` that keeps what there is so far.
+        """
+
+        async def abandoned(trial: Trial) -> None:
+            service, model = await trial.open(), _model(trial)
+            stream = service.stream(ask("the asked one"))
+            async for _ in stream:
+                break
+            await stream.aclose()
+            await _check_asked_again(service, model)
+
+        async def broken(trial: Trial) -> None:
+            service, model = await trial.open(), _model(trial)
+            model.error, model.breaks_after = ConnectionError("broken"), 2
+            try:
+                await _streamed(service.stream(ask("the asked one")))
+            except ConnectionError:
+                pass
+            else:
+                raise AssertionError("the model's error did not reach the caller of the stream")
+            model.error = model.breaks_after = None
+            await _check_asked_again(service, model)
+
+        async def cancelled(trial: Trial) -> None:
+            service, model = await trial.open(), _model(trial)
+            model.seconds = 0.02
+            reading = asyncio.create_task(_streamed(service.stream(ask("the asked one"))))
+            await asyncio.sleep(0.05)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            model.seconds = 0.0
+            await _check_asked_again(service, model)
+
+        async def cut_off(trial: Trial) -> None:
+            service, model = await trial.open(), _model(trial)
+            model.answer = reply("Once upon a", finish_reason="length")
+            assert await _streamed(service.stream(ask("the asked one"))) == "Once upon a"
+            model.answer = None
+            await _check_asked_again(service, model)
+
+        laws = [abandoned, broken, cancelled]
+        for law in [*laws, cut_off] if "policy" in self.capabilities else laws:
+            _check(services, law)
+
+    @requires("stream")
+    def test_streams_at_once_are_whole(self, services: Caches) -> None:
+        """Each caller gets a text from its beginning to its end, at a pace of its own.
+
+        Usual causes: one iterator for several callers.
+        """
+
+        async def law(trial: Trial) -> None:
+            service, model = await trial.open(), _model(trial)
+            model.seconds = 0.001
+            ways = [_streamed(service.stream(ask("the asked one"))) for _ in range(5)]
+            for text in await asyncio.gather(*ways):
+                whole = "about the asked one and what it means"
+                assert text.startswith("call "), f"{text!r} has no beginning"
+                assert text.endswith(whole), f"{text!r} has no end"
+                assert text.count("call") == 1, f"{text!r} has been mixed with another"
+            kept = (await service.complete(ask("the asked one")))["content"]
+            assert kept.endswith("about the asked one and what it means"), kept
+
+        _check(services, law)
+
+    def test_a_failing_model_is_asked_again(self, services: Caches) -> None:
+        """Its error is the caller's, for this request alone.
+
+        Usual causes: an error kept as an answer; an old answer served in its place.
+        """
+
+        async def law(trial: Trial) -> None:
+            service, model = await trial.open(), _model(trial)
+            model.error = ConnectionError("the model is down")
+            for _ in range(2):
+                raised = await outcome_of(service.complete(changed(BASE)))
+                assert raised is model.error, f"{raised!r} where the model raised {model.error!r}"
+            model.error = None
+            answer = await service.complete(changed(BASE))
+            assert answer["content"].startswith("call 3"), answer["content"]
+
+        _check(services, law)
+
+
+def _check(services: Caches, law: Any, **options: Any) -> None:
+    __tracebackhide__ = True
+    chosen = {"threshold": 0.9, "embed": KnownVectors(_NEAR), **options}
+    services.check(law, model=ScriptedModel(), **chosen)
+
+
+def _model(trial: Trial) -> ScriptedModel:
+    model: Any = trial.spec
+    scripted: ScriptedModel = model.model
+    return scripted
+
+
+async def _streamed(stream: AsyncIterator[Chunk]) -> str:
+    pieces = [chunk.get("content") or "" async for chunk in stream]
+    return "".join(pieces)
+
+
+async def _check_asked_again(service: Any, model: ScriptedModel) -> None:
+    calls = model.calls
+    for question in ("a near one", "the asked one"):
+        answer = await service.complete(ask(question))
+        assert answer["content"].startswith(f"call {calls + 1} about"), (
+            f"{question}, after a stream that broke off: {answer['content']!r}"
+        )
+
+
+async def _check_layers(service: Any, **wanted: int) -> None:
+    counted = await service.counters()
+    found = {layer: counted[layer] for layer in wanted}
+    assert found == wanted, f"{found} answers were counted, not {wanted}"

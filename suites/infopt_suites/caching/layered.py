@@ -1,0 +1,133 @@
+"""Properties of a model behind an exact and a semantic cache."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import pytest
+
+from .computing_laws import ComputingLaws
+from .key_laws import KeyLaws
+from .layer_laws import LayerLaws
+from .protocol import Answer, Chunk, Compute, LayeredSpec, MakeLayeredCache, Request
+from .response import OFFERS
+from .store_laws import StoreLaws
+from .time_laws import TimeLaws
+from .trial import Caches
+from .value_laws import ValueLaws
+from .vectors import DIMENSION, KnownVectors
+
+
+class LayeredCacheSuite(LayerLaws, KeyLaws, ValueLaws, TimeLaws, ComputingLaws, StoreLaws):
+    """Give a fixture ``make_layered_cache``: a `LayeredSpec` to a service with ``complete``.
+
+    The suite brings model and embedder. The laws of caches are tried on it as well: what the model
+    says is what is kept. What claims "redis" is tried on the server of ``redis_server``.
+    """
+
+    topic = "layered_cache"
+    offers: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            **{name: OFFERS[name] for name in OFFERS if name != "capacity"},
+            "counters": "answers of each layer are counted",
+            "compute": "what the model raises is raised; always to be claimed",
+            "single flight": "equal requests at the same time ask the model once",
+            "policy": "kept are whole answers, and sampled ones only with spec.cache_sampled",
+            "stream": "answers can be streamed",
+        }
+    )
+
+    @pytest.fixture
+    def make_layered_cache(self) -> MakeLayeredCache:
+        self.missing_fixture("make_layered_cache", "a service for a LayeredSpec")
+
+    @pytest.fixture
+    def services(self, make_layered_cache: MakeLayeredCache, redis_url: str | None) -> Caches:
+        return layered_services(make_layered_cache, redis_url, real_time=self.real_time)
+
+    @pytest.fixture
+    def caches(self, make_layered_cache: MakeLayeredCache, redis_url: str | None) -> Caches:
+        adapted = AsCaches(make_layered_cache)
+        return layered_services(adapted, redis_url, real_time=self.real_time)
+
+
+def layered_services(make: Any, redis_url: str | None, *, real_time: bool = False) -> Caches:
+    """Services with an embedder of the suite."""
+    options = {"embed": KnownVectors(), "dimension": DIMENSION}
+    return Caches(make, redis_url, LayeredSpec, options, real_time)
+
+
+@dataclass(frozen=True)
+class AsCaches:
+    """Makes caches with ``get`` and ``set`` of layered ones, by a model that says what it is told.
+
+    It can be pickled if ``make`` can.
+    """
+
+    make: MakeLayeredCache
+
+    async def __call__(self, spec: LayeredSpec) -> AsCache:
+        made = self.make(replace(spec, model=_ToldModel()))
+        return AsCache(await made if inspect.isawaitable(made) else made)
+
+
+class AsCache:
+    """A layered cache as a cache: what it asks the model for was not kept."""
+
+    def __init__(self, service: Any) -> None:
+        self.service = service
+
+    async def get(self, request: Request) -> Answer | None:
+        try:
+            return await self.get_or_compute(request, _missing)
+        except _MissingError:
+            return None
+
+    async def set(self, request: Request, answer: Answer) -> None:
+        async def compute() -> Answer:
+            return answer
+
+        await self.get_or_compute(request, compute)
+
+    async def get_or_compute(self, request: Request, compute: Compute) -> Answer:
+        token = _told.set(compute)
+        try:
+            answer: Answer = await self.service.complete(request)
+            return answer
+        finally:
+            _told.reset(token)
+
+    async def clear(self) -> None:
+        await self.service.clear()
+
+    async def close(self) -> None:
+        close = getattr(self.service, "close", None)
+        if close is not None:
+            await close()
+
+
+class _MissingError(Exception):
+    """The model was asked."""
+
+
+async def _missing() -> Answer:
+    raise _MissingError
+
+
+# Of the task that asks; tasks which it starts have it too.
+_told: ContextVar[Compute] = ContextVar("told", default=_missing)
+
+
+class _ToldModel:
+    async def complete(self, request: Request, /) -> Answer:
+        return await _told.get()()
+
+    async def stream(self, request: Request, /) -> AsyncIterator[Chunk]:
+        answer = await _told.get()()
+        yield {"content": answer["content"]}
+        yield {"content": "", "finish_reason": answer["finish_reason"], "usage": answer["usage"]}

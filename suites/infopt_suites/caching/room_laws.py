@@ -1,0 +1,78 @@
+"""What happens when there is no more room: something goes, and is a miss from then on."""
+
+from __future__ import annotations
+
+from ..base import requires
+from .requests import ask, reply
+from .trial import Caches, CacheSuite, Trial, same
+
+
+class RoomLaws(CacheSuite):
+    topic = ""
+
+    @requires("capacity")
+    def test_no_more_is_kept_than_there_is_room_for(self, caches: Caches) -> None:
+        """And what was kept last is there; what went is a miss and nothing else.
+
+        Usual causes: eviction from one of two stores, so that the other finds what is no longer
+        there; room for one more or less; an entry that is evicted as soon as it is kept.
+        """
+        for capacity in (1, 2, 5):
+
+            async def law(trial: Trial, capacity: int = capacity) -> None:
+                cache = await trial.open()
+                asked = [ask(f"Question {number}?") for number in range(3 * capacity)]
+                for number, request in enumerate(asked):
+                    await cache.set(request, reply(f"answer {number}"))
+                    same(await cache.get(request), reply(f"answer {number}"), "the newest")
+                    found = [await cache.get(each) for each in asked[: number + 1]]
+                    kept = [n for n, answer in enumerate(found) if answer is not None]
+                    room = min(capacity, number + 1)
+                    assert len(kept) == room, f"{len(kept)} entries where {room} have room"
+                    for each in kept:
+                        same(found[each], reply(f"answer {each}"))
+
+            caches.check(law, capacity=capacity)
+
+    @requires("capacity")
+    def test_keeping_an_answer_anew_takes_no_room(self, caches: Caches) -> None:
+        """Two requests have room for two, however often they are kept.
+
+        Usual causes: a list of ages with several entries for one key.
+        """
+
+        async def law(trial: Trial) -> None:
+            cache = await trial.open()
+            for number in range(7):
+                await cache.set(ask("First?"), reply(f"first {number}"))
+            await cache.set(ask("Second?"), reply("second"))
+            same(await cache.get(ask("First?")), reply("first 6"))
+            same(await cache.get(ask("Second?")), reply("second"))
+
+        caches.check(law, capacity=2)
+
+    @requires("capacity", "shared")
+    def test_a_store_that_is_too_full_can_be_opened(self, caches: Caches) -> None:
+        """It holds more than the room of the instance that opens it, which then keeps to its own.
+
+        Usual causes: entries loaded before there is anything that evicts.
+        """
+
+        async def law(trial: Trial) -> None:
+            asked = [ask(f"Question {number}?") for number in range(8)]
+            writer = await trial.open(capacity=7)
+            for number, request in enumerate(asked[:7]):
+                await writer.set(request, reply(f"answer {number}"))
+            await trial.close(writer)
+            reader = await trial.open(capacity=3)
+            for number, request in enumerate(asked[:7]):
+                found = await reader.get(request)
+                if found is not None:
+                    same(found, reply(f"answer {number}"))
+            await reader.set(asked[7], reply("answer 7"))
+            same(await reader.get(asked[7]), reply("answer 7"), "the newest")
+            kept = [await reader.get(request) for request in asked]
+            room = sum(answer is not None for answer in kept)
+            assert room <= 3, f"{room} entries where 3 have room"
+
+        caches.check(law)

@@ -1,0 +1,75 @@
+"""Properties of caches that answer a question with the answer to a similar one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar
+
+import pytest
+
+from .computing_laws import ComputingLaws
+from .counting_laws import CountingLaws
+from .key_laws import KeyLaws
+from .protocol import MakeSemanticCache, Request, SemanticSpec
+from .replacing_laws import ReplacingLaws
+from .response import OFFERS
+from .room_laws import RoomLaws
+from .similarity_laws import SimilarityLaws
+from .store_laws import StoreLaws
+from .time_laws import TimeLaws
+from .trial import Caches
+from .value_laws import ValueLaws
+from .vectors import DIMENSION, KnownVectors
+
+
+class SemanticCacheSuite(
+    SimilarityLaws,
+    KeyLaws,
+    ValueLaws,
+    ReplacingLaws,
+    TimeLaws,
+    RoomLaws,
+    ComputingLaws,
+    CountingLaws,
+    StoreLaws,
+):
+    """Give a fixture ``make_semantic_cache``: a `SemanticSpec` to a cache with ``get``, ``set``.
+
+    The suite brings the embedder, whose similarities it knows. What claims "redis" is tried on the
+    server of the fixture ``redis_server``. Not tried is what no threshold can tell: that "X" and
+    "not X" are similar texts.
+    """
+
+    topic = "semantic_cache"
+    offers: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            **OFFERS,
+            "sync": "lookup finds what get does, without an event loop",
+            "compute": "get_or_compute computes what is not kept",
+            "single flight": "equal requests at the same time are computed once",
+            "policy": "kept are whole answers, and sampled ones only with spec.cache_sampled",
+        }
+    )
+
+    @pytest.fixture
+    def make_semantic_cache(self) -> MakeSemanticCache:
+        self.missing_fixture("make_semantic_cache", "a cache for a SemanticSpec")
+
+    @pytest.fixture
+    def caches(self, make_semantic_cache: MakeSemanticCache, redis_url: str | None) -> Caches:
+        return semantic_caches(make_semantic_cache, redis_url, real_time=self.real_time)
+
+    def serves(self, request: Request) -> bool:
+        """Only a last message of the user that is text can be compared."""
+        last = request["messages"][-1]
+        text = last["content"]
+        return last["role"] == "user" and isinstance(text, str) and bool(text.strip())
+
+
+def semantic_caches(
+    make: MakeSemanticCache, redis_url: str | None, *, real_time: bool = False
+) -> Caches:
+    """Caches with an embedder of the suite."""
+    options = {"embed": KnownVectors(), "dimension": DIMENSION}
+    return Caches(make, redis_url, SemanticSpec, options, real_time)
