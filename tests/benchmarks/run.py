@@ -25,6 +25,7 @@ BENCHMARKS = (
     "kv_cache",
     "paged",
     "batching",
+    "continuous",
 )
 
 

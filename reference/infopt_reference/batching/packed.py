@@ -148,8 +148,23 @@ class _Piece:
 
     first: int
     count: int
-    key_slots: Tensor | None  # [S]; None: there are no keys but the chunk's own
-    positions: Tensor  # [1, S], of the keys; the queries' are the last
+    key_slots: Tensor  # [S], its own tokens' the last
+    positions: Tensor  # [S]
+
+    @property
+    def follows_others(self) -> bool:
+        """Whether there are keys before the chunk's own."""
+        return len(self.key_slots) > self.count
+
+    @property
+    def slots(self) -> Tensor:
+        """Where its own tokens' keys and values go, [count]."""
+        return self.key_slots[-self.count :]
+
+    @property
+    def queries(self) -> Tensor:
+        """Positions of its own tokens, [count]."""
+        return self.positions[-self.count :]
 
 
 @dataclass
@@ -170,36 +185,21 @@ class _PackedStep:
     def of(cls, chunks: Sequence[Chunk], pages: PagedKVCache, workspace: _Workspace) -> _PackedStep:
         device = pages.keys.device
         single = [chunk for chunk in chunks if len(chunk.token_ids) == 1]
-        ordered = [*single, *(chunk for chunk in chunks if len(chunk.token_ids) != 1)]
-        ids = [token for chunk in ordered for token in chunk.token_ids]
-        slots: list[Tensor] = []
-        positions: list[Tensor] = []
+        longer = [chunk for chunk in chunks if len(chunk.token_ids) != 1]
         rows = _single_rows(single, pages) if single else None
+        pieces = _pieces(longer, len(single), pages)
+        slots, positions = [piece.slots for piece in pieces], [piece.queries for piece in pieces]
         if rows is not None:
-            last = rows.query_positions
-            slots.append(rows.key_slots.gather(1, last)[:, 0])
-            positions.append(last[:, 0])
-        pieces, first = [], len(single)
-        for chunk in ordered[len(single) :]:
-            count = len(chunk.token_ids)
-            all_slots = _slots(pages, [chunk])[0]  # [S]
-            all_positions = torch.arange(chunk.start + count, device=device)
-            slots.append(all_slots[chunk.start :])
-            positions.append(all_positions[chunk.start :])
-            pieces.append(
-                _Piece(first, count, all_slots if chunk.start else None, all_positions[None])
-            )
-            first += count
-        ends = torch.tensor([len(chunk.token_ids) for chunk in ordered]).cumsum(0) - 1
-        end_of = dict(zip((chunk.sequence for chunk in ordered), ends.tolist(), strict=True))
-        sampled = [end_of[chunk.sequence] for chunk in chunks if chunk.samples]
+            slots.insert(0, rows.key_slots.gather(1, rows.query_positions)[:, 0])
+            positions.insert(0, rows.query_positions[:, 0])
+        ids = [token for chunk in (*single, *longer) for token in chunk.token_ids]
         return cls(
             pages=pages,
             workspace=workspace,
             ids=torch.tensor([ids], device=device),
             positions=torch.cat(positions)[None],
             slots=torch.cat(slots),
-            sampled=torch.tensor(sampled, dtype=torch.int64, device=device),
+            sampled=torch.tensor(_ends(chunks, single, longer), dtype=torch.int64, device=device),
             rows=rows,
             pieces=pieces,
         )
@@ -217,12 +217,9 @@ class _PackedStep:
     def piece_mask(self, index: int, window: int | None) -> Tensor | None:
         """Which keys the queries of a longer chunk see, [1, 1, T, S]; None: plainly causal."""
         if (index, window) not in self._masks:
-            piece = self.pieces[index]
-            keys = piece.positions.shape[1]
-            mask = None
-            if piece.key_slots is not None or (window is not None and window < keys):
-                queries = piece.positions[:, keys - piece.count :]
-                seen = visible_keys(queries, piece.positions, window=window)
+            piece, mask = self.pieces[index], None
+            if piece.follows_others or (window is not None and window < piece.count):
+                seen = visible_keys(piece.queries[None], piece.positions[None], window=window)
                 mask = _additive(seen, self.pages.keys.dtype)
             self._masks[index, window] = mask
         return self._masks[index, window]
@@ -236,6 +233,25 @@ def _single_rows(chunks: Sequence[Chunk], pages: PagedKVCache) -> _Rows:
     held = places <= last
     # A slot without a token may hold NaN, which a weight of 0 does not hide.
     return _Rows(slots.where(held, slots[:, :1]), last, places.where(held, -1))
+
+
+def _pieces(chunks: Sequence[Chunk], first: int, pages: PagedKVCache) -> list[_Piece]:
+    pieces = []
+    for chunk in chunks:
+        slots = _slots(pages, [chunk])[0]
+        positions = torch.arange(len(slots), device=slots.device)
+        pieces.append(_Piece(first, len(chunk.token_ids), slots, positions))
+        first += len(chunk.token_ids)
+    return pieces
+
+
+def _ends(chunks: Sequence[Chunk], single: Sequence[Chunk], longer: Sequence[Chunk]) -> list[int]:
+    """Where in a step the last tokens lie of those chunks that sample, in the chunks' order."""
+    ends, end = {}, -1
+    for chunk in (*single, *longer):
+        end += len(chunk.token_ids)
+        ends[chunk.sequence] = end
+    return [ends[chunk.sequence] for chunk in chunks if chunk.samples]
 
 
 def _slots(pages: PagedKVCache, chunks: Sequence[Chunk]) -> Tensor:
@@ -285,10 +301,10 @@ def _attention(
         outputs.append(_attend_rows(step, query, keys, values, sliding_window, scaling))
     for index, piece in enumerate(step.pieces):
         end = piece.first + piece.count
-        if piece.key_slots is None:
-            seen = (key[:, :, piece.first : end], value[:, :, piece.first : end])
-        else:
+        if piece.follows_others:
             seen = _gathered(step, keys, values, piece.key_slots[None])
+        else:
+            seen = (key[:, :, piece.first : end], value[:, :, piece.first : end])
         mask = step.piece_mask(index, sliding_window)
         output = scaled_dot_product_attention(
             query[:, :, piece.first : end],
