@@ -245,15 +245,19 @@ def test_a_window_is_no_debounce():
 
 @pytest.mark.parametrize("wait", [1, 3, 7, 300, 1_100, 123_457])
 def test_a_window_that_ends_as_a_slot_is_free_ends_in_that_moment(wait):
-    """In floating point, neither of the two moments is the other."""
+    """In floating point, neither of the two moments is the other.
+
+    The callers of the first batch have left: nothing else keeps the loop awake.
+    """
 
     async def scenario(comes):
         backend = Backend(duration=[comes + wait, 0])
         async with DynamicBatcher(backend, BatchPolicy(2, wait * MICROSECOND)) as batcher:
-            calls = [batcher.submit(1), batcher.submit(2)]
-            calls = [asyncio.ensure_future(call) for call in calls]
+            callers = [asyncio.ensure_future(batcher.submit(item)) for item in (1, 2)]
             await sleep_until(comes)
-            await asyncio.gather(batcher.submit(3), *calls)
+            for caller in callers:
+                caller.cancel()
+            await batcher.submit(3)
         assert backend.calls == [(0, [1, 2]), (comes + wait, [3])]
 
     for comes in range(1, 100):
@@ -310,18 +314,29 @@ def test_what_is_flushed_while_no_slot_is_free_goes_when_one_is():
     assert backend.calls == [(0, [0, 1]), (5000, [2])]
 
 
+async def leave(batcher):
+    """A caller that is cancelled while it waits."""
+    caller = asyncio.ensure_future(batcher.submit("cancelled"))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.wait([caller])
+
+
 @pytest.mark.parametrize(
-    ("count", "idle"),
-    [(4, 0.001), (8, 0.002), (7, 0.01 + 0.001)],  # three of the seven go when their window ends
+    ("count", "leaves", "idle"),
+    [
+        (4, False, 0.001),
+        (8, False, 0.002),
+        (7, False, 0.01 + 0.001),  # three of the seven go when their window ends
+        (4, True, 0.001),
+    ],
 )
-def test_an_idle_batcher_has_no_timer(count, idle):
+def test_an_idle_batcher_has_no_timer(count, leaves, idle):
     async def scenario():
         async with DynamicBatcher(Backend(), BatchPolicy(4, max_wait=0.01)) as batcher:
             await asyncio.gather(*map(batcher.submit, range(count)))
-            left = asyncio.ensure_future(batcher.submit("cancelled"))
-            await asyncio.sleep(0)
-            left.cancel()
-            await asyncio.wait([left])
+            if leaves:
+                await leave(batcher)
             await asyncio.get_running_loop().create_future()  # nothing ever wakes the loop
 
     loop = async_solipsism.EventLoop()
@@ -688,10 +703,14 @@ def test_a_batcher_serves_one_event_loop_after_the_other():
 
     async def scenario():
         async with batcher:
-            return await batcher.submit("x"), now()
+            await asyncio.gather(*map(batcher.submit, range(3)))
+            served = now()
+            await asyncio.sleep(1)
+            batcher.flush()
+        return served
 
-    # Whose clocks begin anew: a window of the second is none of the first.
-    assert [run(scenario()) for _ in range(3)] == [(result_of("x"), 11_000)] * 3
+    # Their clocks begin anew: what was flushed in the first is nothing to the second.
+    assert [run(scenario()) for _ in range(3)] == [11_000] * 3
 
 
 @pytest.mark.parametrize(

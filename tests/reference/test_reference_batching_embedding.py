@@ -124,6 +124,25 @@ def test_whoever_asks_while_a_text_is_computed_waits_for_the_same_and_afterwards
     assert backend.batches == [["a"], ["a"]]
 
 
+def test_whoever_asks_as_the_outcome_comes_gets_a_new_one():
+    alone, late = Backend(), []
+
+    async def backend(texts):
+        results = await alone(texts)
+        if not late:  # begins in the turn in which the callers wake up
+            late.append(asyncio.ensure_future(batcher.embed(["a"])))
+        return results
+
+    async def scenario():
+        async with batcher:
+            await batcher.embed(["a"])
+            await late[0]
+
+    batcher = EmbeddingBatcher(backend, BatchPolicy(2))
+    run(scenario())
+    assert alone.batches == [["a"], ["a"]]
+
+
 def test_a_text_whose_callers_left_the_backend_computes_for_the_next():
     backend = Backend(duration=1000, bad={"bad"})
 

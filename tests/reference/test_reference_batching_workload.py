@@ -128,7 +128,14 @@ def test_no_model_without_negative_coefficients_fits_better(steps):
     assert residual <= least + math.sqrt(np.finfo(np.float64).eps * len(steps))
 
 
-def test_what_never_varies_alone_gets_one_share():
+@given(st.lists(st.tuples(seconds, st.integers(1, 64)), min_size=1, max_size=20))
+def test_of_terms_that_are_always_equal_one_gets_all(timings):
+    fitted = CostModel.fit([MeasuredStep(seconds, size, size, size) for seconds, size in timings])
+    shares = [fitted.per_sequence, fitted.per_token, fitted.per_context]
+    assert sum(share > 0 for share in shares) <= 1
+
+
+def test_a_fit_of_decoding_steps_is_the_line_through_them():
     steps = [MeasuredStep(0.1 + 0.01 * size, size, size) for size in (1, 2, 4, 8)]
     fitted = CostModel.fit(steps)
     assert fitted.per_step == pytest.approx(0.1)

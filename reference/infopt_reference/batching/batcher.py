@@ -212,10 +212,8 @@ class Batcher(Generic[Item, Result]):
 
     def _withdraw(self, entry: Entry) -> None:
         """Forgets an entry whose caller was cancelled."""
-        if entry.future.cancelled():
+        if entry.future.cancelled():  # otherwise the outcome came in the same turn of the loop
             self.statistics.num_withdrawn += 1
-        else:  # the outcome came in the same turn; asyncio reports exceptions nobody has looked at
-            entry.future.exception()
         if entry.line is not None:
             entry.line.withdraw(entry)
             if not self._line.num_waiting:
