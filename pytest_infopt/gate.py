@@ -72,14 +72,16 @@ class GateRun:
         phase: str = "main",
         metrics: Sequence[Metric] | None = None,
         budgets: Mapping[str, Budget] | None = None,
+        alpha: float | None = None,
     ) -> list[Judgement]:
         """Measure unit after unit until the budgets are decided, units run out, or time is up.
 
         ``planned`` is the most samples that may come; ``phase`` tells several collections of one
-        gate apart. Samples that an interrupted run left in the journal are taken from there, in the
-        same order, so that a resumed run reaches the verdict of an uninterrupted one.
+        gate apart; ``alpha`` takes the place of the release's error rates. Samples that an
+        interrupted run left in the journal are taken from there, in the same order, so that a
+        resumed run reaches the verdict of an uninterrupted one.
         """
-        judge = self._judge(planned, metrics, self.budgets if budgets is None else budgets)
+        judge = self._judge(planned, metrics, self.budgets if budgets is None else budgets, alpha)
         earlier = self.session.journalled(self.gate, self.candidate.name, phase)
         deadline = None if seconds is None else time.monotonic() + seconds
         for index, unit in enumerate(units):
@@ -160,7 +162,11 @@ class GateRun:
         return self._result([], [])
 
     def _judge(
-        self, planned: int, metrics: Sequence[Metric] | None, budgets: Mapping[str, Budget]
+        self,
+        planned: int,
+        metrics: Sequence[Metric] | None,
+        budgets: Mapping[str, Budget],
+        alpha: float | None,
     ) -> GateJudge:
         statistics = self.release.statistics
         # The error rate of FAIL belongs to the candidate: each gate gets its metrics' share.
@@ -168,8 +174,8 @@ class GateRun:
         return GateJudge(
             metrics_of(self.gate) if metrics is None else metrics,
             budgets,
-            alpha_pass=statistics.alpha_pass,
-            alpha_fail=statistics.alpha_fail * share,
+            alpha_pass=statistics.alpha_pass if alpha is None else alpha,
+            alpha_fail=(statistics.alpha_fail if alpha is None else alpha) * share,
             planned=planned,
         )
 

@@ -26,7 +26,7 @@ from .measure.samples import Sample
 from .metrics import Gate, Rule
 from .options import resolve
 from .ratchet import Ratchet
-from .release import Candidate, Release
+from .release import Candidate, ModelSource, Release
 from .report.conformance import CONFORMANCE, merged
 from .report.result import GateResult, RunResult
 from .store.journal import (
@@ -74,8 +74,11 @@ class InfoptSession:
     on_progress: Callable[[GateRun, int, int], None] | None = None
 
     def subjects(self, gate: Gate) -> list[Candidate]:
-        """Who is put through this gate: candidates with a budget for it, or, for the self-check,
-        the reference in the candidate's place, where any candidate is timed."""
+        """Who is put through this gate: candidates with a budget for it; for the self-check, the
+        reference in the candidate's place, where any candidate is timed; for the semantic cache,
+        its embedder."""
+        if gate is Gate.SEMANTIC_CACHE:
+            return self._embedders()
         if gate is not Gate.SELF_CHECK:
             return [c for c in self.release.candidates if c.budgets_of(gate)]
         own = self._reference_as_candidate()
@@ -83,6 +86,24 @@ class InfoptSession:
 
     def subject(self, gate: Gate, name: str) -> Candidate:
         return next(c for c in self.subjects(gate) if c.name == name)
+
+    def _embedders(self) -> list[Candidate]:
+        plan = self.release.semantic_cache
+        if not plan.embedder:
+            return []
+        source = ModelSource(plan.embedder.replace(":", "."), plan.embedder)
+        return [Candidate(source, dict(plan.budgets))]
+
+    def semantic_bench(self) -> Worker:
+        """The embedder in a process of its own (`semantic_bench.SemanticBench`)."""
+        self.close_bench()  # its memory is not needed meanwhile
+        return Worker(
+            "pytest_infopt.semantic_bench:SemanticBench",
+            self.release.semantic_cache,
+            self.release.statistics.seed,
+            log=self.directory / "worker-semantic-cache.log",
+            timeout_seconds=self.release.statistics.timeout_seconds,
+        )
 
     def _reference_as_candidate(self) -> Candidate:
         """The reference judged by the tightest of the candidates' latency ratios, none looser than

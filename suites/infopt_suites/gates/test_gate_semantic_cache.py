@@ -1,0 +1,45 @@
+"""Semantic cache: does its threshold tell questions of one answer from others?"""
+
+import pytest
+
+from pytest_infopt.gate import GateRun
+from pytest_infopt.metrics import METRICS
+
+pytestmark = pytest.mark.infopt_gate("semantic-cache")
+
+PRECISION, RATE = METRICS["semantic_hit_precision"], METRICS["semantic_hit_rate"]
+ALPHA = 0.05  # the lower 95 % bound of precision is what the limit is held against
+
+
+def test_semantic_cache(infopt_gate: GateRun) -> None:
+    """Of the pairs that hit at the threshold, hardly any has another answer.
+
+    The reports have precision and recall at all thresholds, false hits by kind of near-miss
+    (negation, other entity or number, reversed relation), and what the cache saves on a stream. A
+    threshold at which nothing hits is safe and useless: nothing is shown then.
+    """
+    bench = infopt_gate.session.semantic_bench()
+    try:
+        hits = bench.call("hits")
+        precision = infopt_gate.collect(
+            hits,
+            lambda hit: hit,
+            planned=max(1, len(hits)),
+            metrics=[PRECISION],
+            budgets={n: b for n, b in infopt_gate.budgets.items() if n == PRECISION.name},
+            alpha=ALPHA,
+        )
+        rate = infopt_gate.collect(
+            [0],
+            lambda _: bench.call("stream"),
+            planned=1,
+            phase="stream",
+            metrics=[RATE],
+            budgets={n: b for n, b in infopt_gate.budgets.items() if n == RATE.name},
+        )
+        for table in bench.call("tables"):
+            infopt_gate.show(table)
+    finally:
+        bench.close()
+    infopt_gate.judgements = [*precision, *rate]
+    infopt_gate.conclude()
