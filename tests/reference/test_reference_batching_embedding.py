@@ -1,6 +1,7 @@
 """The embedding batcher: every caller its vectors, every text once, nothing for those who left."""
 
 import asyncio
+import gc
 
 import pytest
 from batching_cases import MICROSECOND, Backend, now, result_of, run
@@ -227,6 +228,26 @@ def test_a_deadline_ends_a_call_and_its_texts():
 
     run(scenario())
     assert backend.batches == [["a"], ["b"]]
+
+
+def test_a_stop_at_once_tells_all_callers():
+    backend = Backend(duration=10**9)
+
+    async def scenario():
+        batcher = EmbeddingBatcher(backend, BatchPolicy(2))
+        await batcher.start()
+        calls = [asyncio.ensure_future(batcher.embed(list(texts))) for texts in ("ab", "bc", "cd")]
+        left = asyncio.ensure_future(batcher.embed(["a", "e"]))
+        await asyncio.sleep(0.001)
+        left.cancel()
+        await batcher.stop(drain=False)
+        outcomes = await asyncio.gather(*calls, left, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes[:-1]] == [BatcherStoppedError] * 3
+        assert now() == 1000
+        gc.collect()  # when asyncio reports exceptions that nobody has seen
+
+    run(scenario())
+    assert backend.batches == [["a", "b"]]
 
 
 def test_a_single_string_is_no_list_of_texts():
