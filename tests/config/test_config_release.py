@@ -139,6 +139,27 @@ def test_a_long_text_is_granted_twice_what_the_mean_is(tmp_path: Path) -> None:
     assert "long_context_kl" not in int8.budgets
 
 
+def test_batch_sizes_bring_the_batching_gate(tmp_path: Path) -> None:
+    (candidate,) = load(tmp_path, ONE + "[batching]\nbatch_sizes = [1, 8]\n").candidates
+    assert set(candidate.budgets_of(Gate.BATCHING)) == {
+        "batch_invariance_error_ratio",
+        "batch_invariance_mismatches",
+    }
+    (candidate,) = load(tmp_path, ONE).candidates
+    assert not candidate.budgets_of(Gate.BATCHING)
+
+
+def test_an_embedder_alone_is_a_release(tmp_path: Path) -> None:
+    text = '[semantic_cache]\nembedder = "minilm"\npairs = "p.jsonl"\n'
+    release = load(tmp_path, text + '[budgets]\nsemantic_hit_precision = "98 %"\n')
+    plan = release.semantic_cache
+    assert not release.candidates
+    assert plan.budgets["semantic_hit_precision"].limit == 0.98
+    assert (plan.pairs, plan.directory) == (tmp_path / "p.jsonl", tmp_path)
+    plan = load(tmp_path, text).semantic_cache
+    assert plan.budgets["semantic_hit_precision"].origin == "default for semantic caches"
+
+
 def test_without_lengths_there_is_no_sweep(tmp_path: Path) -> None:
     (candidate,) = load(tmp_path, ONE).candidates
     assert not candidate.budgets_of(Gate.LONG_CONTEXT)
@@ -170,6 +191,11 @@ ONE = '[reference]\nmodel = "a/b"\n[candidates.x]\n'
         (ONE + "[caches]\nrequests = 1\n", 5, ["caches.requests", "2"]),
         (ONE + "[long_context]\nlengths = [1]\n", 5, ["long_context.lengths", "2"]),
         (ONE + "[budgets]\nlong_context_kl = 1\n", 5, ["sweep", "[long_context]"]),
+        (ONE + "[batching]\nbatch_sizes = [2, 1]\n", 5, ["batching.batch_sizes", "rise"]),
+        (ONE + "[budgets]\nbatching_throughput_ratio = 2\n", 5, ["batch sizes", "[batching]"]),
+        (ONE + '[semantic_cache]\nembedder = "mini"\n', 5, ["semantic_cache.embedder", "mini"]),
+        (ONE + "[budgets]\nsemantic_hit_rate = 0.5\n", 5, ["embedder", "[semantic_cache]"]),
+        (ONE + "[candidates.x.budgets]\nsemantic_hit_rate = 0.5\n", 5, ["no candidate's limit"]),
         (ONE + '[corpus]\nfiles = "a.txt"\n', 5, ["corpus.files", "list"]),
         (ONE + '[implementations]\nquantizer = "package"\n', 5, ["module:name", "'package'"]),
         (ONE + 'quantization = "gguf"\n', 4, ["gguf_file"]),
