@@ -11,6 +11,7 @@ from infopt_suites.base import Suite
 
 QUANTIZERS = "1 quantizers: real implementations"
 ATTENTION = "2 attention and caches: real implementations"
+BATCHING = "3 batchers and schedulers: real implementations"
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,8 @@ def counted_as_sound(request: pytest.FixtureRequest, record_property: Any) -> No
     if suite is None or not issubclass(suite, Suite):
         return
     modules = [base.__module__ for base in suite.__mro__]
-    of_attention = any(module.startswith("infopt_suites.attention") for module in modules)
-    area = ATTENTION if of_attention else QUANTIZERS
+    areas = {"infopt_suites.attention": ATTENTION, "infopt_suites.batching": BATCHING}
+    named = (area for name, area in areas.items() if any(m.startswith(name) for m in modules))
+    area = next(named, QUANTIZERS)
     if request.node.originalname not in suite.expected_failures:
         record_property("kill", ("sound", area))

@@ -26,7 +26,7 @@ from .continuous_serving import Caller, Serving, outcome, together, traces
 
 ROOMY = ContinuousLimits(num_blocks=64, block_size=4, max_num_seqs=4, max_num_batched_tokens=64)
 TIGHT = ContinuousLimits(num_blocks=9, block_size=4, max_num_seqs=4, max_num_batched_tokens=24)
-HANG = 120.0  # seconds on a real clock, after which callers are said to wait for ever
+HANG = 60.0  # seconds on a real clock, after which callers are said to wait for ever
 SETTLING = 20  # turns in which a batcher notices that somebody has left
 TURN = 0.005  # seconds on a real clock, on which other threads may be late
 LATE = 20  # times as many turns
@@ -492,7 +492,7 @@ class ContinuousBatchingSuite(Suite):
         oracle = self._oracle()
 
         async def law(turns: int) -> None:
-            batcher = make_continuous_batcher(oracle.model, self.roomy)
+            batcher = make_continuous_batcher(oracle.served, self.roomy)
             serving = Serving(batcher, oracle, self._pause)
             await batcher.start()
             tasks = [
@@ -561,7 +561,7 @@ class ContinuousBatchingSuite(Suite):
         oracle = oracle or self._oracle()
 
         async def run() -> None:
-            batcher = make(oracle.model, limits)
+            batcher = make(oracle.served, limits)
             await batcher.start()
             serving = Serving(batcher, oracle, self._pause)
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,10 @@ LAYERS, HIDDEN, INTERMEDIATE = 2, 32, 48
 
 
 class Oracle:
-    """A Llama of random weights large enough that each token depends on all before it."""
+    """A Llama of random weights large enough that each token depends on all before it.
+
+    ``served`` is a copy for the batcher, which may compute in a thread while ``model`` is used.
+    """
 
     def __init__(self, dtype: torch.dtype, device: str) -> None:
         import transformers
@@ -41,6 +45,7 @@ class Oracle:
                 config, attn_implementation="sdpa"
             )
         self.model = model.to(device, dtype).eval()
+        self.served = copy.deepcopy(self.model)
         self.dtype, self.device = dtype, device
         self._greedy: dict[tuple[int, ...], tuple[int, bool]] = {}
 
@@ -81,13 +86,13 @@ class Oracle:
 
     @contextmanager
     def failing_on(self, token: int) -> Iterator[None]:
-        """Passes of the model raise if this token is among those computed."""
+        """Passes of the served model raise if this token is among those computed."""
 
         def refuse(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
             if bool((inputs[0] == token).any()):
                 raise ArithmeticError(f"token {token} cannot be computed")
 
-        hook = self.model.get_input_embeddings().register_forward_pre_hook(refuse)
+        hook = self.served.get_input_embeddings().register_forward_pre_hook(refuse)
         try:
             yield
         finally:
