@@ -39,7 +39,6 @@ import asyncio
 import contextvars
 import math
 import sys
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from enum import Enum
 from types import TracebackType
@@ -50,13 +49,12 @@ from .outcomes import for_callers, require_one_each
 from .pending import Entry, PendingItems
 from .policy import BatchPolicy
 from .statistics import BatcherStatistics
+from .window import Window
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Value = TypeVar("Value")
 BatchFunction = Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]]
-
-CLOCK_RESOLUTION = time.get_clock_info("monotonic").resolution  # what event loops tell apart
 
 
 class _State(Enum):
@@ -74,15 +72,13 @@ class Batcher(Generic[Item, Result]):
         self.policy = policy
         self.statistics = BatcherStatistics()
         self._batch_function = batch_function
-        self._max_wait = max_wait
         self._largest_batch = policy.largest_batch
         self._max_queue_size = policy.max_queue_size or sys.maxsize
         self._line = PendingItems()
         self._outside = PendingItems()  # callers that wait for room in the line
         self._running: dict[asyncio.Task[None], list[Entry]] = {}
         self._free_slots = policy.max_concurrency
-        self._wakeup: asyncio.Handle | None = None  # when the window of some oldest item ends
-        self._due_time = -math.inf  # items that came until then do not wait for others
+        self._window = Window(max_wait, self._dispatch)
         self._state = _State.STOPPED
         self._stopped = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
@@ -123,7 +119,7 @@ class Batcher(Generic[Item, Result]):
     def flush(self) -> None:
         """Sends what waits now without waiting for more, as soon as slots are free."""
         if self._state is _State.RUNNING:
-            self._due_time = self._loop.time()
+            self._window.end(self._loop.time())
             self._dispatch()
 
     async def start(self) -> None:
@@ -136,7 +132,7 @@ class Batcher(Generic[Item, Result]):
             raise BatcherRunningError(f"the batcher is {self._state.value}; await its stop() first")
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._due_time = -math.inf
+        self._window.open(self._loop)
         self._stopped = asyncio.Event()
         self._state = _State.RUNNING
 
@@ -193,8 +189,8 @@ class Batcher(Generic[Item, Result]):
         if self._free_slots:
             if len(line) - line.num_withdrawn >= self._largest_batch:
                 self._dispatch()
-            elif self._wakeup is None:
-                self._wake_up_for(entry)
+            elif self._window.timer is None:
+                self._window.wait(entry.time)
         return entry
 
     def _require_running(self) -> None:
@@ -217,7 +213,7 @@ class Batcher(Generic[Item, Result]):
         if entry.line is not None:
             entry.line.withdraw(entry)
             if not self._line.num_waiting:
-                self._cancel_wakeup()
+                self._window.cancel()
 
     def _dispatch(self) -> None:
         """Sends batches while one is full or due and a slot is free."""
@@ -227,10 +223,10 @@ class Batcher(Generic[Item, Result]):
                 break
             if len(batch) < self._largest_batch and not self._is_due(batch[0]):
                 self._line.put_back(batch)
-                self._wake_up_for(batch[0])
+                self._window.wait(batch[0].time)
                 return
             self._send(batch)
-        self._cancel_wakeup()
+        self._window.cancel()
 
     def _take_batch(self) -> list[Entry]:
         """The next items, of the line and of those outside, who come in when it has room."""
@@ -244,35 +240,7 @@ class Batcher(Generic[Item, Result]):
         return self._line.take(self._largest_batch)
 
     def _is_due(self, oldest: Entry) -> bool:
-        return (
-            self._state is _State.STOPPING
-            or oldest.time <= self._due_time
-            or oldest.time + self._max_wait <= self._loop.time() + CLOCK_RESOLUTION
-        )
-
-    def _wake_up_for(self, oldest: Entry) -> None:
-        """Lets the window of an entry end, unless that of an older one does before.
-
-        The older one may be gone by then; the line is looked at, and the next window waited for.
-        """
-        if self._wakeup is not None or self._max_wait == math.inf:
-            return
-        if self._max_wait == 0:  # behind the callers that come in this turn of the loop
-            self._wakeup = self._loop.call_soon(self._end_window, oldest.time)
-        else:
-            end = oldest.time + self._max_wait
-            self._wakeup = self._loop.call_at(end, self._end_window, oldest.time)
-
-    def _cancel_wakeup(self) -> None:
-        if self._wakeup is not None:
-            self._wakeup.cancel()
-            self._wakeup = None
-
-    def _end_window(self, submitted: float) -> None:
-        # Timers may come up to one resolution of the loop's clock early, hence no look at the time.
-        self._wakeup = None
-        self._due_time = max(self._due_time, submitted)
-        self._dispatch()
+        return self._state is _State.STOPPING or self._window.is_over(oldest.time)
 
     def _send(self, batch: list[Entry]) -> None:
         now = self._loop.time()
@@ -341,7 +309,7 @@ class Batcher(Generic[Item, Result]):
 
     def _stop_if_done(self) -> None:
         if self._state is _State.STOPPING and not self._running:
-            self._cancel_wakeup()
+            self._window.cancel()
             self._state = _State.STOPPED
             self._stopped.set()
 
