@@ -77,4 +77,4 @@ class MakeContinuousBatcher(Protocol):
     """The factory that `ContinuousBatchingSuite` asks for."""
 
     def __call__(self, model: Any, limits: ContinuousLimits) -> ContinuousBatcher:
-        """A batcher that is not started, on a causal model of transformers that one at a time uses."""
+        """A batcher that is not started, on a causal model of transformers of its own."""
