@@ -24,6 +24,7 @@ BENCHMARKS = (
     "gptq",
     "kv_cache",
     "paged",
+    "caching",
     "batching",
     "continuous",
 )

@@ -121,10 +121,12 @@ class AnswerCache(ABC):
         async def work() -> Answer:
             # Looked up again where an equal request's flight may have ended since.
             again = self._flights.landed > landed
-            computed = await self._get(request, key, counts=False) if again else None
-            if computed is None:
-                computed = await compute()
-                await self._set(request, key, computed, None)
+            known = await self._get(request, key, counts=False) if again else None
+            if known is not None:
+                self._counters.add(joined=1, **saved_tokens(known))
+                return known
+            computed = await compute()
+            await self._set(request, key, computed, None)
             return computed
 
         answer, began = await self._flights.run(key, work)

@@ -21,6 +21,10 @@ from typing import Any
 
 VERSION = 1  # of the key's content and of the stored form: another version's entries are not read
 
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+)
+
 
 def canonical(content: Any) -> bytes:
     """Canonical JSON in UTF-8.
@@ -30,10 +34,7 @@ def canonical(content: Any) -> bytes:
     """
     try:
         _require_names(content)
-        text = json.dumps(
-            content, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-        )
-        return text.encode()
+        return _ENCODER.encode(content).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"no cache key for this content, which is not plain JSON: {error}"
