@@ -9,6 +9,7 @@ PYTEST_DONT_REWRITE: timings are taken under here.
 from __future__ import annotations
 
 import platform
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  imported once, here
 
 from .corpus import TokenisedDocument, corpus_fingerprint, load_corpus, shuffled, tokenise
+from .engines.chat_server import ChatServer
 from .engines.loaders import load_engine
 from .engines.prefix_server import PrefixServer
 from .engines.transformers import TransformersEngine
@@ -42,7 +44,9 @@ from .measure.memory import measure_memory
 from .measure.prefix_cache import measure_prefix_prompt, shared_prompt_table
 from .measure.quality import measure_document
 from .measure.samples import Sample
-from .release import ModelSource, Release
+from .measure.served_prefix import measure_served_chat, served_table
+from .measure.yardstick import dtype_named, yardstick_of
+from .release import ModelSource, Release, ServerSource
 from .store.scores import ReferenceScores
 
 # transformers imports most of itself when a model is first built: 5 s. Importing one decoder's
@@ -200,6 +204,33 @@ class Bench:
     def long_context_table(self, samples: list[Sample]) -> dict[str, Any]:
         """The sweep's samples as a table."""
         return sweep_table(samples, self._release.long_context.tail).to_json()
+
+    def measure_served_chat(self, server: ServerSource, index: int) -> Sample:
+        """The index-th chat behind a system prompt that the server has never seen, cold and warm.
+
+        Its text is the corpus's; a number drawn by this process stands before it.
+        """
+        plan, text = self._release.caches, cycle(self._token_stream)
+        words = islice(text, index * plan.question_tokens, None)
+        question = self.candidate.decode(list(islice(words, plan.question_tokens)))
+        system = self.candidate.decode(list(islice(words, plan.system_tokens)))
+        return measure_served_chat(
+            ChatServer(server, self._release.statistics.timeout_seconds),
+            self.candidate,
+            [
+                {"role": "system", "content": f"{secrets.token_hex(8)} {system}"},
+                {"role": "user", "content": question},
+            ],
+            yardstick_of(
+                self._oracle[0].double(), self._yardstick[0], dtype_named(self.candidate.dtype)
+            ),
+            self._release.latency.new_tokens,
+            f"chat-{index}",
+        )
+
+    def served_table(self, samples: list[Sample]) -> dict[str, Any]:
+        """The server's chats as a table."""
+        return served_table(samples).to_json()
 
     def _prefix_server(self, num_blocks: int, block_size: int) -> PrefixServer:
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from .measure.samples import Sample
-from .release import ModelSource, Release
+from .release import ModelSource, Release, ServerSource
 from .worker import Worker
 
 
@@ -83,3 +83,9 @@ class BenchClient:
 
     def long_context_table(self, samples: list[Sample]) -> dict[str, Any]:
         return cast("dict[str, Any]", self._worker.call("long_context_table", samples))
+
+    def measure_served_chat(self, server: ServerSource, index: int) -> Sample:
+        return cast(Sample, self._worker.call("measure_served_chat", server, index))
+
+    def served_table(self, samples: list[Sample]) -> dict[str, Any]:
+        return cast("dict[str, Any]", self._worker.call("served_table", samples))

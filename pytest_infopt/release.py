@@ -35,11 +35,25 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
+class ServerSource:
+    """A server that serves a candidate by OpenAI's chat completions: its ``/v1`` address, the
+    model's name there, and the environment variable that holds its key."""
+
+    url: str
+    model: str = ""
+    api_key_env: str = ""
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """A model under judgement and the limits it has to keep, by metric name."""
+    """A model under judgement and the limits it has to keep, by metric name.
+
+    ``server`` is who serves it, where the release says so: the prefix cache gated is then its.
+    """
 
     source: ModelSource
     budgets: dict[str, Budget]
+    server: ServerSource | None = None
 
     @property
     def name(self) -> str:

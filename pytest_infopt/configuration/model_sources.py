@@ -104,7 +104,9 @@ def _stored_quantization(reference: ModelSource) -> str:
 
 
 def _keys(table: ModelTable) -> dict[str, Any]:
-    return {key: getattr(table, key) for key in table.model_fields_set if key != "budgets"}
+    """What the table says of the model; budgets and server are the candidate's."""
+    said = table.model_fields_set - {"budgets", "server"}
+    return {key: getattr(table, key) for key in said}
 
 
 def _source(name: str, keys: dict[str, Any], directory: Path, settings: Settings) -> ModelSource:

@@ -29,6 +29,7 @@ from ..release import (
     ModelSource,
     Release,
     SemanticCachePlan,
+    ServerSource,
     Statistics,
 )
 from .defaults import (
@@ -228,7 +229,13 @@ class _Assembly:
             )
 
     def _candidate(self, source: ModelSource, reference: ModelSource) -> Candidate:
+        server = self._server(source.name)
         budgets = default_budgets(source, reference)
+        if server is not None:
+            # A server gives no logits, and reports tokens in blocks of a size that it keeps to
+            # itself.
+            for name in ("prefix_error_ratio", "prefix_saved_share"):
+                budgets.pop(name)
         written: set[str] = set()
         tables: list[tuple[Key, dict[str, Any]]] = [(("budgets",), self.file.budgets)]
         if self._is_of_file(source.name):
@@ -247,7 +254,12 @@ class _Assembly:
         self._add_sweep(budgets, written)
         self._add_batching(budgets, written)
         # In the order in which reports print metrics, whatever the order they were written in.
-        return Candidate(source, {name: budgets[name] for name in METRICS if name in budgets})
+        in_order = {name: budgets[name] for name in METRICS if name in budgets}
+        return Candidate(source, in_order, server)
+
+    def _server(self, name: str) -> ServerSource | None:
+        table = self.file.candidates[name].server if self._is_of_file(name) else None
+        return None if table is None else ServerSource(**table.model_dump())
 
     def _semantic_cache(self) -> SemanticCachePlan:
         """The plan, with limits from [budgets]: they are an embedder's, and no candidate's."""

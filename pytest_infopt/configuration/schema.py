@@ -21,6 +21,7 @@ from ..release import (
     LatencyPlan,
     LongContextPlan,
     SemanticCachePlan,
+    ServerSource,
     Statistics,
 )
 from .formats import DTYPE_ALIASES, DTYPES, FORMATS, OWN_LOADER
@@ -114,7 +115,23 @@ class ModelTable(Table):
     )
 
 
+class ServerTable(Table):
+    url: Annotated[str, Field(pattern=r"^https?://.+")] = Field(
+        description="Address of the API, such as http://localhost:8000/v1."
+    )
+    model: str = Field(default=ServerSource.model, description="The model's name there.")
+    api_key_env: str = Field(
+        default=ServerSource.api_key_env,
+        description="Environment variable that holds the server's key.",
+    )
+
+
 class CandidateTable(ModelTable):
+    server: ServerTable | None = Field(
+        default=None,
+        description="An OpenAI-compatible server that serves this candidate: the prefix cache gate "
+        "asks it.",
+    )
     budgets: Budgets = Field(
         default_factory=dict,
         description="Limits of this candidate by metric; they win over [budgets], which wins over "

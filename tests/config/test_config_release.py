@@ -17,7 +17,7 @@ from pytest_infopt.corpus.calibration import calibration_documents
 from pytest_infopt.errors import ConfigurationError
 from pytest_infopt.metrics import Gate
 from pytest_infopt.options import Settings
-from pytest_infopt.release import Release, Statistics
+from pytest_infopt.release import Release, ServerSource, Statistics
 
 WHOLE = """
 [reference]
@@ -429,3 +429,12 @@ def test_every_key_of_the_schema_is_described() -> None:
     ]
     assert not undescribed
     assert json.dumps(schema).count('"additionalProperties": false') == len(tables)
+
+
+def test_a_served_candidate_has_a_server_and_no_limits_on_its_logits(tmp_path: Path) -> None:
+    server = 'server = { url = "http://localhost:8000/v1", model = "m" }\n'
+    (candidate,) = load(tmp_path, ONE + server).candidates
+    assert candidate.server == ServerSource("http://localhost:8000/v1", "m")
+    assert set(candidate.budgets_of(Gate.PREFIX_CACHE)) == {"prefix_greedy_mismatches"}
+    message = refusal(tmp_path, ONE + 'server = { url = "localhost:8000" }\n')
+    assert "server.url" in message

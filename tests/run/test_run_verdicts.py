@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from chat_server_fake import chat_server
 
 from pytest_infopt.exit_status import ExitStatus
 from pytest_infopt.report.document import result_schema
@@ -237,3 +238,21 @@ def test_a_text_longer_than_the_corpus_is_no_verdict(gate, result) -> None:
     run = gate("-k", "long_context", more="[long_context]\nlengths = [90000]")
     assert run.ret == ExitStatus.INCONCLUSIVE
     run.stdout.fnmatch_lines(["*a text of 90000 tokens: the corpus has 960*"])
+
+
+def test_a_servers_own_prefix_cache_is_asked_where_one_is_named(gate, result) -> None:
+    with chat_server(lambda prompt, warm: "w9 w8") as server:
+        run = gate(
+            "-k",
+            "prefix_cache",
+            candidates={"served": f'server = {{ url = "{server.url}", model = "m" }}'},
+            more="[caches]\nrequests = 3\nsystem_tokens = 32\nquestion_tokens = 8",
+        )
+    assert run.ret == ExitStatus.PASSED
+    rows = {r["metric"]: r for r in result()["gates"]}
+    assert rows["prefix_greedy_mismatches"]["verdict"] == "PASS"
+    assert 0.8 < rows["prefix_saved_share"]["value"] < 1
+    assert "prefix_error_ratio" not in {r for r in rows if rows[r]["verdict"]}
+    (table,) = result()["items"][0]["details"]["tables"]
+    assert [row[:2] for row in table["rows"]] == [["cold", 3], ["warm", 3]]
+    assert len(server.seen) == 3  # nobody had asked these before
