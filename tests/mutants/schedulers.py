@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from infopt_suites.batching import NewRequest, PlannedStep, SchedulerLimits
 
@@ -245,6 +245,34 @@ class WithoutChunks(SmallScheduler):
     capabilities = SmallScheduler.capabilities - {"chunked"}
 
 
+class PrefixesCached(SmallScheduler):
+    """Sound in another way: full blocks of a preempted request are found again when it returns."""
+
+    def __init__(self, limits: SchedulerLimits) -> None:
+        super().__init__(limits)
+        self.kept: dict[int, int] = {}  # tokens in full blocks
+        self.cached: dict[int, int] = {}
+
+    def reset(self, job: Job) -> None:
+        size = self.limits.block_size
+        self.kept[job.name] = min(job.computed, job.num_tokens - 1) // size * size
+        super().reset(job)
+
+    def step(self) -> PlannedStep:
+        self.cached = {}
+        return replace(super().step(), cached=self.cached)
+
+    def admit(self, tokens: dict[int, int], budget: int) -> None:
+        before = set(self.running)
+        for job in self.queue:
+            job.computed = self.kept.get(job.name, 0)
+        super().admit(tokens, budget)
+        for job in self.queue:
+            job.computed = 0
+        begun = (job for job in self.begun if job.name not in before)
+        self.cached = {job.name: job.computed for job in begun if job.computed}
+
+
 class GrowthNotPaidFor(SmallScheduler):
     """B19: the prompt's blocks are looked at, and nobody is preempted
     (huggingface/text-generation-inference#210)."""
@@ -374,6 +402,13 @@ class StillComputed(SmallScheduler):
 
     def reset(self, job: Job) -> None:
         job.preempted = True
+
+
+class CachedTokensComputed(PrefixesCached):
+    """Not listed: what the prefix cache has is counted and computed all the same."""
+
+    def part(self, job: Job, budget: int) -> int:
+        return min(job.num_tokens - (0 if job in self.queue else job.computed), budget)
 
 
 class OutputForgotten(SmallScheduler):
@@ -531,6 +566,7 @@ MUTANTS = [
     SchedulerMutant(FreedTwice, ABORT_ALL),
     SchedulerMutant(FreedTwice, ANY),
     SchedulerMutant(StillComputed, OUTGROW),
+    SchedulerMutant(CachedTokensComputed, OUTGROW),
     SchedulerMutant(OutputForgotten, OUTGROW),
     SchedulerMutant(TableKept, OUTGROW),
     SchedulerMutant(OneAtATime, TOGETHER),
@@ -546,4 +582,4 @@ MUTANTS = [
     SchedulerMutant(BlockInAdvance, EVERY),
     SchedulerMutant(FinishedKeepsABlock, EVERY),
 ]
-SOUND = [SmallScheduler, WholePromptTaken, WholeLengthTaken, WithoutChunks]
+SOUND = [SmallScheduler, WholePromptTaken, WholeLengthTaken, WithoutChunks, PrefixesCached]

@@ -7,7 +7,7 @@ computes more of them; the step that computes the last one samples the next.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Policy = Literal["fcfs", "skip"]
@@ -55,12 +55,14 @@ class PlannedStep:
 
     ``num_tokens``: how many tokens of each request, one at least; requests that are not in it
     compute nothing. ``samples``: the requests whose next token is sampled in it. ``preempted``: the
-    requests that lost their blocks for it, and will compute all their tokens again.
+    requests that lost their blocks for it, and will compute all their tokens again. ``cached``: how
+    many first tokens of requests that begin with it need no computing, as a prefix cache has them.
     """
 
     num_tokens: Mapping[int, int]
     samples: Collection[int]
     preempted: Collection[int] = ()
+    cached: Mapping[int, int] = field(default_factory=dict)
 
 
 class Scheduler(Protocol):

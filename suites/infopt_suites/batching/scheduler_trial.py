@@ -61,7 +61,7 @@ class Trial:
 
     def add(self, prompt: int, new: int, stop: Iterable[int] = ()) -> int:
         """A request of ``prompt`` + ``new`` tokens, which could run alone; its id."""
-        request = NewRequest(self._next, tuple(range(prompt)), new, frozenset(stop))
+        request = NewRequest(self._next, self._prompt(prompt, *stop), new, frozenset(stop))
         self._next += 1
         try:
             self.scheduler.add(request)
@@ -73,6 +73,11 @@ class Trial:
         self.work += prompt + new
         self.check()
         return request.request_id
+
+    def _prompt(self, length: int, *last: int) -> tuple[int, ...]:
+        """Tokens that no other prompt has, but for the last."""
+        first = 1000 * (self._next + 1)
+        return (*range(first, first + length - len(last)), *last)
 
     def must_refuse(self, request: NewRequest, why: str) -> None:
         """Raise AssertionError unless `add` raises and changes nothing."""
@@ -173,6 +178,11 @@ class Trial:
         for request_id in step.preempted:
             assert request_id in self.live, f"request {request_id} is preempted and unknown"
             self.live[request_id].computed, self.live[request_id].preempted = 0, True
+        for request_id, count in step.cached.items():
+            tracked = self.live[request_id]
+            assert tracked.computed == 0, f"request {request_id} goes on, and does not begin"
+            assert count < tracked.num_tokens, f"request {request_id} has nothing left to compute"
+            tracked.computed = count
         samples = set()
         for request_id, count in step.num_tokens.items():
             tracked = self.live[request_id]
