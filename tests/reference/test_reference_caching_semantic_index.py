@@ -39,11 +39,13 @@ class IndexMachine(RuleBasedStateMachine):
         self.index = SemanticIndex(DIMENSION)
         self.entries: dict[bytes, tuple[bytes, Vectors, LogId, int]] = {}  # least used first
         self.time = 0
+        self.added = 0
 
     @rule(name=st.integers(0, 40), context=contexts, direction=directions, ttl=st.integers(0, 9))
     def add(self, name: int, context: bytes, direction: Any, ttl: int) -> None:
         self.time += name % 2  # now and then within one millisecond
-        entry, log_id = b"%d" % name, LogId(self.time, len(self.entries) + 100 * self.time)
+        self.added += 1
+        entry, log_id = b"%d" % name, LogId(self.time, self.added)
         ends = NEVER if ttl == 0 else self.time + ttl
         self.entries.pop(entry, None)
         self.entries[entry] = (context, unit(direction), log_id, ends)

@@ -19,6 +19,7 @@ from .service import LLMService, ServiceError, StreamChunk
 from .single_flight import SingleFlight
 from .store import LogId, MemoryStore, Store
 from .transformers_service import TransformersService
+from .vector_set_cache import VectorSetCache, has_vector_sets, open_semantic_cache
 
 __all__ = [
     "Answer",
@@ -40,8 +41,11 @@ __all__ = [
     "Store",
     "StreamChunk",
     "TransformersService",
+    "VectorSetCache",
     "canonical",
     "decode",
     "digest",
     "encode",
+    "has_vector_sets",
+    "open_semantic_cache",
 ]

@@ -114,6 +114,10 @@ class RedisStore:
         """The running loop's client, a `redis.asyncio.Redis`."""
         return (await self._client()).redis
 
+    async def command(self, *words: Any) -> Any:
+        """Any command of the server, such as ``("VCARD", "key")``; its reply."""
+        return await self._call("execute_command", *words)
+
     async def _call(self, command: str, *arguments: Any, **options: Any) -> Any:
         """One command, as soon as fewer than `CONCURRENT` others are under way."""
         client = await self._client()

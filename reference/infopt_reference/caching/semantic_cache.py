@@ -18,7 +18,8 @@ Contract
   the store's log, once, and then what is new at each look-up.
 - All else is what caches of answers share (answer_cache.py).
 
-Leaves out: similarity of contexts; telling "X" from "not X", which no threshold does well.
+Leaves out: search on the server (vector_set_cache.py); similarity of contexts; telling "X" from
+"not X", which no threshold does well.
 PYTEST_DONT_REWRITE
 """
 
@@ -110,17 +111,16 @@ class SemanticCache(AnswerCache):
     async def _read(self, request: ChatRequest, key: str) -> Answer | None:
         await self._catch_up()
         question = self._question(request)
-        if question.entry in self.index:
-            answer = await self._first_answer([question.entry])
+        if self._may_have(question):
+            answer = await self._first_answer(question.context, [question.entry])
             if answer is not None:
                 return answer
         vector = await self._embedding(question.text)
         if vector is None:
             return None
-        matches = self.index.search(question.context, vector, self.threshold)
-        entries = [match.entry for match in matches]
+        entries = await self._similar(question.context, vector)
         for start in range(0, len(entries), TRIES):
-            answer = await self._first_answer(entries[start : start + TRIES])
+            answer = await self._first_answer(question.context, entries[start : start + TRIES])
             if answer is not None:
                 return answer
         return None
@@ -133,14 +133,31 @@ class SemanticCache(AnswerCache):
         if vector is None:
             return False
         value = encode(key, answer)
-        await self.store.set(key, value, ttl)  # first: an entry of the log must have its answer
+        await self.store.set(key, value, ttl)  # first: what is found must have its answer
+        await self._add(question, vector, ttl)
+        return True
+
+    def _may_have(self, question: Question) -> bool:
+        """Whether it is worth looking for the question itself."""
+        return question.entry in self.index
+
+    async def _similar(self, context: bytes, vector: Vectors) -> list[bytes]:
+        """The entries of a context that are similar enough, the most similar first."""
+        return [match.entry for match in self.index.search(context, vector, self.threshold)]
+
+    async def _add(self, question: Question, vector: Vectors, ttl: float | None) -> None:
+        """Makes an entry known, to this process and to others."""
         record = pack_record(question.entry, question.context, vector, ttl)
         log_id = await self.store.append(self._log, record)
         await self._admit(log_id, record)
         await self._make_room(log_id)
-        return True
 
-    async def _first_answer(self, entries: Sequence[bytes]) -> Answer | None:
+    async def _drop(self, context: bytes, entries: Sequence[bytes]) -> None:
+        """Removes entries of a context with their answers."""
+        await self._forget(entries)
+        await self.store.delete(*map(self._answer_key, entries))
+
+    async def _first_answer(self, context: bytes, entries: Sequence[bytes]) -> Answer | None:
         """The answer of the first entry that has one; those before it are dropped."""
         keys = [self._answer_key(entry) for entry in entries]
         if len(keys) == 1:
@@ -153,7 +170,7 @@ class SemanticCache(AnswerCache):
                 if entry in self.index:  # it may have been dropped while its answer came
                     self.index.touch(entry)
                 return answer
-            await self._drop(entry)
+            await self._drop(context, [entry])
         return None
 
     async def _embedding(self, text: str) -> Vectors | None:
@@ -213,12 +230,8 @@ class SemanticCache(AnswerCache):
             await self._forget(self.index.expired(now.milliseconds))
             self._sweep_at = max(64, 2 * len(self.index))
         while self.capacity is not None and len(self.index) > self.capacity:
-            await self._drop(self.index.least_recently_used())
-
-    async def _drop(self, entry: bytes) -> None:
-        """Removes an entry with its answer."""
-        await self._forget([entry])
-        await self.store.delete(self._answer_key(entry))
+            entry = self.index.least_recently_used()
+            await self._drop(self.index.context(entry), [entry])
 
     async def _forget(self, entries: Sequence[bytes]) -> None:
         """Removes vectors, from the index and from the log."""

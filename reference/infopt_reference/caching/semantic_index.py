@@ -127,6 +127,10 @@ class SemanticIndex:
     def log_id_of(self, slot: int) -> LogId:
         return LogId(int(self._rows[slot]["milliseconds"]), int(self._rows[slot]["number"]))
 
+    def context(self, entry: bytes) -> bytes:
+        """The entry's context."""
+        return self._packed[int(self._rows[self._slots[entry]]["context"])].context
+
     def touch(self, entry: bytes) -> None:
         """The entry was used now."""
         self._uses += 1
