@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import transformers
+from infopt_reference.batching import CostModel
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  imported once, here
 
 from .corpus import TokenisedDocument, corpus_fingerprint, load_corpus, shuffled, tokenise
@@ -30,6 +31,12 @@ from .engines.loaders import load_engine
 from .engines.prefix_server import PrefixServer
 from .engines.transformers import TransformersEngine
 from .errors import InvalidComparisonError
+from .measure.batching import (
+    generating,
+    measure_batch_invariance,
+    measure_batching_pair,
+    measure_window,
+)
 from .measure.equivalence import measure_prompt
 from .measure.kv_cache import (
     measure_kv_growth,
@@ -45,6 +52,7 @@ from .measure.prefix_cache import measure_prefix_prompt, shared_prompt_table
 from .measure.quality import measure_document
 from .measure.samples import Sample
 from .measure.served_prefix import measure_served_chat, served_table
+from .measure.strategies import Workload, compare_strategies, drawn_trace, fitted_cost
 from .measure.yardstick import dtype_named, yardstick_of
 from .release import ModelSource, Release, ServerSource
 from .store.scores import ReferenceScores
@@ -231,6 +239,62 @@ class Bench:
     def served_table(self, samples: list[Sample]) -> dict[str, Any]:
         """The server's chats as a table."""
         return served_table(samples).to_json()
+
+    def measure_batch_invariance(self, index: int) -> Sample:
+        """The index-th prompt of equivalence in batches of every size, against alone."""
+        prompt = self._prompts[index]
+        others = [p for i, p in enumerate(self._prompts) if i != index]
+        return measure_batch_invariance(
+            self.candidate,
+            self._oracle[index],
+            self._yardstick[index],
+            prompt,
+            [*others, prompt[: max(1, len(prompt) // 2)]],  # of another length
+            f"prompt-{index}",
+            self._release.batching.batch_sizes,
+        )
+
+    def measure_batching_pair(self, index: int, batched_first: bool) -> Sample:
+        """Two full batches of requests through a dynamic batcher, and one by one."""
+        plan = self._release.batching
+        text = islice(cycle(self._token_stream), index, None)
+        requests = [
+            (list(islice(text, plan.prompt_tokens)), 1) for _ in range(2 * plan.max_batch_size)
+        ]
+        return measure_batching_pair(
+            generating(self.candidate),
+            requests,
+            self._workload.policy,
+            batched_first,
+            f"pair-{index}",
+        )
+
+    def measure_window(self) -> Sample:
+        """What the batcher's window adds to the trace's requests, simulated."""
+        cost, _ = self._cost
+        trace = drawn_trace(cost, self._workload)
+        return measure_window(trace, cost, self._workload.policy, "window")
+
+    def strategies_table(self) -> dict[str, Any]:
+        """None, static, dynamic and continuous batching on one trace, simulated and measured."""
+        return compare_strategies(self.candidate, self._workload, *self._cost).to_json()
+
+    @property
+    def _workload(self) -> Workload:
+        plan = self._release.batching
+        return Workload(
+            requests=plan.requests,
+            prompt_tokens=plan.prompt_tokens,
+            new_tokens=plan.new_tokens,
+            load=plan.load,
+            max_batch_size=plan.max_batch_size,
+            max_wait=plan.max_wait,
+            seed=self._release.statistics.seed,
+        )
+
+    @cached_property
+    def _cost(self) -> tuple[CostModel, float]:
+        return fitted_cost(self.candidate, self._workload)
 
     def _prefix_server(self, num_blocks: int, block_size: int) -> PrefixServer:
         try:

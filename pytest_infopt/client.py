@@ -89,3 +89,15 @@ class BenchClient:
 
     def served_table(self, samples: list[Sample]) -> dict[str, Any]:
         return cast("dict[str, Any]", self._worker.call("served_table", samples))
+
+    def measure_batch_invariance(self, index: int) -> Sample:
+        return cast(Sample, self._worker.call("measure_batch_invariance", index))
+
+    def measure_batching_pair(self, index: int, batched_first: bool) -> Sample:
+        return cast(Sample, self._worker.call("measure_batching_pair", index, batched_first))
+
+    def measure_window(self) -> Sample:
+        return cast(Sample, self._worker.call("measure_window"))
+
+    def strategies_table(self) -> dict[str, Any]:
+        return cast("dict[str, Any]", self._worker.call("strategies_table"))

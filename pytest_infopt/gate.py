@@ -77,11 +77,16 @@ class GateRun:
         """Measure unit after unit until the budgets are decided, units run out, or time is up.
 
         ``planned`` is the most samples that may come; ``phase`` tells several collections of one
-        gate apart; ``alpha`` takes the place of the release's error rates. Samples that an
-        interrupted run left in the journal are taken from there, in the same order, so that a
-        resumed run reaches the verdict of an uninterrupted one.
+        gate apart; ``metrics`` are those that this one is for, with their budgets; ``alpha`` takes
+        the place of the release's error rates. Samples that an interrupted run left in the journal
+        are taken from there, in the same order, so that a resumed run reaches the verdict of an
+        uninterrupted one.
         """
-        judge = self._judge(planned, metrics, self.budgets if budgets is None else budgets, alpha)
+        judged = metrics_of(self.gate) if metrics is None else metrics
+        if budgets is None:
+            names = {metric.name for metric in judged}
+            budgets = {name: b for name, b in self.budgets.items() if name in names}
+        judge = self._judge(planned, judged, budgets, alpha)
         earlier = self.session.journalled(self.gate, self.candidate.name, phase)
         deadline = None if seconds is None else time.monotonic() + seconds
         for index, unit in enumerate(units):
@@ -164,7 +169,7 @@ class GateRun:
     def _judge(
         self,
         planned: int,
-        metrics: Sequence[Metric] | None,
+        metrics: Sequence[Metric],
         budgets: Mapping[str, Budget],
         alpha: float | None,
     ) -> GateJudge:
@@ -172,7 +177,7 @@ class GateRun:
         # The error rate of FAIL belongs to the candidate: each gate gets its metrics' share.
         share = len(self.budgets) / max(1, len(self.candidate.budgets))
         return GateJudge(
-            metrics_of(self.gate) if metrics is None else metrics,
+            metrics,
             budgets,
             alpha_pass=statistics.alpha_pass if alpha is None else alpha,
             alpha_fail=(statistics.alpha_fail if alpha is None else alpha) * share,

@@ -211,19 +211,21 @@ async def _server(
     return lambda prompt, count: batcher.submit((prompt, count)), lambda: None
 
 
-def compare_strategies(engine: GeneratingEngine, workload: Workload) -> MeasuredTable:
+def compare_strategies(
+    engine: GeneratingEngine, workload: Workload, cost: CostModel, cost_error: float
+) -> MeasuredTable:
     """Latency and throughput of every strategy on one trace, simulated and real.
 
-    A model that the continuous batcher cannot drive is served by the others.
+    ``cost`` and ``cost_error`` are those of `fitted_cost`. A model that the continuous batcher
+    cannot drive is served by the others.
     """
     started = time.perf_counter()
-    cost, error = fitted_cost(engine, workload)
     requests = drawn_trace(cost, workload)
     config = scheduler_config(requests, workload)
     rows: list[tuple[Cell, ...]] = []
     notes = [
         f"{len(requests)} requests at {workload.load:g} times the rate that one at a time serves; "
-        f"the cost model's median error is {100 * error:.0f} %"
+        f"the cost model's median error is {100 * cost_error:.0f} %"
     ]
     throughput: dict[str, float] = {}
     for strategy in STRATEGIES:
@@ -231,8 +233,8 @@ def compare_strategies(engine: GeneratingEngine, workload: Workload) -> Measured
         rows.append(_row(strategy, "simulated", simulated))
         try:
             real = asyncio.run(run_strategy(strategy, engine, requests, workload))
-        except ValueError as error_of_model:
-            notes.append(f"{strategy} was not run: {error_of_model}")
+        except ValueError as error:
+            notes.append(f"{strategy} was not run: {error}")
             continue
         rows.append(_row(strategy, "measured", real))
         throughput[strategy] = real.tokens_per_second

@@ -80,7 +80,7 @@ def test_generated_batches_are_what_each_prompt_gets_alone() -> None:
 
 
 def test_the_comparison_has_both_rows_of_every_strategy() -> None:
-    table = compare_strategies(engine_of(), WORKLOAD)
+    table = compare_strategies(engine_of(), WORKLOAD, CostModel(0.001), 0.0)
     assert [row[:2] for row in table.rows] == [
         (strategy, how) for strategy in STRATEGIES for how in ("simulated", "measured")
     ]
@@ -88,6 +88,6 @@ def test_the_comparison_has_both_rows_of_every_strategy() -> None:
 
 def test_a_model_that_the_continuous_batcher_cannot_drive_is_served_by_the_others() -> None:
     engine = TransformersEngine("tiny", make_model("gemma2"), make_tokenizer(), dtype=torch.float32)
-    table = compare_strategies(engine, WORKLOAD)
+    table = compare_strategies(engine, WORKLOAD, CostModel(0.001), 0.0)
     assert [row[0] for row in table.rows if row[1] == "measured"] == ["none", "static", "dynamic"]
     assert any("soft-capped" in note for note in table.notes)

@@ -125,7 +125,7 @@ def test_junit_carries_every_gate(gate, pytester: pytest.Pytester) -> None:
 
 def test_gates_are_ordinary_items(gate) -> None:
     run = gate("-k", "quality and first", candidates={"first": "", "second": ""})
-    run.assert_outcomes(passed=1, deselected=12)
+    run.assert_outcomes(passed=1, deselected=14)
 
 
 def test_candidates_are_gated_one_after_the_other(gate, result) -> None:
@@ -256,3 +256,53 @@ def test_a_servers_own_prefix_cache_is_asked_where_one_is_named(gate, result) ->
     (table,) = result()["items"][0]["details"]["tables"]
     assert [row[:2] for row in table["rows"]] == [["cold", 3], ["warm", 3]]
     assert len(server.seen) == 3  # nobody had asked these before
+
+
+def test_the_batching_gate_compares_the_strategies(gate, result) -> None:
+    sizes = "batch_sizes = [1, 2, 5]\nmax_batch_size = 3\nrequests = 4\n"
+    run = gate(
+        "-k",
+        "batching",
+        more=f"[batching]\n{sizes}prompt_tokens = 8\nnew_tokens = 3",
+        budgets="batching_throughput_ratio = 0.01\nwindow_latency_seconds = 10.0",
+    )
+    assert run.ret == ExitStatus.PASSED
+    document = result()
+    (item,) = document["items"]
+    assert set(item["details"]["errors"]["prompt-0"]) == {"1", "2", "5"}
+    (table,) = item["details"]["tables"]
+    assert {row[0] for row in table["rows"]} == {"none", "static", "dynamic", "continuous"}
+    assert {row["metric"] for row in document["gates"] if row["verdict"] == "PASS"} == {
+        "batch_invariance_error_ratio",
+        "batch_invariance_mismatches",
+        "batching_throughput_ratio",
+        "window_latency_seconds",
+    }
+
+
+ROWS_SEE_EACH_OTHER = """
+from pytest_infopt.engines.loaders import load_float
+
+def load(request):
+    module = load_float(request)
+    embedding = module.get_input_embeddings()
+    embedding.register_forward_hook(
+        lambda module, inputs, output: output + 0.01 * output.mean(dim=0, keepdim=True)
+    )
+    return module
+"""
+
+
+def test_rows_that_see_each_other_fail_the_batching_gate(gate, result, pytester) -> None:
+    (pytester.path / "leaky.py").write_text(ROWS_SEE_EACH_OTHER)
+    run = gate(
+        "-k",
+        "batching",
+        candidates={"leaky": 'quantization = "leaky:load"'},
+        more="[batching]\nbatch_sizes = [1, 4]\nmax_batch_size = 2\nrequests = 2\n"
+        "prompt_tokens = 8\nnew_tokens = 2",
+    )
+    assert run.ret == ExitStatus.FAILED
+    run.stdout.fnmatch_lines(["*FAIL batch_invariance_error_ratio*"])
+    errors = result()["items"][0]["details"]["errors"]["prompt-0"]
+    assert errors["1"] <= 2 < errors["4"]

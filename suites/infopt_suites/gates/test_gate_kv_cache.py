@@ -25,7 +25,6 @@ def test_kv_cache(infopt_gate: GateRun) -> None:
         bench.measure_kv_prompt,
         planned=prompts,
         metrics=[metric for metric in metrics_of(Gate.KV_CACHE) if metric is not SIZE],
-        budgets={name: b for name, b in infopt_gate.budgets.items() if name != SIZE.name},
     )
     sizes = infopt_gate.collect(
         [0],
@@ -33,7 +32,6 @@ def test_kv_cache(infopt_gate: GateRun) -> None:
         planned=1,
         phase="growth",
         metrics=[SIZE],
-        budgets={name: b for name, b in infopt_gate.budgets.items() if name == SIZE.name},
     )
     infopt_gate.show_samples("errors", "mismatches", "left_out")
     infopt_gate.judgements = [*outputs, *sizes]

@@ -26,7 +26,6 @@ def test_semantic_cache(infopt_gate: GateRun) -> None:
             lambda hit: hit,
             planned=max(1, len(hits)),
             metrics=[PRECISION],
-            budgets={n: b for n, b in infopt_gate.budgets.items() if n == PRECISION.name},
             alpha=ALPHA,
         )
         rate = infopt_gate.collect(
@@ -35,7 +34,6 @@ def test_semantic_cache(infopt_gate: GateRun) -> None:
             planned=1,
             phase="stream",
             metrics=[RATE],
-            budgets={n: b for n, b in infopt_gate.budgets.items() if n == RATE.name},
         )
         for table in bench.call("tables"):
             infopt_gate.show(table)
