@@ -616,6 +616,21 @@ class OpenAfterTheStop(SmallContinuousBatcher):
         return True
 
 
+class StoppedRequestsStay(SmallContinuousBatcher):
+    """Not listed: their callers are told, and they run on when it is started again."""
+
+    def end_all(self, error: Exception) -> None:
+        for job in [*self.waiting, *self.running]:
+            if not job.future.done():
+                job.future.set_exception(error)
+                job.future.exception()
+            job.progress.set()
+
+    def leave(self, job: Job) -> None:
+        if not (job.future.done() and job.future.exception()):
+            super().leave(job)
+
+
 class Polls(SmallContinuousBatcher):
     """Not listed: looks for requests every few milliseconds."""
 
@@ -660,6 +675,7 @@ RAISES = "test_a_step_that_raises_leaves_nobody_waiting"
 LEAVES = "test_who_leaves_takes_the_request_along"
 STREAM_LEFT = "test_a_stream_that_is_left_takes_the_request_along"
 STOPPED = "test_a_stop_leaves_nobody_waiting"
+RESTART = "test_a_restarted_batcher_serves_as_a_new_one"
 IDLE = "test_nothing_is_done_while_nobody_asks"
 MUTANTS = [
     ContinuousMutant(PositionsStop, TOKENS),
@@ -700,6 +716,7 @@ MUTANTS = [
     ContinuousMutant(StreamComputedForNobody, STREAM_LEFT),
     ContinuousMutant(StopTellsNobody, STOPPED),
     ContinuousMutant(OpenAfterTheStop, STOPPED),
+    ContinuousMutant(StoppedRequestsStay, RESTART),
     ContinuousMutant(Polls, IDLE),
 ]
 SOUND = [SmallContinuousBatcher, OneAfterTheOther, NobodyIsPreempted]

@@ -55,6 +55,7 @@ class ContinuousBatchingSuite(Suite):
         "blocks": "num_free_blocks counts the blocks that no request holds",
         "isolated": "a step that raises is blamed on the request that makes it raise",
         "memory": "a request that could never fit into the memory is refused",
+        "restart": "start() after stop() serves again",
     }
     dtype: ClassVar[torch.dtype] = torch.float64
     device: ClassVar[str] = "cpu"
@@ -509,6 +510,33 @@ class ContinuousBatchingSuite(Suite):
 
         for turns in (0, 1, 5):
             self._run(law(turns))
+
+    @requires("restart")
+    def test_a_restarted_batcher_serves_as_a_new_one(
+        self, make_continuous_batcher: MakeContinuousBatcher
+    ) -> None:
+        """Whoever ran, waited or had left when it was stopped.
+
+        Usual causes: slots, blocks or places of requests that the stop ended, an event of the
+        first run, two loops on one queue.
+        """
+
+        async def law(limits: ContinuousLimits, serving: Serving) -> None:
+            for turns in (1, 2, 6):
+                tasks = [
+                    asyncio.ensure_future(outcome(serving.generate(n, GenerationParameters(9), n)))
+                    for n in range(1, 8)
+                ]
+                await self._pause(turns)
+                tasks[2].cancel()
+                await serving.batcher.stop()
+                await asyncio.wait(tasks)
+                await self._settled(serving, limits)
+                await serving.batcher.start()
+                await together(serving.check(n, GenerationParameters(6), n) for n in (3, 8, 1, 5))
+
+        for limits in (self.roomy, self.tight):
+            self._serve(make_continuous_batcher, limits, partial(law, limits))
 
     def test_nothing_is_done_while_nobody_asks(
         self, make_continuous_batcher: MakeContinuousBatcher
