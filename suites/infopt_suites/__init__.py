@@ -11,7 +11,13 @@ if TYPE_CHECKING:
         PagedKVSuite,
         PrefixCacheSuite,
     )
-    from .batching import BatcherSuite, ContinuousBatchingSuite, SchedulerSuite
+    from .batching import (
+        BatcherSuite,
+        ContinuousBatchingSuite,
+        EmbedderSuite,
+        EmbeddingBatcherSuite,
+        SchedulerSuite,
+    )
     from .caching import LayeredCacheSuite, ResponseCacheSuite, SemanticCacheSuite
     from .pruning import PruningSuite
     from .quantization import (
@@ -31,6 +37,8 @@ _MODULES = {
     "CodebookSuite": ".quantization",
     "ContinuousBatchingSuite": ".batching",
     "DecoderSuite": ".attention",
+    "EmbedderSuite": ".batching",
+    "EmbeddingBatcherSuite": ".batching",
     "FakeQuantSuite": ".quantization",
     "KVCacheSuite": ".attention",
     "LayeredCacheSuite": ".caching",
@@ -52,6 +60,8 @@ __all__ = [
     "CodebookSuite",
     "ContinuousBatchingSuite",
     "DecoderSuite",
+    "EmbedderSuite",
+    "EmbeddingBatcherSuite",
     "FakeQuantSuite",
     "KVCacheSuite",
     "LayeredCacheSuite",

@@ -63,6 +63,7 @@ class EmbeddingBatcher(DynamicBatcher[str, Vector]):
         """
         if isinstance(texts, str):
             raise TypeError(f"texts is the string {texts[:40]!r}; give a list of strings")
+        texts = list(texts)  # whose caller may change it in the meantime
         if deadline is not None:
             return await self._within(deadline, self.embed(texts))
         shared = self._join(texts)

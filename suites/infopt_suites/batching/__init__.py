@@ -8,7 +8,9 @@ from .continuous_protocol import (
     GenerationParameters,
     MakeContinuousBatcher,
 )
-from .protocol import Batcher, BatchPolicy, MakeBatcher
+from .embedder import EmbedderSuite, MakeEmbedder
+from .embedding_batcher import EmbeddingBatcherSuite
+from .protocol import Batcher, BatchPolicy, EmbeddingBatcher, MakeBatcher, MakeEmbeddingBatcher
 from .scheduler import SchedulerSuite
 from .scheduler_protocol import (
     MakeScheduler,
@@ -25,9 +27,14 @@ __all__ = [
     "ContinuousBatcher",
     "ContinuousBatchingSuite",
     "ContinuousLimits",
+    "EmbedderSuite",
+    "EmbeddingBatcher",
+    "EmbeddingBatcherSuite",
     "GenerationParameters",
     "MakeBatcher",
     "MakeContinuousBatcher",
+    "MakeEmbedder",
+    "MakeEmbeddingBatcher",
     "MakeScheduler",
     "NewRequest",
     "PlannedStep",

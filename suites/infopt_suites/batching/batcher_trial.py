@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from .clock import RESOLUTION, names_of
 from .protocol import Batcher, BatchFunction, BatchPolicy, DrainingBatcher, MakeBatcher
@@ -76,6 +76,8 @@ class Trial:
     capabilities: Collection[str] = ()
     calls: list[Call] = field(default_factory=list)
     callers: list[Caller] = field(default_factory=list)
+
+    _made: ClassVar[type[Call]] = Call
 
     def __post_init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -159,7 +161,7 @@ class Trial:
         return [len(call.items) for call in self.calls]
 
     async def _call(self, items: list[Any]) -> Any:
-        call = Call(len(self.calls), list(items), self.loop.time(), self.loop.create_future())
+        call = self._made(len(self.calls), list(items), self.loop.time(), self.loop.create_future())
         self.calls.append(call)
         self._count_running(+1)
         try:
@@ -180,14 +182,7 @@ class Trial:
 
         ``window``: also that nobody waited longer than the window allows.
         """
-        most, at_once = self.policy.max_batch_size, self.policy.max_concurrency
-        for call in self.calls:
-            assert 0 < len(call.items) <= most, (
-                f"a call of {len(call.items)} items, max_batch_size is {most}; {self._told()}"
-            )
-        assert self._most_running <= at_once, (
-            f"{self._most_running} calls ran at a time, max_concurrency is {at_once}"
-        )
+        self.check_sizes()
         started: dict[int, float] = {}
         for call in self.calls:
             for item in call.items:
@@ -200,6 +195,16 @@ class Trial:
         if window:
             for caller in self.callers:
                 self._check_wait(caller, started.get(id(caller.item)))
+
+    def check_sizes(self) -> None:
+        most, at_once = self.policy.max_batch_size, self.policy.max_concurrency
+        for call in self.calls:
+            assert 0 < len(call.items) <= most, (
+                f"a call of {len(call.items)} items, max_batch_size is {most}; {self._told()}"
+            )
+        assert self._most_running <= at_once, (
+            f"{self._most_running} calls ran at a time, max_concurrency is {at_once}"
+        )
 
     def _check_order(self) -> None:
         places = {id(caller.item): place for place, caller in enumerate(self.callers)}
@@ -277,7 +282,9 @@ def told(calls: Sequence[Call], most: int = 12) -> str:
 
 def named(item: Any) -> str:
     """An item in words, which need not be willing to be shown."""
-    return repr(item) if isinstance(item, Item) else f"an object of {type(item).__name__}"
+    if isinstance(item, Item | str):
+        return repr(item)
+    return f"an object of {type(item).__name__}"
 
 
 def answer(item: Any) -> Any:

@@ -1,0 +1,422 @@
+"""EmbeddingBatcherSuite: does every text get its own vector, whoever else asks for what?"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import strategies as st
+
+from ..base import Suite, requires
+from ..laws import for_all
+from .batcher_failures import WRONG, check_told, others
+from .batcher_trial import Call, Serve, after, finish, held
+from .clock import run_virtual
+from .embedding_trial import EmbeddingTrial, Text, vector_of
+from .protocol import BatchPolicy, MakeEmbeddingBatcher
+
+Scenario = Callable[[EmbeddingTrial], Awaitable[None]]
+
+
+class EmbeddingBatcherSuite(Suite):
+    """Laws of batchers for embeddings, on virtual time.
+
+    Give a fixture ``make_embedding_batcher``: a `protocol.MakeEmbeddingBatcher`. The backend is the
+    suite's. Whether a real model's vectors depend on their neighbours is `EmbedderSuite`'s matter.
+    """
+
+    topic = "embedding_batcher"
+    offers = {  # noqa: RUF012  # read only
+        "shared": "texts that come within max_wait share calls, whoever asks",
+        "deduplicates": "of equal texts that are not ready yet, one is computed",
+        "concurrency": "max_concurrency calls run at a time",
+        "stop": "stop() leaves no caller waiting, and later ones are turned away",
+        "typed": "a single string in place of a list is refused",
+    }
+    batch_sizes: ClassVar[Sequence[int]] = (1, 2, 3, 5)
+    max_wait: ClassVar[float] = 8.0  # seconds of virtual time
+    examples: ClassVar[int] = 60
+
+    @pytest.fixture
+    def make_embedding_batcher(self) -> MakeEmbeddingBatcher:
+        self.missing_fixture(
+            "make_embedding_batcher", "a callable: backend, BatchPolicy -> embedding batcher"
+        )
+
+    def test_every_text_gets_its_own_vector(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """Of lists of any length, with equal texts in and between them, that come at any time, and
+        some of whose callers give up.
+
+        Usual causes: batches joined in the order in which they end, an accumulator that each batch
+        overwrites, duplicates that are dropped from the result, texts sorted and not sorted back.
+        """
+
+        def law(case: tuple[int, int, list[tuple[int, list[str], int, bool]]]) -> None:
+            size, at_once, arrivals = case
+
+            async def serve(call: Call) -> Any:
+                return await after(arrivals[call.index % len(arrivals)][2])(call)
+
+            async def scenario(trial: EmbeddingTrial) -> None:
+                for gap, texts, _, gives_up in arrivals:
+                    if gap:
+                        await trial.pause(gap)
+                        for caller in trial.callers[-1:] if gives_up else []:
+                            caller.task.cancel()
+                    trial.embed(texts)
+                await trial.until_done()
+                for caller in trial.callers:
+                    if not caller.task.cancelled():
+                        trial.check_result(caller)
+
+            self.run(make_embedding_batcher, scenario, serve, size, max_concurrency=at_once)
+
+        texts = st.lists(st.sampled_from(["a", "b", "cc", "dd", "eee", "f", "gg"]), max_size=6)
+        arrival = st.tuples(
+            st.sampled_from([0, 0, 1, 5, 9]), texts, st.sampled_from([0, 1, 3, 20]), st.booleans()
+        )
+        concurrent = "concurrency" in self.capabilities
+        cases = st.tuples(
+            st.sampled_from(self.batch_sizes),
+            st.integers(1, 3) if concurrent else st.just(1),
+            st.lists(arrival, min_size=1, max_size=8),
+        )
+        for_all(law, cases, examples=self.examples)
+
+    def test_no_texts_need_no_call(self, make_embedding_batcher: MakeEmbeddingBatcher) -> None:
+        """An empty list has no vectors, and nobody waits for them.
+
+        Usual causes: a wait for a batch that is never sent, an empty batch that is.
+        """
+
+        async def scenario(trial: EmbeddingTrial) -> None:
+            await trial.until_served([trial.embed([])], within=0.0)
+            assert not trial.calls, "the backend was called for no texts"
+            full, empty = trial.embed(["a", "b"]), trial.embed([])
+            await trial.until_served([empty], within=0.0)
+            await trial.until_served([full])
+
+        self.run(make_embedding_batcher, scenario)
+
+    def test_long_lists_are_split_and_joined(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """k · max_batch_size + r texts take as many calls as they must, and come back in order;
+        what fills no batch is served as well.
+
+        Usual causes: only the last batch is kept, or the first; leftovers that wait for more; calls
+        that end in another order than they began.
+        """
+        at_once = (1, 3) if "concurrency" in self.capabilities else (1,)
+        for size in self.batch_sizes:
+            for count in sorted({1, size - 1, size, size + 1, 2 * size, 3 * size, 3 * size + 1}):
+                for slots in at_once:
+
+                    async def serve(call: Call) -> Any:
+                        return await after(9.0 - 4.0 * (call.index % 3))(call)
+
+                    async def scenario(
+                        trial: EmbeddingTrial, count: int = count, size: int = size
+                    ) -> None:
+                        texts = [f"text {index}" for index in range(count)]
+                        for _ in range(2):
+                            before = len(trial.calls)
+                            await trial.until_served([trial.embed(texts)])
+                            calls, needed = len(trial.calls) - before, -(-count // size)
+                            assert calls == needed, (
+                                f"{count} texts in {calls} calls, {needed} of {size} would do"
+                            )
+
+                    self.run(make_embedding_batcher, scenario, serve, size, max_concurrency=slots)
+
+    def test_equal_texts_get_equal_vectors(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """In one list, next to each other and apart, in one batch and in two.
+
+        Usual causes: a set of the texts, a result that has one vector for each different text.
+        """
+        for size in self.batch_sizes:
+            for texts in ("aa", "aba", "aabb", "abcabc", "aaaaaaa", "abababab"):
+
+                async def scenario(trial: EmbeddingTrial, texts: str = texts) -> None:
+                    await trial.until_served([trial.embed([*texts]), trial.embed([*texts[::-1]])])
+
+                self.run(make_embedding_batcher, scenario, 1.0, size)
+
+    def test_texts_are_taken_as_they_are(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """Also where they are empty, or equal but for spaces and capitals.
+
+        Usual causes: ``if text``, keys that are stripped or lowered.
+        """
+        texts = ["", " ", "a", "A", "a ", "ä", "a\u0308", "\n", "None"]
+
+        async def scenario(trial: EmbeddingTrial) -> None:
+            await trial.until_served([trial.embed(texts), trial.embed([""]), trial.embed([])])
+
+        self.run(make_embedding_batcher, scenario)
+
+    def test_lists_belong_to_their_callers(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """What a caller does to the list it gave, or got, is nobody else's matter.
+
+        Usual causes: the caller's list is kept until the batch is sent; one result list for all.
+        """
+
+        async def scenario(trial: EmbeddingTrial) -> None:
+            given = ["a", "b"]
+            caller = trial.add(["a", "b"], trial.batcher.embed(given))  # type: ignore[attr-defined]  # an embedding batcher
+            other = trial.embed(["a", "b"])
+            await trial.pause(1.0)
+            given[:] = ["c"]
+            await trial.until_served([caller])
+            got = caller.task.result()
+            if isinstance(got, list):
+                got.clear()
+            await trial.until_served([other, trial.embed(["a", "b"])])
+
+        self.run(make_embedding_batcher, scenario, 2.0, 9)
+
+    @requires("shared")
+    def test_callers_share_calls(self, make_embedding_batcher: MakeEmbeddingBatcher) -> None:
+        """Texts of many callers fill the same batches.
+
+        Usual causes: a batch for each caller.
+        """
+        for size in self.batch_sizes:
+            for count in range(1, 2 * size + 2):
+
+                async def scenario(
+                    trial: EmbeddingTrial, count: int = count, size: int = size
+                ) -> None:
+                    for index in range(count):
+                        trial.embed([f"text {index}"])
+                    await trial.until_served()
+                    needed = -(-count // size)
+                    assert len(trial.calls) == needed, (
+                        f"{count} callers with a text each in calls of {trial.sizes}, {needed} of "
+                        f"{size} would do"
+                    )
+
+                self.run(make_embedding_batcher, scenario, 1.0, size)
+
+    @requires("deduplicates")
+    def test_equal_texts_are_computed_once(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """While they wait, and while a call with them runs; when they are ready, anew.
+
+        Usual causes: a look at the line and none at what runs, a text that stays known.
+        """
+
+        async def scenario(trial: EmbeddingTrial) -> None:
+            callers = [trial.embed(["a", "b", "a"]), trial.embed(["b", "a"])]
+            await trial.pause(self.max_wait)
+            callers.append(trial.embed(["b", "c"]))
+            await trial.pause(1.0)
+            for _ in range(4):
+                for call in trial.open_calls:
+                    finish(call)
+                await trial.pause(self.max_wait)
+            await trial.until_served(callers)
+            computed = sorted(text for call in trial.calls for text in call.items)
+            assert computed == ["a", "b", "c"], f"{computed} were computed for a, b and c"
+
+        self.run(make_embedding_batcher, scenario, held, 5)
+
+    def test_a_failing_call_fails_those_who_asked_for_its_texts(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """They are told what happened; others are served, and so is who asks again.
+
+        Usual causes: an event that is set on success only, a failed text that stays known.
+        """
+        for size in self.batch_sizes:
+            error = ValueError("one of the texts")
+
+            async def serve(call: Call, error: Exception = error) -> Any:
+                await asyncio.sleep(1.0)
+                if call.index == 1:
+                    raise error
+                return call.answers()
+
+            async def scenario(
+                trial: EmbeddingTrial, size: int = size, error: Exception = error
+            ) -> None:
+                for caller in range(3):
+                    trial.embed([f"text {caller} {index}" for index in range(size)])
+                await trial.until_done()
+                bad = set(trial.calls[1].items)
+                for asked in trial.callers:
+                    if bad & set(asked.item):
+                        check_told(asked, error)
+                    else:
+                        trial.check_result(asked)
+                await trial.until_served([trial.embed(asked.item) for asked in [*trial.callers]])
+
+            self.run(make_embedding_batcher, scenario, serve, size)
+
+    def test_a_wrong_number_of_vectors_fails_the_call(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """One less, one more, or what is no list of vectors: nobody gets a vector of another text.
+
+        Usual causes: zip without strict.
+        """
+        wrong: dict[str, Callable[[Call], Any]] = {
+            "one vector less": lambda call: call.answers()[:-1],
+            "one vector more": lambda call: [*call.answers(), [0.0, 0.0]],
+            "no vectors": lambda call: [],
+            **WRONG,
+        }
+        for name, make in wrong.items():
+
+            async def serve(call: Call, make: Callable[[Call], Any] = make) -> Any:
+                return make(call) if call.index == 0 else call.answers()
+
+            async def scenario(trial: EmbeddingTrial, name: str = name) -> None:
+                caller = trial.embed(["a", "b", "c"])
+                await trial.until_done([caller])
+                assert caller.error is not None, (
+                    f"the backend gave {name} for 3 texts, and the caller got "
+                    f"{caller.task.result()!r}"
+                )
+                await trial.until_served([trial.embed(["a", "b", "c"])])
+
+            self.run(make_embedding_batcher, scenario, serve)
+
+    def test_a_caller_who_gives_up_leaves_the_others_alone(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """Also those who asked for the same texts, in an open batch as in a running call.
+
+        Usual causes: the text of the first who asked is taken out for all, a future that is shared
+        and cancelled by one.
+        """
+        lists = (["a", "b"], ["b", "c"], ["a", "c", "d"], ["e"])
+        for windows in (0.0, 0.5, 1.5):
+            for gone in ([0], [1], [2], [3], [0, 1], [0, 2, 3], [0, 1, 2, 3]):
+
+                async def scenario(
+                    trial: EmbeddingTrial, windows: float = windows, gone: list[int] = gone
+                ) -> None:
+                    callers = [trial.embed(texts) for texts in lists]
+                    await trial.pause(windows * self.max_wait)
+                    for place in gone:
+                        callers[place].task.cancel()
+                    await trial.until_done([callers[place] for place in gone], within=0.0)
+                    again = [trial.embed(texts) for texts in lists[:2]]
+                    await trial.until_served([*others(callers, gone), *again])
+
+                self.run(make_embedding_batcher, scenario, self.max_wait, 4)
+
+    def test_many_rounds_leave_nothing_behind(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """Neither texts nor tasks pile up.
+
+        Usual causes: a dict of texts that nobody takes out.
+        """
+
+        async def serve(call: Call) -> Any:
+            call.items, texts = [], call.items
+            await asyncio.sleep(1.0)
+            if call.index % 5 == 4:
+                raise ValueError("one of its texts")
+            return [vector_of(text) for text in texts]
+
+        async def scenario(trial: EmbeddingTrial) -> None:
+            alive: weakref.WeakSet[Text] = weakref.WeakSet()
+            for turn in range(30):
+                texts = [Text(f"text {turn} {index}") for index in range(5)]
+                alive.update(texts)
+                callers = [trial.embed(texts[:3]), trial.embed(texts[2:])]
+                del texts
+                await trial.pause(self.max_wait)
+                if turn % 3 == 0:
+                    callers[0].task.cancel()
+                await trial.until_done()
+                trial.calls.clear()
+                trial.callers.clear()
+                del callers
+                await trial.pause(3.0 * self.max_wait)
+            tasks = len(asyncio.all_tasks())
+            gc.collect()
+            assert len(alive) <= 10, f"{len(alive)} of 150 texts are still held when all is done"
+            assert tasks <= 4, f"{tasks} tasks run when nothing is left to do"
+
+        self.run(make_embedding_batcher, scenario, serve)
+
+    @requires("typed")
+    def test_a_single_string_is_no_list_of_texts(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """It is refused, and not taken for its letters.
+
+        Usual causes: a string is a sequence of strings.
+        """
+
+        async def scenario(trial: EmbeddingTrial) -> None:
+            caller = trial.add(["abc"], trial.batcher.embed("abc"))  # type: ignore[attr-defined]  # an embedding batcher
+            await trial.until_done([caller])
+            assert isinstance(caller.error, Exception), f"'abc': {caller.task.result()!r}"
+            assert not trial.calls, "the backend was called for the letters of a string"
+
+        self.run(make_embedding_batcher, scenario)
+
+    @requires("stop")
+    def test_after_a_stop_nobody_waits(self, make_embedding_batcher: MakeEmbeddingBatcher) -> None:
+        """With an open batch, with calls that run, with a line behind them.
+
+        Usual causes: the worker is cancelled, and neither what it took nor what waits is looked at.
+        """
+        for windows in (0.0, 0.5, 1.5):
+            for count in (0, 1, 2, 7):
+
+                async def scenario(
+                    trial: EmbeddingTrial, windows: float = windows, count: int = count
+                ) -> None:
+                    callers = [trial.embed([f"{n}", "shared", f"{n} too"]) for n in range(count)]
+                    await trial.pause(windows * self.max_wait)
+                    await trial.stop()
+                    await trial.until_done(callers, within=0.0)
+                    for caller in callers:
+                        if caller.served:
+                            trial.check_result(caller)
+                    late = trial.embed(["late"])
+                    await trial.until_done([late], within=0.0)
+                    assert isinstance(late.error, Exception), "served after a stop"
+
+                self.run(make_embedding_batcher, scenario, self.max_wait)
+
+    def run(
+        self,
+        make_embedding_batcher: MakeEmbeddingBatcher,
+        scenario: Scenario,
+        serve: Serve | float = 0.0,
+        size: int = 3,
+        max_concurrency: int = 1,
+    ) -> None:
+        """Run a scenario on an embedding batcher that has started, and check its calls."""
+        __tracebackhide__ = True
+        made = BatchPolicy(size, self.max_wait, max_concurrency=max_concurrency)
+        does = after(serve) if isinstance(serve, int | float) else serve
+        alive: list[EmbeddingTrial] = []  # a worker that is still there must not be collected
+
+        async def trying() -> None:
+            make: Any = make_embedding_batcher  # of another protocol than a trial's batchers
+            alive.append(EmbeddingTrial(make, made, does, frozenset(self.capabilities)))
+            await alive[0].batcher.start()
+            await scenario(alive[0])
+            alive[0].check()
+
+        run_virtual(trying())
