@@ -15,8 +15,13 @@ SHAPE = {"hidden_size": 64, "intermediate_size": 128, "layers": 2}
 
 
 def model_of(name):
-    if name != "mistral":
+    if name in CONFIGS:
         return make_model(name).double()
+    if name == "gpt2 scaled":  # logits that are divided by something else in each layer
+        config = CONFIGS["gpt2"]()
+        config.scale_attn_by_inverse_layer_idx = True
+        torch.manual_seed(7)
+        return AutoModelForCausalLM.from_config(config).double().eval()
     llama = CONFIGS["llama"]()
     shape = {key: getattr(llama, key) for key in ("vocab_size", "hidden_size", "num_hidden_layers")}
     torch.manual_seed(7)
@@ -56,7 +61,7 @@ def bound(expected):
 TRACES = st.lists(st.lists(st.sampled_from([0, 1, 1, 2, 6]), min_size=3, max_size=3), max_size=8)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "mistral"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "gpt2 scaled", "mistral"])
 @settings(max_examples=15)
 @given(trace=TRACES, wanted=st.randoms(use_true_random=False))
 def test_logits_are_those_of_the_sequence_alone(name, trace, wanted):

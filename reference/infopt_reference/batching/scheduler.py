@@ -134,7 +134,9 @@ class Scheduler:
 
     def __init__(self, config: SchedulerConfig, blocks: BlockAllocator | None = None) -> None:
         self.config = config
-        self.blocks = blocks or BlockAllocator(config.num_blocks, config.block_size)
+        if blocks is None:
+            blocks = BlockAllocator(config.num_blocks, config.block_size)
+        self.blocks = blocks
         sizes = (self.blocks.num_blocks, self.blocks.block_size)
         if sizes != (config.num_blocks, config.block_size):
             raise ValueError(
