@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
-from ..judge.budgets import Budget, parse_budget
-from ..metrics import METRICS, Gate
 from ..options import Settings
 from ..release import (
     BatchingPlan,
@@ -32,15 +30,10 @@ from ..release import (
     ServerSource,
     Statistics,
 )
-from .defaults import (
-    batching_budgets,
-    default_budgets,
-    long_context_budgets,
-    semantic_cache_budgets,
-)
 from .formats import DTYPES, FORMATS, format_of
+from .limits import Limits
 from .model_sources import candidate_source, command_line_candidate, reference_source
-from .toml_source import Key, TomlSource, read_toml
+from .toml_source import Key, TomlSource, place_in, read_toml
 
 if TYPE_CHECKING:
     from .schema import ReleaseFile
@@ -48,7 +41,6 @@ if TYPE_CHECKING:
 
 FILE_NAME = "infopt.toml"
 _PYPROJECT = "pyproject.toml"
-_OFF = "off"
 _EMBEDDED_MODEL = "embedded:smollm2"
 _NOT_GIVEN = Settings()
 
@@ -128,9 +120,7 @@ class _Assembly:
         )
 
     def _place(self, key: Key) -> str:
-        if self.source is None:
-            return "command line"
-        return f"{self.source.place(key)}: {'.'.join(map(str, key))}"
+        return place_in(self.source, key)
 
     def _origin(self) -> str:
         if self.embedded:
@@ -229,102 +219,25 @@ class _Assembly:
             )
 
     def _candidate(self, source: ModelSource, reference: ModelSource) -> Candidate:
-        server = self._server(source.name)
-        budgets = default_budgets(source, reference)
-        if server is not None:
-            # A server gives no logits, and reports tokens in blocks of a size that it keeps to
-            # itself.
-            for name in ("prefix_error_ratio", "prefix_saved_share"):
-                budgets.pop(name)
-        written: set[str] = set()
-        tables: list[tuple[Key, dict[str, Any]]] = [(("budgets",), self.file.budgets)]
-        if self._is_of_file(source.name):
-            own = self.file.candidates[source.name].budgets
-            tables.append((("candidates", source.name, "budgets"), own))
-        for key, table in tables:
-            for name, value in table.items():
-                if _is_semantic(name):
-                    self._require_global(key, name)
-                    continue
-                budget = self._budget((*key, name), name, value)
-                budgets.pop(name, None)
-                written.add(name)
-                if budget is not None:
-                    budgets[name] = budget
-        self._add_sweep(budgets, written)
-        self._add_batching(budgets, written)
-        # In the order in which reports print metrics, whatever the order they were written in.
-        in_order = {name: budgets[name] for name in METRICS if name in budgets}
-        return Candidate(source, in_order, server)
+        own = self.file.candidates[source.name] if self._is_of_file(source.name) else None
+        server = ServerSource(**own.server.model_dump()) if own and own.server else None
+        limits = self._limits.of_candidate(
+            source, reference, own.budgets if own else {}, served=server is not None
+        )
+        return Candidate(source, limits, server)
 
-    def _server(self, name: str) -> ServerSource | None:
-        table = self.file.candidates[name].server if self._is_of_file(name) else None
-        return None if table is None else ServerSource(**table.model_dump())
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.file, self.source)
 
     def _semantic_cache(self) -> SemanticCachePlan:
-        """The plan, with limits from [budgets]: they are an embedder's, and no candidate's."""
         table = self.file.semantic_cache
-        budgets = {
-            name: self._budget(("budgets", name), name, value)
-            for name, value in self.file.budgets.items()
-            if _is_semantic(name)
-        }
-        if table.embedder:
-            limits = {**semantic_cache_budgets(), **budgets}
-        elif budgets:
-            name = next(iter(budgets))
-            raise ConfigurationError(
-                f"{self._place(('budgets', name))}: limits a semantic cache, and there is none; "
-                "name its embedder in [semantic_cache]"
-            )
-        else:
-            limits = {}
         return SemanticCachePlan(
             **_immutable(table.model_dump(exclude={"pairs"})),
             pairs=self._path(None, table.pairs),
             directory=self.directory,
-            budgets={name: budget for name, budget in limits.items() if budget is not None},
+            budgets=self._limits.of_semantic_cache(),
         )
-
-    def _add_sweep(self, budgets: dict[str, Budget], written: set[str]) -> None:
-        """The long-context gate's limits, where the file names lengths."""
-        if self.file.long_context.lengths:
-            limits = long_context_budgets(budgets)
-            budgets.update({name: limits[name] for name in limits.keys() - written})
-        elif lost := [n for n in budgets if budgets[n].metric.gate is Gate.LONG_CONTEXT]:
-            raise ConfigurationError(
-                f"{self._place(('budgets', lost[0]))}: limits the long-context sweep, which has no "
-                "lengths; set lengths in [long_context]"
-            )
-
-    def _add_batching(self, budgets: dict[str, Budget], written: set[str]) -> None:
-        """The batching gate's limits, where the file names batch sizes."""
-        if self.file.batching.batch_sizes:
-            limits = batching_budgets()
-            budgets.update({name: limits[name] for name in limits.keys() - written})
-        elif lost := [n for n in budgets if budgets[n].metric.gate is Gate.BATCHING]:
-            raise ConfigurationError(
-                f"{self._place(('budgets', lost[0]))}: limits the batching gate, which has no "
-                "batch sizes; set batch_sizes in [batching]"
-            )
-
-    def _require_global(self, key: Key, name: str) -> None:
-        if key != ("budgets",):
-            raise ConfigurationError(
-                f"{self._place((*key, name))}: is no candidate's limit, but the embedder's; write "
-                "it in [budgets]"
-            )
-
-    def _budget(self, key: Key, name: str, value: Any) -> Budget | None:
-        """The limit, or None for "off"."""
-        if name not in METRICS:
-            close = get_close_matches(name, METRICS, n=1)
-            remedy = f"did you mean {close[0]}?" if close else f"known: {', '.join(METRICS)}"
-            raise ConfigurationError(f"{self._place(key)}: unknown metric; {remedy}")
-        if value == _OFF:
-            return None
-        assert self.source is not None  # a budget was written somewhere
-        return parse_budget(METRICS[name], value, self.source.place(key))
 
     def _is_of_file(self, name: str) -> bool:
         """A model from the command line, such as ./int8, may share a name with the file's."""
@@ -356,7 +269,3 @@ class _Assembly:
 
 def _immutable(table: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
-
-
-def _is_semantic(name: str) -> bool:
-    return name in METRICS and METRICS[name].gate is Gate.SEMANTIC_CACHE

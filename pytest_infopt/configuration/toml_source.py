@@ -181,3 +181,10 @@ def _skip_value(text: str, position: int) -> int:
         elif token == "\n" and depth <= 0:
             break
     return position
+
+
+def place_in(source: TomlSource | None, key: Key) -> str:
+    """Where a key stands, for messages: file, line and the key; or that nothing was read."""
+    if source is None:
+        return "command line"
+    return f"{source.place(key)}: {'.'.join(map(str, key))}"
