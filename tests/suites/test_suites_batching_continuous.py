@@ -77,7 +77,7 @@ class TestReference(ContinuousBatchingSuite):
 
 @pytest.mark.slow
 class TestReferenceInItsThread(ContinuousBatchingSuite):
-    capabilities = frozenset(ContinuousBatchingSuite.offers)
+    capabilities = frozenset(ContinuousBatchingSuite.offers) - {"idle"}
     virtual = False
     examples = 3
 
