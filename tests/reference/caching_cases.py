@@ -67,7 +67,7 @@ def on_redis(url: str, scenario: Callable[[RedisStore], Awaitable[Any]]) -> Any:
     """The scenario's result, on a store with connections of its own."""
 
     async def run() -> Any:
-        store = RedisStore(url)
+        store = RedisStore(url, timeout=30.0)  # the machine may be busy
         try:
             return await scenario(store)
         finally:
