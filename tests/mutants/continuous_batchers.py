@@ -171,7 +171,7 @@ class SmallContinuousBatcher:
         scores = self.scaled(logits.double(), parameters.temperature)
         if parameters.top_k is not None:
             scores = self.filtered(scores, parameters.top_k)
-        chances = torch.softmax(scores, dim=0)
+        chances = self.nucleus(torch.softmax(scores, dim=0), parameters.top_p)
         return int(torch.multinomial(chances, 1, generator=self.generator_of(job)))
 
     def deliver(self, jobs: Sequence[Job], tokens: Sequence[int]) -> None:
@@ -247,6 +247,14 @@ class SmallContinuousBatcher:
 
     def filtered(self, scores: Tensor, top_k: int) -> Tensor:
         return scores.masked_fill(scores < scores.topk(top_k).values[-1], -torch.inf)
+
+    def nucleus(self, chances: Tensor, top_p: float) -> Tensor:
+        ordered, order = chances.sort(descending=True)
+        kept = ordered.masked_fill(self.outside(ordered, top_p), 0.0)
+        return torch.zeros_like(chances).scatter(0, order, kept)
+
+    def outside(self, ordered: Tensor, top_p: float) -> Tensor:
+        return ordered.cumsum(0) - ordered >= top_p
 
     def ends(self, job: Job) -> bool:
         return self.is_long_enough(job) or self.stops(job) or self.stops_by_a_sequence(job)
@@ -441,6 +449,14 @@ class FilterIgnored(SmallContinuousBatcher):
 
     def filtered(self, scores: Tensor, top_k: int) -> Tensor:
         return scores
+
+
+class NucleusTooSmall(SmallContinuousBatcher):
+    """Not listed: the token with which top_p is reached is cut off, unless it is the first."""
+
+    def outside(self, ordered: Tensor, top_p: float) -> Tensor:
+        beyond = ordered.cumsum(0) > top_p
+        return beyond & (torch.arange(len(ordered)) > 0)
 
 
 class StopOfTheBatch(SmallContinuousBatcher):
@@ -665,6 +681,7 @@ PREEMPTION = "test_preemption_changes_no_token"
 PARTS = "test_a_prompt_in_parts_changes_no_token"
 SEEDS = "test_drawn_tokens_do_not_depend_on_neighbours"
 DISTRIBUTION = "test_drawn_tokens_follow_their_own_distribution"
+FILTERS = "test_filters_leave_the_most_likely_tokens"
 STOP_TOKEN = "test_a_stop_token_ends_its_request_alone"
 SEQUENCE = "test_a_stop_sequence_ends_its_request_alone"
 STREAM = "test_a_stream_gives_the_same_tokens_as_they_come"
@@ -695,7 +712,9 @@ MUTANTS = [
     ContinuousMutant(OneGenerator, SEEDS),
     ContinuousMutant(FirstRowsParameters, DISTRIBUTION),
     ContinuousMutant(MultipliedByTheTemperature, DISTRIBUTION),
-    ContinuousMutant(FilterIgnored, DISTRIBUTION),
+    ContinuousMutant(FilterIgnored, FILTERS),
+    ContinuousMutant(FirstRowsParameters, FILTERS),
+    ContinuousMutant(NucleusTooSmall, FILTERS),
     ContinuousMutant(StopOfTheBatch, STOP_TOKEN),
     ContinuousMutant(StopInThePrompt, STOP_TOKEN),
     ContinuousMutant(StopCutOff, STOP_TOKEN),

@@ -411,6 +411,19 @@ class CachedTokensComputed(PrefixesCached):
         return min(job.num_tokens - (0 if job in self.queue else job.computed), budget)
 
 
+class PreemptsWithoutNeed(SmallScheduler):
+    """Not listed: a free block is asked for, whether or not the last one is full."""
+
+    def make_room(self, job: Job, count: int, preempted: list[int]) -> bool:
+        while not self.free and len(self.begun) > 1:
+            victim = self.victim(job)
+            self.preempt(victim)
+            preempted.append(victim.name)
+            if victim is job:
+                return False
+        return super().make_room(job, count, preempted)
+
+
 class OutputForgotten(SmallScheduler):
     """Not listed: a preempted request begins anew."""
 
@@ -567,6 +580,7 @@ MUTANTS = [
     SchedulerMutant(FreedTwice, ANY),
     SchedulerMutant(StillComputed, OUTGROW),
     SchedulerMutant(CachedTokensComputed, OUTGROW),
+    SchedulerMutant(PreemptsWithoutNeed, EVERY),
     SchedulerMutant(OutputForgotten, OUTGROW),
     SchedulerMutant(TableKept, OUTGROW),
     SchedulerMutant(OneAtATime, TOGETHER),

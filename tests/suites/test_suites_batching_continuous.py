@@ -60,6 +60,7 @@ def _sampling(parameters: GenerationParameters) -> SamplingParameters:
     return SamplingParameters(
         temperature=parameters.temperature,
         top_k=parameters.top_k,
+        top_p=parameters.top_p,
         seed=parameters.seed,
         max_new_tokens=parameters.max_new_tokens,
         stop_token_ids=parameters.stop_token_ids,

@@ -25,13 +25,15 @@ class ContinuousLimits:
 class GenerationParameters:
     """How a request's tokens are chosen, and when it ends; what is not claimed is never asked for.
 
-    ``temperature`` 0 is greedy. ``stop_token_ids``, of any length with the capability
-    "stop-sequences": runs of tokens that end the output, and stay part of it.
+    ``temperature`` 0 is greedy. Of the others, the ``top_k`` most likely tokens may be drawn, and
+    the fewest whose probabilities reach ``top_p``. ``stop_token_ids`` end the output and stay part
+    of it, and so do ``stop_sequences``, runs of tokens.
     """
 
     max_new_tokens: int
     temperature: float = 0.0
     top_k: int | None = None
+    top_p: float = 1.0
     seed: int | None = None
     stop_token_ids: tuple[int, ...] = ()
     stop_sequences: tuple[tuple[int, ...], ...] = ()

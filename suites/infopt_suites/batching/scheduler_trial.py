@@ -167,6 +167,11 @@ class Trial:
         )
         gone = set(step.preempted) & step.num_tokens.keys() & set(self.scheduler.waiting)
         assert not gone, f"requests {sorted(gone)} are computed and preempted in one step"
+        needed = sum(self._blocks(self.live[x].num_tokens) for x in self._running)
+        assert not step.preempted or needed > limits.num_blocks, (
+            f"requests {sorted(step.preempted)} were preempted, though {needed} of "
+            f"{limits.num_blocks} blocks hold all tokens of those that run"
+        )
         self._idle = 0 if step.num_tokens else self._idle + 1
         assert not self.live or self._idle < 2, (
             f"two steps computed nothing, while {sorted(self.live)} have not ended: "
