@@ -19,12 +19,8 @@ from tiny_models import CONFIGS, SAMPLE_IDS, VOCABULARY, make_model, make_tokeni
 from pytest_infopt.engines.base import Capability, Engine
 from pytest_infopt.engines.footprint import storage_bytes
 from pytest_infopt.engines.precision import Float64Arithmetic
-from pytest_infopt.engines.transformers import (
-    FullScores,
-    HiddenScores,
-    TransformersEngine,
-    check_finite,
-)
+from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers_scoring import FullScores, HiddenScores, check_finite
 from pytest_infopt.errors import InfoptError, ModelLoadError, NonFiniteLogitsError
 
 ARCHITECTURES = sorted(CONFIGS)
