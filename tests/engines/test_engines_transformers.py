@@ -246,7 +246,7 @@ def test_bad_ids_are_refused_with_the_numbers(engine: TransformersEngine) -> Non
         engine.full_logits([-1])
     with pytest.raises(ValueError, match=r"97 tokens .* 96"):
         engine.score([1] * 97)
-    with pytest.raises(ValueError, match="passes of \\[0\\] tokens; they take at least 1 each and 2 in all"):
+    with pytest.raises(ValueError, match=r"passes of \[0\] tokens; they take at least 1 each"):
         engine.cached_logits([1, 2], 0)
     with pytest.raises(ValueError, match="at least one prompt"):
         engine.batch_logits([])
@@ -340,7 +340,7 @@ def test_the_kv_cache_weighs_what_the_formula_says(
 
 
 def test_kv_cache_of_nothing_or_too_much_is_refused(llama: TransformersEngine) -> None:
-    with pytest.raises(ValueError, match="lengths \\[0\\] and batch 1: lengths rise, and all are at least 1"):
+    with pytest.raises(ValueError, match=r"lengths \[0\] and batch 1: lengths rise"):
         llama.kv_cache_bytes(0)
     with pytest.raises(ValueError, match="context window of 96"):
         llama.kv_cache_bytes(97)
