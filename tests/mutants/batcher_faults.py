@@ -798,6 +798,7 @@ MUTANTS = [
     BatcherMutant(DeadlineSeenWhenSent, DEADLINES),
     BatcherMutant(SentAfterItsDeadline, DEADLINES),
     BatcherMutant(StopCancelsTheWorker, STOP),
+    BatcherMutant(StopCancelsTheWorker, ANY),
     BatcherMutant(StopForgetsTheLine, AT_ONCE),
     BatcherMutant(StopForgetsCalls, AT_ONCE),
     BatcherMutant(DrainForgetsLeftovers, DRAIN),

@@ -28,7 +28,7 @@ class BatcherSuite(BatcherFailureSuite):
     @requires("stop")
     def test_after_a_stop_nobody_waits(self, make_batcher: MakeBatcher) -> None:
         """With an open batch, with a call that runs, with a line behind it: stop ends, and each
-        caller has a result or an exception.
+        caller has a result or an exception, then or as soon as its call has ended.
 
         Usual causes: the worker is cancelled, and neither what it took nor what waits is looked at.
         """
@@ -41,7 +41,7 @@ class BatcherSuite(BatcherFailureSuite):
                     callers = trial.submit_all(count)
                     await trial.pause(moment * self.max_wait)
                     await trial.stop()
-                    await trial.until_done(within=0.0)
+                    await trial.until_done()
                     for caller in callers:
                         if caller.served:
                             trial.check_result(caller)
@@ -87,13 +87,13 @@ class BatcherSuite(BatcherFailureSuite):
                 await trial.pause(0.5)
                 trial.submit()
                 await stopping
-                await trial.until_done(within=0.0)
+                await trial.until_done()
 
             self.run(make_batcher, scenario, 3.0)
 
     @requires("drain")
     def test_a_stop_that_drains_serves_all(self, make_batcher: MakeBatcher) -> None:
-        """Without waiting for windows that nobody will come in.
+        """When it returns, and without waiting for windows that nobody will come in.
 
         Usual causes: what is in the worker's hands is forgotten, a last batch that is not full.
         """
@@ -186,13 +186,14 @@ class BatcherSuite(BatcherFailureSuite):
                     )
                     for caller in refused:
                         assert isinstance(caller.error, Exception), "served without a call"
-                    await self._cancelled(trial, callers[:2])
-                    more = trial.submit_all(1)
-                    await trial.pause()
+                    taken = callers[:bound]
                     if "withdraw" in self.capabilities:
-                        assert not more[0].task.done(), "the place of a cancelled item is not free"
+                        await self._cancelled(trial, taken[:2])
+                        taken = [*taken[2:], trial.submit()]
+                        await trial.pause()
+                        assert not taken[-1].task.done(), "a cancelled item's place is not free"
                     await self._finish_all(trial)
-                    await trial.until_served([*running, *callers[2:bound]])
+                    await trial.until_served([*running, *taken])
 
             self.run(make_batcher, scenario, held, max_queue_size=bound, reject_when_full=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ MOST = 12  # callers at a time
 
 
 class BatcherMachine(RuleBasedStateMachine):
-    """Callers that come and give up; calls that end; time that passes."""
+    """Callers that come and give up; calls that end; time that passes; stops."""
 
     make_batcher: ClassVar[MakeBatcher]
     policy: ClassVar[BatchPolicy]
@@ -26,6 +27,7 @@ class BatcherMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = VirtualClock()
+        self.stopped: set[Caller] = set()  # who waited at a stop
         self.failed: dict[int, Exception] = {}  # what calls raised, by their index
         self.trial = self.clock.run(self._started())
 
@@ -74,6 +76,26 @@ class BatcherMachine(RuleBasedStateMachine):
     def end(self, data: st.DataObject, fails: bool) -> None:
         self._end(self._one_of(data, self.trial.open_calls), fails)
 
+    @precondition(lambda self: "restart" in self.capabilities)
+    @rule(windows=st.sampled_from([0.0, 0.5]))
+    def stop_and_start(self, windows: float) -> None:
+        async def stop_and_start() -> None:
+            await self.trial.pause(windows * self.policy.max_wait)
+            self.stopped.update(self.unserved)
+            stopping = asyncio.create_task(self.trial.stop(), name="stop")
+            for _ in range(4 * MOST):
+                for call in self.trial.open_calls:
+                    finish(call)
+                await self.trial.pause()
+                if stopping.done():
+                    break
+                await self.trial.pause(0.25 * self.policy.max_wait)
+            assert stopping.done(), "stop does not end, though all calls have"
+            await self.trial.until_done()
+            await self.trial.batcher.start()
+
+        self.clock.run(stop_and_start())
+
     @invariant()
     def calls_fit_the_policy(self) -> None:
         self.trial.check()
@@ -83,6 +105,8 @@ class BatcherMachine(RuleBasedStateMachine):
         calls = {id(item): call for call in self.trial.calls for item in call.items}
         for caller in self.trial.callers:
             if not caller.task.done() or caller.task.cancelled():
+                continue
+            if caller in self.stopped and caller.error is not None:
                 continue
             call = calls.get(id(caller.item))
             assert call is not None, f"{caller.item!r} has an outcome, and was never sent"

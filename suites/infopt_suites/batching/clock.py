@@ -121,17 +121,21 @@ class VirtualClock:
         """Cancels what still runs."""
         self.loop.set_exception_handler(lambda loop, context: None)
         self.loop.lift_limit()
+        with suppress(StuckError):
+            for _ in range(3):  # some go on when they are cancelled, or leave others behind
+                self._cancel_all()
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+    def _cancel_all(self) -> None:
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()
-        with suppress(StuckError):
-            if tasks:
-                self.loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
-            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        if tasks:
+            self.loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
         for task in tasks:
             if task.done() and not task.cancelled():
                 task.exception()
-        self.loop.close()
 
     def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # The exception of a plain future is often told in other ways as well; a task has died.
