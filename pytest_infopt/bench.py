@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import platform
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
@@ -234,7 +235,7 @@ class Bench(BenchModels):
         """Two full batches of requests through a dynamic batcher, and one by one."""
         plan = self.release.batching
         text = islice(cycle(self.token_stream), index, None)
-        requests = [
+        requests: list[tuple[Sequence[int], int]] = [
             (list(islice(text, plan.prompt_tokens)), 1) for _ in range(2 * plan.max_batch_size)
         ]
         return measure_batching_pair(

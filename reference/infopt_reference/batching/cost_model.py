@@ -118,7 +118,8 @@ class CostModel:
         """model/measured − 1 of each step."""
         design, seconds = _design(measured)
         coefficients = [self.per_step, self.per_sequence, self.per_token, self.per_context]
-        return design @ np.array(coefficients) / seconds - 1
+        errors: NDArray[np.float64] = design @ np.array(coefficients) / seconds - 1
+        return errors
 
 
 def _design(
