@@ -16,7 +16,7 @@ __all__ = ["AREA", "MUTANTS", "SOUND", "EmbeddingMutant"]
 class LineOfTexts(TimerBatcher):
     """Each text is an item of the batcher under it, equal ones too."""
 
-    capabilities: Any = frozenset({"shared", "concurrency", "stop", "typed"})
+    capabilities: Any = frozenset({"shared", "concurrency", "stop", "typed", "withdraw"})
 
     async def embed(self, texts: list[str]) -> Any:
         self.require_list(texts)
@@ -39,7 +39,7 @@ class LineOfTexts(TimerBatcher):
 class SharedTexts(LineOfTexts):
     """Equal texts that are not ready are one item, which nobody's leaving takes away."""
 
-    capabilities = LineOfTexts.capabilities | {"deduplicates"}
+    capabilities = (LineOfTexts.capabilities | {"deduplicates"}) - {"withdraw"}
 
     def __init__(self, function: Any, policy: BatchPolicy) -> None:
         super().__init__(function, policy)
@@ -279,6 +279,42 @@ class ForgottenWhenSent(SharedTexts):
         return batch
 
 
+class LeavesTextsBehind(LineOfTexts):
+    """Not listed: who gives up leaves the texts in the line."""
+
+    def withdraw(self, entry: Waiting) -> None:
+        pass
+
+
+class LetInOneByOne(LineOfTexts):
+    """Not listed: texts of a list that does not fit are let in until one is turned away."""
+
+    capabilities = LineOfTexts.capabilities | {"rejects"}
+
+    async def embed(self, texts: list[str]) -> Any:
+        entries = [asyncio.ensure_future(self.outcome(text)) for text in texts]
+        return [await entry for entry in entries]
+
+
+class ReadTooEarly(CallByCall):
+    """Not listed: at the first error, vectors are read that are not there yet."""
+
+    async def joined(self, tasks: list[asyncio.Task[Any]]) -> Any:
+        if tasks:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        return [vector for task in tasks for vector in task.result()]
+
+
+class FirstErrorAlone(CallByCall):
+    """Not listed: only the first call's error is raised; others leave their vectors out."""
+
+    async def joined(self, tasks: list[asyncio.Task[Any]]) -> Any:
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        if results and isinstance(results[0], BaseException):
+            raise results[0]
+        return [v for result in results if isinstance(result, list) for v in result]
+
+
 @dataclass(frozen=True)
 class EmbeddingMutant:
     fault: Any
@@ -294,6 +330,9 @@ BELONG = "test_lists_belong_to_their_callers"
 SHARE = "test_callers_share_calls"
 ONCE = "test_equal_texts_are_computed_once"
 FAILING = "test_a_failing_call_fails_those_who_asked_for_its_texts"
+ANY_CALL = "test_a_list_fails_with_any_of_its_calls"
+GONE = "test_texts_whose_callers_are_gone_are_not_sent"
+REJECTS = "test_a_list_without_room_is_turned_away_as_a_whole"
 COUNT = "test_a_wrong_number_of_vectors_fails_the_call"
 GIVES_UP = "test_a_caller_who_gives_up_leaves_the_others_alone"
 ROUNDS = "test_many_rounds_leave_nothing_behind"
@@ -321,6 +360,10 @@ MUTANTS = [
     EmbeddingMutant(StopForgetsTheLine, STOP),
     EmbeddingMutant(ErrorTellsNobody, FAILING),
     EmbeddingMutant(KeysWithoutSpaces, AS_THEY_ARE),
+    EmbeddingMutant(LeavesTextsBehind, GONE),
+    EmbeddingMutant(LetInOneByOne, REJECTS),
+    EmbeddingMutant(ReadTooEarly, ANY_CALL),
+    EmbeddingMutant(FirstErrorAlone, ANY_CALL),
     EmbeddingMutant(FirstAskerOwnsTheText, GIVES_UP),
     EmbeddingMutant(FailedStaysKnown, FAILING),
     EmbeddingMutant(StaysKnown, ROUNDS),

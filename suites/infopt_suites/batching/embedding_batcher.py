@@ -33,6 +33,8 @@ class EmbeddingBatcherSuite(Suite):
     offers = {  # noqa: RUF012  # read only
         "shared": "texts that come within max_wait share calls, whoever asks",
         "deduplicates": "of equal texts that are not ready yet, one is computed",
+        "withdraw": "texts whose callers are all gone before they are sent are not sent",
+        "rejects": "reject_when_full turns a list away, as a whole, for which there is no room",
         "concurrency": "max_concurrency calls run at a time",
         "stop": "stop() leaves no caller waiting, and later ones are turned away",
         "typed": "a single string in place of a list is refused",
@@ -265,6 +267,36 @@ class EmbeddingBatcherSuite(Suite):
 
             self.run(make_embedding_batcher, scenario, serve, size)
 
+    def test_a_list_fails_with_any_of_its_calls(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """Whichever call fails, and whichever ends first, its caller is told what happened.
+
+        Usual causes: vectors are read that are not there yet, an error of the first call alone.
+        """
+        error = ValueError("one of the texts")
+        at_once = (1, 3) if "concurrency" in self.capabilities else (1,)
+        for slots in at_once:
+            for failing in range(3):
+                for slowest in range(3):
+
+                    async def serve(
+                        call: Call, failing: int = failing, slowest: int = slowest
+                    ) -> Any:
+                        await asyncio.sleep(9.0 if call.index == slowest else 1.0)
+                        if call.index == failing:
+                            raise error
+                        return call.answers()
+
+                    async def scenario(trial: EmbeddingTrial) -> None:
+                        caller = trial.embed([f"text {index}" for index in range(8)])
+                        await trial.until_done([caller])
+                        check_told(caller, error)
+                        await trial.pause(9.0)
+                        await trial.until_served([trial.embed(["text 7", "text 0"])])
+
+                    self.run(make_embedding_batcher, scenario, serve, max_concurrency=slots)
+
     def test_a_wrong_number_of_vectors_fails_the_call(
         self, make_embedding_batcher: MakeEmbeddingBatcher
     ) -> None:
@@ -318,6 +350,67 @@ class EmbeddingBatcherSuite(Suite):
                     await trial.until_served([*others(callers, gone), *again])
 
                 self.run(make_embedding_batcher, scenario, self.max_wait, 4)
+
+    @requires("withdraw")
+    def test_texts_whose_callers_are_gone_are_not_sent(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """And those that somebody else asks for are.
+
+        Usual causes: a count of callers that is never taken down, an entry that stays in the line.
+        """
+
+        async def scenario(trial: EmbeddingTrial) -> None:
+            running = trial.embed(["1", "2", "3"])
+            await trial.pause(self.max_wait)  # takes the slot
+            gone = [trial.embed(["a", "shared", "a"]), trial.embed(["b", "a"])]
+            left = trial.embed(["shared", "c"])
+            await trial.pause(1.0)
+            for caller in gone:
+                caller.task.cancel()
+            await trial.pause(1.0)
+            for _ in range(4):
+                for call in trial.open_calls:
+                    finish(call)
+                await trial.pause(self.max_wait)
+            await trial.until_served([running, left])
+            sent = {text for call in trial.calls for text in call.items}
+            assert not sent & {"a", "b"}, f"{sent & {'a', 'b'}} were sent, whose callers are gone"
+
+        self.run(make_embedding_batcher, scenario, held)
+
+    @requires("rejects")
+    def test_a_list_without_room_is_turned_away_as_a_whole(
+        self, make_embedding_batcher: MakeEmbeddingBatcher
+    ) -> None:
+        """None of its texts is computed, and smaller lists still fit.
+
+        Usual causes: texts are let in one by one until one does not fit.
+        """
+
+        async def scenario(trial: EmbeddingTrial) -> None:
+            served = [trial.embed(["1", "2", "3"])]
+            await trial.pause(self.max_wait)  # takes the slot
+            for texts, fits in ((["a", "b"], True), (["c", "d", "e"], False), (["f", "g"], True)):
+                caller = trial.embed(texts)
+                await trial.pause()
+                assert caller.task.done() is not fits, (
+                    f"{len(texts)} texts {'were' if fits else 'were not'} turned away; 4 may wait, "
+                    f"and {2 * (len(served) - 1)} did"
+                )
+                if fits:
+                    served.append(caller)
+                else:
+                    assert isinstance(caller.error, Exception), "served without a call"
+            for _ in range(4):
+                for call in trial.open_calls:
+                    finish(call)
+                await trial.pause(self.max_wait)
+            await trial.until_served(served)
+            sent = {text for call in trial.calls for text in call.items}
+            assert not sent & {"c", "d", "e"}, f"{sent & {'c', 'd', 'e'}} of a refused list"
+
+        self.run(make_embedding_batcher, scenario, held, max_queue_size=4, reject_when_full=True)
 
     def test_many_rounds_leave_nothing_behind(
         self, make_embedding_batcher: MakeEmbeddingBatcher
@@ -404,11 +497,11 @@ class EmbeddingBatcherSuite(Suite):
         scenario: Scenario,
         serve: Serve | float = 0.0,
         size: int = 3,
-        max_concurrency: int = 1,
+        **policy: int,
     ) -> None:
         """Run a scenario on an embedding batcher that has started, and check its calls."""
         __tracebackhide__ = True
-        made = BatchPolicy(size, self.max_wait, max_concurrency=max_concurrency)
+        made = BatchPolicy(size, self.max_wait, **policy)  # type: ignore[arg-type]  # its own fields
         does = after(serve) if isinstance(serve, int | float) else serve
         alive: list[EmbeddingTrial] = []  # a worker that is still there must not be collected
 
