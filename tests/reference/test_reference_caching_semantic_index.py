@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from infopt_reference.caching import LogId, SemanticIndex
 from infopt_reference.caching.embedder import Vectors, unit_vector
+from infopt_reference.caching.packed_vectors import PackedVectors
 from infopt_reference.caching.semantic_index import MOST, NEVER
 from infopt_reference.caching.vector_record import RecordError, pack_record, unpack_record
 
@@ -209,3 +210,45 @@ def test_records_read_back_and_broken_ones_do_not() -> None:
                 unpack_record(bytes(changed), 3)
         with pytest.raises(RecordError, match="4 dimensions"):
             unpack_record(record, 4)
+
+
+class VectorsMachine(RuleBasedStateMachine):
+    """Packed vectors against a list, over the sizes at which chunks come and go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packed = PackedVectors(2)
+        self.rows: list[tuple[float, float]] = []
+        self.added = 0
+
+    @rule(count=st.sampled_from([1, 2, 15, 300, 1024, 3000]))
+    def append(self, count: int) -> None:
+        for _ in range(count):
+            self.added += 1
+            self.rows.append((self.added, 1.0))
+            self.packed.append(np.array(self.rows[-1], np.float32))
+
+    @precondition(lambda self: self.rows)
+    @rule(count=st.sampled_from([1, 2, 15, 300, 1024, 3000]), place=st.floats(0, 1))
+    def remove(self, count: int, place: float) -> None:
+        for _ in range(min(count, len(self.rows))):
+            row = int(place * (len(self.rows) - 1))
+            last = self.rows.pop()
+            if row < len(self.rows):
+                self.rows[row] = last
+            self.packed.remove(row)
+
+    @invariant()
+    def rows_products_and_reserve_are_right(self) -> None:
+        count = self.packed.count
+        assert count == len(self.rows)
+        products = self.packed.products(np.array([1, 0.5], np.float32))
+        assert products.tolist() == [one + 0.5 for one, _ in self.rows]  # exact in float32
+        assert self.packed.rows(range(0, count, 7)).tolist() == [
+            list(row) for row in self.rows[::7]
+        ]
+        assert self.packed.capacity <= count + count / 8 + 18
+
+
+TestVectors = VectorsMachine.TestCase
+TestVectors.settings = settings(max_examples=25, stateful_step_count=15)

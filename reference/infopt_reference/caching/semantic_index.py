@@ -9,7 +9,7 @@ Contract
   product depends on where a row stands.
 - Entries of one context know nothing of other contexts.
 - Memory is 1.3 times that of the vectors at most, for contexts of 16 vectors and more: arrays grow
-  by a sixteenth, in place; removal moves the last row into the gap, and arrays shrink.
+  by a sixteenth; removal moves the last row into the gap, and arrays shrink (packed_vectors.py).
 - A search takes time linear in the vectors of its context; everything else but the search for the
   least recently used entry (one pass over whole numbers) does not grow with the index.
 
@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .embedder import Vectors
+from .packed_vectors import PackedVectors
 from .store import LogId
 
 _ROW = np.dtype(
@@ -58,7 +59,7 @@ class SemanticIndex:
         self._entries: list[bytes] = []  # by slot
         self._rows = np.empty(0, _ROW)  # by slot
         self._contexts: dict[bytes, int] = {}
-        self._packed: list[_PackedVectors] = []  # by number of the context; empty ones are free
+        self._packed: list[_Context] = []  # by number of the context; empty ones are free
         self._free: list[int] = []
         self._uses = 0
 
@@ -89,7 +90,7 @@ class SemanticIndex:
         if slot == len(self._rows):
             self._rows.resize(_grown(slot), refcheck=False)
         self._uses += 1
-        self._rows[slot] = (*log_id, expires, self._uses, number, packed.count)
+        self._rows[slot] = (*log_id, expires, self._uses, number, packed.vectors.count)
         packed.append(vector, slot)
         self._slots[entry] = slot
         self._entries.append(entry)
@@ -106,9 +107,9 @@ class SemanticIndex:
         packed = self._packed[number]
         moved = packed.remove(row)
         self._rows["row"][moved] = row
-        if not packed.count:
+        if not packed.vectors.count:
             self._free.append(number)
-            del self._contexts[packed.context]
+            del self._contexts[packed.name]
         last = self._entries.pop()
         if last != entry:  # the last slot moves into the gap
             self._entries[slot] = last
@@ -129,7 +130,7 @@ class SemanticIndex:
 
     def context(self, entry: bytes) -> bytes:
         """The entry's context."""
-        return self._packed[int(self._rows[self._slots[entry]]["context"])].context
+        return self._packed[int(self._rows[self._slots[entry]]["context"])].name
 
     def touch(self, entry: bytes) -> None:
         """The entry was used now."""
@@ -164,7 +165,7 @@ class SemanticIndex:
         """The context's number, a new one where it has none."""
         number = self._contexts.get(context)
         if number is None:
-            packed = _PackedVectors(self.dimension, context)
+            packed = _Context(self.dimension, context)
             if self._free:
                 number = self._free.pop()
                 self._packed[number] = packed
@@ -175,56 +176,50 @@ class SemanticIndex:
         return number
 
 
-class _PackedVectors:
-    """The vectors of one context, one after the other, and whose they are."""
+class _Context:
+    """The vectors of one context, and whose they are."""
 
-    __slots__ = ("context", "count", "slots", "vectors")
+    __slots__ = ("name", "slots", "vectors")
 
-    def __init__(self, dimension: int, context: bytes) -> None:
-        self.context = context
-        self.count = 0
-        self.vectors: Vectors = np.empty((0, dimension), np.float32)
-        self.slots: NDArray[np.int32] = np.empty(0, np.int32)
+    def __init__(self, dimension: int, name: bytes) -> None:
+        self.name = name
+        self.vectors = PackedVectors(dimension)
+        self.slots: NDArray[np.int32] = np.empty(0, np.int32)  # by row
 
     @property
     def nbytes(self) -> int:
         return self.vectors.nbytes + self.slots.nbytes
 
     def append(self, vector: Vectors, slot: int) -> None:
-        if self.count == len(self.vectors):
-            self._resize(_grown(self.count))
-        self.vectors[self.count] = vector
-        self.slots[self.count] = slot
-        self.count += 1
+        count = self.vectors.count
+        if count == len(self.slots):
+            self.slots.resize(_grown(count), refcheck=False)
+        self.slots[count] = slot
+        self.vectors.append(vector)
 
     def remove(self, row: int) -> int:
         """Moves the last row to this one; the slot of the entry that moved."""
-        self.count -= 1
-        self.vectors[row] = self.vectors[self.count]
-        self.slots[row] = moved = int(self.slots[self.count])
-        if len(self.vectors) > _most_rows(self.count):
-            self._resize(_grown(self.count))
+        self.vectors.remove(row)
+        count = self.vectors.count
+        self.slots[row] = moved = int(self.slots[count])
+        if len(self.slots) > _most_rows(count):
+            self.slots.resize(_grown(count), refcheck=False)
         return moved
 
     def candidates(
         self, vector: Vectors, threshold: float
     ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Rows that are similar enough, `MOST` at most, and how similar they are."""
-        products = self.vectors[: self.count] @ vector  # [n]
+        products = self.vectors.products(vector)  # [n]
         dimension = len(vector)
         rows = np.flatnonzero(products >= threshold - dimension * np.finfo(np.float32).eps)
         if len(rows) > MOST:
             rows = rows[np.argpartition(products[rows], -MOST)[-MOST:]]
-        found, question = self.vectors[rows].astype(np.float64), vector.astype(np.float64)
+        found, question = self.vectors.rows(rows).astype(np.float64), vector.astype(np.float64)
         lengths = np.sqrt((found * found).sum(axis=1) * (question * question).sum())
         similarities = (found * question).sum(axis=1) / lengths
         enough = similarities >= threshold - dimension * np.finfo(np.float64).eps
         return rows[enough], similarities[enough]
-
-    def _resize(self, rows: int) -> None:
-        # Nobody else refers to these arrays, so that they may move.
-        self.vectors.resize((rows, self.vectors.shape[1]), refcheck=False)
-        self.slots.resize(rows, refcheck=False)
 
 
 def _grown(rows: int) -> int:
