@@ -1,12 +1,16 @@
-"""transformers 5.23.0, continuous batching: one bad request ends the service for all.
+"""transformers 5.23.0, continuous batching: how one request ends the service for all.
 
 - A token id outside the vocabulary raises in the forward pass: every request in flight fails, the
   thread ends, and later requests are dropped with a warning.
 - So does a request that the cache cannot hold, by its prompt or by what it generates: "No requests
   can be scheduled and no requests can be offloaded".
 - An empty prompt is no error: its first token is sampled from the logits of another request.
+- A request that is preempted blocks new ones until another one finishes. Where all others are
+  cancelled and none finishes, they stay blocked for ever, and so does the preempted one.
+- Whoever fits passes one that does not, however often: under a stream of small requests a larger
+  one, or one that was preempted, is never served.
 
-`add_request` checks nothing of this. Found with ContinuousBatchingSuite.
+`add_request` checks nothing of this. Found with ContinuousBatchingSuite and SchedulerSuite.
 """
 
 from __future__ import annotations
@@ -95,3 +99,50 @@ def test_an_empty_prompt_gets_the_token_of_another_request(manager: Any) -> None
     found = results(manager, {"good": GOOD, "empty": []})
     assert found["empty"].error is None
     assert found["empty"].generated_tokens[0] == found["good"].generated_tokens[0]
+
+
+def test_after_a_preemption_nobody_is_served_when_the_others_are_cancelled(
+    model: LlamaForCausalLM, manager: Any
+) -> None:
+    processor = manager._create_batch_processor()  # driven here, as its thread would
+    scheduler = processor.scheduler
+    for name in ("first", "second"):
+        manager.add_request(GOOD, request_id=name, max_new_tokens=BLOCKS * PAGE - len(GOOD))
+    while not scheduler.block_new_requests:
+        assert processor.prepare_next_batch()
+        processor._generation_step(model)
+        processor.update_batch()
+    for name in list(scheduler.active_requests):
+        manager.cancel_request(name)
+    manager.add_request(GOOD, request_id="later", max_new_tokens=1)
+    for _ in range(9):
+        assert not processor.prepare_next_batch(), "somebody is served again: delete this"
+    assert "later" in scheduler.waiting_requests
+    assert len(scheduler.waiting_requests) == 2, "and the one that was preempted"
+    assert not scheduler.active_requests
+
+
+def test_small_requests_pass_a_larger_one_without_end(
+    model: LlamaForCausalLM, manager: Any
+) -> None:
+    processor = manager._create_batch_processor()
+    scheduler = processor.scheduler
+    passed = 200
+
+    def step() -> None:
+        assert processor.prepare_next_batch()
+        processor._generation_step(model)
+        processor.update_batch()
+
+    def small(index: int) -> None:
+        manager.add_request(GOOD, request_id=str(index), max_new_tokens=2 + index % 3)
+
+    for index in range(6):
+        small(index)
+        step()
+    manager.add_request(list(range(BLOCKS * PAGE - 4)), request_id="large", max_new_tokens=2)
+    for index in range(6, passed):
+        small(index)
+        step()
+    assert "large" in scheduler.waiting_requests, "it was served: delete this"
+    assert passed - len(scheduler.waiting_requests) - len(scheduler.active_requests) > passed // 2
