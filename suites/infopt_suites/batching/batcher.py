@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 
 from ..base import requires
 from ..machines import run_machine
-from .batcher_failures import BatcherFailureSuite, others
+from .batcher_cancellation import BatcherCancellationSuite
+from .batcher_failures import others
 from .batcher_machine import BatcherMachine
 from .batcher_trial import SLACK, Call, Item, Trial, answer, finish, held
 from .protocol import BatchPolicy, MakeBatcher
 
 
-class BatcherSuite(BatcherFailureSuite):
+class BatcherSuite(BatcherCancellationSuite):
     """Laws of batchers on asyncio, on virtual time.
 
     Give a fixture ``make_batcher``: a `protocol.MakeBatcher`. ``batch_sizes`` and ``max_wait`` are
