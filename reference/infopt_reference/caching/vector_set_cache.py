@@ -27,9 +27,9 @@ from .embedder import Embedder, Vectors
 from .keys import VERSION
 from .redis_store import RedisStore, milliseconds
 from .semantic_cache import Question, SemanticCache
-from .semantic_index import MOST
 from .store import Store
 
+NEAREST = 8  # that are asked for; the graph is searched the wider the more there are
 FOR_EVER = 10 * 365 * 24 * 3600.0  # seconds: of a set with entries without end, so that GT applies
 
 
@@ -55,7 +55,7 @@ class VectorSetCache(SemanticCache):
         return True
 
     async def _similar(self, context: bytes, vector: Vectors) -> list[bytes]:
-        options = ("WITHSCORES", "COUNT", MOST)
+        options = ("WITHSCORES", "COUNT", NEAREST)
         reply = await self._redis.command(
             "VSIM", self._vectors_of(context), "FP32", vector.tobytes(), *options
         )
