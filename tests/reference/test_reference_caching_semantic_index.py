@@ -217,7 +217,7 @@ class VectorsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.packed = PackedVectors(2)
+        self.packed = PackedVectors(2, single_bytes=8 * 1024)
         self.rows: list[tuple[float, float]] = []
         self.added = 0
 

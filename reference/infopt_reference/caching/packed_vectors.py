@@ -3,10 +3,12 @@
     products(q) = V q      V [n, D], in chunks of consecutive rows
 
 Contract. There is memory for n + n/8 + 18 rows at most. A row that is removed makes place for the
-last one. Up to `SINGLE` rows there is one chunk, which is copied as it grows;
-beyond, chunks are added, and what is there stays where it is: growing needs no second copy, and
-each chunk is an array that NumPy itself asked of the system for, in huge pages where there are any.
-An array that grows in place has small ones, and a product over them takes a third longer.
+last one. Up to 64 MiB there is one chunk, which is copied as it grows; beyond, chunks are added,
+and what is there stays where it is, so that growing never needs the memory twice.
+
+Every chunk of 4 MiB and more is an array that NumPy itself asked of the system for, in huge pages
+where there are any. An array that grows in place has small ones, and so have small chunks: a
+product over them takes a third longer, and three times as long where the caches hold them.
 PYTEST_DONT_REWRITE
 """
 
@@ -21,17 +23,19 @@ from numpy.typing import NDArray
 
 from .embedder import Vectors
 
-SINGLE = 1024
+SINGLE_BYTES = 64 * 2**20  # a sixteenth is 4 MiB, from which NumPy asks for huge pages
 
 
 class PackedVectors:
-    """Rows of ``dimension`` numbers; ``count`` of them."""
+    """Rows of ``dimension`` numbers; ``count`` of them. ``single_bytes``: of the chunk that is
+    copied as it grows."""
 
-    __slots__ = ("_chunks", "_starts", "count", "dimension")
+    __slots__ = ("_chunks", "_single_rows", "_starts", "count", "dimension")
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, single_bytes: int = SINGLE_BYTES) -> None:
         self.dimension = dimension
         self.count = 0
+        self._single_rows = single_bytes // (4 * dimension)
         self._chunks: list[Vectors] = [np.empty((0, dimension), np.float32)]
         self._starts = [0]  # the first row of each chunk
 
@@ -47,7 +51,7 @@ class PackedVectors:
     def append(self, vector: Vectors) -> None:
         if self.count == self.capacity:
             more = max(1, self.count // 16)
-            if self.count < SINGLE:
+            if self.count < self._single_rows:
                 self._copy_single(self.count + more)
             else:
                 self._starts.append(self.count)
