@@ -26,7 +26,7 @@ from .samples import Sample
 from .tables import MeasuredTable, fitted_exponent
 from .yardstick import dtype_named, host_logits, rms, two_runs, yardstick_of
 
-TIMED_STEPS = 3  # whose mean is the cost of a step at a length
+TIMED_STEPS = 2  # whose mean is the cost of a step at a length
 _REJECTED = 2  # wrong tokens before each pass
 BLOCK_SIZE = 16  # tokens of a block, as vLLM's default
 
