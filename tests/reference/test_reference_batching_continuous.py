@@ -226,6 +226,51 @@ def test_the_event_loop_goes_on_while_a_step_is_computed():
     asyncio.run(main())
 
 
+def test_a_drain_that_is_given_up_ends_with_the_step_that_is_computed():
+    async def main():
+        batcher = ContinuousBatcher(model(), AMPLE)
+        await batcher.start()
+        logits, computed = batcher._model.logits, []
+
+        def recorded(chunks):
+            begun.set()
+            assert go_on.wait(60)
+            computed.append(logits(chunks))
+            return computed[-1]
+
+        begun, go_on = threading.Event(), threading.Event()
+        batcher._model.logits = recorded
+        call = asyncio.create_task(batcher.submit(PROMPTS[0], GREEDY))
+        await until(begun)
+        draining = asyncio.create_task(batcher.stop())
+        await asyncio.sleep(0)
+        draining.cancel()
+        # From another thread: this one waits for the step, whose blocks must not be used before.
+        threading.Timer(0.1, go_on.set).start()
+        with pytest.raises(asyncio.CancelledError):
+            await draining
+        assert len(computed) == 1
+        with pytest.raises(BatcherStoppedError):
+            await call
+        check_idle(batcher)
+        async with batcher:
+            assert list((await batcher.submit(PROMPTS[0], GREEDY)).token_ids) == alone(0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_tokens_are_given_while_others_are_computed(threaded):
+    async def main():
+        async with ContinuousBatcher(model(), AMPLE, threaded=threaded) as batcher:
+            given = 0
+            async for _ in batcher.stream(PROMPTS[0], GREEDY):
+                given += 1
+                assert batcher.scheduler.statistics.num_steps <= given + 1
+
+    run(main())
+
+
 def test_times_are_those_of_the_steps():
     async def main():
         config = SchedulerConfig(64, 4, max_num_seqs=1)
