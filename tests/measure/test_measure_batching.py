@@ -27,7 +27,7 @@ from pytest_infopt.measure.batching import (
     measure_window,
 )
 from pytest_infopt.measure.samples import Sample
-from pytest_infopt.measure.yardstick import OUTPUT_FACTOR
+from pytest_infopt.measure.yardstick import OUTPUT_FACTOR, Yardstick, yardstick_of
 
 IDS = seeded_ids("batching", 24, ToyTransformer.vocabulary)
 NEIGHBOURS = [seeded_ids(f"n{length}", length, ToyTransformer.vocabulary) for length in (9, 24, 31)]
@@ -152,10 +152,40 @@ def test_greedy_tokens_that_a_batch_changes_are_counted() -> None:
     assert sample.values["batch_invariance_mismatches"] == 2
 
 
+def yardstick() -> Yardstick:
+    oracle = ToyTransformer(torch.float64).full_logits(IDS)
+    return yardstick_of(oracle, ToyTransformer(torch.float32).full_logits(IDS), torch.float32)
+
+
+@given(st.floats(2.0**-10, 2.0**10))
+def test_an_error_is_counted_in_what_two_runs_may_differ_by(shift: float) -> None:
+    """Rows that are a constant off: their RMS error is that constant, but for rounding."""
+    engine = Spoiled(lambda _, rows: [row.double() + shift * (len(rows) > 1) for row in rows])
+    sample = invariance(engine, (1, 4))
+    ratio = shift / (2 * yardstick().worst)
+    rounding = ToyTransformer.vocabulary * torch.finfo(torch.float32).eps
+    assert sample.details["errors"]["4"] == pytest.approx(ratio, rel=rounding)
+
+
+@pytest.mark.parametrize(("gap", "illegal"), [(3.0, 0), (5.0, 1)])
+def test_two_tokens_may_change_places_where_two_runs_may_both_err(gap: float, illegal: int) -> None:
+    """Each run by twice the plain one's largest error, so four times that in all."""
+    apart = gap * float(yardstick().extremes.max())
+
+    def near_tie(_: Batch, rows: Rows) -> Rows:
+        own = rows[0].double().clone()
+        first, second = own[3].topk(2).indices
+        own[3, second] = own[3, first] - (apart if len(rows) == 1 else -apart)
+        return [own, *rows[1:]]
+
+    sample = invariance(Spoiled(near_tie), (2,))
+    assert sample.values["batch_invariance_mismatches"] == illegal
+
+
 def test_batches_whose_logits_are_too_many_are_left_out_and_named() -> None:
     engine = ToyTransformer(torch.float32)
     row = max(map(len, NEIGHBOURS)) * torch.float32.itemsize  # bytes a vocabulary entry
-    engine.vocabulary = LARGEST_LOGITS // (16 * row)
+    engine.vocabulary = LARGEST_LOGITS // (16 * row)  # rounded down: just fits
     sample = invariance(engine)
     assert sample.details["left_out"] == [32, 64, 128]
     assert list(sample.details["errors"]) == ["1", "2", "4", "8", "16"]
