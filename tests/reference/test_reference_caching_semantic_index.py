@@ -215,9 +215,12 @@ def test_records_read_back_and_broken_ones_do_not() -> None:
 class VectorsMachine(RuleBasedStateMachine):
     """Packed vectors against a list, over the sizes at which chunks come and go."""
 
+    dimension = 2
+
     def __init__(self) -> None:
         super().__init__()
-        self.packed = PackedVectors(2, single_bytes=8 * 1024)
+        bytes_of_a_row = 4 * (self.dimension + 1)
+        self.packed = PackedVectors(self.dimension, single_bytes=1024 * bytes_of_a_row)
         self.rows: list[tuple[float, float]] = []
         self.added = 0
 
@@ -226,7 +229,13 @@ class VectorsMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.added += 1
             self.rows.append((self.added, 1.0))
-            self.packed.append(np.array(self.rows[-1], np.float32))
+            self.packed.append(self.vector(self.rows[-1]))
+
+    def vector(self, ends: tuple[float, float]) -> Vectors:
+        """Its first and its last number; the others are 0."""
+        vector = np.zeros(self.dimension, np.float32)
+        vector[0], vector[-1] = ends
+        return vector
 
     @precondition(lambda self: self.rows)
     @rule(count=st.sampled_from([1, 2, 15, 300, 1024, 3000]), place=st.floats(0, 1))
@@ -242,13 +251,69 @@ class VectorsMachine(RuleBasedStateMachine):
     def rows_products_and_reserve_are_right(self) -> None:
         count = self.packed.count
         assert count == len(self.rows)
-        products = self.packed.products(np.array([1, 0.5], np.float32))
-        assert products.tolist() == [one + 0.5 for one, _ in self.rows]  # exact in float32
+        expected = [one + 0.5 for one, _ in self.rows]  # exact in float32
+        for least in (-np.inf, self.added - 20.0):
+            rows, products = self.packed.near(self.vector((1, 0.5)), least)
+            near = [row for row in range(count) if expected[row] >= least]
+            assert rows.tolist() == near
+            assert products.tolist() == [expected[row] for row in near]
         assert self.packed.rows(range(0, count, 7)).tolist() == [
-            list(row) for row in self.rows[::7]
+            self.vector(row).tolist() for row in self.rows[::7]
         ]
         assert self.packed.capacity <= count + count / 8 + 18
 
 
+class SplitVectorsMachine(VectorsMachine):
+    """Of vectors that have a head and a tail."""
+
+    dimension = 13
+
+
 TestVectors = VectorsMachine.TestCase
-TestVectors.settings = settings(max_examples=25, stateful_step_count=15)
+TestSplitVectors = SplitVectorsMachine.TestCase
+TestVectors.settings = TestSplitVectors.settings = settings(max_examples=25, stateful_step_count=15)
+
+
+@given(
+    st.sampled_from([1, 2, 5, 6, 7, 12, 13, 48, 100]),
+    st.integers(1, 60),
+    st.sampled_from([0.0, 1e-7, 1e-3, 0.3]),
+    st.one_of(st.floats(-1, 1), st.just(None)),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=300)
+def test_heads_and_tails_find_what_one_float64_product_finds(
+    dimension: int, count: int, distance: float, threshold: float | None, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    question = unit(generator.normal(size=dimension))
+    noise = generator.normal(size=(count, dimension))
+    # Near duplicates of the question, ones with its tail or its head turned round, and strangers.
+    signs = np.ones((count, dimension))
+    head = dimension // 6 or dimension
+    signs[1::4, head:] = signs[2::4, :head] = -1
+    kept = np.where(np.arange(count) % 4 == 3, 0, 1)[:, None]
+    vectors = [unit(vector) for vector in kept * question * signs + (distance or 1 - kept) * noise]
+    similarities = np.array([cosine(vector, question) for vector in vectors])
+    if threshold is None:  # the similarity of one of them, which just counts
+        threshold = float(generator.choice(similarities))
+    index, packed = SemanticIndex(dimension), PackedVectors(dimension, single_bytes=1024)
+    for number, vector in enumerate(vectors):
+        index.add(b"%d" % number, b"c", vector, LogId(number, 0))
+        packed.append(vector)
+
+    rounding = dimension * sys.float_info.epsilon
+    found = {
+        int(match.entry): match.similarity for match in index.search(b"c", question, threshold)
+    }
+    assert set(np.flatnonzero(similarities >= threshold)) <= set(found)
+    assert set(found) <= set(np.flatnonzero(similarities >= threshold - 2 * rounding))
+    assert all(abs(found[row] - similarities[row]) <= rounding for row in found)
+    assert list(found) == sorted(found, key=lambda row: (-found[row], row))
+
+    rows, products = packed.near(question, threshold)  # in several chunks
+    assert set(found) <= set(rows.tolist())
+    margin = (dimension + 5) * float(np.finfo(np.float32).eps)
+    exact = np.stack(vectors).astype(np.float64) @ question.astype(np.float64)
+    assert np.all(np.abs(products - exact[rows]) <= margin)
+    assert np.all(exact[rows] >= threshold - 2 * margin)

@@ -1,11 +1,13 @@
-"""The packed index of a semantic cache: unit vectors by context, searched by one product.
+"""The packed index of a semantic cache: unit vectors by context, searched from end to end.
 
     similarities = V q      V [n, D]: the vectors of one context, q [D]: the question's, all float32
 
+Products of a sixth of the numbers rule most rows out, without error (packed_vectors.py).
+
 Contract
 - `search` returns the entries of the context whose similarity is at least the threshold, the most
-  similar first; of equally similar ones the oldest; `MOST` at most. The product finds them with a
-  margin for its rounding; they are then compared in float64, each by itself, as the rounding of a
+  similar first; of equally similar ones the oldest; `MOST` at most. Products find them with a
+  margin for their rounding; they are then compared in float64, each by itself, as the rounding of a
   product depends on where a row stands.
 - Entries of one context know nothing of other contexts.
 - Memory is 1.3 times that of the vectors at most, for contexts of 16 vectors and more: arrays grow
@@ -210,15 +212,13 @@ class _Context:
         self, vector: Vectors, threshold: float
     ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Rows that are similar enough, `MOST` at most, and how similar they are."""
-        products = self.vectors.products(vector)  # [n]
-        dimension = len(vector)
-        rows = np.flatnonzero(products >= threshold - dimension * np.finfo(np.float32).eps)
+        rows, products = self.vectors.near(vector, threshold)
         if len(rows) > MOST:
-            rows = rows[np.argpartition(products[rows], -MOST)[-MOST:]]
+            rows = rows[np.argpartition(products, -MOST)[-MOST:]]
         found, question = self.vectors.rows(rows).astype(np.float64), vector.astype(np.float64)
         lengths = np.sqrt((found * found).sum(axis=1) * (question * question).sum())
         similarities = (found * question).sum(axis=1) / lengths
-        enough = similarities >= threshold - dimension * np.finfo(np.float64).eps
+        enough = similarities >= threshold - len(vector) * np.finfo(np.float64).eps
         return rows[enough], similarities[enough]
 
 
