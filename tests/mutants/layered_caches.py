@@ -369,17 +369,19 @@ class OneIteratorForAll(SmallLayeredCache):
 
     def __init__(self, spec: LayeredSpec) -> None:
         super().__init__(spec)
-        self.pieces: dict[str, list[Any]] = {}
+        self.shared: dict[str, tuple[AsyncIterator[Any], asyncio.Lock]] = {}
 
     async def streamed(self, request: Request) -> AsyncIterator[Any]:
         key = self.exact.key(request)
-        pieces = self.pieces.setdefault(key, [])
-        if not pieces:
-            async for chunk in super().streamed(request):
-                pieces.append(chunk)
-        while pieces:
-            yield pieces.pop(0)
-            await asyncio.sleep(0)
+        # One iterator for all who ask while it lasts; the lock lets them take turns.
+        pieces, turn = self.shared.setdefault(key, (super().streamed(request), asyncio.Lock()))
+        while True:
+            async with turn:
+                chunk = await anext(pieces, None)
+            if chunk is None:
+                self.shared.pop(key, None)
+                return
+            yield chunk
 
 
 @dataclass(frozen=True)
