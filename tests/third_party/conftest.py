@@ -12,6 +12,7 @@ from infopt_suites.base import Suite
 QUANTIZERS = "1 quantizers: real implementations"
 ATTENTION = "2 attention and caches: real implementations"
 BATCHING = "3 batchers and schedulers: real implementations"
+CACHING = "4 caches of answers: real implementations"
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,11 @@ def counted_as_sound(request: pytest.FixtureRequest, record_property: Any) -> No
     if suite is None or not issubclass(suite, Suite):
         return
     modules = [base.__module__ for base in suite.__mro__]
-    areas = {"infopt_suites.attention": ATTENTION, "infopt_suites.batching": BATCHING}
+    areas = {
+        "infopt_suites.attention": ATTENTION,
+        "infopt_suites.batching": BATCHING,
+        "infopt_suites.caching": CACHING,
+    }
     named = (area for name, area in areas.items() if any(m.startswith(name) for m in modules))
     area = next(named, QUANTIZERS)
     if request.node.originalname not in suite.expected_failures:
