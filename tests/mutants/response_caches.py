@@ -459,6 +459,22 @@ class ValuesJoined(SmallResponseCache):
         return "|".join([*first, super().text(content)])
 
 
+class NamesAndValuesJoined(SmallResponseCache):
+    """Not listed: name: value, name: value, in one text (litellm's way)."""
+
+    def text(self, content: Any) -> str:
+        return "".join(f"{name}: {content[name]}" for name in sorted(content))
+
+
+class RoomMadeFirst(InMemory):
+    """Not listed: the oldest goes though its place is not needed (LangChain's way)."""
+
+    async def store(self, key: str, value: Any) -> None:
+        if self.spec.capacity is not None and len(self.held) == self.spec.capacity:
+            del self.held[next(iter(self.held))]
+        self.held[key] = (float("inf"), value)
+
+
 class TenantLeftOut(SmallResponseCache):
     """C19: one tenant gets another's answer (BerriAI/litellm#26992)."""
 
@@ -1198,6 +1214,7 @@ MUTANTS = [
     CacheMutant(FalsyLeftOut, FIELD),
     CacheMutant(NamesOfTools, FIELD),
     CacheMutant(ValuesJoined, "test_delimiters_in_values_are_told_apart"),
+    CacheMutant(NamesAndValuesJoined, "test_values_that_look_like_fields_are_told_apart"),
     CacheMutant(TenantLeftOut, FIELD),
     CacheMutant(TenantOrAdapter, FIELD),
     CacheMutant(HashOfPython, "test_another_process_finds_it"),
@@ -1227,6 +1244,7 @@ MUTANTS = [
     CacheMutant(NewestEvicted, ROOM),
     CacheMutant(EvictedFromOneStore, ROOM),
     CacheMutant(RoomForEachTime, "test_keeping_an_answer_anew_takes_no_room"),
+    CacheMutant(RoomMadeFirst, "test_keeping_an_answer_anew_takes_no_room"),
     CacheMutant(FullAtTheStart, TOO_FULL, RuntimeError),
     CacheMutant(NoFlight, ONCE),
     CacheMutant(OneLock, "test_other_requests_do_not_wait"),

@@ -144,6 +144,28 @@ class KeyLaws(CacheSuite):
 
         caches.check(law)
 
+    def test_values_that_look_like_fields_are_told_apart(self, caches: Caches) -> None:
+        """A value with another field's name and value in it is not that field.
+
+        Usual causes: names and values joined to one text without quotes.
+        """
+        forms = ("{}: {}", "{}={}", "'{}': '{}'", '"{}": "{}"', "('{}', '{}')")
+        joints = ("", ", ", ",", "&", "|", "\n", ";", "', ", '", ')
+        texts = [name for name in ("model", "stop", "tenant", "adapter") if name in self.fields]
+
+        async def law(trial: Trial) -> None:
+            cache = await trial.open()
+            for first, second in itertools.permutations(texts, 2):
+                plain = changed(BASE, **{first: "a", second: "b"})
+                await cache.set(plain, reply("of two fields"))
+                for joint, form in itertools.product(joints, forms):
+                    value = "a" + joint + form.format(second, "b")
+                    others = {first: value} if second == "model" else {first: value, second: None}
+                    request = changed(BASE, **others)
+                    nothing(await cache.get(request), f"{first} = {value!r}")
+
+        caches.check(law)
+
     def test_the_order_of_keys_makes_no_difference(self, caches: Caches) -> None:
         """A mapping is the same whatever the order in which it was filled, at every depth.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import redis
 
 
@@ -17,6 +20,8 @@ class RedisEntries:
 
     def damage(self, change: bytes | None) -> int:
         """Put other bytes into each string, field of a hash and item of a list; None halves them.
+
+        A JSON document is replaced by what the bytes say, if they say anything, else by null.
 
         Keys live on as long as they would have. Returns how many values were changed.
         """
@@ -38,6 +43,9 @@ class RedisEntries:
             for index, item in enumerate(items):
                 self._client.lset(key, index, _damaged(item, change))  # type: ignore[arg-type]  # bytes are fine
                 damaged += 1
+        for key in self._of_type(b"ReJSON-RL"):
+            self._client.json().set(key.decode(), "$", _as_json(change))
+            damaged += 1
         return damaged
 
     def retype(self) -> int:
@@ -78,3 +86,10 @@ class RedisEntries:
 
 def _damaged(value: bytes, change: bytes | None) -> bytes:
     return value[: len(value) // 2] if change is None else change
+
+
+def _as_json(change: bytes | None) -> Any:
+    try:
+        return json.loads(change or b"")
+    except ValueError:
+        return None

@@ -38,7 +38,8 @@ class RoomLaws(CacheSuite):
     def test_keeping_an_answer_anew_takes_no_room(self, caches: Caches) -> None:
         """Two requests have room for two, however often they are kept.
 
-        Usual causes: a list of ages with several entries for one key.
+        Usual causes: a list of ages with several entries for one key, room made before it is known
+        whether any is needed.
         """
 
         async def law(trial: Trial) -> None:
@@ -48,6 +49,9 @@ class RoomLaws(CacheSuite):
             await cache.set(ask("Second?"), reply("second"))
             same(await cache.get(ask("First?")), reply("first 6"))
             same(await cache.get(ask("Second?")), reply("second"))
+            await cache.set(ask("Second?"), reply("second again"))
+            same(await cache.get(ask("First?")), reply("first 6"), "the cache was full")
+            same(await cache.get(ask("Second?")), reply("second again"))
 
         caches.check(law, capacity=2)
 
