@@ -1201,7 +1201,6 @@ TOO_FULL = "test_a_store_that_is_too_full_can_be_opened"
 COUNTS = "test_counters_lose_nothing"
 MUTANTS = [
     CacheMutant(PromptAlone, FIELD),
-    CacheMutant(PromptAlone, PAIRS),
     CacheMutant(FieldsThatAreListed, FIELD),
     CacheMutant(FieldsThatAreListed, PAIRS),
     CacheMutant(NoFormatOfTheAnswer, FIELD),
