@@ -148,6 +148,14 @@ def test_the_seed_decides_which_intents_are_frequent() -> None:
     assert len(set(most)) > 1
 
 
+def test_the_seed_decides_when_a_near_miss_comes() -> None:
+    patterns = {
+        tuple("/" in query.answer for query in query_stream(seed, 50, near_miss_share=0.5))
+        for seed in range(6)
+    }
+    assert len(patterns) == 6  # two of them agree once in 10^14
+
+
 def test_a_stream_is_the_same_on_every_python_version() -> None:
     """Recorded once: another stream would be another measurement under the same seed."""
     assert [query.answer for query in query_stream(0, 5, near_miss_share=0.5)] == [

@@ -303,6 +303,15 @@ def test_a_stream_is_played_as_a_plain_list_would(
     assert result.hit_rate == result.hits / len(texts)
 
 
+@pytest.mark.parametrize(("first", "false_hits"), [("t0", 0), ("t1", 1)])
+def test_of_equally_near_questions_the_oldest_answers(first: str, false_hits: int) -> None:
+    second = {"t0": "t1", "t1": "t0"}[first]  # both have cosine 1/2 with t3
+    vectors = embed_questions(lambda some: np.array([POINTS[text] for text in some]), POINTS)
+    stream = [StreamQuery(first, first), StreamQuery(second, second), StreamQuery("t3", "t0")]
+    (result,) = play_stream(vectors, stream, [0.5])
+    assert (result.hits, result.false_hits) == (1, false_hits)
+
+
 @given(st.integers(0, 10**6), st.floats(0, 1))
 def test_the_embedder_of_dreams_hits_whatever_can_be_answered(seed: int, share: float) -> None:
     stream = query_stream(seed, 120, near_miss_share=share)
