@@ -300,7 +300,7 @@ METRICS: dict[str, Metric] = {
             Gate.BATCHING,
             Unit.SECONDS,
             Rule.WORST,
-            "what the batcher's window adds to a request alone, p99 over a simulated trace",
+            "latency with the batcher's window less latency without, p99 over a simulated trace",
         ),
         # Latency: a sample is a pair of requests, timed in an order drawn by a coin.
         Metric(
