@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from ..errors import ConfigurationError
-from ..metrics import Metric, Unit
+from ..metrics import Metric, Rule, Unit
 
 _TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9, "min": 60.0}
 _SIZES = {"B": 1.0, "bytes": 1.0} | {
@@ -122,6 +122,8 @@ def _complaint(metric: Metric, limit: float) -> str:
             return "a share lies between 0 and 1"
         if limit == (0 if metric.higher_is_better else 1):
             return "no candidate could break this limit; leave the budget out"
+        if metric.rule is Rule.PROPORTION and limit in (0, 1):
+            return "no number of trials shows a rate without exception"
     if metric.unit in (Unit.RATIO, Unit.SECONDS) and limit <= 0:
         return "it must be above 0"
     if metric.unit in (Unit.NATS, Unit.BYTES, Unit.COUNT) and limit < 0:

@@ -16,7 +16,6 @@ from .exceedance import ExceedanceTest
 from .mean import MeanTest
 from .multiplicity import holm
 from .planning import fewest_documents, fewest_to_pass
-from .proportion import ProportionTest
 from .protocol import MetricTest, Value
 from .sign import SignTest
 from .verdict import Judgement, Verdict
@@ -55,6 +54,8 @@ def make_test(metric: Metric, limit: float | None, planned: int) -> MetricTest:
         case Rule.EXACT:
             return ExactTest(metric, limit, planned)
         case Rule.PROPORTION:
+            from .proportion import ProportionTest  # brings numpy, which the other rules do without
+
             return ProportionTest(metric, limit, planned)
 
 

@@ -7,15 +7,14 @@ to be. The interval is that of Clopper and Pearson 1934.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..binomial import at_most, upper_bound
 from ..metrics import Metric
 from .e_process import first
 from .protocol import MetricTest
 
-_BITS = 60  # halvings of an interval of rates
 _MOST = 1 << 20  # further trials beyond which nobody asks
 
 
@@ -63,8 +62,8 @@ class ProportionTest(MetricTest):
             return 0.0, 1.0
         missed = self.clusters - self._events
         return (
-            1 - largest_rate(missed, self.clusters, alpha / 2),
-            largest_rate(self._events, self.clusters, alpha / 2),
+            1 - upper_bound(missed, self.clusters, alpha / 2),
+            upper_bound(self._events, self.clusters, alpha / 2),
         )
 
     def needed(self, alpha_pass: float, alpha_fail: float) -> int | None:
@@ -84,31 +83,3 @@ class ProportionTest(MetricTest):
 
     def state(self) -> list[float]:
         return [float(self.clusters), float(self._events)]
-
-
-def at_most(events: int, trials: int, rate: float) -> float:
-    """P(X ≤ events) of ``trials`` independent trials of this rate."""
-    if events >= trials or rate <= 0:
-        return 1.0
-    if rate >= 1:
-        return 0.0
-    logs = [
-        math.lgamma(trials + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(trials - k + 1)
-        + k * math.log(rate)
-        + (trials - k) * math.log1p(-rate)
-        for k in range(events + 1)
-    ]
-    return min(1.0, math.fsum(map(math.exp, logs)))
-
-
-def largest_rate(events: int, trials: int, alpha: float) -> float:
-    """The largest rate at which so few events have a probability of ``alpha`` or more."""
-    if events >= trials:
-        return 1.0
-    low, high = events / trials, 1.0
-    for _ in range(_BITS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if at_most(events, trials, middle) >= alpha else (low, middle)
-    return high

@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..binomial import upper_bound
 from ..corpus.semantic_pairs import SemanticPair, StreamQuery
 from ..errors import InvalidComparisonError
-from .proportion import CONFIDENCE, Proportion, upper_bound
+from .proportion import CONFIDENCE, Proportion
 from .samples import Sample
 from .tables import MeasuredTable
 
