@@ -15,6 +15,10 @@ import torch
 from .footprint import cache_tensors, storage_bytes
 
 
+class CannotCropError(Exception):
+    """A cache that takes no tokens back, such as a window that has moved on."""
+
+
 @dataclass(frozen=True)
 class CacheReading:
     """A KV cache at one length: what it holds, and what a step that led there cost."""
@@ -83,14 +87,17 @@ class CachedRows:
     def reject(self, count: int) -> None:
         """Compute ``count`` wrong tokens and take them back, as speculative decoding does.
 
-        Raises what the cache's own ``crop`` raises where it cannot.
+        Raises CannotCropError where the cache refuses; errors of the computation are its own.
         """
         wrong = torch.zeros_like(self._ids[:, :1]).expand(-1, count)  # token 0 over and over
         mask = self._mask
         if mask is not None:
             mask = torch.cat([mask[:, : self.done], torch.ones_like(wrong)], dim=1)
         self._pass(wrong, mask)
-        self.cache.crop(-count)  # a negative number is how many go
+        try:
+            self.cache.crop(-count)  # a negative number is how many go
+        except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
+            raise CannotCropError(str(error)) from error
 
     def timed(self, count: int, **options: Any) -> float:
         """Advance; the seconds that it took."""

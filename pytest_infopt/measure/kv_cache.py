@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from infopt_reference.attention import BlockAllocator
 
-from ..engines.cached_rows import CacheReading
+from ..engines.cached_rows import CacheReading, CannotCropError
 from ..errors import InvalidComparisonError
 from .equivalence import WholeLogitsEngine
 from .greedy import greedy_mismatches
@@ -100,9 +100,9 @@ def _ways(
 ) -> tuple[dict[str, tuple[torch.Tensor, int]], dict[str, str]]:
     """Logits of each way, and the first row that came through the cache."""
     count = len(ids)
-    half, third = max(1, count // 2), -(-count // 3)
-    short, longer = ids[:half], [*ids, *ids[: max(1, count // 4)]]
-    chunks = [min(third, count - start) for start in range(0, count, third)]
+    half, chunks = max(1, count // 2), _chunks(count)
+    short = ids[:half]
+    longer = [*ids, *ids[: max(1, count // 4)]][: engine.context_window]
     ways = {
         "token by token": (engine.through_cache([ids], [1])[0], 1),
         "chunked prefill": (engine.through_cache([ids], chunks)[0], chunks[0]),
@@ -113,12 +113,21 @@ def _ways(
     ways["ragged batch, short row"] = (rows[0], 0)
     ways["ragged batch"] = (rows[1], count - half)
     left_out = {}
+    # Wrong tokens need positions of their own behind those that stay.
+    kept = ids[: engine.context_window - _REJECTED]
+    chunks = _chunks(len(kept))
     try:
-        taken_back = engine.through_cache([ids], chunks, rejected=_REJECTED)[0]
+        taken_back = engine.through_cache([kept], chunks, rejected=_REJECTED)[0]
         ways["tokens taken back"] = (taken_back, chunks[0])
-    except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
+    except CannotCropError as error:
         left_out["tokens taken back"] = f"this cache cannot be cropped: {error}"
     return ways, left_out
+
+
+def _chunks(count: int) -> list[int]:
+    """Sizes of at most three passes that ``count`` tokens are cut into."""
+    third = -(-count // 3)
+    return [min(third, count - start) for start in range(0, count, third)]
 
 
 def measure_kv_growth(

@@ -149,6 +149,26 @@ def test_a_fault_of_the_kv_cache_shows_in_its_way(
         assert all(sample.details["errors"][name] <= OUTPUT_FACTOR for name in sound)
 
 
+def test_an_error_of_the_computation_is_no_refusal_to_crop() -> None:
+    def refuses_later_pairs(inputs: Inputs) -> None:
+        if held(inputs) and inputs["input_ids"].shape[1] == 2:  # the wrong tokens
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        kv_sample(broken("llama", refuses_later_pairs), "llama")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_prompt_as_long_as_the_context_window_goes_every_way(architecture: str) -> None:
+    module = make_model(architecture)
+    engine = engine_of(module)
+    ids = seeded_ids("window", engine.context_window, VOCABULARY)
+    oracle = engine_of(module, torch.float64).full_logits(ids)
+    sample = measure_kv_prompt(engine, oracle, engine.full_logits(ids), ids, "p")
+    assert not sample.details["left_out"]
+    assert sample.values["kv_error_ratio"] <= OUTPUT_FACTOR
+
+
 def later_tokens_leak(engine: TransformersEngine) -> TransformersEngine:
     """Every token's embedding carries the mean of its pass: not causal, and none the wiser for a
     model that is only ever given whole prompts."""
