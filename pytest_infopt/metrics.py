@@ -25,6 +25,19 @@ class Gate(StrEnum):
     SEMANTIC_CACHE = "semantic-cache"  # where the release names an embedder, whom it judges
 
 
+SAMPLES: dict[str, str] = {  # what one independent unit of a gate is, in the plural
+    Gate.EQUIVALENCE: "prompts",
+    Gate.QUALITY: "documents",
+    Gate.KV_CACHE: "prompts",
+    Gate.PREFIX_CACHE: "prompts",
+    Gate.LONG_CONTEXT: "texts",
+    Gate.BATCHING: "pairs of runs",
+    Gate.LATENCY: "pairs of requests",
+    Gate.MEMORY: "readings",
+    Gate.SEMANTIC_CACHE: "hits",
+}
+
+
 class Unit(StrEnum):
     """What a number of this metric means, and so which suffixes a budget may carry."""
 

@@ -163,6 +163,9 @@ class BatchingPlan:
     max_pairs: int = 30
 
 
+SEMANTIC_ALPHA = 0.05  # its limit is held against the lower 95 % bound of precision
+
+
 @dataclass(frozen=True)
 class SemanticCachePlan:
     """The embedder and threshold of a semantic cache, judged on pairs of questions.

@@ -16,29 +16,21 @@ from ..corpus import corpus_fingerprint, load_corpus
 from ..errors import ConfigurationError
 from ..judge.budgets import Budget
 from ..judge.planning import fewest_to_pass
-from ..metrics import Gate, Rule
-from ..release import Candidate, ModelSource, Release, SemanticCachePlan
+from ..metrics import SAMPLES, Gate, Rule
+from ..release import SEMANTIC_ALPHA, Candidate, ModelSource, Release, SemanticCachePlan
 from .formats import format_of, precision_of
 
-_UNITS = {
-    Gate.EQUIVALENCE: "prompts",
-    Gate.QUALITY: "documents",
-    Gate.KV_CACHE: "prompts",
-    Gate.PREFIX_CACHE: "prompts",
-    Gate.LONG_CONTEXT: "texts",
-    Gate.BATCHING: "pairs",
-    Gate.LATENCY: "pairs",
-    Gate.MEMORY: "readings",
-}
-_GATES = tuple(_UNITS)
+_OF_OTHERS = (Gate.SELF_CHECK, Gate.SEMANTIC_CACHE)  # the reference's and an embedder's
 _OPTIONAL = (Gate.LONG_CONTEXT, Gate.BATCHING)
+_GATES = tuple(gate for gate in Gate if gate not in _OF_OTHERS)
 
 
 def plan_lines(release: Release, root: Path | None = None) -> list[str]:
     """What ``--collect-only`` prints: models, gates with their budgets and the fewest samples that
     can PASS them, and everything that is known to be missing. Loads no model."""
+    embedder = _embedder_lines(release)
     if not release.candidates:
-        return [f"not run: {reason}" for reason in release.not_run]
+        return embedder + [f"not run: {reason}" for reason in release.not_run]
     corpus_line, documents = _corpus(release, root or Path())
     lines = [f"reference: {_describe(release.reference)}", corpus_line]
     for candidate in release.candidates:
@@ -49,8 +41,21 @@ def plan_lines(release: Release, root: Path | None = None) -> list[str]:
             for gate in _GATES
             if gate not in _OPTIONAL or candidate.budgets_of(gate)
         ]
+    lines += embedder
     lines += [f"not run: {reason}" for reason in release.not_run]
     return lines + [f"missing: {what}" for what in _missing(release, documents)]
+
+
+def _embedder_lines(release: Release) -> list[str]:
+    plan, alpha = release.semantic_cache, SEMANTIC_ALPHA
+    if not plan.embedder:
+        return []
+    limits = [f"{name} {b.describe()} ({_terms(b, alpha)})" for name, b in plan.budgets.items()]
+    pairs = "shipped pairs" if plan.pairs is None else str(plan.pairs)
+    return [
+        f"embedder {plan.embedder}: {pairs}, threshold {plan.threshold:g}",
+        f"  {Gate.SEMANTIC_CACHE}: {'; '.join(limits) or 'measured, no budget'}",
+    ]
 
 
 def _describe(source: ModelSource) -> str:
@@ -87,7 +92,7 @@ def _terms(budget: Budget, alpha: float) -> str:
     origin = "default" if budget.origin.startswith("default") else budget.origin
     if budget.metric.rule in (Rule.WORST, Rule.EXACT):
         return origin  # everything planned is measured, however it goes
-    return f"{origin}, at least {fewest_to_pass(budget, alpha)} {_UNITS[budget.metric.gate]}"
+    return f"{origin}, at least {fewest_to_pass(budget, alpha)} {SAMPLES[budget.metric.gate]}"
 
 
 def _missing(release: Release, documents: int | None) -> Iterator[str]:
@@ -108,7 +113,7 @@ def _missing(release: Release, documents: int | None) -> Iterator[str]:
             available = limits.get(budget.metric.gate)
             needed = fewest_to_pass(budget, release.statistics.alpha_pass)
             if available is not None and available < needed:
-                unit = _UNITS[budget.metric.gate]
+                unit = SAMPLES[budget.metric.gate]
                 yield (
                     f"candidate {candidate.name}: {name} {budget.describe()} cannot PASS with "
                     f"{available} {unit}; it takes at least {needed}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..metrics import Gate, Metric, Rule, Unit
+from ..metrics import SAMPLES, Gate, Metric, Rule, Unit
 from .budgets import Budget, format_value
 from .exceedance import ExceedanceTest
 from .mean import MeanTest
@@ -20,16 +20,6 @@ from .protocol import MetricTest, Value
 from .sign import SignTest
 from .verdict import Judgement, Verdict
 from .worst import ExactTest, WorstTest
-
-_UNITS = {
-    Gate.EQUIVALENCE: "prompts",
-    Gate.QUALITY: "documents",
-    Gate.KV_CACHE: "prompts",
-    Gate.PREFIX_CACHE: "prompts",
-    Gate.LONG_CONTEXT: "texts",
-    Gate.SEMANTIC_CACHE: "hits",
-    Gate.MEMORY: "readings",
-}
 
 # Equal bits of the outputs say nothing about time or memory.
 _OUTPUT_GATES = (Gate.EQUIVALENCE, Gate.QUALITY)
@@ -223,7 +213,7 @@ class GateJudge:
         return f"{what} (p = {test.p_fail:.2g}{shared})"
 
     def _doubt(self, test: MetricTest, budget: Budget) -> str:
-        noun = _UNITS.get(test.metric.gate, "pairs")
+        noun = SAMPLES.get(test.metric.gate, "samples")
         if isinstance(test, ExactTest) and test.differs:
             return "two readings of a deterministic number differ, so neither counts"
         needed = self._needed(test, budget)

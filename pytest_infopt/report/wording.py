@@ -6,21 +6,9 @@ import math
 
 from ..judge.budgets import Budget, format_value
 from ..judge.verdict import Judgement, Verdict
-from ..metrics import METRICS, Gate
+from ..metrics import METRICS, SAMPLES
 
 ABSENT = "–"
-
-_CLUSTERS: dict[str, str] = {
-    Gate.EQUIVALENCE: "prompts",
-    Gate.QUALITY: "documents",
-    Gate.KV_CACHE: "prompts",
-    Gate.PREFIX_CACHE: "prompts",
-    Gate.LONG_CONTEXT: "texts",
-    Gate.BATCHING: "pairs of runs",
-    Gate.LATENCY: "pairs of requests",
-    Gate.MEMORY: "readings",
-    Gate.SEMANTIC_CACHE: "hits",
-}
 
 
 def value_text(metric: str, value: float | None) -> str:
@@ -74,7 +62,7 @@ def verdict_text(judgement: Judgement) -> str:
 
 def cluster_noun(gate: str) -> str:
     """What one independent unit of the gate is, in the plural."""
-    return _CLUSTERS.get(gate, "samples")
+    return SAMPLES.get(gate, "samples")
 
 
 def remedy_text(gate: str, judgement: Judgement) -> str:

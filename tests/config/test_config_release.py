@@ -438,3 +438,10 @@ def test_a_served_candidate_has_a_server_and_no_limits_on_its_logits(tmp_path: P
     assert set(candidate.budgets_of(Gate.PREFIX_CACHE)) == {"prefix_greedy_mismatches"}
     message = refusal(tmp_path, ONE + 'server = { url = "localhost:8000" }\n')
     assert "server.url" in message
+
+
+def test_the_plan_tells_of_the_embedder_and_the_fewest_hits(tmp_path: Path) -> None:
+    release = load(tmp_path, '[semantic_cache]\nembedder = "minilm"\nthreshold = 0.9\n')
+    plan = "\n".join(plan_lines(release, tmp_path))
+    assert "embedder minilm: shipped pairs, threshold 0.9" in plan
+    assert "semantic_hit_precision ≥ 99 % (default, at least 299 hits)" in plan

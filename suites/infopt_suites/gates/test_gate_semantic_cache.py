@@ -4,11 +4,11 @@ import pytest
 
 from pytest_infopt.gate import GateRun
 from pytest_infopt.metrics import METRICS
+from pytest_infopt.release import SEMANTIC_ALPHA
 
 pytestmark = pytest.mark.infopt_gate("semantic-cache")
 
 PRECISION, RATE = METRICS["semantic_hit_precision"], METRICS["semantic_hit_rate"]
-ALPHA = 0.05  # the lower 95 % bound of precision is what the limit is held against
 
 
 def test_semantic_cache(infopt_gate: GateRun) -> None:
@@ -26,7 +26,7 @@ def test_semantic_cache(infopt_gate: GateRun) -> None:
             lambda hit: hit,
             planned=max(1, len(hits)),
             metrics=[PRECISION],
-            alpha=ALPHA,
+            alpha=SEMANTIC_ALPHA,
         )
         rate = infopt_gate.collect(
             [0],
