@@ -49,7 +49,7 @@ from .measure.prefix_cache import measure_prefix_prompt, shared_prompt_table
 from .measure.quality import measure_document
 from .measure.samples import Sample
 from .measure.served_prefix import measure_served_chat, served_table
-from .measure.strategies import Workload, compare_strategies, drawn_trace, fitted_cost
+from .measure.strategies import compare_strategies, drawn_trace, fitted_cost, policy_of
 from .measure.yardstick import dtype_named, yardstick_of
 from .release import ServerSource
 
@@ -241,37 +241,25 @@ class Bench(BenchModels):
         return measure_batching_pair(
             generating(self.candidate),
             requests,
-            self._workload.policy,
+            policy_of(plan),
             batched_first,
             f"pair-{index}",
         )
 
     def measure_window(self) -> Sample:
         """What the batcher's window adds to the trace's requests, simulated."""
-        cost, _ = self._cost
-        trace = drawn_trace(cost, self._workload)
-        return measure_window(trace, cost, self._workload.policy, "window")
+        plan, (cost, _) = self.release.batching, self._cost
+        trace = drawn_trace(cost, plan, self.release.statistics.seed)
+        return measure_window(trace, cost, policy_of(plan), "window")
 
     def strategies_table(self) -> dict[str, Any]:
         """None, static, dynamic and continuous batching on one trace, simulated and measured."""
-        return compare_strategies(self.candidate, self._workload, *self._cost).to_json()
-
-    @property
-    def _workload(self) -> Workload:
-        plan = self.release.batching
-        return Workload(
-            requests=plan.requests,
-            prompt_tokens=plan.prompt_tokens,
-            new_tokens=plan.new_tokens,
-            load=plan.load,
-            max_batch_size=plan.max_batch_size,
-            max_wait=plan.max_wait,
-            seed=self.release.statistics.seed,
-        )
+        plan, seed = self.release.batching, self.release.statistics.seed
+        return compare_strategies(self.candidate, plan, seed, *self._cost).to_json()
 
     @cached_property
     def _cost(self) -> tuple[CostModel, float]:
-        return fitted_cost(self.candidate, self._workload)
+        return fitted_cost(self.candidate, self.release.batching)
 
     def _prefix_server(self, num_blocks: int, block_size: int) -> PrefixServer:
         try:

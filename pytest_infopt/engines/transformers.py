@@ -130,6 +130,7 @@ class TransformersEngine(TransformersScorer):
         The batch runs until its longest output ends, whatever the end token says.
         """
         ids, mask, _ = self._batch(prompts)
+        self._check_window(ids.shape[1] + max(counts))
         rows = self._cached_rows(ids, mask)
         steps = []
         size = ids.shape[1]

@@ -41,6 +41,8 @@ from infopt_reference.batching import (
 )
 
 from ..engines.base import Engine
+from ..errors import InvalidComparisonError
+from ..release import BatchingPlan
 from .tables import Cell, MeasuredTable
 
 Serve = Callable[[Sequence[int], int], Awaitable[object]]  # a prompt, and how many tokens
@@ -64,23 +66,6 @@ class GeneratingEngine(Engine, Protocol):
 
 
 @dataclass(frozen=True)
-class Workload:
-    """The trace: its size, its median lengths in tokens, and how much it asks for."""
-
-    requests: int
-    prompt_tokens: int
-    new_tokens: int
-    load: float
-    max_batch_size: int
-    max_wait: float
-    seed: int = 0
-
-    @property
-    def policy(self) -> BatchPolicy:
-        return BatchPolicy(self.max_batch_size, max_wait=self.max_wait)
-
-
-@dataclass(frozen=True)
 class StrategyFigures:
     """What a strategy gave for a trace: seconds, and generated tokens a second."""
 
@@ -96,17 +81,20 @@ class StrategyFigures:
         )
 
 
-def fitted_cost(engine: GeneratingEngine, workload: Workload) -> tuple[CostModel, float]:
+def policy_of(plan: BatchingPlan) -> BatchPolicy:
+    """The policy of the plan's batchers."""
+    return BatchPolicy(plan.max_batch_size, max_wait=plan.max_wait)
+
+
+def fitted_cost(engine: GeneratingEngine, plan: BatchingPlan) -> tuple[CostModel, float]:
     """The engine's cost model, and its median relative error on the passes that it was fitted to.
 
-    Passes are prefills and decoding steps of the workload's lengths, alone and in batches.
+    Passes are prefills and decoding steps of the plan's lengths, alone and in batches.
     """
-    longest = workload.prompt_tokens + workload.new_tokens
-    sizes = sorted({1, 2, max(1, workload.max_batch_size // 2), workload.max_batch_size})
-    shapes = [(size, 0, workload.prompt_tokens) for size in sizes]
-    shapes += [
-        (size, context, 1) for size in sizes for context in (workload.prompt_tokens, longest)
-    ]
+    longest = plan.prompt_tokens + plan.new_tokens
+    sizes = sorted({1, 2, max(1, plan.max_batch_size // 2), plan.max_batch_size})
+    shapes = [(size, 0, plan.prompt_tokens) for size in sizes]
+    shapes += [(size, context, 1) for size in sizes for context in (plan.prompt_tokens, longest)]
     engine.pass_seconds(*shapes[0])  # warm-up
     steps = [
         MeasuredStep(
@@ -121,25 +109,25 @@ def fitted_cost(engine: GeneratingEngine, workload: Workload) -> tuple[CostModel
     return model, float(np.median(np.abs(model.relative_errors(steps))))
 
 
-def drawn_trace(cost: CostModel, workload: Workload) -> list[TraceRequest]:
+def drawn_trace(cost: CostModel, plan: BatchingPlan, seed: int) -> list[TraceRequest]:
     """Requests whose arrivals ask for ``load`` times the throughput of one at a time."""
     lengths = [
-        lognormal(median, _SPREAD, workload.requests, workload.seed + offset, longest=4 * median)
-        for offset, median in enumerate((workload.prompt_tokens, workload.new_tokens))
+        lognormal(median, _SPREAD, plan.requests, seed + offset, longest=4 * median)
+        for offset, median in enumerate((plan.prompt_tokens, plan.new_tokens))
     ]
     alone = [cost.batch([TraceRequest(0.0, *pair)]) for pair in zip(*lengths, strict=True)]
-    rate = workload.load * len(alone) / math.fsum(alone)
-    return trace(poisson(rate, workload.requests, workload.seed), *lengths)
+    rate = plan.load * len(alone) / math.fsum(alone)
+    return trace(poisson(rate, plan.requests, seed), *lengths)
 
 
-def scheduler_config(requests: Sequence[TraceRequest], workload: Workload) -> SchedulerConfig:
+def scheduler_config(requests: Sequence[TraceRequest], plan: BatchingPlan) -> SchedulerConfig:
     """As many sequences as a batch has, and blocks for the longest of them."""
     longest = max(r.prompt_tokens + r.output_tokens for r in requests)
     return SchedulerConfig(
-        num_blocks=workload.max_batch_size * -(-longest // _BLOCK_SIZE),
+        num_blocks=plan.max_batch_size * -(-longest // _BLOCK_SIZE),
         block_size=_BLOCK_SIZE,
-        max_num_seqs=workload.max_batch_size,
-        max_num_batched_tokens=max(workload.max_batch_size, 2 * workload.prompt_tokens),
+        max_num_seqs=plan.max_batch_size,
+        max_num_batched_tokens=max(plan.max_batch_size, 2 * plan.prompt_tokens),
     )
 
 
@@ -147,13 +135,14 @@ async def run_strategy(
     strategy: Strategy,
     engine: GeneratingEngine,
     requests: Sequence[TraceRequest],
-    workload: Workload,
+    plan: BatchingPlan,
+    seed: int,
 ) -> StrategyFigures:
     """Serves the trace in real time, each request from its own arrival on."""
-    prompts = _prompts(requests, engine.vocabulary, workload.seed)
+    prompts = _prompts(requests, engine.vocabulary, seed)
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
-        serve, flush = await _server(strategy, engine, requests, workload, stack)
+        serve, flush = await _server(strategy, engine, requests, plan, stack)
         started = loop.time()
 
         async def one(request: TraceRequest, prompt: list[int]) -> float:
@@ -182,12 +171,12 @@ async def _server(
     strategy: Strategy,
     engine: GeneratingEngine,
     requests: Sequence[TraceRequest],
-    workload: Workload,
+    plan: BatchingPlan,
     stack: AsyncExitStack,
 ) -> tuple[Serve, Callable[[], object]]:
     """How a request is served, and what sends the last, incomplete batch."""
     if strategy == "continuous":
-        config = scheduler_config(requests, workload)
+        config = scheduler_config(requests, plan)
         continuous = await stack.enter_async_context(ContinuousBatcher(engine.module, config))
 
         async def generate(prompt: Sequence[int], count: int) -> object:
@@ -204,38 +193,45 @@ async def _server(
         )
 
     if strategy == "static":
-        static = await stack.enter_async_context(StaticBatcher(batch_function, workload.policy))
+        static = await stack.enter_async_context(StaticBatcher(batch_function, policy_of(plan)))
         return lambda prompt, count: static.submit((prompt, count)), static.flush
-    policy = workload.policy if strategy == "dynamic" else BatchPolicy(1)
+    policy = policy_of(plan) if strategy == "dynamic" else BatchPolicy(1)
     batcher = await stack.enter_async_context(DynamicBatcher(batch_function, policy))
     return lambda prompt, count: batcher.submit((prompt, count)), lambda: None
 
 
 def compare_strategies(
-    engine: GeneratingEngine, workload: Workload, cost: CostModel, cost_error: float
+    engine: GeneratingEngine, plan: BatchingPlan, seed: int, cost: CostModel, cost_error: float
 ) -> MeasuredTable:
     """Latency and throughput of every strategy on one trace, simulated and real.
 
     ``cost`` and ``cost_error`` are those of `fitted_cost`. A model that the continuous batcher
-    cannot drive is served by the others.
+    cannot drive is served by the others. Raises InvalidComparisonError for a trace whose longest
+    request is beyond the engine's context window.
     """
     started = time.perf_counter()
-    requests = drawn_trace(cost, workload)
-    config = scheduler_config(requests, workload)
+    requests = drawn_trace(cost, plan, seed)
+    longest = max(request.prompt_tokens + request.output_tokens for request in requests)
+    if longest > engine.context_window:
+        raise InvalidComparisonError(
+            f"the trace has a request of {longest} tokens, the model a window of "
+            f"{engine.context_window}; lower batching.prompt_tokens or batching.new_tokens"
+        )
+    config = scheduler_config(requests, plan)
     rows: list[tuple[Cell, ...]] = []
     notes = [
-        f"{len(requests)} requests at {workload.load:g} times the rate that one at a time serves; "
+        f"{len(requests)} requests at {plan.load:g} times the rate that one at a time serves; "
         f"the cost model's median error is {100 * cost_error:.0f} %"
     ]
     throughput: dict[str, float] = {}
     for strategy in STRATEGIES:
-        simulated = StrategyFigures.of(simulate(strategy, requests, cost, workload.policy, config))
+        simulated = StrategyFigures.of(simulate(strategy, requests, cost, policy_of(plan), config))
         rows.append(_row(strategy, "simulated", simulated))
-        try:
-            real = asyncio.run(run_strategy(strategy, engine, requests, workload))
-        except ValueError as error:
-            notes.append(f"{strategy} was not run: {error}")
+        refusal = _refusal(engine, config) if strategy == "continuous" else ""
+        if refusal:
+            notes.append(f"{strategy} was not run: {refusal}")
             continue
+        real = asyncio.run(run_strategy(strategy, engine, requests, plan, seed))
         rows.append(_row(strategy, "measured", real))
         throughput[strategy] = real.tokens_per_second
     best = max(throughput, key=lambda name: throughput[name])
@@ -244,6 +240,15 @@ def compare_strategies(
     notes.append(f"compared in {time.perf_counter() - started:.0f} s")
     columns = ("strategy", "", "mean latency, s", "p50, s", "p99, s", "tokens a second")
     return MeasuredTable("strategies of batching", columns, tuple(rows), tuple(notes))
+
+
+def _refusal(engine: GeneratingEngine, config: SchedulerConfig) -> str:
+    """Why the continuous batcher cannot drive the model, or nothing."""
+    try:
+        ContinuousBatcher(engine.module, config)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _row(strategy: str, how: str, figures: StrategyFigures) -> tuple[Cell, ...]:
