@@ -37,7 +37,6 @@ class LayeredCacheSuite(LayerLaws, KeyLaws, ValueLaws, TimeLaws, ComputingLaws, 
             "counters": "answers of each layer are counted",
             "compute": "what the model raises is raised; always to be claimed",
             "single flight": "equal requests at the same time ask the model once",
-            "policy": "kept are whole answers, and sampled ones only with spec.cache_sampled",
             "stream": "answers can be streamed",
         }
     )

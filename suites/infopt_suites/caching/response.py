@@ -31,6 +31,9 @@ OFFERS: Mapping[str, str] = MappingProxyType(
         "clear": "all of a namespace can be forgotten",
         "counters": "hits and misses are counted",
         "values": "an answer may have any value of Python in it",
+        "compute": "get_or_compute computes what is not kept",
+        "single flight": "equal requests at the same time are computed once",
+        "policy": "kept are whole answers, and sampled ones only with spec.cache_sampled",
     }
 )
 
@@ -55,10 +58,7 @@ class ResponseCacheSuite(
     offers: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
             **OFFERS,
-            "compute": "get_or_compute computes what is not kept",
-            "single flight": "equal requests at the same time are computed once",
             "batch": "get_or_compute_batch computes what of a batch is not kept, in one call",
-            "policy": "kept are whole answers, and sampled ones only with spec.cache_sampled",
         }
     )
 

@@ -46,9 +46,6 @@ class SemanticCacheSuite(
         {
             **OFFERS,
             "sync": "lookup finds what get does, without an event loop",
-            "compute": "get_or_compute computes what is not kept",
-            "single flight": "equal requests at the same time are computed once",
-            "policy": "kept are whole answers, and sampled ones only with spec.cache_sampled",
         }
     )
 
