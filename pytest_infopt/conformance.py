@@ -11,16 +11,10 @@ from pathlib import Path
 import pytest
 
 from .implementations import Suites, gate_files, template_topic
-from .judge.verdict import Judgement, Verdict
-from .report.conformance import (
-    CONFORMANCE,
-    EXPECTED_FAILURE,
-    NOT_OFFERED,
-    NOT_RUN,
-    notes_on,
-)
+from .report.conformance import CONFORMANCE, EXPECTED_FAILURE, NOT_OFFERED, NOT_RUN, notes_on
 from .report.junit import PROPERTY, gate_from_properties, junit_properties
-from .report.result import GateResult
+from .results.gate_result import GateResult
+from .results.verdict import Judgement, Verdict
 from .suite_items import failure_text, suite_of
 
 _LONGEST_REASON = 500  # characters; the whole message is in the judgement's details

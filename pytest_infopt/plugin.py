@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from . import caching_fixtures, fixtures, options, suite_items
+from . import options, suite_items
+from .fixtures import caches as caching_fixtures
+from .fixtures import models as fixtures
 
 MARKERS = [
     "infopt: a test of yours that `pytest --infopt` runs beside the shipped gates",
@@ -28,6 +30,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(caching_fixtures, "infopt-caching-fixtures")
     config.pluginmanager.register(suite_items, "infopt-suite-items")
     if options.resolve(config, "infopt"):
-        from . import hooks
+        from .run import hooks
 
         hooks.start(config)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .judge.budgets import Budget
-from .metrics import Gate
+from .metrics.budget import Budget
+from .metrics.metric import Gate
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ..judge.budgets import Budget
-from ..metrics import METRICS, Unit
+from ..metrics.budget import Budget
+from ..metrics.metric import METRICS, Unit
 from ..release import ModelSource
 from .formats import Precision, dtype_bits, precision_of
 

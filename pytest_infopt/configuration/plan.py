@@ -14,9 +14,9 @@ from typing import Any
 from .. import __version__
 from ..corpus import corpus_fingerprint, load_corpus
 from ..errors import ConfigurationError
-from ..judge.budgets import Budget
 from ..judge.planning import fewest_to_pass
-from ..metrics import SAMPLES, Gate, Rule
+from ..metrics.budget import Budget
+from ..metrics.metric import SAMPLES, Gate, Rule
 from ..release import SEMANTIC_ALPHA, Candidate, ModelSource, Release, SemanticCachePlan
 from .formats import format_of, precision_of
 

@@ -30,8 +30,8 @@ from ..release import (
     ServerSource,
     Statistics,
 )
+from .budget_resolver import Limits
 from .formats import DTYPES, FORMATS, format_of
-from .limits import Limits
 from .model_sources import candidate_source, command_line_candidate, reference_source
 from .toml_source import Key, TomlSource, place_in, read_toml
 

@@ -20,7 +20,7 @@ class Capability(StrEnum):
 
     FULL_LOGITS = "full logits"  # every vocabulary entry, not a server's top k
     HIDDEN_STATES = "hidden states"  # scores can be kept as hidden states, and made from them again
-    MODULES = "modules"  # the torch module is at hand: yardsticks, localisation
+    MODULES = "modules"  # the torch module is at hand: dtype errors, localisation
     CACHE = "cache"  # can be driven step by step through its KV cache
     STREAM = "stream"  # can generate token by token, with arrival times
     MEMORY = "memory"  # can say what its weights and caches weigh

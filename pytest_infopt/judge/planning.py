@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from ..metrics import Gate, Rule, Unit
-from .budgets import Budget
+from ..metrics.budget import Budget
+from ..metrics.metric import Gate, Rule, Unit
 from .e_process import BELOW_BETS, BERNOULLI_BELOW_BETS, SIGN_PROBABILITIES, first
 from .exceedance import allowed_share
 from .mean import clip_factor

@@ -32,10 +32,10 @@ from infopt_reference.batching import (
 )
 
 from ..errors import InfoptError, InvalidComparisonError
+from ..results.sample import Sample
+from .dtype_error import dtype_error_of, dtype_named, host_logits, rms, two_runs
 from .equivalence import WholeLogitsEngine
 from .greedy import greedy_mismatches
-from .samples import Sample
-from .yardstick import dtype_named, host_logits, rms, two_runs, yardstick_of
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 LARGEST_LOGITS = 2**30  # bytes of a batch's logits, which engines compute at once
@@ -69,7 +69,7 @@ def measure_batch_invariance(
     In a batch of three or more it is the first row and the last, with ``neighbours`` between them,
     over and over where they are too few. Neighbours of other lengths make for padding. ``oracle``
     and ``plain`` [T, V] are the reference's logits of the prompt in the widest dtype and in the
-    engine's. An error is the RMS over a row's positions over twice the yardstick's worst position
+    engine's. An error is the RMS over a row's positions over twice the dtype error's worst position
     (`equivalence`). Sizes whose logits would take more than `LARGEST_LOGITS` bytes are left out,
     and named in ``details["left_out"]``.
 
@@ -83,8 +83,8 @@ def measure_batch_invariance(
             "more, and one neighbour at least"
         )
     dtype = dtype_named(engine.dtype)
-    yardstick = yardstick_of(oracle.detach().cpu().double(), plain, dtype)
-    if not yardstick.usable:
+    dtype_error = dtype_error_of(oracle.detach().cpu().double(), plain, dtype)
+    if not dtype_error.usable:
         raise InvalidComparisonError(
             f"{unit}: the oracle does not show what {engine.dtype} costs; set equivalence.oracle "
             "to float64"
@@ -100,9 +100,9 @@ def measure_batch_invariance(
             continue
         rows = engine.batch_logits(batch)
         own = [host_logits(rows[place]) for place in places]
-        errors[str(size)] = max(rms(row - alone) for row in own) / (2 * yardstick.worst)
+        errors[str(size)] = max(rms(row - alone) for row in own) / (2 * dtype_error.worst)
         mismatches[str(size)] = max(
-            len(greedy_mismatches(row, alone, two_runs(yardstick), dtype).illegal) for row in own
+            len(greedy_mismatches(row, alone, two_runs(dtype_error), dtype).illegal) for row in own
         )
     if not errors:
         raise InvalidComparisonError(

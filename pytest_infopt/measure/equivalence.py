@@ -2,17 +2,17 @@
 
 Every error ratio here is
 
-    error / (yardstick + floor/2)
+    error / (dtype error + floor/2)
 
-(`yardstick`), both measured on the same prompt: 2 is the limit, and 0 means that no bit differs. A
-row's error is its root mean square over V.
+(`dtype_error`), both measured on the same prompt: 2 is the limit, and 0 means that no bit differs.
+A row's error is its root mean square over V.
 
 The three consistency ratios compare the candidate with itself, so that they are about its cache,
 its padding and its mask, whatever its weights lost. Rounding differs from path to path, and at a
 few positions much more than at others: one row's error is one draw of a heavy-tailed quantity.
-They therefore set the RMS over all rows that took the path against the yardstick's worst row, twice
-of it, as each of the two runs may err by as much; only causality, where both runs have the same
-shape and so the same rounding, counts its worst row.
+They therefore set the RMS over all rows that took the path against twice the worst row of the
+dtype error, as each of the two runs may err by as much; only causality, where both runs have the
+same shape and so the same rounding, counts its worst row.
 
 Legend: T positions, V vocabulary.
 """
@@ -27,9 +27,9 @@ import torch
 
 from ..engines.base import Capability, Engine
 from ..errors import InvalidComparisonError
+from ..results.sample import Sample
+from .dtype_error import dtype_error_of, dtype_named, host_logits, rms, row_rms
 from .greedy import first_finding, greedy_mismatches
-from .samples import Sample
-from .yardstick import dtype_named, host_logits, rms, row_rms, yardstick_of
 
 DECODE_STEPS = 16  # a fault of the cache shows in the first few
 
@@ -55,15 +55,15 @@ def measure_prompt(
     candidate: Engine,
     reference: Engine,
     oracle_logits: torch.Tensor,
-    yardstick_logits: torch.Tensor,
+    dtype_error_logits: torch.Tensor,
     token_ids: Sequence[int],
     unit: str,
 ) -> Sample:
     """All equivalence metrics of one prompt, each the worst of this prompt.
 
     ``oracle_logits`` [T, V] are the reference's in float64 (or the widest dtype that fits),
-    ``yardstick_logits`` [T, V] the reference's in the candidate's dtype. What the candidate cannot
-    do is left out, and so are the ratios when oracle and yardstick are equal: see
+    ``dtype_error_logits`` [T, V] the reference's in the candidate's dtype. What the candidate
+    cannot do is left out, and so are the ratios when oracle and dtype error are equal: see
     ``details["left_out"]``. Raises InvalidComparisonError when shapes differ, NonFiniteLogitsError
     for NaN and infinity.
     """
@@ -75,14 +75,14 @@ def measure_prompt(
         return Sample(unit, len(token_ids), {}, details={"left_out": left_out})
     engine = cast(WholeLogitsEngine, candidate)
     logits = host_logits(engine.full_logits(token_ids))
-    _check_shapes(candidate.name, oracle, yardstick_logits, logits)
-    yardstick = yardstick_of(oracle, yardstick_logits, dtype_named(candidate.dtype))
+    _check_shapes(candidate.name, oracle, dtype_error_logits, logits)
+    dtype_error = dtype_error_of(oracle, dtype_error_logits, dtype_named(candidate.dtype))
     values = _distances(logits, oracle)
-    mismatches = greedy_mismatches(logits, oracle, yardstick, dtype_named(candidate.dtype))
+    mismatches = greedy_mismatches(logits, oracle, dtype_error, dtype_named(candidate.dtype))
     values["greedy_mismatches"] = float(len(mismatches.illegal))
-    if yardstick.usable:
-        values["logit_error_ratio"] = rms(logits - oracle) / yardstick.overall
-        values |= _consistency(engine, logits, token_ids, 2 * yardstick.worst, left_out)
+    if dtype_error.usable:
+        values["logit_error_ratio"] = rms(logits - oracle) / dtype_error.overall
+        values |= _consistency(engine, logits, token_ids, 2 * dtype_error.worst, left_out)
     else:
         left_out["error ratios"] = (
             f"the oracle is no finer than the candidate's {candidate.dtype}: what this dtype costs "
@@ -97,8 +97,8 @@ def measure_prompt(
         findings=first_finding(mismatches, logits, oracle, token_ids, unit, reference.decode),
         details={
             "near_ties": mismatches.near_ties,
-            "yardstick_rms": float(yardstick.errors.square().mean().sqrt()),
-            "rounding_floor": yardstick.floor,
+            "dtype_error_rms": float(dtype_error.errors.square().mean().sqrt()),
+            "rounding_floor": dtype_error.floor,
             "left_out": left_out,
         },
         seconds=time.perf_counter() - started,
@@ -109,7 +109,7 @@ def _check_shapes(name: str, oracle: torch.Tensor, *others: torch.Tensor) -> Non
     for logits in others:
         if logits.shape != oracle.shape:
             raise InvalidComparisonError(
-                f"logits of candidate {name!r} or its yardstick are {tuple(logits.shape)}, the "
+                f"logits of candidate {name!r} or its dtype error are {tuple(logits.shape)}, the "
                 f"oracle's {tuple(oracle.shape)}: another vocabulary, or another number of tokens"
             )
 
@@ -191,7 +191,7 @@ def _batch_error(
 ) -> float:
     """RMS over a row's positions, of the worse of two padded rows, each against itself alone.
 
-    Both rows are beginnings of the prompt, for whose positions the yardstick speaks. A third,
+    Both rows are beginnings of the prompt, for whose positions the dtype error speaks. A third,
     longer one is there to pad them.
     """
     count = len(token_ids)

@@ -3,8 +3,8 @@
 Ways through the cache that must all give the plain pass's logits, up to the dtype's own rounding:
 one token at a time from the first; prefill in chunks; rows of different lengths in one left-padded
 batch; wrong tokens computed and taken back, as speculative decoding does. The error is the RMS over
-the rows that came through the cache, in units of twice the yardstick's worst position: each of the
-two runs may err by as much (`equivalence` has the reasons).
+the rows that came through the cache, in units of twice the dtype error's worst position: each of
+the two runs may err by as much (`equivalence` has the reasons).
 
 Legend: T positions, V vocabulary.
 """
@@ -20,11 +20,12 @@ from infopt_reference.attention import BlockAllocator
 
 from ..engines.cached_rows import CacheReading, CannotCropError
 from ..errors import InvalidComparisonError
+from ..results.measured_table import MeasuredTable
+from ..results.sample import Sample
+from .dtype_error import dtype_error_of, dtype_named, host_logits, rms, two_runs
 from .equivalence import WholeLogitsEngine
 from .greedy import greedy_mismatches
-from .samples import Sample
-from .tables import MeasuredTable, fitted_exponent
-from .yardstick import dtype_named, host_logits, rms, two_runs, yardstick_of
+from .growth import fitted_exponent
 
 TIMED_STEPS = 2  # whose mean is the cost of a step at a length
 _REJECTED = 2  # wrong tokens before each pass
@@ -67,8 +68,8 @@ def measure_kv_prompt(
     """
     started = time.perf_counter()
     dtype = dtype_named(engine.dtype)
-    yardstick = yardstick_of(oracle.detach().cpu().double(), plain, dtype)
-    if not yardstick.usable or len(token_ids) < 2:
+    dtype_error = dtype_error_of(oracle.detach().cpu().double(), plain, dtype)
+    if not dtype_error.usable or len(token_ids) < 2:
         raise InvalidComparisonError(
             f"{unit}: {len(token_ids)} tokens in {engine.dtype}, whose own cost the oracle does "
             "not show; set equivalence.oracle to float64, and equivalence.tokens to at least 2"
@@ -76,11 +77,11 @@ def measure_kv_prompt(
     uncached = host_logits(engine.full_logits(token_ids))
     ways, left_out = _ways(engine, token_ids)
     errors, mismatches = {}, {}
-    granted = two_runs(yardstick)
+    granted = two_runs(dtype_error)
     for name, (rows, first) in ways.items():
         logits = host_logits(rows)
         exact = uncached[: len(logits)]
-        errors[name] = rms((logits - exact)[first:]) / (2 * yardstick.worst)
+        errors[name] = rms((logits - exact)[first:]) / (2 * dtype_error.worst)
         found = greedy_mismatches(logits, exact, granted.rows(0, len(logits)), dtype)
         mismatches[name] = len(found.illegal)
     return Sample(
@@ -107,7 +108,7 @@ def _ways(
         "token by token": (engine.through_cache([ids], [1])[0], 1),
         "chunked prefill": (engine.through_cache([ids], chunks)[0], chunks[0]),
     }
-    # The longer row pads the other two; what it repeats would need a yardstick of its own.
+    # The longer row pads the other two; what it repeats would need a dtype error of its own.
     prefill = len(longer) - half
     rows = engine.through_cache([short, ids, longer], [prefill])
     ways["ragged batch, short row"] = (rows[0], 0)

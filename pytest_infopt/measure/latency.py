@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from ..engines.base import TokenEvent
 from ..errors import InfoptError, InvalidComparisonError
-from .samples import Sample
+from ..results.sample import Sample
 
 Clock = Callable[[], float]
 

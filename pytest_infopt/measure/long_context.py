@@ -17,9 +17,9 @@ from typing import Protocol
 import torch
 
 from ..engines.base import Engine
-from .samples import Sample
-from .tables import MeasuredTable
-from .yardstick import dtype_named, host_logits, rms, yardstick_of
+from ..results.measured_table import MeasuredTable
+from ..results.sample import Sample
+from .dtype_error import dtype_error_of, dtype_named, host_logits, rms
 
 CHUNK = 512  # tokens of a prefill pass
 
@@ -50,7 +50,7 @@ def measure_long_text(
     ``reference``, ``oracle`` and ``plain`` [S, V] are the reference's logits there: its own, in the
     widest dtype, and in the candidate's. ``long_context_kl`` is KL(reference ‖ candidate), the mean
     over S; ``long_context_error_ratio`` the RMS difference between what comes through the cache and
-    what comes without, over twice the yardstick's worst position (`kv_cache`), left out where the
+    what comes without, over twice the dtype error's worst position (`kv_cache`), left out where the
     oracle is no finer than the candidate's dtype.
     """
     started = time.perf_counter()
@@ -59,10 +59,10 @@ def measure_long_text(
     log_p, log_q = torch.log_softmax(reference, -1), torch.log_softmax(logits, -1)
     kl = (log_p.exp() * (log_p - log_q)).sum(-1).clamp(min=0)  # [S]
     values = {"long_context_kl": float(kl.mean())}
-    yardstick = yardstick_of(oracle, plain, dtype_named(candidate.dtype))
-    if yardstick.usable:
+    dtype_error = dtype_error_of(oracle, plain, dtype_named(candidate.dtype))
+    if dtype_error.usable:
         through_cache = host_logits(candidate.cached_tail(token_ids, tail, CHUNK))
-        values["long_context_error_ratio"] = rms(through_cache - logits) / (2 * yardstick.worst)
+        values["long_context_error_ratio"] = rms(through_cache - logits) / (2 * dtype_error.worst)
     return Sample(
         unit=unit,
         weight=tail,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..engines.base import Engine, MemoryFootprint
-from .samples import Sample
+from ..results.sample import Sample
 
 if TYPE_CHECKING:
     from ..release import ModelSource

@@ -19,11 +19,11 @@ import torch
 
 from ..engines.prefix_server import ServedPrompt
 from ..errors import InvalidComparisonError
+from ..results.measured_table import MeasuredTable
+from ..results.sample import Sample
+from .dtype_error import dtype_error_of, dtype_named, host_logits, rms, two_runs
 from .equivalence import WholeLogitsEngine
 from .greedy import greedy_mismatches
-from .samples import Sample
-from .tables import MeasuredTable
-from .yardstick import dtype_named, host_logits, rms, two_runs, yardstick_of
 
 
 class Server(Protocol):
@@ -60,9 +60,9 @@ def measure_prefix_prompt(
     """
     started = time.perf_counter()
     dtype = dtype_named(engine.dtype)
-    yardstick = yardstick_of(oracle.detach().cpu().double(), plain, dtype)
+    dtype_error = dtype_error_of(oracle.detach().cpu().double(), plain, dtype)
     count = len(token_ids)
-    if not yardstick.usable or count < 4:
+    if not dtype_error.usable or count < 4:
         raise InvalidComparisonError(
             f"{unit}: {count} tokens in {engine.dtype}, whose own cost the oracle does not show; "
             "set equivalence.oracle to float64, and equivalence.tokens to at least 4"
@@ -81,13 +81,13 @@ def measure_prefix_prompt(
     for index in range(2):  # enough to evict whatever was there
         server.serve(stranger, {"tenant": str(index)})
     served["after eviction"] = (prompt, server.serve(prompt))
-    granted = two_runs(yardstick)
+    granted = two_runs(dtype_error)
     plain_passes = {tuple(p): host_logits(engine.full_logits(p)) for p, _ in served.values()}
     errors, mismatches = {}, {}
     for name, (asked, answer) in served.items():
         exact = plain_passes[tuple(asked)][answer.cached_tokens :]
         logits = host_logits(answer.logits)
-        errors[name] = rms(logits - exact) / (2 * yardstick.worst)
+        errors[name] = rms(logits - exact) / (2 * dtype_error.worst)
         found = greedy_mismatches(logits, exact, granted.rows(answer.cached_tokens), dtype)
         mismatches[name] = len(found.illegal)
     shareable = (count - 1) // block_size * block_size

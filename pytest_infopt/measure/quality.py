@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ..engines.base import Scores
+from ..results.sample import Sample, TokenFinding
 from .divergence import TokenComparison, compare_scores
-from .samples import Sample, TokenFinding
 from .summary import CONFIDENCE_EDGES
 
 FINDINGS = 3

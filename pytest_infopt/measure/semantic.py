@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from ..binomial import upper_bound
 from ..corpus.semantic_pairs import SemanticPair, StreamQuery
 from ..errors import InvalidComparisonError
+from ..results.measured_table import MeasuredTable
+from ..results.sample import Sample
 from .proportion import CONFIDENCE, Proportion
-from .samples import Sample
-from .tables import MeasuredTable
 
 Embed = Callable[[Sequence[str]], NDArray[np.floating[Any]]]
 Vectors = Mapping[str, NDArray[np.float64]]  # a text's embedding [D], of length 1

@@ -3,7 +3,7 @@
 A chat whose system prompt nobody has sent before is answered cold; the same one asked again is warm
 if the server caches prefixes. Greedy answers must be equal but for near-ties, which the candidate's
 own model decides: the first token at which two answers part is legal where its logits of the two
-tokens differ by no more than two runs may (`yardstick.two_runs`).
+tokens differ by no more than two runs may (`dtype error.two_runs`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any, Protocol
 from infopt_reference.quantization import ulp
 
 from ..engines.chat_server import Message, ServedAnswer
+from ..results.measured_table import MeasuredTable
+from ..results.sample import Sample, TokenFinding
+from .dtype_error import OUTPUT_FACTOR, DtypeError, dtype_named, host_logits, two_runs
 from .greedy import NEAR_TIE_ULPS
 from .quality import Decode
-from .samples import Sample, TokenFinding
-from .tables import MeasuredTable
-from .yardstick import OUTPUT_FACTOR, Yardstick, dtype_named, host_logits, two_runs
 
 
 class Server(Protocol):
@@ -34,7 +34,7 @@ def measure_served_chat(
     server: Server,
     engine: Any,
     messages: Sequence[Message],
-    yardstick: Yardstick,
+    dtype_error: DtypeError,
     max_tokens: int,
     unit: str,
 ) -> Sample:
@@ -49,7 +49,7 @@ def measure_served_chat(
     values = {"prefix_greedy_mismatches": 0.0}
     findings = []
     if warm.text != cold.text:
-        finding = _parting(engine, messages, cold.text, warm.text, yardstick, unit)
+        finding = _parting(engine, messages, cold.text, warm.text, dtype_error, unit)
         if finding is not None:
             values["prefix_greedy_mismatches"] = 1.0
             findings.append(finding)
@@ -90,7 +90,7 @@ def _parting(
     messages: Sequence[Message],
     cold: str,
     warm: str,
-    yardstick: Yardstick,
+    dtype_error: DtypeError,
     unit: str,
 ) -> TokenFinding | None:
     """The first token at which two answers part, unless that is a near-tie."""
@@ -109,7 +109,7 @@ def _parting(
     gap = abs(float(logits[a] - logits[b]))
     dtype = dtype_named(engine.dtype)
     spacing = float(ulp(logits.amax()[None], dtype))
-    granted = OUTPUT_FACTOR * float(two_runs(yardstick).extremes.max())
+    granted = OUTPUT_FACTOR * float(two_runs(dtype_error).extremes.max())
     if gap <= max(NEAR_TIE_ULPS * spacing, granted):
         return None
     decode: Decode = engine.decode

@@ -43,7 +43,7 @@ from infopt_reference.batching import (
 from ..engines.base import Engine
 from ..errors import InvalidComparisonError
 from ..release import BatchingPlan
-from .tables import Cell, MeasuredTable
+from ..results.measured_table import Cell, MeasuredTable
 
 Serve = Callable[[Sequence[int], int], Awaitable[object]]  # a prompt, and how many tokens
 _SPREAD = 0.7  # sigma of ln(length): outputs of one trace differ tenfold

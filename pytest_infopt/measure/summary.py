@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .samples import Sample
+from ..results.sample import Sample
 
 # Buckets of the reference's largest probability: a damaged candidate often keeps the tokens that
 # the reference is sure of, and loses the open ones.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..judge.verdict import Judgement, Verdict
-from .result import GateResult
+from ..results.gate_result import GateResult
+from ..results.verdict import Judgement, Verdict
 
 CONFORMANCE = "conformance"  # the gate of every property of a suite
 NOT_OFFERED = "not offered"

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from ..judge.verdict import Judgement, Verdict, combine
-from ..metrics import METRICS, Rule
+from ..metrics.metric import METRICS, Rule
+from ..results.gate_result import GateResult
+from ..results.run_result import RunResult
+from ..results.verdict import Judgement, Verdict, combine
 from .conformance import CONFORMANCE, shown
 from .measured import notes_of
-from .result import GateResult, RunResult
 from .table import Row, table_lines
 from .text import NO_BREAK, defused, quoted, visible, wrapped
 from .wording import (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from ..judge.budgets import Budget, format_value
-from ..judge.verdict import Judgement, Verdict
-from ..metrics import METRICS, SAMPLES
+from ..metrics.budget import Budget, format_value
+from ..metrics.metric import METRICS, SAMPLES
+from ..results.verdict import Judgement, Verdict
 
 ABSENT = "–"
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import InfoptError
-from ..judge.verdict import Judgement, Verdict
-from ..metrics import METRICS, Rule
-from ..report.result import GateResult
+from ..metrics.metric import METRICS, Rule
+from ..results.gate_result import GateResult
+from ..results.verdict import Judgement, Verdict
 from ..strict_json import dumps, loads, write_atomically
 
 SCHEMA = 1

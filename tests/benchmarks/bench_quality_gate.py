@@ -23,17 +23,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_infopt.bench import Bench
 from pytest_infopt.configuration import load_release
 from pytest_infopt.configuration.defaults import default_budgets
 from pytest_infopt.corpus import load_corpus, tokenise
-from pytest_infopt.gate import sample_values
-from pytest_infopt.judge.budgets import Budget
-from pytest_infopt.judge.gate import GateJudge
-from pytest_infopt.judge.verdict import Judgement, Verdict, combine
-from pytest_infopt.measure.samples import Sample
-from pytest_infopt.metrics import Gate, metrics_of
+from pytest_infopt.judge.gate_judge import GateJudge
+from pytest_infopt.metrics.budget import Budget
+from pytest_infopt.metrics.metric import Gate, metrics_of
+from pytest_infopt.process.bench import Bench
 from pytest_infopt.release import Candidate, ModelSource, Release, Statistics
+from pytest_infopt.results.sample import Sample
+from pytest_infopt.results.verdict import Judgement, Verdict, combine
+from pytest_infopt.run.gate_run import sample_values
 
 TIMED_DOCUMENTS, TIMED_TOKENS = 14, 200
 MEASURED_DOCUMENTS = 60  # of the release's own length, 64 tokens

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.signal import lfilter  # type: ignore[import-untyped]  # scipy ships no types
 
-from pytest_infopt.judge.budgets import Budget
 from pytest_infopt.judge.e_process import SignProcess
-from pytest_infopt.judge.gate import GateJudge
-from pytest_infopt.judge.verdict import Judgement, Verdict
-from pytest_infopt.metrics import METRICS, Gate, metrics_of
+from pytest_infopt.judge.gate_judge import GateJudge
+from pytest_infopt.metrics.budget import Budget
+from pytest_infopt.metrics.metric import METRICS, Gate, metrics_of
+from pytest_infopt.results.verdict import Judgement, Verdict
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from pytest_infopt.configuration import fingerprint, formats, load_release, plan
 from pytest_infopt.configuration.schema import ReleaseFile
 from pytest_infopt.corpus.calibration import calibration_documents
 from pytest_infopt.errors import ConfigurationError
-from pytest_infopt.metrics import Gate
+from pytest_infopt.metrics.metric import Gate
 from pytest_infopt.options import Settings
 from pytest_infopt.release import Release, ServerSource, Statistics
 

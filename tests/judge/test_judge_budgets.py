@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pytest_infopt.errors import ConfigurationError
-from pytest_infopt.judge.budgets import Budget, format_value, parse_budget
-from pytest_infopt.metrics import METRICS, Unit
+from pytest_infopt.metrics.budget import Budget, format_value, parse_budget
+from pytest_infopt.metrics.metric import METRICS, Unit
 
 EXAMPLE = {
     Unit.NATS: METRICS["kl_mean"],

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pytest_infopt.judge.budgets import Budget
-from pytest_infopt.judge.gate import GateJudge
+from pytest_infopt.judge.gate_judge import GateJudge
 from pytest_infopt.judge.multiplicity import holm
-from pytest_infopt.judge.verdict import Judgement, Verdict
-from pytest_infopt.metrics import METRICS, Gate, metrics_of
+from pytest_infopt.metrics.budget import Budget
+from pytest_infopt.metrics.metric import METRICS, Gate, metrics_of
+from pytest_infopt.results.verdict import Judgement, Verdict
 
 
 def quality_judge(planned: int = 64, **limits: float) -> GateJudge:
@@ -327,7 +327,7 @@ def test_memory_readings() -> None:
 
 def test_the_judge_imports_nothing_heavy() -> None:
     program = (
-        "import sys, pytest_infopt.judge.gate, pytest_infopt.judge.planning;"
+        "import sys, pytest_infopt.judge.gate_judge, pytest_infopt.judge.planning;"
         "print([name for name in ('torch', 'numpy', 'scipy', 'pytest_infopt.measure')"
         " if name in sys.modules])"
     )

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pytest_infopt.judge.budgets import Budget
 from pytest_infopt.judge.exceedance import ExceedanceTest, quantile
-from pytest_infopt.judge.gate import make_test
+from pytest_infopt.judge.gate_judge import make_test
 from pytest_infopt.judge.mean import MeanTest
 from pytest_infopt.judge.planning import fewest_documents, fewest_to_pass
 from pytest_infopt.judge.protocol import MetricTest
 from pytest_infopt.judge.sign import SignTest
 from pytest_infopt.judge.worst import ExactTest, WorstTest
-from pytest_infopt.metrics import METRICS, Gate, Metric, Rule, Unit
+from pytest_infopt.metrics.budget import Budget
+from pytest_infopt.metrics.metric import METRICS, Gate, Metric, Rule, Unit
 
 KL = METRICS["kl_mean"]
 TOP1 = METRICS["top1_agreement"]

@@ -16,6 +16,8 @@ from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
 from pytest_infopt.engines.prefix_server import PrefixServer
 from pytest_infopt.engines.transformers import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError
+from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR
+from pytest_infopt.measure.growth import fitted_exponent
 from pytest_infopt.measure.kv_cache import (
     BLOCK_SIZE,
     measure_kv_growth,
@@ -26,9 +28,7 @@ from pytest_infopt.measure.kv_cache import (
 )
 from pytest_infopt.measure.long_context import measure_long_text, sweep_table, tail_logits
 from pytest_infopt.measure.prefix_cache import measure_prefix_prompt, shared_prompt_table
-from pytest_infopt.measure.samples import Sample
-from pytest_infopt.measure.tables import fitted_exponent
-from pytest_infopt.measure.yardstick import OUTPUT_FACTOR
+from pytest_infopt.results.sample import Sample
 
 IDS = seeded_ids("caches", 24, VOCABULARY)
 FOUND = 10 * OUTPUT_FACTOR  # what a planted fault has to exceed

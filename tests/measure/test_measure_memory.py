@@ -18,7 +18,7 @@ from pytest_infopt.measure.memory import (
     resident_pair,
     run_request,
 )
-from pytest_infopt.metrics import Gate, metrics_of
+from pytest_infopt.metrics.metric import Gate, metrics_of
 
 
 class Weighed(ToyTransformer):

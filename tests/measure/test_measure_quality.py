@@ -17,9 +17,9 @@ from measure_fakes import MatrixScores, seeded_ids
 
 from pytest_infopt.measure.divergence import compare_scores
 from pytest_infopt.measure.quality import measure_document
-from pytest_infopt.measure.samples import Sample
 from pytest_infopt.measure.summary import CONFIDENCE_EDGES, percentile, summarise
-from pytest_infopt.metrics import Gate, Rule, metrics_of
+from pytest_infopt.metrics.metric import Gate, Rule, metrics_of
+from pytest_infopt.results.sample import Sample
 from pytest_infopt.strict_json import dumps, loads
 
 VOCABULARY = 120

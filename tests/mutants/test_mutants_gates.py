@@ -25,15 +25,15 @@ from tiny_models import VOCABULARY, make_model, make_tokenizer
 from pytest_infopt.configuration.defaults import default_budgets
 from pytest_infopt.engines.base import Scores
 from pytest_infopt.engines.transformers import TransformersEngine
-from pytest_infopt.gate import sample_values
-from pytest_infopt.judge.budgets import Budget
-from pytest_infopt.judge.gate import GateJudge
-from pytest_infopt.judge.verdict import Judgement, Verdict
+from pytest_infopt.judge.gate_judge import GateJudge
 from pytest_infopt.measure.equivalence import measure_prompt
 from pytest_infopt.measure.quality import measure_document
-from pytest_infopt.measure.samples import Sample
-from pytest_infopt.metrics import METRICS, Gate, metrics_of
+from pytest_infopt.metrics.budget import Budget
+from pytest_infopt.metrics.metric import METRICS, Gate, metrics_of
 from pytest_infopt.release import ModelSource, Statistics
+from pytest_infopt.results.sample import Sample
+from pytest_infopt.results.verdict import Judgement, Verdict
+from pytest_infopt.run.gate_run import sample_values
 
 PROMPTS, DOCUMENTS, TOKENS = 2, 32, 32
 JUDGED, CALIBRATION = slice(DOCUMENTS), slice(DOCUMENTS, None)
@@ -119,10 +119,10 @@ def judged(gate: Gate, samples: list[Sample], limits: Mapping[str, Budget]) -> J
 def equivalence(
     reference: Reference, candidate: TransformersEngine, quantization: str = "none"
 ) -> Judgements:
-    yardstick = reference.logits_in(getattr(torch, candidate.dtype))
+    dtype_error = reference.logits_in(getattr(torch, candidate.dtype))
     samples = [
         measure_prompt(candidate, reference.engine, exact, plain, ids, "prompt")
-        for exact, plain, ids in zip(reference.oracle, yardstick, reference.prompts, strict=True)
+        for exact, plain, ids in zip(reference.oracle, dtype_error, reference.prompts, strict=True)
     ]
     limits = budgets(Gate.EQUIVALENCE, candidate.dtype, quantization)
     return judged(Gate.EQUIVALENCE, samples, limits)

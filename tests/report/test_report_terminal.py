@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_strategies import HOSTILE, RELAXED, gates, judgements, runs, text
 
-from pytest_infopt.judge.verdict import Judgement, Verdict
-from pytest_infopt.metrics import METRICS, Gate
-from pytest_infopt.report.result import GateResult, RunResult
+from pytest_infopt.metrics.metric import METRICS, Gate
 from pytest_infopt.report.table import Row, table_lines
 from pytest_infopt.report.terminal import failure_message, terminal_lines
 from pytest_infopt.report.text import cells, defused, quoted, visible, wrapped
 from pytest_infopt.report.wording import budget_text, interval_text, remedy_text, value_text
+from pytest_infopt.results.gate_result import GateResult
+from pytest_infopt.results.run_result import RunResult
+from pytest_infopt.results.verdict import Judgement, Verdict
 
 
 def least_cells(line: str) -> int:

@@ -17,7 +17,7 @@ import infopt_suites.gates
 import infopt_suites.laws  # what a run in this process imports first is forgotten
 import pytest
 
-from pytest_infopt.exit_status import ExitStatus
+from pytest_infopt.run.exit_status import ExitStatus
 
 SUITE = '''
 from collections.abc import Sequence

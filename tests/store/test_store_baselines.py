@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_infopt.judge.verdict import Judgement, Verdict
-from pytest_infopt.metrics import METRICS
-from pytest_infopt.report.result import GateResult
+from pytest_infopt.metrics.metric import METRICS
+from pytest_infopt.results.gate_result import GateResult
+from pytest_infopt.results.verdict import Judgement, Verdict
 from pytest_infopt.store.baselines import BaselineError, Baselines, Entry, Provenance, far_bound
 
 NOW = Provenance("r1", "2026-11-22", "0.1.0", "model-a", "corpus-a", "float32", "cpu")

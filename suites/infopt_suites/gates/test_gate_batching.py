@@ -5,9 +5,9 @@ PYTEST_DONT_REWRITE
 
 import pytest
 
-from pytest_infopt.gate import GateRun
-from pytest_infopt.judge.verdict import Judgement
-from pytest_infopt.metrics import METRICS, Gate, metrics_of
+from pytest_infopt.metrics.metric import METRICS, Gate, metrics_of
+from pytest_infopt.results.verdict import Judgement
+from pytest_infopt.run.gate_run import GateRun
 
 pytestmark = pytest.mark.infopt_gate("batching")
 

@@ -7,7 +7,7 @@ checked within the candidate.
 
 import pytest
 
-from pytest_infopt.gate import GateRun
+from pytest_infopt.run.gate_run import GateRun
 
 pytestmark = pytest.mark.infopt_gate("equivalence")
 

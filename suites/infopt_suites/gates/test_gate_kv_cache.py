@@ -2,8 +2,8 @@
 
 import pytest
 
-from pytest_infopt.gate import GateRun
-from pytest_infopt.metrics import METRICS, Gate, metrics_of
+from pytest_infopt.metrics.metric import METRICS, Gate, metrics_of
+from pytest_infopt.run.gate_run import GateRun
 
 pytestmark = pytest.mark.infopt_gate("kv-cache")
 

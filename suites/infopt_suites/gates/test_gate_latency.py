@@ -7,8 +7,8 @@ PYTEST_DONT_REWRITE
 
 import pytest
 
-from pytest_infopt.gate import GateRun, confirmed
-from pytest_infopt.judge.verdict import Verdict
+from pytest_infopt.results.verdict import Verdict
+from pytest_infopt.run.gate_run import GateRun, confirmed
 
 pytestmark = pytest.mark.infopt_gate("latency")
 

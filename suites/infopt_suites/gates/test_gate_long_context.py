@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_infopt.gate import GateRun
+from pytest_infopt.run.gate_run import GateRun
 
 pytestmark = pytest.mark.infopt_gate("long-context")
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from pytest_infopt.gate import GateRun, against_reference
-from pytest_infopt.judge.budgets import Budget
-from pytest_infopt.judge.verdict import Judgement
-from pytest_infopt.metrics import METRICS, Gate, Rule, metrics_of
+from pytest_infopt.metrics.budget import Budget
+from pytest_infopt.metrics.metric import METRICS, Gate, Rule, metrics_of
+from pytest_infopt.results.verdict import Judgement
+from pytest_infopt.run.gate_run import GateRun, against_reference
 
 pytestmark = pytest.mark.infopt_gate("memory")
 

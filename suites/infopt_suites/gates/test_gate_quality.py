@@ -6,8 +6,8 @@ never counted as independent.
 
 import pytest
 
-from pytest_infopt.gate import GateRun
 from pytest_infopt.measure.summary import summarise
+from pytest_infopt.run.gate_run import GateRun
 
 pytestmark = pytest.mark.infopt_gate("quality")
 

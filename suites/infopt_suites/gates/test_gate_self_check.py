@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_infopt.gate import GateRun
-from pytest_infopt.judge.verdict import Verdict
-from pytest_infopt.metrics import Gate, metrics_of
+from pytest_infopt.metrics.metric import Gate, metrics_of
+from pytest_infopt.results.verdict import Verdict
+from pytest_infopt.run.gate_run import GateRun
 
 pytestmark = pytest.mark.infopt_gate("self-check")
 

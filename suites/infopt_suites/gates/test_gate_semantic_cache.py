@@ -2,9 +2,9 @@
 
 import pytest
 
-from pytest_infopt.gate import GateRun
-from pytest_infopt.metrics import METRICS
+from pytest_infopt.metrics.metric import METRICS
 from pytest_infopt.release import SEMANTIC_ALPHA
+from pytest_infopt.run.gate_run import GateRun
 
 pytestmark = pytest.mark.infopt_gate("semantic-cache")
 

@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .configuration import load_release, plan_lines
-from .conformance import ConformanceHooks, plan_lines_of, title_of
-from .errors import ConfigurationError, InfoptError, InvalidComparisonError
+from ..configuration import load_release, plan_lines
+from ..conformance import ConformanceHooks, plan_lines_of, title_of
+from ..errors import ConfigurationError, InfoptError, InvalidComparisonError
+from ..implementations import gate_files, load_suites
+from ..metrics.metric import Gate
+from ..options import settings
+from ..report.conformance import CONFORMANCE
+from ..report.junit import gate_from_properties, junit_properties
+from ..report.terminal import terminal_lines
+from ..report.write import annotation_lines, write_reports
+from ..results.gate_result import GateResult
+from ..results.verdict import Verdict, combine
+from ..suite_items import suite_of
 from .exit_status import exit_status
-from .gate import GateRun, raise_unless_passed
-from .implementations import gate_files, load_suites
-from .judge.verdict import Verdict, combine
-from .metrics import Gate
-from .options import settings
+from .gate_run import GateRun, raise_unless_passed
 from .progress import Progress
-from .report.conformance import CONFORMANCE
-from .report.junit import gate_from_properties, junit_properties
-from .report.result import GateResult
-from .report.terminal import terminal_lines
-from .report.write import annotation_lines, write_reports
 from .session import SESSION_KEY, InfoptSession, open_session
-from .suite_items import suite_of
 
 if TYPE_CHECKING:
-    from .release import Release
+    from ..release import Release
 
 GATE_KEY: pytest.StashKey[GateRun] = pytest.StashKey()
 

@@ -1,7 +1,7 @@
 """The models of a bench: reference and candidate, loaded when needed, and what they are given.
 
-What both gates and reports need of the reference in other dtypes (oracle, yardstick, tails of long
-texts) is computed once and kept on disk.
+What both gates and reports need of the reference in other dtypes (oracle, dtype error, tails of
+long texts) is computed once and kept on disk.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from .corpus import TokenisedDocument, load_corpus, shuffled, tokenise
-from .engines.loaders import load_engine
-from .engines.transformers import TransformersEngine
-from .errors import InvalidComparisonError
-from .measure.long_context import tail_logits
-from .release import ModelSource, Release
-from .store.scores import ReferenceScores
+from ..corpus import TokenisedDocument, load_corpus, shuffled, tokenise
+from ..engines.loaders import load_engine
+from ..engines.transformers import TransformersEngine
+from ..errors import InvalidComparisonError
+from ..measure.long_context import tail_logits
+from ..release import ModelSource, Release
+from ..store.scores import ReferenceScores
 
 
 class BenchModels:
@@ -125,7 +125,7 @@ class BenchModels:
         return _widest_dtype(self.reference) if dtype == "auto" else dtype
 
     @cached_property
-    def yardstick(self) -> list[torch.Tensor]:
+    def dtype_error(self) -> list[torch.Tensor]:
         """The reference's weights in the candidate's dtype: what that dtype alone costs."""
         return self._logits_in(self.candidate.dtype)
 

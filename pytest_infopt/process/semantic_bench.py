@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .corpus.semantic_pairs import SemanticPair, query_stream, semantic_pairs
-from .errors import ConfigurationError
-from .measure.samples import Sample
-from .measure.semantic import (
+from ..corpus.semantic_pairs import SemanticPair, query_stream, semantic_pairs
+from ..errors import ConfigurationError
+from ..measure.semantic import (
     LEAST_PRECISION,
     AnswerCost,
     StreamResult,
@@ -36,7 +35,8 @@ from .measure.semantic import (
     sweep_table,
     texts_of,
 )
-from .release import SemanticCachePlan
+from ..release import SemanticCachePlan
+from ..results.sample import Sample
 
 _OWN = {"minilm": "infopt_reference.caching:MiniLMEmbedder"}
 

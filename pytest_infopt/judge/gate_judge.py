@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..metrics import SAMPLES, Gate, Metric, Rule, Unit
-from .budgets import Budget, format_value
+from ..metrics.budget import Budget, format_value
+from ..metrics.metric import SAMPLES, Gate, Metric, Rule, Unit
+from ..results.verdict import Judgement, Verdict
 from .exceedance import ExceedanceTest
 from .mean import MeanTest
 from .multiplicity import holm
 from .planning import fewest_documents, fewest_to_pass
 from .protocol import MetricTest, Value
 from .sign import SignTest
-from .verdict import Judgement, Verdict
 from .worst import ExactTest, WorstTest
 
 # Equal bits of the outputs say nothing about time or memory.

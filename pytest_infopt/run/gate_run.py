@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from .judge.budgets import Budget
-from .judge.gate import GateJudge
-from .judge.verdict import Judgement, Verdict
-from .measure.samples import Sample, TokenFinding
-from .metrics import Gate, Metric, Rule, metrics_of
-from .report.result import GateResult
+from ..judge.gate_judge import GateJudge
+from ..metrics.budget import Budget
+from ..metrics.metric import Gate, Metric, Rule, metrics_of
+from ..results.gate_result import GateResult
+from ..results.sample import Sample, TokenFinding
+from ..results.verdict import Judgement, Verdict
 
 if TYPE_CHECKING:
-    from .client import BenchClient
-    from .release import Candidate, Release
+    from ..process.client import BenchClient
+    from ..release import Candidate, Release
     from .session import InfoptSession
 
 Unit = TypeVar("Unit")
@@ -126,7 +126,7 @@ class GateRun:
         )
 
     def show(self, table: Mapping[str, object]) -> None:
-        """Put a `measure.tables.MeasuredTable`, as its dictionary, into the reports."""
+        """Put a `measure.growth.MeasuredTable`, as its dictionary, into the reports."""
         tables = self.details.setdefault("tables", [])
         assert isinstance(tables, list)
         tables.append(dict(table))
@@ -214,7 +214,7 @@ class GateRun:
 
 def raise_unless_passed(result: GateResult, policy: str) -> None:
     """Turn a gate's verdict into the pytest item's own outcome."""
-    from .report.terminal import failure_message
+    from ..report.terminal import failure_message
 
     __tracebackhide__ = True
     if result.verdict is Verdict.PASS:

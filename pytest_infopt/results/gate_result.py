@@ -1,13 +1,11 @@
-"""The result of a run as data. Every report is made from a `RunResult` and from nothing else."""
+"""What one gate on one candidate came to."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..judge.verdict import Judgement, Verdict, combine
-
-SCHEMA = 1  # of result.json; raised when a field changes its meaning or goes
+from .verdict import Judgement, Verdict, combine
 
 
 @dataclass(frozen=True)
@@ -15,10 +13,10 @@ class GateResult:
     """One pytest item: a gate run on a candidate, with one judgement per metric.
 
     Where the gate is "conformance", the candidate is an implementation, each of its properties is
-    an item with one judgement, and the items are joined (`conformance.merged`).
+    an item with one judgement, and the items are joined (`conformance.results.merged`).
 
     ``error`` is set where the harness failed and says how; ``reproduce`` is a shell command;
-    ``findings`` are the worst tokens (`measure.samples.TokenFinding` as dictionaries); ``notes``
+    ``findings`` are the worst tokens (`sample.TokenFinding` as dictionaries); ``notes``
     are sentences for a person ("identical outputs").
     """
 
@@ -56,22 +54,3 @@ def _judgement(row: dict[str, Any]) -> Judgement:
             "interval": None if interval is None else (interval[0], interval[1]),
         }
     )
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A whole run: who was compared, where, and what came out."""
-
-    version: str
-    started: str
-    run_id: str
-    environment: dict[str, Any]
-    reference: dict[str, Any]
-    candidates: list[dict[str, Any]]
-    gates: list[GateResult]
-    seconds: float
-    not_run: list[str] = field(default_factory=list)
-
-    @property
-    def verdict(self) -> Verdict:
-        return combine([gate.verdict for gate in self.gates])

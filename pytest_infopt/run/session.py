@@ -15,32 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import __version__
-from .client import BenchClient
-from .configuration import fingerprint
-from .errors import ConfigurationError, InfoptError
-from .judge.budgets import Budget
-from .judge.verdict import Verdict
-from .measure.memory import resident_pair
-from .measure.samples import Sample
-from .metrics import Gate, Rule
-from .options import resolve
-from .ratchet import Ratchet
-from .release import Candidate, ModelSource, Release
-from .report.conformance import CONFORMANCE, merged
-from .report.result import GateResult, RunResult
-from .store.journal import (
-    Journal,
-    RunRecords,
-    journal_path,
-    latest_run,
-    new_run_id,
-    run_directory,
-)
-from .worker import Worker
+from .. import __version__
+from ..configuration import fingerprint
+from ..errors import ConfigurationError, InfoptError
+from ..measure.memory import resident_pair
+from ..metrics.budget import Budget
+from ..metrics.metric import Gate, Rule
+from ..options import resolve
+from ..process.client import BenchClient
+from ..process.worker import Worker
+from ..release import Candidate, ModelSource, Release
+from ..report.conformance import CONFORMANCE, merged
+from ..results.gate_result import GateResult
+from ..results.run_result import RunResult
+from ..results.sample import Sample
+from ..results.verdict import Verdict
+from ..store.journal import Journal, RunRecords, journal_path, latest_run, new_run_id, run_directory
+from .baseline_policy import Ratchet
 
 if TYPE_CHECKING:
-    from .gate import GateRun
+    from .gate_run import GateRun
 
 _NOTICEABLE = 1.5  # a slow-down that a runner must tell from none if it is to time anything
 SESSION_KEY: pytest.StashKey[InfoptSession] = pytest.StashKey()
@@ -98,7 +92,7 @@ class InfoptSession:
         """The embedder in a process of its own (`semantic_bench.SemanticBench`)."""
         self.close_bench()  # its memory is not needed meanwhile
         return Worker(
-            "pytest_infopt.semantic_bench:SemanticBench",
+            "pytest_infopt.process.semantic_bench:SemanticBench",
             self.release.semantic_cache,
             self.release.statistics.seed,
             log=self.directory / "worker-semantic-cache.log",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from .judge.verdict import Verdict
+from ..results.verdict import Verdict
 
 
 class ExitStatus(IntEnum):

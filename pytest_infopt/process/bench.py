@@ -22,36 +22,36 @@ import transformers
 from infopt_reference.batching import CostModel
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  imported once, here
 
-from .bench_models import BenchModels
-from .corpus import corpus_fingerprint, load_corpus
-from .engines.chat_server import ChatServer
-from .engines.prefix_server import PrefixServer
-from .engines.transformers import TransformersEngine
-from .errors import InvalidComparisonError
-from .measure.batching import (
+from ..corpus import corpus_fingerprint, load_corpus
+from ..engines.chat_server import ChatServer
+from ..engines.prefix_server import PrefixServer
+from ..engines.transformers import TransformersEngine
+from ..errors import InvalidComparisonError
+from ..measure.batching import (
     generating,
     measure_batch_invariance,
     measure_batching_pair,
     measure_window,
 )
-from .measure.equivalence import measure_prompt
-from .measure.kv_cache import (
+from ..measure.dtype_error import dtype_error_of, dtype_named
+from ..measure.equivalence import measure_prompt
+from ..measure.kv_cache import (
     measure_kv_growth,
     measure_kv_prompt,
     paged_table,
     size_table,
     step_cost_table,
 )
-from .measure.latency import SlowedEngine, measure_pair, warm_up
-from .measure.long_context import measure_long_text, sweep_table
-from .measure.memory import measure_memory
-from .measure.prefix_cache import measure_prefix_prompt, shared_prompt_table
-from .measure.quality import measure_document
-from .measure.samples import Sample
-from .measure.served_prefix import measure_served_chat, served_table
-from .measure.strategies import compare_strategies, drawn_trace, fitted_cost, policy_of
-from .measure.yardstick import dtype_named, yardstick_of
-from .release import ServerSource
+from ..measure.latency import SlowedEngine, measure_pair, warm_up
+from ..measure.long_context import measure_long_text, sweep_table
+from ..measure.memory import measure_memory
+from ..measure.prefix_cache import measure_prefix_prompt, shared_prompt_table
+from ..measure.quality import measure_document
+from ..measure.served_prefix import measure_served_chat, served_table
+from ..measure.strategies import compare_strategies, drawn_trace, fitted_cost, policy_of
+from ..release import ServerSource
+from ..results.sample import Sample
+from .model_pair import BenchModels
 
 # transformers imports most of itself when a model is first built: 5 s. Importing one decoder's
 # module makes it do so in the fork server, once, and not in every process that comes from there.
@@ -96,7 +96,7 @@ class Bench(BenchModels):
             self.candidate,
             self.reference,
             self.oracle[index],
-            self.yardstick[index],
+            self.dtype_error[index],
             self.prompts[index],
             f"prompt-{index}",
         )
@@ -134,7 +134,7 @@ class Bench(BenchModels):
         return measure_kv_prompt(
             self.candidate,
             self.oracle[index],
-            self.yardstick[index],
+            self.dtype_error[index],
             self.prompts[index],
             f"prompt-{index}",
         )
@@ -158,7 +158,7 @@ class Bench(BenchModels):
             self.candidate,
             self._prefix_server,
             self.oracle[index],
-            self.yardstick[index],
+            self.dtype_error[index],
             self.prompts[index],
             f"prompt-{index}",
         )
@@ -206,8 +206,8 @@ class Bench(BenchModels):
                 {"role": "system", "content": f"{secrets.token_hex(8)} {system}"},
                 {"role": "user", "content": question},
             ],
-            yardstick_of(
-                self.oracle[0].double(), self.yardstick[0], dtype_named(self.candidate.dtype)
+            dtype_error_of(
+                self.oracle[0].double(), self.dtype_error[0], dtype_named(self.candidate.dtype)
             ),
             self.release.latency.new_tokens,
             f"chat-{index}",
@@ -224,7 +224,7 @@ class Bench(BenchModels):
         return measure_batch_invariance(
             self.candidate,
             self.oracle[index],
-            self.yardstick[index],
+            self.dtype_error[index],
             prompt,
             [*others, prompt[: max(1, len(prompt) // 2)]],  # of another length
             f"prompt-{index}",

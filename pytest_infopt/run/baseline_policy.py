@@ -9,15 +9,15 @@ from typing import Any, Self
 
 import pytest
 
-from . import __version__
-from .errors import ConfigurationError
-from .judge.budgets import Budget
-from .judge.verdict import Judgement, Verdict
-from .metrics import METRICS, Gate
-from .options import resolve
-from .release import Candidate, Release
-from .report.result import GateResult
-from .store.baselines import BaselineError, Baselines, Entry, Provenance, far_bound
+from .. import __version__
+from ..errors import ConfigurationError
+from ..metrics.budget import Budget
+from ..metrics.metric import METRICS, Gate
+from ..options import resolve
+from ..release import Candidate, Release
+from ..results.gate_result import GateResult
+from ..results.verdict import Judgement, Verdict
+from ..store.baselines import BaselineError, Baselines, Entry, Provenance, far_bound
 
 
 @dataclass

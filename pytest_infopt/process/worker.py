@@ -23,8 +23,8 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-from . import errors
-from .errors import InfoptError, WorkerError
+from .. import errors
+from ..errors import InfoptError, WorkerError
 
 _WAIT_POLICY = "OMP_WAIT_POLICY"
 _LAST_WORDS = 2000  # characters of the worker's log that a crash message quotes
@@ -118,7 +118,7 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest_infopt.bench"])
+    context.set_forkserver_preload(["pytest_infopt.process.bench"])
     with _threads_that_sleep():
         forkserver.ensure_running()
     return context

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from .measure.samples import Sample
-from .release import ModelSource, Release, ServerSource
+from ..release import ModelSource, Release, ServerSource
+from ..results.sample import Sample
 from .worker import Worker
 
 
@@ -24,7 +24,7 @@ class BenchClient:
 
     def _start(self) -> Worker:
         return Worker(
-            "pytest_infopt.bench:Bench",
+            "pytest_infopt.process.bench:Bench",
             *self._arguments,
             log=self._log,
             timeout_seconds=self._timeout,

@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
-from ..judge.budgets import Budget, parse_budget
-from ..metrics import METRICS, Gate
+from ..metrics.budget import Budget, parse_budget
+from ..metrics.metric import METRICS, Gate
 from ..release import ModelSource
 from .defaults import (
     batching_budgets,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from .gate import GateRun
+    from .gate_run import GateRun
 
 _BAR = 24  # characters
 _CLEAR = "\r\x1b[2K"

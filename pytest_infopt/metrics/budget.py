@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from ..errors import ConfigurationError
-from ..metrics import Metric, Rule, Unit
+from .metric import Metric, Rule, Unit
 
 _TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9, "min": 60.0}
 _SIZES = {"B": 1.0, "bytes": 1.0} | {

@@ -1,8 +1,8 @@
-"""What a number format costs: the yardstick that every error of logits is set against.
+"""What a number format costs: the dtype error that every error of logits is set against.
 
-    error ≤ 2·yardstick + floor,  written  error / (yardstick + floor/2) ≤ 2
+    error ≤ 2·dtype error + floor,  written  error / (dtype error + floor/2) ≤ 2
 
-The yardstick is the error, against an oracle in wider arithmetic, of a plain implementation with
+The dtype error is the error, against an oracle in wider arithmetic, of a plain implementation with
 the reference's weights in the candidate's dtype; the floor that of rounding the oracle itself.
 
 Legend: T positions, V vocabulary.
@@ -20,7 +20,7 @@ OUTPUT_FACTOR = 2.0  # c of the rule for outputs
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class DtypeError:
     """What the candidate's dtype costs on one prompt."""
 
     errors: torch.Tensor  # [T] RMS error of the plain implementation at each position
@@ -37,7 +37,7 @@ class Yardstick:
         """The same of the worst position: for quantities of which a single one is drawn."""
         return float(self.errors.max()) + self.floor / OUTPUT_FACTOR
 
-    def rows(self, start: int, stop: int | None = None) -> Yardstick:
+    def rows(self, start: int, stop: int | None = None) -> DtypeError:
         """The same of the positions start…stop−1."""
         return replace(self, errors=self.errors[start:stop], extremes=self.extremes[start:stop])
 
@@ -66,11 +66,11 @@ def dtype_named(name: str) -> torch.dtype:
     return dtype
 
 
-def yardstick_of(oracle: torch.Tensor, plain: torch.Tensor, dtype: torch.dtype) -> Yardstick:
-    """The yardstick of logits [T, V] that a plain implementation of ``dtype`` computed."""
+def dtype_error_of(oracle: torch.Tensor, plain: torch.Tensor, dtype: torch.dtype) -> DtypeError:
+    """The dtype error of logits [T, V] that a plain implementation of ``dtype`` computed."""
     error = host_logits(plain) - oracle
     rounding = oracle.to(dtype).double() - oracle
-    return Yardstick(row_rms(error), error.abs().amax(-1), rms(rounding))
+    return DtypeError(row_rms(error), error.abs().amax(-1), rms(rounding))
 
 
 def rms(error: torch.Tensor) -> float:
@@ -83,7 +83,7 @@ def row_rms(error: torch.Tensor) -> torch.Tensor:
     return error.square().mean(-1).sqrt()
 
 
-def two_runs(yardstick: Yardstick) -> Yardstick:
+def two_runs(dtype_error: DtypeError) -> DtypeError:
     """What two runs may differ by at any position: each by the largest error of the plain one."""
-    worst = yardstick.extremes.max().expand_as(yardstick.extremes)
-    return replace(yardstick, extremes=2 * worst)
+    worst = dtype_error.extremes.max().expand_as(dtype_error.extremes)
+    return replace(dtype_error, extremes=2 * worst)
