@@ -100,3 +100,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give the model's memory back; the engine is unusable afterwards."""
+
+
+class WholeLogitsEngine(Engine, Protocol):
+    """An engine that gives whole logit matrices (Capability.FULL_LOGITS)."""
+
+    def full_logits(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """Logits of one plain forward pass, [T, V]."""
+
+    def batch_logits(self, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Each prompt's logits from one left-padded batch, [T_i, V] each."""
+
+
+ScoringEngine = WholeLogitsEngine
+StreamingEngine = Engine

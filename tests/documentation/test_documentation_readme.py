@@ -11,7 +11,7 @@ import pytest
 from tiny_models import make_model, make_tokenizer
 
 from pytest_infopt.configuration import load_release
-from pytest_infopt.configuration.formats import FORMATS
+from pytest_infopt.engines.formats import FORMATS
 from pytest_infopt.engines.loaders import LOADERS
 from pytest_infopt.options import OPTIONS
 from pytest_infopt.results.verdict import Verdict
