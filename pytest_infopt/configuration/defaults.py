@@ -20,10 +20,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from ..engines.weight_precision import Precision, dtype_bits, precision_of
 from ..metrics.budget import Budget
 from ..metrics.metric import METRICS, Unit
 from ..release import ModelSource
-from .formats import Precision, dtype_bits, precision_of
 
 _ANCHORS = {  # bits: mean KL in nats, share of changed top-1 tokens, perplexity ratio − 1
     8: (0.001, 0.01, 0.005),

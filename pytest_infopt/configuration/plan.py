@@ -13,12 +13,13 @@ from typing import Any
 
 from .. import __version__
 from ..corpus import corpus_fingerprint, load_corpus
+from ..engines.formats import format_of
+from ..engines.weight_precision import precision_of
 from ..errors import ConfigurationError
 from ..judge.planning import fewest_to_pass
 from ..metrics.budget import Budget
 from ..metrics.metric import SAMPLES, Gate, Rule
 from ..release import SEMANTIC_ALPHA, Candidate, ModelSource, Release, SemanticCachePlan
-from .formats import format_of, precision_of
 
 _OF_OTHERS = (Gate.SELF_CHECK, Gate.SEMANTIC_CACHE)  # the reference's and an embedder's
 _OPTIONAL = (Gate.LONG_CONTEXT, Gate.BATCHING)

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engines.formats import DTYPES, FORMATS, format_of
 from ..errors import ConfigurationError
 from ..options import Settings
 from ..release import (
@@ -31,7 +32,6 @@ from ..release import (
     Statistics,
 )
 from .budget_resolver import Limits
-from .formats import DTYPES, FORMATS, format_of
 from .model_sources import candidate_source, command_line_candidate, reference_source
 from .toml_source import Key, TomlSource, place_in, read_toml
 

@@ -12,6 +12,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from ..engines.formats import DTYPE_ALIASES, DTYPES, FORMATS, OWN_LOADER
+from ..engines.registry import GROUP as ENGINES
+from ..naming import registered
 from ..options import DEVICES, POLICIES, is_device
 from ..release import (
     BatchingPlan,
@@ -20,11 +23,11 @@ from ..release import (
     EquivalencePlan,
     LatencyPlan,
     LongContextPlan,
+    ModelSource,
     SemanticCachePlan,
     ServerSource,
     Statistics,
 )
-from .formats import DTYPE_ALIASES, DTYPES, FORMATS, OWN_LOADER
 
 
 def _check_device(text: str) -> str:
@@ -42,6 +45,12 @@ def _one_of(what: str, known: Collection[str], or_like: str = r"(?!)") -> AfterV
         return text
 
     return AfterValidator(check)
+
+
+def _check_engine(text: str) -> str:
+    if text not in (known := registered(ENGINES)):  # now: what is installed may change
+        raise ValueError(f"unknown engine {text!r}; known: {', '.join(known)}")
+    return text
 
 
 def _by_name(topics: Any) -> Any:
@@ -85,6 +94,10 @@ class Table(BaseModel):
 
 
 class ModelTable(Table):
+    engine: Annotated[str, AfterValidator(_check_engine)] = Field(
+        default=ModelSource.engine,
+        description="What computes: transformers, or an engine that another package registers.",
+    )
     model: Text | None = Field(
         default=None,
         description="Directory (relative to this file), .gguf file, hub id, or embedded:smollm2. "
@@ -101,7 +114,7 @@ class ModelTable(Table):
     quantization: Quantization = Field(
         default="none",
         description="How weights are quantized while loading: "
-        + ", ".join(FORMATS)
+        + ", ".join(f"{form.name} ({form.summary})" for form in FORMATS.values())
         + "; or a loader of your own, module:function, taking a LoadRequest.",
     )
     trust_remote_code: bool = Field(

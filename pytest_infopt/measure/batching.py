@@ -31,10 +31,10 @@ from infopt_reference.batching import (
     simulate,
 )
 
+from ..engines.base import BatchEngine, WholeLogitsEngine
 from ..errors import InfoptError, InvalidComparisonError
 from ..results.sample import Sample
 from .dtype_error import dtype_error_of, dtype_named, host_logits, rms, two_runs
-from .equivalence import WholeLogitsEngine
 from .greedy import greedy_mismatches
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -45,18 +45,15 @@ Result = TypeVar("Result")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
-class BatchGenerator(Protocol):
-    """An engine that generates batches."""
-
-    def generate(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> list[list[int]]:
-        """Greedy tokens of each prompt, from one batch."""
+class BatchingEngine(WholeLogitsEngine, BatchEngine, Protocol):
+    """What comparing rows takes."""
 
 
 # Invariance
 
 
 def measure_batch_invariance(
-    engine: WholeLogitsEngine,
+    engine: BatchingEngine,
     oracle: torch.Tensor,
     plain: torch.Tensor,
     prompt: Sequence[int],
@@ -134,7 +131,7 @@ def _batch_with(
 
 
 def generating(
-    engine: BatchGenerator,
+    engine: BatchEngine,
 ) -> BatchFunction[tuple[Sequence[int], int], list[int]]:
     """The engine's generation as a batch function of (prompt, number of new tokens).
 

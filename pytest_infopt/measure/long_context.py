@@ -16,7 +16,7 @@ from typing import Protocol
 
 import torch
 
-from ..engines.base import Engine
+from ..engines.base import CachedEngine, ScoringEngine
 from ..results.measured_table import MeasuredTable
 from ..results.sample import Sample
 from .dtype_error import dtype_error_of, dtype_named, host_logits, rms
@@ -24,14 +24,11 @@ from .dtype_error import dtype_error_of, dtype_named, host_logits, rms
 CHUNK = 512  # tokens of a prefill pass
 
 
-class TailEngine(Engine, Protocol):
-    """An engine that can be driven through its KV cache (Capability.CACHE)."""
-
-    def cached_tail(self, token_ids: Sequence[int], tail: int, chunk: int) -> torch.Tensor:
-        """Logits [tail, V] of the last tokens, one by one behind a prefill in chunks."""
+class TailEngine(ScoringEngine, CachedEngine, Protocol):
+    """What the sweep takes."""
 
 
-def tail_logits(engine: Engine, token_ids: Sequence[int], tail: int) -> torch.Tensor:
+def tail_logits(engine: ScoringEngine, token_ids: Sequence[int], tail: int) -> torch.Tensor:
     """Logits [tail, V] of the last tokens from one plain pass, in float64 on the CPU."""
     count = len(token_ids)
     return host_logits(engine.score(token_ids).logits(count - tail, count))

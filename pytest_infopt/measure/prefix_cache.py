@@ -17,12 +17,12 @@ from typing import Protocol
 
 import torch
 
+from ..engines.base import WholeLogitsEngine
 from ..engines.prefix_server import ServedPrompt
 from ..errors import InvalidComparisonError
 from ..results.measured_table import MeasuredTable
 from ..results.sample import Sample
 from .dtype_error import dtype_error_of, dtype_named, host_logits, rms, two_runs
-from .equivalence import WholeLogitsEngine
 from .greedy import greedy_mismatches
 
 

@@ -11,16 +11,21 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from infopt_reference.quantization import ulp
 
+from ..engines.base import ModuleEngine, WholeLogitsEngine
 from ..engines.chat_server import Message, ServedAnswer
 from ..results.measured_table import MeasuredTable
 from ..results.sample import Sample, TokenFinding
 from .dtype_error import OUTPUT_FACTOR, DtypeError, dtype_named, host_logits, two_runs
 from .greedy import NEAR_TIE_ULPS
 from .quality import Decode
+
+
+class ServedEngine(WholeLogitsEngine, ModuleEngine, Protocol):
+    """What deciding on near-ties takes: the model's logits, and its chat template."""
 
 
 class Server(Protocol):
@@ -32,7 +37,7 @@ class Server(Protocol):
 
 def measure_served_chat(
     server: Server,
-    engine: Any,
+    engine: ServedEngine,
     messages: Sequence[Message],
     dtype_error: DtypeError,
     max_tokens: int,
@@ -86,7 +91,7 @@ def served_table(samples: Sequence[Sample]) -> MeasuredTable:
 
 
 def _parting(
-    engine: Any,
+    engine: ServedEngine,
     messages: Sequence[Message],
     cold: str,
     warm: str,

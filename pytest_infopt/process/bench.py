@@ -23,9 +23,9 @@ from infopt_reference.batching import CostModel
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  imported once, here
 
 from ..corpus import corpus_fingerprint, load_corpus
+from ..engines.base import Engine
 from ..engines.chat_server import ChatServer
 from ..engines.prefix_server import PrefixServer
-from ..engines.transformers import TransformersEngine
 from ..errors import InvalidComparisonError
 from ..measure.batching import (
     generating,
@@ -109,7 +109,7 @@ class Bench(BenchModels):
 
     def slow_candidate(self, factor: float) -> None:
         """Make the candidate do ``factor`` times its work: a regression that the gate must see."""
-        self.candidate = SlowedEngine(self.candidate, factor)  # type: ignore[assignment]
+        self.candidate = SlowedEngine(self.candidate, factor)
 
     def measure_pair(self, index: int, candidate_first: bool) -> Sample:
         """One request to each model, timed."""
@@ -284,7 +284,7 @@ class Bench(BenchModels):
             )
 
 
-def _identity(engine: TransformersEngine) -> dict[str, Any]:
+def _identity(engine: Engine) -> dict[str, Any]:
     return {
         "name": engine.name,
         "fingerprint": engine.fingerprint,

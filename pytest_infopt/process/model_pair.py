@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from ..corpus import TokenisedDocument, load_corpus, shuffled, tokenise
-from ..engines.loaders import load_engine
-from ..engines.transformers import TransformersEngine
+from ..engines.base import InProcessEngine as TransformersEngine
+from ..engines.transformers.load import load_transformers as load_engine
 from ..errors import InvalidComparisonError
 from ..measure.long_context import tail_logits
 from ..release import ModelSource, Release

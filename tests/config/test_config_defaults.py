@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pytest_infopt.configuration.defaults import default_budgets, quality_limits
-from pytest_infopt.configuration.formats import FORMATS, Precision, precision_of
+from pytest_infopt.engines.formats import FORMATS
+from pytest_infopt.engines.weight_precision import Precision, precision_of
 from pytest_infopt.release import ModelSource
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +158,7 @@ def test_a_format_whose_library_is_missing_names_its_extra(
         if "." in name:
             raise ModuleNotFoundError(name)  # as for the part of a package that is not there
 
-    monkeypatch.setattr("pytest_infopt.configuration.formats.find_spec", find)
+    monkeypatch.setattr("pytest_infopt.engines.formats.find_spec", find)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = {name: form.missing() for name, form in FORMATS.items() if form.module}
     for name, why in needed.items():
@@ -166,10 +167,3 @@ def test_a_format_whose_library_is_missing_names_its_extra(
         assert extra, why
         assert extra[1] in project["optional-dependencies"], why
     assert FORMATS["gptq"].missing() is None
-
-
-def test_formats_are_the_loaders() -> None:
-    loaders = pytest.importorskip("pytest_infopt.engines.loaders").LOADERS
-    assert set(loaders) == set(FORMATS)
-    for name, loader in loaders.items():
-        assert loader.weight_bits == FORMATS[name].weight_bits

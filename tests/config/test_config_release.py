@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from pytest_infopt.configuration import fingerprint, formats, load_release, plan_lines
+from pytest_infopt.configuration import fingerprint, load_release, plan_lines
 from pytest_infopt.configuration.schema import ReleaseFile
 from pytest_infopt.corpus.calibration import calibration_documents
+from pytest_infopt.engines import formats
 from pytest_infopt.errors import ConfigurationError
 from pytest_infopt.metrics.metric import Gate
 from pytest_infopt.options import Settings

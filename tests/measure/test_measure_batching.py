@@ -16,7 +16,7 @@ from infopt_reference.batching import BatchPolicy, CostModel, TraceRequest
 from measure_fakes import ToyTransformer, seeded_ids
 from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
 
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError, NonFiniteLogitsError
 from pytest_infopt.measure.batching import (
     BATCH_SIZES,

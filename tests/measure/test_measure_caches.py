@@ -14,7 +14,7 @@ from measure_fakes import seeded_ids
 from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
 
 from pytest_infopt.engines.prefix_server import PrefixServer
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR
 from pytest_infopt.measure.growth import fitted_exponent

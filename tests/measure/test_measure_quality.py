@@ -197,7 +197,7 @@ def test_no_samples_are_refused() -> None:
 
 def test_summaries_and_samples_need_no_torch() -> None:
     code = (
-        "import sys, pytest_infopt.measure.summary, pytest_infopt.measure.samples;"
+        "import sys, pytest_infopt.measure.summary, pytest_infopt.results.sample;"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,7 @@ from measure_fakes import seeded_ids
 from tiny_models import VOCABULARY, make_model, make_tokenizer
 
 from pytest_infopt.engines.chat_server import ChatServer
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure.dtype_error import DtypeError, dtype_error_of
 from pytest_infopt.measure.served_prefix import measure_served_chat, served_table

@@ -12,7 +12,7 @@ import torch
 from infopt_reference.batching import STRATEGIES, CostModel, TraceRequest
 from tiny_models import VOCABULARY, make_model, make_tokenizer
 
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure.strategies import (
     compare_strategies,

@@ -24,7 +24,7 @@ from tiny_models import VOCABULARY, make_model, make_tokenizer
 
 from pytest_infopt.configuration.defaults import default_budgets
 from pytest_infopt.engines.base import Scores
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.judge.gate_judge import GateJudge
 from pytest_infopt.measure.equivalence import measure_prompt
 from pytest_infopt.measure.quality import measure_document

@@ -1,4 +1,4 @@
-"""Number formats of weights: what a quantization name means, and which format a model comes in.
+"""Which precision a model's weights come in, found out without loading it.
 
 Budgets by default depend on nothing but this. Imports neither torch nor a quantization library.
 """
@@ -8,96 +8,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..release import ModelSource
-
-_EMBEDDED = "embedded:"  # models that this package converts, to float32
-DTYPES = {"float32": 32, "float16": 16, "bfloat16": 16}
-DTYPE_ALIASES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-
-
-@dataclass(frozen=True)
-class Format:
-    """A quantization by its loader name.
-
-    ``weight_bits`` is the size of one code, without scales; None where the checkpoint decides.
-    ``lossless`` says that outputs are meant to be the reference's up to rounding. ``packed`` says
-    that the loaded model keeps its weights in that size. ``pruned`` says that weights are zeros,
-    kept like any others. ``module`` is the package it needs, which ``extra`` installs.
-    """
-
-    name: str
-    weight_bits: int | None
-    summary: str
-    lossless: bool = False
-    packed: bool = True
-    module: str | None = None
-    extra: str | None = None
-    pruned: bool = False
-
-    def missing(self) -> str | None:
-        """Why it cannot be loaded here, or None."""
-        if self.module is None or _is_installed(self.module):
-            return None
-        remedy = f"pip install 'pytest-infopt[{self.extra or self.module}]'"
-        return f"{self.name} needs the package {self.module}: {remedy}"
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent is not there
-        return False
-
-
-FORMATS: dict[str, Format] = {
-    form.name: form
-    for form in [
-        Format("none", None, "the checkpoint as it is, in the given dtype", lossless=True),
-        Format("int8", 8, "absmax integers, round to nearest"),
-        Format("int4", 4, "group-wise integers, round to nearest"),
-        Format("int3", 3, "group-wise integers, round to nearest"),
-        Format("nf4", 4, "4-bit NormalFloat, block-wise absmax"),
-        Format("nf4-double", 4, "4-bit NormalFloat, absmax quantized in turn"),
-        Format("fp4", 4, "4-bit floats, block-wise absmax"),
-        Format("fp8", 8, "8-bit floats E4M3FN, absmax of a channel"),
-        Format("fp8-e5m2", 8, "8-bit floats E5M2, absmax of a channel"),
-        Format("gptq", 4, "group-wise integers, errors made up for by later columns (GPTQ)"),
-        Format("awq", 4, "group-wise integers, channels scaled by activations (AWQ)"),
-        Format("smoothquant", 8, "integer weights and activations, outliers shared (SmoothQuant)"),
-        Format("llm-int8", 8, "integer weights and activations but for outliers (LLM.int8())"),
-        Format("magnitude", None, "smallest weights set to 0", packed=False, pruned=True),
-        Format("wanda", None, "weights of least effect set to 0", packed=False, pruned=True),
-        Format("bitsandbytes-int8", 8, "LLM.int8() of bitsandbytes", module="bitsandbytes"),
-        Format("bitsandbytes-nf4", 4, "NF4 of bitsandbytes", module="bitsandbytes"),
-        Format("bitsandbytes-fp4", 4, "FP4 of bitsandbytes", module="bitsandbytes"),
-        Format("torchao-int8", 8, "int8 weights of torchao", module="torchao"),
-        Format("torchao-int8-dynamic", 8, "int8 weights and activations of torchao",
-               module="torchao"),
-        Format("torchao-int4", 4, "int4 weights of torchao, a byte each", packed=False,
-               module="torchao"),
-        Format("torchao-float8", 8, "float8 weights of torchao", module="torchao"),
-        Format("quanto-int8", 8, "int8 weights of optimum-quanto", module="optimum.quanto",
-               extra="quanto"),
-        Format("quanto-int4", 4, "int4 weights of optimum-quanto", module="optimum.quanto",
-               extra="quanto"),
-        Format("gptqmodel", 4, "GPTQ of gptqmodel", module="gptqmodel", extra="gptq"),
-        # transformers de-quantizes GGUF weights while loading: the memory is that of the dtype.
-        Format("gguf", None, "a GGUF file, de-quantized into the dtype", packed=False),
-    ]
-}  # fmt: skip
-
-
-OWN_LOADER = r"[\w.]+:\w+"  # module:function
-
-
-def format_of(quantization: str) -> Format:
-    """The format of that name; a loader of one's own is a format nothing is known of."""
-    own = Format(quantization, None, "a loader of your own", packed=False)
-    return FORMATS.get(quantization, own)
+from .files.embedded import PREFIX
+from .formats import DTYPES, format_of
 
 
 @dataclass(frozen=True)
@@ -119,11 +35,11 @@ def precision_of(candidate: ModelSource, reference: ModelSource) -> Precision:
     half of the weights costs about what 3 bits do, and is held to those limits.
     """
     form = format_of(candidate.quantization)
-    if form.weight_bits is not None:
-        return _quantized(_bits_option(candidate) or form.weight_bits, form.packed)
+    if form.bits is not None:
+        return _quantized(_bits_option(candidate) or form.bits, form.packed)
     if form.pruned:
         return Precision(3, lossless=False, packed=False, summary="pruned weights, as for 3 bits")
-    if form.name not in FORMATS:
+    if form.options is None:
         return _quantized(8, packed=False, known=False)
     if not _same_checkpoint(candidate, reference):
         if candidate.gguf_file is not None:
@@ -138,7 +54,7 @@ def dtype_bits(source: ModelSource) -> int:
     """Bits of the source's dtype; where only the checkpoint's config knows, its; else 16."""
     if source.dtype in DTYPES:
         return DTYPES[source.dtype]
-    if source.model.startswith(_EMBEDDED):
+    if source.model.startswith(PREFIX):
         return 32
     config = _checkpoint_config(source.model)
     return DTYPES.get(str(config.get("dtype", config.get("torch_dtype"))), 16)
