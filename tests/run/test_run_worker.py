@@ -51,7 +51,7 @@ def test_an_error_comes_home_with_its_name_and_the_worker_lives_on(module_worker
 
 def test_an_error_of_this_package_keeps_its_type(tmp_path: Path) -> None:
     worker = Worker(
-        "pytest_infopt.engines.checkpoints:check_checkpoint",
+        "pytest_infopt.engines.files.checkpoints:check_checkpoint",
         tmp_path / "nothing-here",
         log=tmp_path / "worker.log",
         timeout_seconds=60,
