@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .configuration import load_release, plan_lines
-from .conformance import ConformanceHooks, plan_lines_of, title_of
+from .conformance import hooks as conformance
+from .conformance.implementations import load_suites
+from .conformance.results import CONFORMANCE
+from .conformance.suite_items import suite_of
 from .errors import ConfigurationError, InfoptError, InvalidComparisonError
 from .exit_status import exit_status
 from .gate import GateRun, raise_unless_passed
-from .implementations import gate_files, load_suites
 from .judge.verdict import Verdict, combine
 from .metrics import Gate
 from .options import settings
 from .progress import Progress
-from .report.conformance import CONFORMANCE
 from .report.junit import gate_from_properties, junit_properties
 from .report.result import GateResult
 from .report.terminal import terminal_lines
 from .report.write import annotation_lines, write_reports
 from .session import SESSION_KEY, InfoptSession, open_session
-from .suite_items import suite_of
 
 if TYPE_CHECKING:
     from .release import Release
@@ -44,27 +44,22 @@ def start(config: pytest.Config) -> None:
     except ConfigurationError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[SESSION_KEY] = session
-    _add_gates(config, configured=suites)
-    conformance = ConformanceHooks(suites, session.source_arguments)
-    config.pluginmanager.register(conformance, "infopt-conformance")
+    _add_gates(config)
+    conformance.start(config, suites, Path(release.origin), session.source_arguments)
     config.pluginmanager.register(InfoptHooks(config, session), "infopt-hooks")
     config.pluginmanager.register(ResumedVerdicts(session), "infopt-resume")
     if config.pluginmanager.hasplugin("xdist"):
         config.pluginmanager.register(XdistHooks(session), "infopt-xdist")
 
 
-def _add_gates(config: pytest.Config, configured: Container[str]) -> None:
+def _add_gates(config: pytest.Config) -> None:
     """Collect the shipped gates too, unless the command line names what to collect."""
     if config.args_source is pytest.Config.ArgsSource.ARGS:
         return
     import infopt_suites.gates
 
     folder = Path(infopt_suites.gates.__path__[0])
-    conformance = gate_files()
-    files = sorted({*folder.glob("test_gate_*.py")} - {*conformance.values()})
-    files += [path for topic, path in conformance.items() if topic in configured]
-    # File by file: explicit files are collected whatever the user's python_files says.
-    config.args.extend(map(str, files))
+    conformance.collect_too(config, sorted(folder.glob("test_gate_*.py")))
 
 
 class InfoptHooks:
@@ -104,8 +99,8 @@ class InfoptHooks:
         self._session.planned = [
             (_gate_of(item).value, _subject(item)) for item in items if _is_gate(item)
         ]
-        properties = [item for item in items if suite_of(item) is not None]
-        self._session.planned += dict.fromkeys((CONFORMANCE, title_of(i)) for i in properties)
+        titles = [conformance.title_of(item) for item in items if suite_of(item) is not None]
+        self._session.planned += dict.fromkeys((CONFORMANCE, title) for title in titles)
 
     def pytest_report_header(self) -> list[str]:
         release = self._release
@@ -123,7 +118,7 @@ class InfoptHooks:
     ) -> list[str]:
         if not config.option.collectonly:
             return []
-        return plan_lines(self._release) + plan_lines_of(items)
+        return plan_lines(self._release) + conformance.plan_lines_of(items)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import pytest
 
-from . import caching_fixtures, fixtures, options, suite_items
+from . import caching_fixtures, fixtures, options
+from .conformance import suite_items
 
 MARKERS = [
     "infopt: a test of yours that `pytest --infopt` runs beside the shipped gates",
     "infopt_gate(name): a module that holds the gate of that name (used by the shipped gates)",
-    "infopt_requires(capability, …): a suite's test of what an implementation may offer",
+    "infopt_requires(capability, …): a suite's property of what an implementation may offer",
 ]
 
 

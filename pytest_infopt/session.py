@@ -18,6 +18,7 @@ import pytest
 from . import __version__
 from .client import BenchClient
 from .configuration import fingerprint
+from .conformance.results import CONFORMANCE, merged
 from .errors import ConfigurationError, InfoptError
 from .judge.budgets import Budget
 from .judge.verdict import Verdict
@@ -27,7 +28,6 @@ from .metrics import Gate, Rule
 from .options import resolve
 from .ratchet import Ratchet
 from .release import Candidate, ModelSource, Release
-from .report.conformance import CONFORMANCE, merged
 from .report.result import GateResult, RunResult
 from .store.journal import (
     Journal,

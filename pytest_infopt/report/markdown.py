@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ..conformance.results import shown
 from ..judge.verdict import Verdict, combine
-from .conformance import shown
 from .measured import cell_rows, tables_of
 from .result import GateResult, RunResult
 from .terminal import by_candidate, failure_message, metric_cells, verdict_line

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from ..conformance.results import CONFORMANCE, shown
 from ..judge.verdict import Judgement, Verdict, combine
 from ..metrics import METRICS, Rule
-from .conformance import CONFORMANCE, shown
 from .measured import notes_of
 from .result import GateResult, RunResult
 from .table import Row, table_lines
@@ -178,7 +178,7 @@ def _where(gate: GateResult) -> str:
 
 
 def _judged_lines(gate: GateResult, judgement: Judgement) -> list[str]:
-    """One metric in one line; a property with the whole of what it said, and the law it states."""
+    """One metric in one line; a property with the whole of what it said, and its docstring."""
     if gate.gate != CONFORMANCE:
         return [f"  {judgement.verdict} {_judged(gate, judgement)}"]
     said = str(judgement.details.get("message") or judgement.reason)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar, cast
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -31,7 +30,7 @@ BLOCK_SIZES = (1, 3, 4)
 
 
 class PagedKVSuite(Suite):
-    """Laws of paged KV caches with a block allocator.
+    """Properties of paged KV caches with a block allocator.
 
     Give a fixture ``make_paged_kv``: a `paged_protocol.MakePagedKV`. ``block_sizes`` are those that
     the implementation takes; ``examples`` sequences of operations are tried, of ``steps`` each.
@@ -41,6 +40,8 @@ class PagedKVSuite(Suite):
     """
 
     topic = "paged_kv"
+    fixture = "make_paged_kv"
+    fixture_returns = "a callable: PagedGeometry -> paged KV cache"
     offers = {  # noqa: RUF012  # read only
         "references": "references(block) counts the tables that a block is in",
         "pool": "pool(layer) is the memory itself",
@@ -54,10 +55,6 @@ class PagedKVSuite(Suite):
     steps: ClassVar[int] = 25
     fork_copies: ClassVar[bool] = False
     can_truncate: ClassVar[bool] = True
-
-    @pytest.fixture
-    def make_paged_kv(self) -> MakePagedKV:
-        self.missing_fixture("make_paged_kv", "a callable: PagedGeometry -> paged KV cache")
 
     def test_sequences_read_as_if_they_were_contiguous(self, make_paged_kv: MakePagedKV) -> None:
         """Lengths 0, 1, P − 1, P, P + 1 and 2·P, written at once and in two parts.

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar, cast
 
-import pytest
-
 from ..base import Suite, requires
 from ..machines import run_machine
 from .prefix_machine import PrefixMachine
@@ -24,13 +22,15 @@ Content = tuple[tuple[int, ...], tuple[tuple[str, str], ...]]  # all tokens so f
 
 
 class PrefixCacheSuite(Suite):
-    """Laws of prefix caches over blocks of keys and values.
+    """Properties of prefix caches over blocks of keys and values.
 
     Give a fixture ``make_prefix_cache``: a `prefix_protocol.MakePrefixCache`. What a block holds is
     simulated: its own tokens and all before them, on which its keys and values depend.
     """
 
     topic = "prefix_cache"
+    fixture = "make_prefix_cache"
+    fixture_returns = "a callable: PrefixGeometry -> prefix cache"
     offers = {  # noqa: RUF012  # read only
         "hash": "hashes with the function that it is given",
         "counts": "num_free, num_evictable and num_held account for all blocks",
@@ -47,10 +47,6 @@ class PrefixCacheSuite(Suite):
     )
     examples: ClassVar[int] = 40
     steps: ClassVar[int] = 30
-
-    @pytest.fixture
-    def make_prefix_cache(self) -> MakePrefixCache:
-        self.missing_fixture("make_prefix_cache", "a callable: PrefixGeometry -> prefix cache")
 
     def test_a_repeated_prompt_is_found_but_for_its_last_token(
         self, make_prefix_cache: MakePrefixCache

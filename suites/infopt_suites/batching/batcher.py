@@ -17,7 +17,7 @@ from .protocol import BatchPolicy, MakeBatcher
 
 
 class BatcherSuite(BatcherCancellationSuite):
-    """Laws of batchers on asyncio, on virtual time.
+    """Properties of batchers on asyncio, on virtual time.
 
     Give a fixture ``make_batcher``: a `protocol.MakeBatcher`. ``batch_sizes`` and ``max_wait`` are
     those that are tried; ``wrong_results`` of `batcher_failures.WRONG` are those it does not allow.
