@@ -6,7 +6,6 @@ import re
 import shlex
 from pathlib import Path
 
-import infopt_suites
 import pytest
 from tiny_models import make_model, make_tokenizer
 
@@ -15,6 +14,7 @@ from pytest_infopt.configuration.formats import FORMATS
 from pytest_infopt.engines.loaders import LOADERS
 from pytest_infopt.exit_status import ExitStatus
 from pytest_infopt.judge.verdict import Verdict
+from pytest_infopt.naming import registered
 from pytest_infopt.options import OPTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -123,9 +123,8 @@ def test_implementations_of_the_example_are_read(tmp_path: Path) -> None:
 
 
 def test_every_suite_is_in_the_table() -> None:
-    for name in infopt_suites.__all__:
-        topic = getattr(infopt_suites, name).topic
-        assert f"| `{name}` | `{topic}` |" in README
+    for topic, entry in registered("infopt.suites").items():
+        assert f"| `{entry.attr}` | `{topic}` |" in README
 
 
 def test_every_option_named_exists() -> None:
