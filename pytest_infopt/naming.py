@@ -1,25 +1,25 @@
-"""Words that a user writes, and what they name: near spellings, "module:name", entry points.
-
-Loaded by every module that registers something, so it imports nothing heavy.
-"""
+"""Names that users write: the nearest known one, what "module:name" means, what is registered."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from functools import cache
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
+from typing import TypeVar
 
 from .errors import ConfigurationError
 
-__all__ = ["import_named", "nearest", "registered"]
+__all__ = ["import_named", "loaded", "nearest", "registered"]
+
+Kind = TypeVar("Kind")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """'; did you mean …?' with the nearest known word, else '; known: …', else nothing."""
+    """'; did you mean …?' with the nearest known word, else '; known: …'."""
     known = list(known)
     close = get_close_matches(word, known, n=1)
     if close:
@@ -28,17 +28,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def import_named(target: str) -> object:
-    """What "module:name" names; the name may have dots.
+    """What "module:name" or "module:name.attribute" names.
 
-    Raises ConfigurationError where the module cannot be imported, with the reason, and where it
-    lacks the name, with the nearest name that it has.
+    Raises ConfigurationError naming the target, and what is there instead.
     """
     module, _, path = target.partition(":")
     if not module or not path:
         raise ConfigurationError(f'{target!r} has to be written "module:name"')
     try:
         found: object = import_module(module)
-    except Exception as error:  # importing runs code of the user's
+    except Exception as error:  # importing runs other people's code
         raise ConfigurationError(
             f"{target}: importing {module} failed: {type(error).__name__}: {error}"
         ) from error
@@ -53,26 +52,43 @@ def import_named(target: str) -> object:
 
 
 def registered(group: str) -> Mapping[str, EntryPoint]:
-    """The entry points of a group by name, in alphabetical order.
+    """The entry points of a group, by name.
 
-    Raises ConfigurationError where two distributions register one name.
+    Raises ConfigurationError where two distributions use one name.
     """
     return _registered(group, tuple(sys.path))
 
 
-@cache
-def _registered(group: str, _path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
-    """Reading metadata costs milliseconds, and what there is depends on ``sys.path`` alone."""
+@lru_cache(maxsize=32)
+def _registered(group: str, path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
+    """``path`` is where entry points are looked for: they are read once for each."""
     found: dict[str, EntryPoint] = {}
-    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
-        other = found.setdefault(entry.name, entry)
-        if _distribution(other) != _distribution(entry):
+    for point in entry_points(group=group):
+        other = found.setdefault(point.name, point)
+        if other.value != point.value:
             raise ConfigurationError(
-                f"{group}: {_distribution(other)} and {_distribution(entry)} both register "
-                f"{entry.name!r}; uninstall one"
+                f"two packages register {point.name!r} in {group}: {_origin(other)} and "
+                f"{_origin(point)}; uninstall one"
             )
     return MappingProxyType(found)
 
 
-def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist else entry.value
+def loaded(group: str, kind: type[Kind]) -> Mapping[str, Kind]:
+    """The objects behind a group's entry points, by name.
+
+    Raises ConfigurationError for one that cannot be imported or is of another kind.
+    """
+    found: dict[str, Kind] = {}
+    for name, point in registered(group).items():
+        each = import_named(point.value)
+        if not isinstance(each, kind):
+            raise ConfigurationError(
+                f"{_origin(point)} registers {name!r} in {group} as {point.value}, which is a "
+                f"{type(each).__name__}; it has to be a {kind.__name__}"
+            )
+        found[name] = each
+    return MappingProxyType(found)
+
+
+def _origin(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value

@@ -5,7 +5,7 @@
 import infopt_suites.gates  # noqa: F401
 from hypothesis import settings
 
-import pytest_infopt.hooks  # noqa: F401
+import pytest_infopt.run.hooks  # noqa: F401
 
 # Nothing here asserts on wall-clock time, an example's neither: the machine may be busy. What else
 # the profile in force says (on CI: no random examples) stays.

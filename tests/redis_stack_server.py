@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_infopt.redis_server import PrivateRedisServer
+from pytest_infopt.fixtures.redis_server import PrivateRedisServer
 
 
 def redis_stack() -> Iterator[PrivateRedisServer]:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engines.formats import DTYPE_ALIASES, DTYPES, FORMATS
 from ..errors import ConfigurationError
 from ..options import FORMAT_SEPARATOR, Settings, locate_model
 from ..release import ModelSource
-from .formats import DTYPE_ALIASES, DTYPES, FORMATS
 
 if TYPE_CHECKING:
     from .schema import ModelTable

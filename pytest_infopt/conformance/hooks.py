@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from ..judge.verdict import Judgement, Verdict
 from ..release import Implementation
 from ..report.junit import PROPERTY, gate_from_properties, junit_properties
-from ..report.result import GateResult
+from ..results.gate_result import GateResult
+from ..results.verdict import Judgement, Verdict
 from . import NOT_OFFERED
 from .implementations import Suites
 from .results import (
@@ -80,15 +80,6 @@ class ImplementationsFile(pytest.Module):
         return self.topics
 
 
-def start(config: pytest.Config, suites: Suites, origin: Path, source_arguments: list[str]) -> None:
-    """Have pytest collect the implementations that the file ``origin`` names."""
-    file = config.invocation_params.dir / origin if suites else None
-    if file is not None:
-        _collect_implementations(config, file)
-    hooks = ConformanceHooks(suites, file, source_arguments)
-    config.pluginmanager.register(hooks, "infopt-conformance")
-
-
 def collect_too(config: pytest.Config, files: Iterable[Path]) -> None:
     """Have pytest collect these files beside what it collects anyway, wherever they lie.
 
@@ -100,24 +91,28 @@ def collect_too(config: pytest.Config, files: Iterable[Path]) -> None:
     config.option.keepduplicates = True
 
 
-def _collect_implementations(config: pytest.Config, file: Path) -> None:
-    """Collect the implementations, too, unless the command line names others.
+def collect_implementations(
+    config: pytest.Config, suites: Suites, origin: Path, source_arguments: list[str]
+) -> ConformanceHooks:
+    """Collect from the file ``origin``, unless the command line names others; return the hooks.
 
     Who asks for the shipped gates as a whole gets the implementations with them.
     """
+    file = config.invocation_params.dir / origin
     named = config.args_source is pytest.Config.ArgsSource.ARGS
-    if not named or any(_SHIPPED_GATES.fullmatch(argument) for argument in config.args):
+    if suites and (not named or any(map(_SHIPPED_GATES.fullmatch, config.args))):
         collect_too(config, [file])
     for index, argument in enumerate(config.args):
         former = _FORMER_FILE.fullmatch(argument)
         if former is not None:
             config.args[index] = f"{file}::{former['topic']}{former['rest'] or ''}"
+    return ConformanceHooks(suites, file, source_arguments)
 
 
 class ConformanceHooks:
     """pytest's hooks on suites, bound to one run."""
 
-    def __init__(self, suites: Suites, file: Path | None, source_arguments: list[str]) -> None:
+    def __init__(self, suites: Suites, file: Path, source_arguments: list[str]) -> None:
         self._suites = suites
         self._file = file
         self._source_arguments = source_arguments
@@ -125,7 +120,7 @@ class ConformanceHooks:
     def pytest_collect_file(
         self, file_path: Path, parent: pytest.Collector
     ) -> ImplementationsFile | None:
-        if file_path != self._file:
+        if file_path != self._file or not self._suites:
             return None
         node = ImplementationsFile.from_parent(parent, path=file_path)
         for topic, suites in self._suites.items():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..judge.verdict import Judgement, Verdict
-from ..report.result import GateResult
+from ..results.gate_result import GateResult
+from ..results.verdict import Judgement, Verdict
 from . import NOT_OFFERED
 
 CONFORMANCE = "conformance"  # the gate of every property of a suite

@@ -20,7 +20,7 @@ class Capability(StrEnum):
 
     FULL_LOGITS = "full logits"  # every vocabulary entry, not a server's top k
     HIDDEN_STATES = "hidden states"  # scores can be kept as hidden states, and made from them again
-    MODULES = "modules"  # the torch module is at hand: yardsticks, localisation
+    MODULES = "modules"  # the torch module is at hand: dtype errors, localisation
     CACHE = "cache"  # can be driven step by step through its KV cache
     STREAM = "stream"  # can generate token by token, with arrival times
     MEMORY = "memory"  # can say what its weights and caches weigh
@@ -100,3 +100,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give the model's memory back; the engine is unusable afterwards."""
+
+
+class WholeLogitsEngine(Engine, Protocol):
+    """An engine that gives whole logit matrices (Capability.FULL_LOGITS)."""
+
+    def full_logits(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """Logits of one plain forward pass, [T, V]."""
+
+    def batch_logits(self, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Each prompt's logits from one left-padded batch, [T_i, V] each."""
+
+
+ScoringEngine = WholeLogitsEngine
+StreamingEngine = Engine

@@ -154,7 +154,7 @@ class TransformersScorer:
 
     @property
     def module(self) -> Any:
-        """The transformers model itself, for yardsticks and localisation."""
+        """The transformers model itself, for dtype errors and localisation."""
         self._check_open()
         return self._module
 

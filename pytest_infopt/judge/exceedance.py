@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-from ..metrics import Metric
+from ..metrics.metric import Metric
 from .e_process import (
     BELOW_BETS,
     BERNOULLI_BELOW_BETS,

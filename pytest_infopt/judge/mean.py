@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..metrics import Metric, Unit
+from ..metrics.metric import Metric, Unit
 from .e_process import MeanAbove, MeanBelow, units_to_decide
 from .protocol import MetricTest, fewest
 

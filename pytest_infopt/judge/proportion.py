@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..binomial import at_most, upper_bound
-from ..metrics import Metric
+from ..metrics.metric import Metric
 from .e_process import first
 from .protocol import MetricTest
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from ..metrics import Metric
+from ..metrics.metric import Metric
 
 Value = float | Sequence[float]
 

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..metrics import Metric
+from ..metrics.metric import Metric
 from .e_process import SignProcess, first, units_to_decide
 from .protocol import MetricTest, fewest
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..metrics import Metric
+from ..metrics.metric import Metric
 from .protocol import MetricTest
 
 

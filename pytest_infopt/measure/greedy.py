@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from infopt_reference.quantization import ulp
 
+from ..results.sample import TokenFinding
 from .divergence import most_probable
-from .quality import Decode, named_tokens
-from .samples import TokenFinding
-from .yardstick import OUTPUT_FACTOR, Yardstick
+from .dtype_error import OUTPUT_FACTOR, DtypeError
+from .findings import Decode, named_tokens
 
 # Rounding two logits moves their gap by at most one ulp; the same factor on top of that.
 NEAR_TIE_ULPS = OUTPUT_FACTOR
@@ -30,7 +30,7 @@ class Mismatches:
 
 
 def greedy_mismatches(
-    logits: torch.Tensor, oracle: torch.Tensor, yardstick: Yardstick, dtype: torch.dtype
+    logits: torch.Tensor, oracle: torch.Tensor, dtype_error: DtypeError, dtype: torch.dtype
 ) -> Mismatches:
     """A mismatch is legal where the oracle's gap between the two tokens is within a few ulps of the
     dtype, or within twice the error that the plain implementation makes at that position."""
@@ -38,7 +38,7 @@ def greedy_mismatches(
     top = oracle.gather(1, best)[:, 0]
     gap = top - oracle.gather(1, chosen)[:, 0]
     spacing = ulp(top, dtype)
-    allowed = torch.maximum(NEAR_TIE_ULPS * spacing, OUTPUT_FACTOR * yardstick.extremes)
+    allowed = torch.maximum(NEAR_TIE_ULPS * spacing, OUTPUT_FACTOR * dtype_error.extremes)
     differs = (best != chosen)[:, 0]
     illegal = differs & (gap > allowed)
     near_ties = int(differs.sum()) - int(illegal.sum())

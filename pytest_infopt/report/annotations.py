@@ -5,8 +5,9 @@ Form and escapes: "Workflow commands for GitHub Actions", ``::error title={title
 
 from __future__ import annotations
 
-from ..judge.verdict import Verdict
-from .result import GateResult, RunResult
+from ..results.gate_result import GateResult
+from ..results.run_result import RunResult
+from ..results.verdict import Verdict
 from .terminal import failure_message
 from .text import visible
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InfoptError
-from ..judge.verdict import Judgement
-from ..metrics import METRICS
+from ..gates.registry import metrics
+from ..results.gate_result import GateResult
+from ..results.run_result import SCHEMA, RunResult
+from ..results.verdict import Judgement
 from ..strict_json import dumps, loads, write_atomically
-from .result import SCHEMA, GateResult, RunResult
 
 _ITEM_FIELDS = (
     "gate", "candidate", "verdict", "seconds", "error", "notes", "findings", "reproduce", "details",
@@ -91,7 +92,7 @@ def result_schema() -> dict[str, Any]:
 
 
 def _row(index: int, gate: GateResult, judgement: Judgement) -> dict[str, Any]:
-    metric = METRICS.get(judgement.metric)
+    metric = metrics().get(judgement.metric)
     return {
         "item": index,
         "gate": gate.gate,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..results.gate_result import GateResult
 from ..strict_json import dumps, loads
-from .result import GateResult
 from .text import visible
 
 PROPERTY = "infopt"

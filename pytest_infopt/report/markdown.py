@@ -10,9 +10,10 @@ import re
 from typing import Any
 
 from ..conformance.results import shown
-from ..judge.verdict import Verdict, combine
+from ..results.gate_result import GateResult
+from ..results.run_result import RunResult
+from ..results.verdict import Verdict, combine
 from .measured import cell_rows, tables_of
-from .result import GateResult, RunResult
 from .terminal import by_candidate, failure_message, metric_cells, verdict_line
 from .text import visible
 from .wording import duration_text

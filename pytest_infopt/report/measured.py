@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from .result import GateResult
+from ..results.gate_result import GateResult
 from .text import visible
 from .wording import ABSENT
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..conformance.results import CONFORMANCE, shown
-from ..judge.verdict import Judgement, Verdict, combine
-from ..metrics import METRICS, Rule
+from ..gates.registry import metrics
+from ..metrics.metric import Rule
+from ..results.gate_result import GateResult
+from ..results.run_result import RunResult
+from ..results.verdict import Judgement, Verdict, combine
 from .measured import notes_of
-from .result import GateResult, RunResult
 from .table import Row, table_lines
 from .text import NO_BREAK, defused, quoted, visible, wrapped
 from .wording import (
@@ -129,7 +131,7 @@ def _unbroken_interval(cell: str) -> str:
 
 def is_headline(judgement: Judgement) -> bool:
     """Whether a terminal shows it: what was judged, and what is not one quantile of many."""
-    metric = METRICS.get(judgement.metric)
+    metric = metrics().get(judgement.metric)
     quantile = metric is not None and metric.rule is Rule.EXCEEDANCE
     return judgement.verdict is not None or not quantile
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..results.run_result import RunResult
 from .annotations import workflow_commands
 from .document import write_result
 from .markdown import markdown_summary
-from .result import RunResult
 
 
 def write_reports(run: RunResult, directory: Path) -> None:

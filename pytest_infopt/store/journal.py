@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import InfoptError
-from ..measure.samples import Sample
-from ..report.result import GateResult
+from ..results.gate_result import GateResult
+from ..results.sample import Sample
 from ..strict_json import dumps, loads
 
 RUN, SAMPLE, ITEM = "run", "sample", "item"

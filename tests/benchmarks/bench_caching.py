@@ -29,7 +29,7 @@ from infopt_reference.caching import (
 )
 from infopt_reference.caching.vector_record import pack_record
 
-from pytest_infopt.redis_server import open_redis_server
+from pytest_infopt.fixtures.redis_server import open_redis_server
 
 ENTRIES, DIMENSION, SCANNED = 100_000, 384, 2_000
 ROUNDS, HIT_ROUNDS, BURST = 31, 1_001, 1_000

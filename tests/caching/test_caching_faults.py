@@ -10,7 +10,7 @@ import redis
 from infopt_reference.caching import Answer, ChatRequest, RedisStore, ResponseCache
 from infopt_suites.caching.redis_proxy import RedisProxy
 
-from pytest_infopt.redis_server import PrivateRedisServer, find_executable
+from pytest_infopt.fixtures.redis_server import PrivateRedisServer, find_executable
 
 TIMEOUT = 0.5  # seconds that the store may take; the slow server takes twice that
 COUNT = 30

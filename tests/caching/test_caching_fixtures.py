@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from pytest_infopt.redis_server import RedisServer
+from pytest_infopt.fixtures.redis_server import RedisServer
 
 TEST = """
 import asyncio

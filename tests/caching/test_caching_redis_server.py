@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from pytest_infopt import redis_server as servers
-from pytest_infopt.redis_server import (
+from pytest_infopt.fixtures.models import redis_server as servers
+from pytest_infopt.fixtures.redis_server import (
     PrivateRedisServer,
     RedisServer,
     RedisServerError,

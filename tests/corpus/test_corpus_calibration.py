@@ -8,11 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_infopt.corpus import load_corpus
-from pytest_infopt.corpus.calibration import (
-    DOCUMENTS,
-    calibration_documents,
-    calibration_texts,
-)
+from pytest_infopt.corpus.calibration import DOCUMENTS, calibration_documents, calibration_texts
 from pytest_infopt.errors import ConfigurationError
 from pytest_infopt.release import CorpusSource
 

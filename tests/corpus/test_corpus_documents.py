@@ -11,13 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_infopt.corpus import (
-    Document,
-    corpus_fingerprint,
-    load_corpus,
-    shuffled,
-    tokenise,
-)
+from pytest_infopt.corpus import Document, corpus_fingerprint, load_corpus, shuffled, tokenise
 from pytest_infopt.errors import ConfigurationError
 from pytest_infopt.judge.planning import fewest_documents
 from pytest_infopt.release import CorpusSource, Statistics

@@ -10,12 +10,12 @@ import pytest
 from tiny_models import make_model, make_tokenizer
 
 from pytest_infopt.configuration import load_release
-from pytest_infopt.configuration.formats import FORMATS
+from pytest_infopt.engines.formats import FORMATS
 from pytest_infopt.engines.loaders import LOADERS
-from pytest_infopt.exit_status import ExitStatus
-from pytest_infopt.judge.verdict import Verdict
 from pytest_infopt.naming import registered
 from pytest_infopt.options import OPTIONS
+from pytest_infopt.results.verdict import Verdict
+from pytest_infopt.run.exit_status import ExitStatus
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,11 +14,7 @@ from tiny_models import SAMPLE_IDS
 
 from pytest_infopt.engines import embedded, sources
 from pytest_infopt.engines.cache import cache_directory
-from pytest_infopt.engines.embedded import (
-    converted_checkpoint,
-    embedded_model,
-    packaged_gguf,
-)
+from pytest_infopt.engines.embedded import converted_checkpoint, embedded_model, packaged_gguf
 from pytest_infopt.engines.loaders import load_engine
 from pytest_infopt.errors import ConfigurationError, ModelLoadError
 from pytest_infopt.release import ModelSource

@@ -69,9 +69,9 @@ def test_a_library_quantizes_what_the_reference_would_and_is_weighed(
     assert torch.equal(embeddings, original.module.get_input_embeddings().weight)
     # No coarser than what the reference quantizer of that width and kind makes of it.
     kind = {"torchao-float8": "fp8", "torchao-int8-dynamic": "smoothquant"}.get(quantization)
-    yardstick = "int4" if quantization.endswith("int4") else "int8"
+    dtype_error = "int4" if quantization.endswith("int4") else "int8"
     if kind is None:
-        own = load(path, yardstick, granularity="channel" if bits == 8 else "group")
+        own = load(path, dtype_error, granularity="channel" if bits == 8 else "group")
         assert relative_error(engine, original) <= 2 * relative_error(own, original)
     elif kind == "fp8":
         assert relative_error(engine, original) <= 2 * relative_error(load(path, kind), original)

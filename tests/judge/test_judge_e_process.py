@@ -130,7 +130,7 @@ def test_ville_holds_at_the_boundary_of_every_test(alpha: float) -> None:
 
 
 def test_peeking_at_an_ordinary_test_would_break_the_level() -> None:
-    """The yardstick can fail: a t test looked at after every unit crosses far too often."""
+    """The dtype error can fail: a t test looked at after every unit crosses far too often."""
     generator, trials, n, alpha = np.random.default_rng(1), 400, 300, 0.05
     values = generator.normal(size=(trials, n))
     count = np.arange(1, n + 1)

@@ -13,12 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from infopt_reference.batching import BatchPolicy, CostModel, TraceRequest
-from measure_fakes import ToyTransformer, seeded_ids
-from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
-
-from pytest_infopt.engines.transformers import TransformersEngine
-from pytest_infopt.errors import InvalidComparisonError, NonFiniteLogitsError
-from pytest_infopt.measure.batching import (
+from infopt_suites.gates.batching.pairs import (
     BATCH_SIZES,
     LARGEST_LOGITS,
     generating,
@@ -26,8 +21,13 @@ from pytest_infopt.measure.batching import (
     measure_batching_pair,
     measure_window,
 )
-from pytest_infopt.measure.samples import Sample
-from pytest_infopt.measure.yardstick import OUTPUT_FACTOR, Yardstick, yardstick_of
+from measure_fakes import ToyTransformer, seeded_ids
+from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
+
+from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.errors import InvalidComparisonError, NonFiniteLogitsError
+from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR, DtypeError, dtype_error_of
+from pytest_infopt.results.sample import Sample
 
 IDS = seeded_ids("batching", 24, ToyTransformer.vocabulary)
 NEIGHBOURS = [seeded_ids(f"n{length}", length, ToyTransformer.vocabulary) for length in (9, 24, 31)]
@@ -152,9 +152,9 @@ def test_greedy_tokens_that_a_batch_changes_are_counted() -> None:
     assert sample.values["batch_invariance_mismatches"] == 2
 
 
-def yardstick() -> Yardstick:
+def dtype_error() -> DtypeError:
     oracle = ToyTransformer(torch.float64).full_logits(IDS)
-    return yardstick_of(oracle, ToyTransformer(torch.float32).full_logits(IDS), torch.float32)
+    return dtype_error_of(oracle, ToyTransformer(torch.float32).full_logits(IDS), torch.float32)
 
 
 @given(st.floats(2.0**-10, 2.0**10))
@@ -162,7 +162,7 @@ def test_an_error_is_counted_in_what_two_runs_may_differ_by(shift: float) -> Non
     """Rows that are a constant off: their RMS error is that constant, but for rounding."""
     engine = Spoiled(lambda _, rows: [row.double() + shift * (len(rows) > 1) for row in rows])
     sample = invariance(engine, (1, 4))
-    ratio = shift / (2 * yardstick().worst)
+    ratio = shift / (2 * dtype_error().worst)
     rounding = ToyTransformer.vocabulary * torch.finfo(torch.float32).eps
     assert sample.details["errors"]["4"] == pytest.approx(ratio, rel=rounding)
 
@@ -170,7 +170,7 @@ def test_an_error_is_counted_in_what_two_runs_may_differ_by(shift: float) -> Non
 @pytest.mark.parametrize(("gap", "illegal"), [(3.0, 0), (5.0, 1)])
 def test_two_tokens_may_change_places_where_two_runs_may_both_err(gap: float, illegal: int) -> None:
     """Each run by twice the plain one's largest error, so four times that in all."""
-    apart = gap * float(yardstick().extremes.max())
+    apart = gap * float(dtype_error().extremes.max())
 
     def near_tie(_: Batch, rows: Rows) -> Rows:
         own = rows[0].double().clone()

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from infopt_suites.gates.equivalence.logit_errors import measure_prompt
+from infopt_suites.gates.memory.footprint import measure_memory
 from measure_fakes import seeded_ids
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pytest_infopt.engines.transformers import TransformersEngine
 from pytest_infopt.measure.divergence import compare_scores
-from pytest_infopt.measure.equivalence import measure_prompt
-from pytest_infopt.measure.latency import measure_pair
-from pytest_infopt.measure.memory import measure_memory
-from pytest_infopt.measure.samples import Sample
-from pytest_infopt.measure.yardstick import OUTPUT_FACTOR
+from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR
+from pytest_infopt.measure.timing import measure_pair
+from pytest_infopt.results.sample import Sample
 from pytest_infopt.store.scores import ReferenceScores
 
 VOCABULARY = 128
@@ -57,8 +57,8 @@ def engine(module: LlamaForCausalLM, dtype: torch.dtype = torch.float32) -> With
 def measure(module: LlamaForCausalLM, candidate: TransformersEngine) -> Sample:
     dtype = getattr(torch, candidate.dtype)
     oracle = engine(module, torch.float64).full_logits(IDS)
-    yardstick = engine(module, dtype).full_logits(IDS)
-    return measure_prompt(candidate, engine(module), oracle, yardstick, IDS, "prompt")
+    dtype_error = engine(module, dtype).full_logits(IDS)
+    return measure_prompt(candidate, engine(module), oracle, dtype_error, IDS, "prompt")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -6,14 +6,14 @@ import math
 
 import pytest
 import torch
+from infopt_suites.gates.equivalence.logit_errors import measure_prompt
 from measure_fakes import ToyTransformer, seeded_ids
 
 from pytest_infopt.engines.base import Capability
 from pytest_infopt.errors import InvalidComparisonError, NonFiniteLogitsError
-from pytest_infopt.measure.equivalence import measure_prompt
-from pytest_infopt.measure.samples import Sample
-from pytest_infopt.measure.yardstick import OUTPUT_FACTOR
-from pytest_infopt.metrics import Gate, metrics_of
+from pytest_infopt.gates.registry import gate_named
+from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR
+from pytest_infopt.results.sample import Sample
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 PROMPT = seeded_ids("a prompt", 21, ToyTransformer.vocabulary)
@@ -23,15 +23,15 @@ CONSISTENCY = ("causality_error_ratio", "cached_error_ratio", "batch_error_ratio
 def measure(candidate: ToyTransformer, ids: list[int] = PROMPT) -> Sample:
     dtype = getattr(torch, candidate.dtype)
     oracle = ToyTransformer(torch.float64).full_logits(ids)
-    yardstick = ToyTransformer(dtype).full_logits(ids)
-    return measure_prompt(candidate, ToyTransformer(torch.float32), oracle, yardstick, ids, "p")
+    dtype_error = ToyTransformer(dtype).full_logits(ids)
+    return measure_prompt(candidate, ToyTransformer(torch.float32), oracle, dtype_error, ids, "p")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("text", ["one", "two", "three", "four"])
 def test_a_sound_candidate_is_legal_on_every_metric(dtype: torch.dtype, text: str) -> None:
     sample = measure(ToyTransformer(dtype), seeded_ids(text, 24, ToyTransformer.vocabulary))
-    assert set(sample.values) == {metric.name for metric in metrics_of(Gate.EQUIVALENCE)}
+    assert set(sample.values) == {metric.name for metric in gate_named("equivalence").metrics}
     for name in ("logit_error_ratio", *CONSISTENCY):
         assert sample.values[name] <= OUTPUT_FACTOR, name
     assert sample.values["greedy_mismatches"] == 0
@@ -78,14 +78,14 @@ def test_distances_follow_their_definitions() -> None:
     assert values["cosine"] == pytest.approx(float(cosines.min()))
 
 
-def test_the_ratio_is_the_rule_twice_the_yardstick_plus_the_floor() -> None:
-    """An error of exactly 2·yardstick + floor is the last legal one."""
+def test_the_ratio_is_the_rule_twice_the_dtype_error_plus_the_floor() -> None:
+    """An error of exactly 2·dtype error + floor is the last legal one."""
     oracle = ToyTransformer(torch.float64).full_logits(PROMPT)
     plain = ToyTransformer(torch.bfloat16).full_logits(PROMPT)
-    yardstick = float((plain.double() - oracle).square().mean().sqrt())
+    dtype_error = float((plain.double() - oracle).square().mean().sqrt())
     floor = float((oracle.bfloat16().double() - oracle).square().mean().sqrt())
     candidate = ToyTransformer(torch.bfloat16)
-    candidate.full_logits = lambda ids: oracle[: len(ids)] + 2 * yardstick + floor  # type: ignore[method-assign]
+    candidate.full_logits = lambda ids: oracle[: len(ids)] + 2 * dtype_error + floor  # type: ignore[method-assign]
     candidate.capabilities = frozenset({Capability.FULL_LOGITS})
     sample = measure_prompt(candidate, candidate, oracle, plain, PROMPT, "p")
     assert sample.values["logit_error_ratio"] == pytest.approx(OUTPUT_FACTOR)
@@ -166,7 +166,7 @@ def test_a_prompt_of_one_token_has_no_consistency_to_check() -> None:
 
 def test_two_tokens_are_enough_for_all() -> None:
     sample = measure(ToyTransformer(torch.float32), [5, 6])
-    assert set(sample.values) == {metric.name for metric in metrics_of(Gate.EQUIVALENCE)}
+    assert set(sample.values) == {metric.name for metric in gate_named("equivalence").metrics}
 
 
 def test_a_candidate_with_another_vocabulary_is_refused() -> None:

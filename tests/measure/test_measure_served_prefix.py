@@ -7,16 +7,16 @@ import copy
 import pytest
 import torch
 from chat_server_fake import chat_server
+from infopt_suites.gates.prefix_cache.chat_server import ChatServer
+from infopt_suites.gates.prefix_cache.served_chats import measure_served_chat, served_table
 from measure_fakes import seeded_ids
 from tiny_models import VOCABULARY, make_model, make_tokenizer
 
-from pytest_infopt.engines.chat_server import ChatServer
 from pytest_infopt.engines.transformers import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError
-from pytest_infopt.measure.samples import Sample
-from pytest_infopt.measure.served_prefix import measure_served_chat, served_table
-from pytest_infopt.measure.yardstick import Yardstick, yardstick_of
+from pytest_infopt.measure.dtype_error import DtypeError, dtype_error_of
 from pytest_infopt.release import ServerSource
+from pytest_infopt.results.sample import Sample
 
 CHAT = [
     {"role": "system", "content": "w1 w2 w3 w4 w5 w6"},
@@ -35,10 +35,10 @@ def engine() -> TransformersEngine:
 
 
 @pytest.fixture(scope="module")
-def yardstick(engine: TransformersEngine) -> Yardstick:
+def dtype_error(engine: TransformersEngine) -> DtypeError:
     ids = seeded_ids("served", 16, VOCABULARY)
     exact = TransformersEngine("exact", make_model("llama").double(), dtype=torch.float64)
-    return yardstick_of(exact.full_logits(ids), engine.full_logits(ids), torch.float32)
+    return dtype_error_of(exact.full_logits(ids), engine.full_logits(ids), torch.float32)
 
 
 def best_words(engine: TransformersEngine) -> list[str]:
@@ -47,16 +47,16 @@ def best_words(engine: TransformersEngine) -> list[str]:
     return [f"w{token}" for token in logits.argsort(descending=True).tolist()]
 
 
-def measured(url: str, engine: TransformersEngine, yardstick: Yardstick) -> Sample:
+def measured(url: str, engine: TransformersEngine, dtype_error: DtypeError) -> Sample:
     server = ChatServer(ServerSource(url, "m"), timeout=30)
-    return measure_served_chat(server, engine, CHAT, yardstick, 4, "chat")
+    return measure_served_chat(server, engine, CHAT, dtype_error, 4, "chat")
 
 
 def test_equal_answers_pass_and_the_saving_is_what_the_server_reports(
-    engine: TransformersEngine, yardstick: Yardstick
+    engine: TransformersEngine, dtype_error: DtypeError
 ) -> None:
     with chat_server(lambda prompt, warm: "w9 w8") as server:
-        sample = measured(server.url, engine, yardstick)
+        sample = measured(server.url, engine, dtype_error)
         first = server.bodies[0]
     assert sample.values == {"prefix_greedy_mismatches": 0.0, "prefix_saved_share": 0.5}
     assert (first["temperature"], first["max_tokens"], first["model"]) == (0.0, 4, "m")
@@ -65,18 +65,20 @@ def test_equal_answers_pass_and_the_saving_is_what_the_server_reports(
 
 
 def test_another_answer_from_the_cache_is_a_mismatch(
-    engine: TransformersEngine, yardstick: Yardstick
+    engine: TransformersEngine, dtype_error: DtypeError
 ) -> None:
     best, second, *_ = best_words(engine)
     with chat_server(lambda prompt, warm: f"{second if warm else best} w1") as server:
-        sample = measured(server.url, engine, yardstick)
+        sample = measured(server.url, engine, dtype_error)
     assert sample.values["prefix_greedy_mismatches"] == 1.0
     (finding,) = sample.findings
     assert (finding.reference_top[0][0], finding.candidate_top[0][0]) == (best, second)
     assert finding.position == 8
 
 
-def test_a_near_tie_of_the_models_is_none(engine: TransformersEngine, yardstick: Yardstick) -> None:
+def test_a_near_tie_of_the_models_is_none(
+    engine: TransformersEngine, dtype_error: DtypeError
+) -> None:
     """The head's rows of two words made equal: no kernel has to prefer one."""
     best, second, *_ = best_words(engine)
     tied = copy.deepcopy(engine.module)
@@ -86,33 +88,33 @@ def test_a_near_tie_of_the_models_is_none(engine: TransformersEngine, yardstick:
     tied.lm_head.weight = torch.nn.Parameter(head)
     own = TransformersEngine("tied", tied, engine.tokenizer, dtype=torch.float32)
     with chat_server(lambda prompt, warm: second if warm else best) as server:
-        sample = measured(server.url, own, yardstick)
+        sample = measured(server.url, own, dtype_error)
     assert sample.values["prefix_greedy_mismatches"] == 0.0
 
 
 def test_an_answer_that_ends_early_is_a_mismatch(
-    engine: TransformersEngine, yardstick: Yardstick
+    engine: TransformersEngine, dtype_error: DtypeError
 ) -> None:
     best, *_, worst = best_words(engine)
     with chat_server(lambda prompt, warm: best if warm else f"{best} {worst}") as server:
-        sample = measured(server.url, engine, yardstick)
+        sample = measured(server.url, engine, dtype_error)
     assert sample.values["prefix_greedy_mismatches"] == 1.0
 
 
 def test_what_the_server_does_not_report_is_left_out(
-    engine: TransformersEngine, yardstick: Yardstick
+    engine: TransformersEngine, dtype_error: DtypeError
 ) -> None:
     with chat_server(lambda prompt, warm: "w9", reports_cache=False) as server:
-        sample = measured(server.url, engine, yardstick)
+        sample = measured(server.url, engine, dtype_error)
     assert set(sample.values) == {"prefix_greedy_mismatches"}
     assert served_table([sample]).rows[1][2] is None
 
 
 def test_no_server_and_no_text_are_no_verdict(
-    engine: TransformersEngine, yardstick: Yardstick
+    engine: TransformersEngine, dtype_error: DtypeError
 ) -> None:
     with chat_server(lambda prompt, warm: "") as server:
         url = server.url
         server.answer = lambda prompt, warm: ""
     with pytest.raises(InvalidComparisonError, match=r"server http://127\.0\.0\.1"):
-        measured(url, engine, yardstick)
+        measured(url, engine, dtype_error)

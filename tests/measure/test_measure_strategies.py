@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 from infopt_reference.batching import STRATEGIES, CostModel, TraceRequest
-from tiny_models import VOCABULARY, make_model, make_tokenizer
-
-from pytest_infopt.engines.transformers import TransformersEngine
-from pytest_infopt.errors import InvalidComparisonError
-from pytest_infopt.measure.strategies import (
+from infopt_suites.gates.batching.strategies import (
     compare_strategies,
     drawn_trace,
     fitted_cost,
     run_strategy,
 )
+from tiny_models import VOCABULARY, make_model, make_tokenizer
+
+from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.release import BatchingPlan
 
 PLAN = BatchingPlan(

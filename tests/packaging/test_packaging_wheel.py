@@ -81,7 +81,7 @@ def test_type_checkers_see_the_types(python: Path, tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(
         "from infopt_reference.quantization import quantize\n"
         "from infopt_suites.gates import test_gate_quality\n"
-        "from pytest_infopt.judge.verdict import Verdict, combine\n"
+        "from pytest_infopt.results.verdict import Verdict, combine\n"
         "verdict: Verdict = combine([Verdict.PASS])\n"
         "wrong: int = combine([Verdict.PASS])\n"
     )

@@ -38,7 +38,7 @@ def make_model(name):
     return model.eval().requires_grad_(False)
 
 
-def yardstick(model, ids, **arguments):
+def dtype_error(model, ids, **arguments):
     """Logits in float64, and how far from them transformers' own are in float32."""
     single = model(ids, **arguments).logits
     double = model.double()(ids, **arguments).logits
@@ -52,7 +52,7 @@ def yardstick(model, ids, **arguments):
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_are_those_of_transformers(name):
     model = make_model(name)
-    exact, allowed = yardstick(model, IDS)
+    exact, allowed = dtype_error(model, IDS)
     ours = Decoder.from_transformers(model)(IDS)
     assert ours.dtype is torch.float32
     assert (ours - exact).abs().max() <= allowed
@@ -64,7 +64,7 @@ def test_left_padded_logits_are_those_of_transformers(name):
     held = torch.arange(24)[None] >= torch.tensor([[0], [7], [23]])
     positions = (held.long().cumsum(1) - 1).clamp(min=0)
     arguments = {"attention_mask": held.long(), "position_ids": positions}
-    exact, allowed = yardstick(model, IDS, **arguments)
+    exact, allowed = dtype_error(model, IDS, **arguments)
     ours = Decoder.from_transformers(model)(IDS, attention_mask=held)
     assert (ours - exact)[held].abs().max() <= allowed
 

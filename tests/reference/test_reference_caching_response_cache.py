@@ -19,7 +19,7 @@ from infopt_reference.caching import (
 )
 from infopt_reference.caching.keys import VERSION
 
-from pytest_infopt.redis_server import RedisServer
+from pytest_infopt.fixtures.redis_server import RedisServer
 
 OPERATIONS = ("get", "get_many", "set", "increment", "numbers", "delete_prefix")
 

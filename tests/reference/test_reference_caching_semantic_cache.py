@@ -10,7 +10,7 @@ import pytest
 from caching_cases import BrokenStore, Clock, Model, on_redis, request
 from infopt_reference.caching import Answer, MemoryStore, RedisStore, SemanticCache, Store
 
-from pytest_infopt.redis_server import RedisServer
+from pytest_infopt.fixtures.redis_server import RedisServer
 
 ANGLES = {"north": 0.0, "also north": 0.0, "near north": 10.0, "nearly east": 80.0, "east": 90.0}
 COS_10 = float(np.cos(np.radians(10.0)))

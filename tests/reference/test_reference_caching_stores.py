@@ -12,7 +12,7 @@ from infopt_reference.caching import LogId, MemoryStore, RedisStore, Store
 from infopt_reference.caching.redis_store import milliseconds
 from infopt_reference.caching.store import LOG_START
 
-from pytest_infopt.redis_server import RedisServer, open_redis_server
+from pytest_infopt.fixtures.redis_server import RedisServer, open_redis_server
 
 Scenario = Callable[[Store], Awaitable[Any]]
 names = map("t{}".format, itertools.count())

@@ -27,7 +27,7 @@ from infopt_reference.caching import (
 from infopt_reference.caching.vector_set_cache import _scores
 from test_reference_caching_semantic_cache import ANGLES, Compass, found
 
-from pytest_infopt.redis_server import PrivateRedisServer, RedisServer
+from pytest_infopt.fixtures.redis_server import PrivateRedisServer, RedisServer
 
 Scenario = Callable[[VectorSetCache], Awaitable[Any]]
 

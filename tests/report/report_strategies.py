@@ -7,9 +7,10 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from pytest_infopt.judge.verdict import Judgement, Verdict
-from pytest_infopt.metrics import METRICS
-from pytest_infopt.report.result import GateResult, RunResult
+from pytest_infopt.gates.registry import metrics
+from pytest_infopt.results.gate_result import GateResult
+from pytest_infopt.results.run_result import RunResult
+from pytest_infopt.results.verdict import Judgement, Verdict
 
 # Whole runs take long to make; on a busy machine neither that nor a slow example is a failure.
 # Shrinking one takes minutes: the same laws on single texts find the small counterexamples.
@@ -41,7 +42,7 @@ counts = st.integers(min_value=0, max_value=10**9)
 
 judgements = st.builds(
     Judgement,
-    metric=st.sampled_from(sorted(METRICS)) | names,
+    metric=st.sampled_from(sorted(metrics())) | names,
     value=st.none() | numbers,
     n=counts,
     clusters=counts,

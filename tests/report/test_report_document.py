@@ -17,8 +17,7 @@ import pytest
 from hypothesis import given
 from report_strategies import RELAXED, runs
 
-from pytest_infopt.judge.verdict import Judgement, Verdict
-from pytest_infopt.metrics import Unit
+from pytest_infopt.metrics.metric import Unit
 from pytest_infopt.report.document import (
     ResultFileError,
     read_result,
@@ -27,7 +26,9 @@ from pytest_infopt.report.document import (
     result_schema,
     write_result,
 )
-from pytest_infopt.report.result import SCHEMA, GateResult, RunResult
+from pytest_infopt.results.gate_result import GateResult
+from pytest_infopt.results.run_result import SCHEMA, RunResult
+from pytest_infopt.results.verdict import Judgement, Verdict
 from pytest_infopt.strict_json import dumps, loads
 
 ROOT = Path(__file__).parents[2]

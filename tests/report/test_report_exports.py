@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from report_strategies import RELAXED, gates, runs, text
 
-from pytest_infopt.judge.verdict import Judgement, Verdict
 from pytest_infopt.report.annotations import workflow_commands
 from pytest_infopt.report.junit import gate_from_properties, junit_properties
 from pytest_infopt.report.markdown import escaped, fenced, markdown_summary
 from pytest_infopt.report.measured import cell_text
-from pytest_infopt.report.result import GateResult, RunResult
 from pytest_infopt.report.terminal import failure_message
 from pytest_infopt.report.text import visible
+from pytest_infopt.results.gate_result import GateResult
+from pytest_infopt.results.run_result import RunResult
+from pytest_infopt.results.verdict import Judgement, Verdict
 
 # The oracle: a CommonMark parser that lets raw HTML through, so that an injected tag is seen.
 GITHUB = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -197,9 +198,9 @@ def test_a_gate_crosses_xdist_and_lands_in_junit_xml(
     """A real run: hostile text, infinities, and both ways of getting the result out of it."""
     pytester.makepyfile(
         test_gate="""
-        from pytest_infopt.judge.verdict import Judgement, Verdict
+        from pytest_infopt.results.verdict import Judgement, Verdict
         from pytest_infopt.report.junit import junit_properties
-        from pytest_infopt.report.result import GateResult
+        from pytest_infopt.results.run_result import GateResult
 
         judgement = Judgement("kl_mean", 0.5, 3, 2, Verdict.PASS, 1.0, (0.1, float("inf")))
         RESULT = GateResult("quality", "nf4\\x00\\x1b]]>", 1.0, [judgement], notes=["\\ud800<&"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_infopt.exit_status import ExitStatus
+from pytest_infopt.run.exit_status import ExitStatus
 
 EMBEDDER = """
 import numpy as np

@@ -19,7 +19,7 @@ import infopt_suites
 import infopt_suites.properties  # a run in this process forgets what it imports first
 import pytest
 
-from pytest_infopt.exit_status import ExitStatus
+from pytest_infopt.run.exit_status import ExitStatus
 
 SUITE = '''
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_infopt.exit_status import ExitStatus
+from pytest_infopt.run.exit_status import ExitStatus
 
 FILE = Path(__file__).parents[2] / "examples" / "conformance" / "infopt.toml"
 

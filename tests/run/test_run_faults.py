@@ -16,7 +16,7 @@ import pytest
 import torch
 from tiny_models import make_model, make_tokenizer
 
-from pytest_infopt.exit_status import ExitStatus
+from pytest_infopt.run.exit_status import ExitStatus
 
 QUALITY = ("-k", "quality")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_infopt.exit_status import ExitStatus
+from pytest_infopt.run.exit_status import ExitStatus
 
 QUALITY = ("-k", "quality")
 BF16 = {"bf16": 'dtype = "bfloat16"'}

@@ -11,8 +11,8 @@ import pytest
 import torch
 from chat_server_fake import chat_server
 
-from pytest_infopt.exit_status import ExitStatus
 from pytest_infopt.report.document import result_schema
+from pytest_infopt.run.exit_status import ExitStatus
 
 GATES = ("equivalence", "quality", "kv-cache", "prefix-cache", "memory")  # nothing is timed here
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_infopt.errors import ModelLoadError, WorkerError
-from pytest_infopt.worker import Worker
+from pytest_infopt.process.worker import Worker
 
 Start = type[Worker]
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_infopt.judge.verdict import Judgement, Verdict
-from pytest_infopt.measure.samples import Sample, TokenFinding
-from pytest_infopt.report.result import GateResult
+from pytest_infopt.results.gate_result import GateResult
+from pytest_infopt.results.sample import Sample, TokenFinding
+from pytest_infopt.results.verdict import Judgement, Verdict
 from pytest_infopt.store.journal import (
     Journal,
     JournalError,

@@ -64,6 +64,10 @@ def test_reference_stands_alone() -> None:
     assert not offenders("infopt_reference", "", ("pytest_infopt", "infopt_suites", "pytest"))
 
 
+def test_the_plugin_reaches_suites_and_gates_through_entry_points_alone() -> None:
+    assert not offenders("pytest_infopt", "", ("infopt_suites",))
+
+
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [
@@ -83,7 +87,7 @@ def test_no_private_pytest_imports() -> None:
     assert not [line for package in PACKAGES for line in offenders(package, "", ("_pytest",))]
 
 
-@pytest.mark.parametrize("module", ["pytest_infopt.plugin", "pytest_infopt.fixtures"])
+@pytest.mark.parametrize("module", ["pytest_infopt.plugin", "pytest_infopt.fixtures.models"])
 def test_a_plain_run_loads_nothing_heavy(module: str) -> None:
     program = f"import sys, {module}; print(*sorted({HEAVY} & set(sys.modules)))"
     done = subprocess.run(
@@ -93,7 +97,7 @@ def test_a_plain_run_loads_nothing_heavy(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["pytest_infopt.hooks", "pytest_infopt.session", "pytest_infopt.gate"]
+    "module", ["pytest_infopt.run.hooks", "pytest_infopt.run.session", "pytest_infopt.run.gate_run"]
 )
 def test_the_process_that_runs_pytest_never_loads_torch(module: str) -> None:
     torch_and_kin = {"torch", "transformers", "scipy"}

@@ -60,7 +60,6 @@ def test_entry_points_follow_the_path(tmp_path: Path, monkeypatch: pytest.Monkey
         "a": "one:A",
         "b": "one:B",
     }
-    assert list(registered(GROUP)) == ["a", "b"]
     monkeypatch.undo()
     assert not registered(GROUP)
 
@@ -78,5 +77,8 @@ def test_one_name_from_two_distributions_is_refused(
 ) -> None:
     monkeypatch.syspath_prepend(install(tmp_path, "one", "a = one:A"))
     monkeypatch.syspath_prepend(install(tmp_path, "two", "a = two:A"))
-    with pytest.raises(ConfigurationError, match=r"two and one both register 'a'; uninstall one"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"register .a. in infopt.tests_of_naming: two and one; uninstall one",
+    ):
         registered(GROUP)

@@ -1,0 +1,251 @@
+"""The judge of one gate on one candidate: units in, a judgement per metric out.
+
+PASS of a metric needs evidence at ``alpha_pass``; a release passes when all metrics do, so that
+P(release | some truth at its limit or beyond) ≤ alpha_pass without any correction
+(intersection-union). FAIL needs evidence at ``alpha_fail`` shared by all metrics (Holm), so that
+P(any FAIL | all truths keep their limits) ≤ alpha_fail. Both hold whenever measuring stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..metrics.budget import Budget, format_value
+from ..metrics.metric import Metric, Rule, Unit
+from ..results.verdict import Judgement, Verdict
+from .exceedance import ExceedanceTest
+from .mean import MeanTest
+from .multiplicity import holm
+from .planning import fewest_documents, fewest_to_pass
+from .protocol import MetricTest, Value
+from .sign import SignTest
+from .worst import ExactTest, WorstTest
+
+
+def make_test(metric: Metric, limit: float | None, planned: int) -> MetricTest:
+    """The test that the metric's rule names. Raises ValueError for a rule that does not fit."""
+    directed = metric.rule in (Rule.MEAN, Rule.EXCEEDANCE) and metric.higher_is_better
+    if directed and not (metric.rule is Rule.MEAN and metric.unit is Unit.SHARE):
+        raise ValueError(
+            f"{metric.name}: rule {metric.rule} needs values that should be small, or a share"
+        )
+    match metric.rule:
+        case Rule.MEAN:
+            return MeanTest(metric, limit, planned)
+        case Rule.SIGN:
+            return SignTest(metric, limit)
+        case Rule.EXCEEDANCE:
+            return ExceedanceTest(metric, limit)
+        case Rule.WORST:
+            return WorstTest(metric, limit, planned)
+        case Rule.EXACT:
+            return ExactTest(metric, limit, planned)
+        case Rule.PROPORTION:
+            from .proportion import ProportionTest  # brings numpy, which the other rules do without
+
+            return ProportionTest(metric, limit, planned)
+
+
+class GateJudge:
+    """Judges ``metrics`` against ``budgets`` (by metric name; others are estimated only).
+
+    ``planned`` is the most units that may come, ``samples`` what they are called;
+    ``identical_outputs_pass`` says that outputs with the same bits pass, however few. The state
+    depends on the updates and on nothing else, so that replaying a journal reaches the same
+    judgements bit for bit. Raises ValueError for
+    a budget whose metric is not judged here, a budget relative to a reference that nobody has put
+    in, error rates that are none, and planned < 1.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[Metric],
+        budgets: Mapping[str, Budget],
+        *,
+        alpha_pass: float,
+        alpha_fail: float,
+        planned: int,
+        samples: str = "samples",
+        identical_outputs_pass: bool = False,
+    ) -> None:
+        _check(metrics, budgets, alpha_pass, alpha_fail, planned)
+        self.metrics = list(metrics)
+        self.budgets = dict(budgets)
+        self.alpha_pass = alpha_pass
+        self.alpha_fail = alpha_fail
+        self.planned = planned
+        self._samples = samples
+        self._identical_outputs_pass = identical_outputs_pass
+        self._tests = {
+            metric.name: make_test(
+                metric, budgets[metric.name].limit if metric.name in budgets else None, planned
+            )
+            for metric in metrics
+        }
+        self._budgeted = [self._tests[name] for name in self._tests if name in budgets]
+        self._identical_enough = fewest_documents(alpha_pass)
+
+    def update(
+        self, values: Mapping[str, Value], identical: bool = False, weight: int | None = None
+    ) -> None:
+        """Take one unit's values by metric name, lists of single values for quantile metrics.
+
+        ``identical`` says that both outputs had the same bits; ``weight`` of how many tokens the
+        unit's means are made. Metrics without a value are left as they are.
+        """
+        for name, value in values.items():
+            self._tests[name].update(value, identical, weight)
+
+    @property
+    def decided(self) -> bool:
+        """Whether further units could change no verdict that is asked for.
+
+        Metrics that have not been seen at all do not hold up the others; without any budget nothing
+        is ever decided, and everything planned gets measured.
+        """
+        seen, doubtful = False, []
+        for test in self._budgeted:
+            if not test.clusters:
+                continue
+            seen = True
+            if test.p_pass <= self.alpha_pass or self._same(test, False):
+                continue
+            if test.p_fail > self.alpha_fail:
+                return False  # Holm never rejects what alone would not be rejected
+            doubtful.append(test.metric.name)
+        return seen and (not doubtful or self._failed().issuperset(doubtful))
+
+    def judgements(self, exhausted: bool) -> list[Judgement]:
+        """One per metric, in the metrics' order.
+
+        ``exhausted`` says that no further unit will come (all have, or time is up): outputs that
+        were identical so far then pass however few they are.
+        """
+        failed = self._failed()
+        return [self._judgement(test, failed, exhausted) for test in self._tests.values()]
+
+    def state(self) -> dict[str, list[float]]:
+        """Per metric, every number that later updates depend on."""
+        return {name: test.state() for name, test in self._tests.items()}
+
+    def _failed(self) -> set[str]:
+        """Metrics with evidence of harm. Limits that hold for every value cannot fail by chance, so
+        they take no part of the error rate."""
+        certain = {t.metric.name for t in self._budgeted if not t.statistical and t.p_fail == 0}
+        chance = {t.metric.name: t.p_fail for t in self._budgeted if t.statistical}
+        if not chance or min(chance.values()) > self.alpha_fail:
+            return certain
+        return certain | holm(chance, self.alpha_fail)
+
+    def _same(self, test: MetricTest, exhausted: bool) -> bool:
+        """Whether the test passes because the outputs had the same bits throughout."""
+        return (
+            test.identical
+            and self._identical_outputs_pass
+            and not test.metric.self_comparison
+            and test.clusters >= (1 if exhausted else self._identical_enough)
+        )
+
+    def _judgement(self, test: MetricTest, failed: set[str], exhausted: bool) -> Judgement:
+        name = test.metric.name
+        budget = self.budgets.get(name)
+        limit = None if budget is None else budget.limit
+        if not test.clusters:
+            verdict = None if budget is None else Verdict.INCONCLUSIVE
+            reason = "not measured by this engine"
+            return Judgement(name, None, 0, 0, verdict, limit, reason=reason)
+        verdict, reason = (
+            (None, "") if budget is None else self._verdict(test, budget, failed, exhausted)
+        )
+        undecided = verdict is Verdict.INCONCLUSIVE
+        details = test.details()
+        if budget is not None and test.statistical:
+            details |= {"p_pass": test.p_pass, "p_fail": test.p_fail}
+        if verdict is Verdict.FAIL and test.p_pass <= self.alpha_pass:
+            details["conflict"] = "the evidence for PASS had crossed its threshold too; FAIL counts"
+        interval = test.interval(2 * self.alpha_pass)
+        if interval is not None:
+            details["confidence"] = 1 - 2 * self.alpha_pass
+        return Judgement(
+            name,
+            test.estimate,
+            test.n,
+            test.clusters,
+            verdict,
+            limit,
+            interval,
+            reason,
+            self._needed(test, budget) if undecided and budget is not None else None,
+            None if budget is None else test.detectable(self._fail_level()),
+            details,
+        )
+
+    def _needed(self, test: MetricTest, budget: Budget) -> int | None:
+        """About how many more units would decide; so few that nothing could be decided yet need
+        at least as many as the best of candidates takes."""
+        seen = test.needed(self.alpha_pass, self._fail_level())
+        if seen is None and test.statistical:
+            missing = fewest_to_pass(budget, self.alpha_pass) - test.clusters
+            return missing if missing > 0 else None
+        return seen
+
+    def _fail_level(self) -> float:
+        """What Holm asks of the first metric to fail."""
+        return self.alpha_fail / max(1, sum(test.statistical for test in self._budgeted))
+
+    def _verdict(
+        self, test: MetricTest, budget: Budget, failed: set[str], exhausted: bool
+    ) -> tuple[Verdict, str]:
+        if self._same(test, exhausted):
+            return Verdict.PASS, "identical outputs"
+        if test.metric.name in failed:
+            return Verdict.FAIL, self._harm(test, budget)
+        if test.p_pass <= self.alpha_pass:
+            evidence = f" (p = {test.p_pass:.2g})" if test.statistical else ""
+            return Verdict.PASS, f"keeps {budget.describe()}{evidence}"
+        return Verdict.INCONCLUSIVE, self._doubt(test, budget)
+
+    def _harm(self, test: MetricTest, budget: Budget) -> str:
+        if not test.statistical:
+            value = format_value(test.metric, test.estimate)
+            return f"{value} breaks {budget.describe()}"
+        family = sum(t.statistical for t in self._budgeted)
+        shared = f", error rate shared by {family} metrics" if family > 1 else ""
+        tail = test.details().get("tail")
+        what = f"the tail is too heavy: {tail}" if tail else f"breaks {budget.describe()}"
+        return f"{what} (p = {test.p_fail:.2g}{shared})"
+
+    def _doubt(self, test: MetricTest, budget: Budget) -> str:
+        noun = self._samples
+        if isinstance(test, ExactTest) and test.differs:
+            return "two readings of a deterministic number differ, so neither counts"
+        needed = self._needed(test, budget)
+        if needed is None:
+            return (
+                f"{test.clusters} {noun} do not tell on which side of {budget.describe()} it lies; "
+                "it is too near the limit to say how many would"
+            )
+        return f"{test.clusters} {noun} do not decide {budget.describe()}"
+
+
+def _check(
+    metrics: Sequence[Metric],
+    budgets: Mapping[str, Budget],
+    alpha_pass: float,
+    alpha_fail: float,
+    planned: int,
+) -> None:
+    if planned < 1:
+        raise ValueError(f"planned {planned!r} units: a gate needs at least one")
+    for name, alpha in (("alpha_pass", alpha_pass), ("alpha_fail", alpha_fail)):
+        if not 0 < alpha < 0.5:
+            raise ValueError(f"{name} {alpha!r}: an error rate lies between 0 and 0.5")
+    unknown = sorted(set(budgets) - {metric.name for metric in metrics})
+    if unknown:
+        raise ValueError(f"budgets on {', '.join(unknown)}: not among the metrics to be judged")
+    for budget in budgets.values():
+        if budget.relative:
+            raise ValueError(
+                f"budget {budget.describe()} on {budget.metric.name}: multiply it by the "
+                "reference's value before judging"
+            )

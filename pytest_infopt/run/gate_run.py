@@ -1,0 +1,253 @@
+"""One gate on one candidate: collects samples, stops when they decide, says what came out.
+
+The procedures of gates receive a `GateRun` and read like the procedure they are; journalling,
+resuming, judging and the failure message are here.
+"""
+
+from __future__ import annotations
+
+import random
+import shlex
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+import pytest
+
+from ..gates.base import GateSpec
+from ..judge.gate_judge import GateJudge
+from ..metrics.budget import Budget
+from ..metrics.metric import Metric, Rule
+from ..release import AnyPlan, Candidate, Release
+from ..report.terminal import failure_message
+from ..results.gate_result import GateResult
+from ..results.sample import Sample, TokenFinding
+from ..results.verdict import Judgement, Verdict
+
+if TYPE_CHECKING:
+    from .session import InfoptSession
+
+Unit = TypeVar("Unit")
+AnyMeasure = TypeVar("AnyMeasure")
+_FINDINGS = 3  # worst tokens that a failure shows
+
+
+class GateRun(Generic[AnyMeasure]):
+    """What a gate's procedure works with: its measure, its samples, and the judgements.
+
+    ``AnyMeasure`` is the class of the gate's measure. It lives in the process of the models; for
+    type checkers, `measure` is the object itself.
+    """
+
+    def __init__(self, spec: GateSpec, candidate: Candidate, session: InfoptSession) -> None:
+        self.spec = spec
+        self.candidate = candidate
+        self.release: Release = session.release
+        self.judgements: list[Judgement] = []
+        self.samples: list[Sample] = []
+        self.notes: list[str] = []
+        self.details: dict[str, object] = {}
+        self.fault: str | None = None  # set by a gate that finds the harness itself at fault
+        self._session = session
+        self._findings: list[TokenFinding] = []
+        self._started = time.monotonic()
+
+    # What the procedure asks for
+
+    def plan(self, kind: type[AnyPlan]) -> AnyPlan:
+        """The release's plan of that class."""
+        return self.release.plan(kind)
+
+    @property
+    def budgets(self) -> Mapping[str, Budget]:
+        """This gate's limits; a committed baseline may tighten them once the device is known."""
+        return self._session.budgets_for(self.candidate, self.spec)
+
+    @property
+    def measure(self) -> AnyMeasure:
+        """The gate's measure beside both models, which are loaded and found comparable."""
+        client = self._session.models.of(self.candidate, self.spec)
+        return cast(AnyMeasure, client.proxy(self.spec.measure_target))
+
+    @contextmanager
+    def fresh_process(self) -> Iterator[AnyMeasure]:
+        """The measure in a process of its own, where nothing is loaded yet."""
+        with self._session.models.fresh(self.candidate) as client:
+            yield cast(AnyMeasure, client.proxy(self.spec.measure_target))
+
+    def reload_models(self) -> None:
+        """Load the same models anew, in a new process."""
+        self._session.models.of(self.candidate, self.spec).restart()
+
+    def coin(self, index: int) -> bool:
+        """The index-th fair coin of this candidate, decided by the seed."""
+        seed = f"{self.release.statistics.seed}:{self.candidate.name}:{index}"
+        return random.Random(seed).random() < 0.5
+
+    @property
+    def timing_distrust(self) -> str:
+        """Why this process cannot time, or the empty string."""
+        return self._session.timing_distrust()
+
+    def distrust_timing(self, reason: str) -> None:
+        """Whatever this session times from now on does not count."""
+        self._session.distrust = reason
+
+    # Measuring
+
+    def collect(
+        self,
+        units: Iterable[Unit],
+        measure: Callable[[Unit], Sample],
+        *,
+        planned: int,
+        seconds: float | None = None,
+        phase: str = "main",
+        metrics: Sequence[Metric] | None = None,
+        budgets: Mapping[str, Budget] | None = None,
+    ) -> list[Judgement]:
+        """Measure unit after unit until the budgets are decided, units run out, or time is up.
+
+        ``planned`` is the most samples that may come; ``phase`` tells several collections of one
+        gate apart; ``metrics`` are those that this one is for, with their budgets. Samples that an
+        interrupted run left in the journal are taken from there, in the same order, so that a
+        resumed run reaches the verdict of an uninterrupted one.
+        """
+        judge = self._judge(planned, self.spec.metrics if metrics is None else metrics, budgets)
+        earlier = self._session.journalled(self.spec.name, self.candidate.name, phase)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        for index, unit in enumerate(units):
+            if index < len(earlier):
+                sample = earlier[index]
+            elif deadline is not None and time.monotonic() > deadline:
+                self.notes.append(f"stopped after {seconds:g} s (statistics.budget_seconds)")
+                break
+            else:
+                sample = measure(unit)
+                journal = self._session.journal
+                journal.write_sample(self.spec.name, self.candidate.name, phase, index, sample)
+            self.samples.append(sample)
+            self._findings.extend(sample.findings)
+            judge.update(sample_values(sample, judge.metrics), sample.identical, sample.weight)
+            self._session.show_progress(self.spec.name, self.candidate.name, index + 1, planned)
+            if judge.decided:
+                break
+        found = judge.judgements(exhausted=not judge.decided)
+        self.judgements = [j for j in found if j.n or j.verdict is not None]
+        return self.judgements
+
+    def show(self, table: Mapping[str, object]) -> None:
+        """Put a `MeasuredTable`, as its dictionary, into the reports."""
+        tables = self.details.setdefault("tables", [])
+        assert isinstance(tables, list)
+        tables.append(dict(table))
+
+    def show_samples(self, *details: str) -> None:
+        """Put the tables that samples carry, and these of their details, into the reports."""
+        for sample in self.samples:
+            for table in sample.details.get("tables", ()):
+                self.show(table)
+        for name in details:
+            found = {s.unit: s.details[name] for s in self.samples if name in s.details}
+            if found:
+                self.details[name] = found
+
+    # Coming to an end
+
+    def conclude(self) -> None:
+        """Store the result; fail the pytest item unless it passed or the policy lets it be."""
+        if self.samples and all(sample.identical for sample in self.samples):
+            self.notes.insert(0, "identical outputs")
+        worst = sorted(self._findings, key=lambda finding: finding.kl, reverse=True)[:_FINDINGS]
+        checked = [self._session.baselines.check(self.candidate, j) for j in self.judgements]
+        self._finish(self._result(checked, [asdict(finding) for finding in worst]))
+
+    def abstain(self, reason: str) -> None:
+        """Conclude without evidence: the comparison is not valid, so nothing is said of it."""
+        self._finish(self._result(self._inconclusive(reason)))
+
+    def not_run(self, reason: str) -> None:
+        """Conclude without having measured: an engine lacks what the gate requires."""
+        self._finish(replace(self._result(self._inconclusive(reason)), not_run=reason))
+
+    def error(self, message: str) -> None:
+        """Store that measuring broke: no statement about the candidate."""
+        self.fault = message
+        self._session.finish(self._result([]))
+
+    def _inconclusive(self, reason: str) -> list[Judgement]:
+        return [
+            Judgement(name, None, 0, 0, Verdict.INCONCLUSIVE, budget.limit, reason=reason)
+            for name, budget in self.budgets.items()
+        ]
+
+    def _judge(
+        self, planned: int, metrics: Sequence[Metric], budgets: Mapping[str, Budget] | None
+    ) -> GateJudge:
+        statistics, alpha = self.release.statistics, self.spec.alpha
+        if budgets is None:
+            names = {metric.name for metric in metrics}
+            budgets = {name: b for name, b in self.budgets.items() if name in names}
+        # The error rate of FAIL belongs to the candidate: each gate gets its metrics' share.
+        share = len(self.budgets) / max(1, len(self.candidate.budgets))
+        return GateJudge(
+            metrics,
+            budgets,
+            alpha_pass=statistics.alpha_pass if alpha is None else alpha,
+            alpha_fail=(statistics.alpha_fail if alpha is None else alpha) * share,
+            planned=planned,
+            samples=self.spec.samples,
+            identical_outputs_pass=self.spec.identical_outputs_pass,
+        )
+
+    def _finish(self, result: GateResult) -> None:
+        __tracebackhide__ = True
+        self._session.finish(result)
+        raise_unless_passed(result, self.release.statistics.policy)
+
+    def _result(
+        self, judgements: list[Judgement], findings: list[dict[str, object]] | None = None
+    ) -> GateResult:
+        return GateResult(
+            gate=self.spec.name,
+            candidate=self.candidate.name,
+            seconds=time.monotonic() - self._started,
+            judgements=judgements,
+            notes=self.notes,
+            findings=findings or [],
+            reproduce=self._reproduce(),
+            details=self.details,
+            error=self.fault,
+        )
+
+    def _reproduce(self) -> str:
+        where = f"{self.spec.procedure}::test_{self.spec.word}[{self.candidate.name}]"
+        seed = f"--infopt-seed={self.release.statistics.seed}"
+        return shlex.join(
+            ["pytest", "--infopt", *self._session.source_arguments, seed, "--pyargs", where]
+        )
+
+
+def raise_unless_passed(result: GateResult, policy: str) -> None:
+    """Turn a gate's verdict into the pytest item's own outcome."""
+    __tracebackhide__ = True
+    if result.verdict is Verdict.PASS:
+        return
+    if result.verdict is Verdict.INCONCLUSIVE and policy == "warn":
+        return
+    pytest.fail(failure_message(result), pytrace=False)
+
+
+def sample_values(sample: Sample, metrics: Iterable[Metric]) -> dict[str, float | Sequence[float]]:
+    """What the judge is told of a sample: single numbers, and value lists for quantile metrics."""
+    values: dict[str, float | Sequence[float]] = {}
+    for metric in metrics:
+        stem = metric.name.rpartition("_")[0]
+        if metric.rule is Rule.EXCEEDANCE:
+            if stem in sample.tokens:
+                values[metric.name] = sample.tokens[stem]
+        elif metric.name in sample.values:
+            values[metric.name] = sample.values[metric.name]
+    return values

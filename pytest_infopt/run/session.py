@@ -1,0 +1,131 @@
+"""The state of one ``pytest --infopt`` run: release, journal, the models in use, results.
+
+One object, made at configure and kept in the pytest config's stash. Under pytest-xdist every worker
+has one of its own and the controller has one that only gathers results and writes reports.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .. import __version__
+from ..conformance.results import CONFORMANCE, merged
+from ..gates.base import GateSpec
+from ..metrics.budget import Budget
+from ..release import Candidate, Release
+from ..results.gate_result import GateResult
+from ..results.run_result import RunResult
+from ..results.sample import Sample
+from ..store.journal import Journal, RunRecords
+from .baseline_policy import BaselinePolicy
+from .models import LoadedModels
+
+SESSION_KEY: pytest.StashKey[InfoptSession] = pytest.StashKey()
+Progress = Callable[[str, str, int, int], None]
+
+
+@dataclass
+class InfoptSession:
+    """What the hooks, the fixtures and the gates of one run share.
+
+    ``directory`` is the run's own folder; ``earlier`` holds what a run that is being resumed left
+    behind; ``source_arguments`` are the command-line arguments that name the release, for the
+    command that reproduces a failure. ``distrust`` says why this runner cannot time, if it cannot.
+    """
+
+    release: Release
+    root: Path
+    directory: Path
+    source_arguments: list[str]
+    earlier: RunRecords
+    journal: Journal
+    baselines: BaselinePolicy
+    worker_id: str = "main"
+    results: dict[tuple[str, str], GateResult] = field(default_factory=dict)
+    planned: list[tuple[str, str]] = field(default_factory=list)
+    descriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    distrust: str = ""
+    on_progress: Progress | None = None
+    _started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _clock: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.models = LoadedModels(self.release, self.root, self.directory, self.learn)
+
+    def budgets_for(self, candidate: Candidate, spec: GateSpec) -> dict[str, Budget]:
+        """The candidate's limits at this gate, each no looser than the committed baseline."""
+        if not spec.follows_baselines:
+            return candidate.budgets
+        return {
+            name: self.baselines.tightest(candidate, budget)
+            for name, budget in spec.limits_among(candidate.budgets).items()
+        }
+
+    def learn(self, candidate: str, description: dict[str, Any]) -> None:
+        """Keep what a pair, here or in an xdist worker, says of its models and machine."""
+        self.descriptions[candidate] = description
+        self.baselines.describe(candidate, description, self.directory)
+
+    def journalled(self, gate: str, candidate: str, phase: str) -> list[Sample]:
+        """Samples of a run that is being resumed, in the order in which they were taken."""
+        return self.earlier.samples(gate, candidate, phase)
+
+    def show_progress(self, gate: str, candidate: str, done: int, planned: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(gate, candidate, done, planned)
+
+    def finish(self, result: GateResult) -> None:
+        """Keep an item's result, in memory and in the journal."""
+        self.results[(result.gate, result.candidate)] = result
+        self.journal.write_item(result)
+
+    def gather(self, result: GateResult) -> None:
+        """Keep the result that a report brought; properties of one implementation make one."""
+        key = (result.gate, result.candidate)
+        earlier = self.results.get(key) if result.gate == CONFORMANCE else None
+        self.results[key] = result if earlier is None else merged(earlier, result)
+
+    def timing_distrust(self) -> str:
+        """Why this process cannot time, or the empty string."""
+        if self.worker_id != "main":
+            return (
+                "timing shares the cores with other xdist workers; run the gates on time with -n0"
+            )
+        return self.distrust
+
+    def close(self) -> None:
+        """Give the models' memory back and close the journal."""
+        self.models.close()
+        self.journal.close()
+
+    def run_result(self) -> RunResult:
+        """Everything known so far, as the reports want it."""
+        described = next(iter(self.descriptions.values()), {})
+        return RunResult(
+            version=__version__,
+            started=self._started.isoformat(timespec="seconds"),
+            run_id=self.directory.name,
+            environment=described.get("environment", {}),
+            reference={**asdict(self.release.reference), **described.get("reference", {})},
+            candidates=[
+                {
+                    **asdict(candidate.source),
+                    **self.descriptions.get(candidate.name, {}).get("candidate", {}),
+                }
+                for candidate in self.release.candidates
+            ],
+            gates=[self.results[key] for key in self.planned if key in self.results]
+            + [result for key, result in self.results.items() if key not in self.planned],
+            seconds=time.monotonic() - self._clock,
+            not_run=[
+                *self.release.not_run,
+                *(f"{g} of {c}" for g, c in self.planned if (g, c) not in self.results),
+            ],
+        )
