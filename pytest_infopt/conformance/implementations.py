@@ -57,6 +57,8 @@ def _class_for(implementation: Implementation) -> type:
     if isinstance(target, type) and hasattr(target, "infopt_suite"):
         _check_topic(target, topic)
         return target
+    if topics[topic].module not in sys.modules:
+        pytest.register_assert_rewrite(topics[topic].module)  # a failure says what was compared
     suite: Any = import_named(topics[topic].value)
     _check_topic(suite, topic)
     made: type = suite.made_for(implementation.name, target)

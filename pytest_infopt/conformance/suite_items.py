@@ -78,7 +78,8 @@ def _broken_property(raised: pytest.ExceptionInfo[BaseException]) -> str:
 def failure_text(raised: pytest.ExceptionInfo[BaseException], *, brief: bool = False) -> str:
     """What an exception says, with its notes: the broken bound and the counterexample.
 
-    An assertion without words of its own says what it asserts, and, unless ``brief``, of what.
+    An assertion without words of its own says what it asserts, and, unless ``brief``, of what;
+    where it has words, what pytest adds to them is left out.
     """
     said = str(raised.value)
     if not isinstance(raised.value, AssertionError | pytest.fail.Exception):
@@ -86,4 +87,6 @@ def failure_text(raised: pytest.ExceptionInfo[BaseException], *, brief: bool = F
     if said.startswith("assert "):
         statement = str(raised.traceback[-1].statement).strip()
         said = statement if brief else f"{statement}\n{said}"
+    elif isinstance(raised.value, AssertionError):
+        said = said.partition("\nassert ")[0]
     return ("; " if brief else "\n").join([said, *getattr(raised.value, "__notes__", [])])
