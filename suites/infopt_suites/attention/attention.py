@@ -253,7 +253,7 @@ class AttentionSuite(Suite):
 
     @requires("lse")
     def test_the_lse_is_that_of_all_logits(self, make_attention: MakeAttention) -> None:
-        """Whoever merges with other keys needs the denominator of these; −inf where there are none.
+        """Merging with other keys needs the denominator of these; −inf where a query sees no key.
 
         Usual causes: the last split's lse, the maximum for the lse, log₂ for ln, another layout.
         """

@@ -33,10 +33,10 @@ Property = Callable[[DecoderCase], None]
 class DecoderSuite(Suite):
     """Properties of decoding with a cache, for any model of the transformers kind.
 
-    Give a fixture ``make_decoder``: a `decoder_protocol.MakeDecoder`. Outputs in ``dtype`` may be
-    off by twice what the same model without a cache is off, in the same dtype, from float64's.
-    ``longest`` is the most tokens that rows have: more than the windows of the model, and than the
-    length that its positions were made for where it goes beyond that.
+    Give a fixture ``make_decoder``: a `decoder_protocol.MakeDecoder`. The same model without a
+    cache, in ``dtype``, is off float64's outputs; outputs with the cache may be off twice as far.
+    ``longest`` is the most tokens that rows have. It has to exceed the windows of the model, and
+    the length that its positions were made for where the model goes beyond that.
     """
 
     topic = "decoder"

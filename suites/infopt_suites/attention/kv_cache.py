@@ -43,9 +43,9 @@ Property = Callable[[CacheCase], None]
 class KVCacheSuite(Suite):
     """Properties of KV caches: growing, preallocated, windowed or quantized.
 
-    Give a fixture ``make_cache``: a `cache_protocol.MakeCache`. A quantized cache also says in
-    ``bits`` what it keeps of a number and in ``residual`` how many of the newest tokens it may keep
-    as they are.
+    Give a fixture ``make_cache``: a `cache_protocol.MakeCache`. A quantized cache also declares
+    ``bits``, to which it rounds numbers, and ``residual``, how many of the newest tokens it may
+    keep as they are.
     """
 
     topic = "kv_cache"

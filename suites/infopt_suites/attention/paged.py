@@ -26,8 +26,8 @@ class PagedKVSuite(Suite):
     Give a fixture ``make_paged_kv``: a `paged_protocol.MakePagedKV`. ``block_sizes`` are those that
     the implementation takes; ``examples`` sequences of operations are tried, of ``steps`` each.
     ``fork_copies``: a fork copies a last, partly filled block at once, and needs a block for it;
-    without, it is copied when one of them writes. ``can_truncate``: without, what is kept of a
-    sequence is written again.
+    otherwise it is copied when parent or child writes. ``can_truncate``: where this is False, the
+    suite frees the sequence and writes what remains of it again.
     """
 
     topic = "paged_kv"

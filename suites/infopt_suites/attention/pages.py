@@ -1,4 +1,4 @@
-"""A paged cache that is watched: what each of its sequences must read is kept beside it."""
+"""A paged cache with a record beside it of what each sequence must read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests on a prefix cache, with what is really in each block kept beside it."""
+"""Requests on a prefix cache, with a record of what is really in each block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EmbeddingBatcherSuite: does every text get its own vector, whoever else asks for what?"""
+"""EmbeddingBatcherSuite: does every text get its own vector, whatever others ask for?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EmbeddingBatcherSuite(Suite):
     """Properties of batchers for embeddings, on virtual time.
 
     Give a fixture ``make_embedding_batcher``: a `protocol.MakeEmbeddingBatcher`. The backend is the
-    suite's. Whether a real model's vectors depend on their neighbours is `EmbedderSuite`'s matter.
+    suite's. `EmbedderSuite` asks whether a real model's vectors depend on their neighbours.
     """
 
     topic = "embedding_batcher"

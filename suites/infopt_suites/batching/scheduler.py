@@ -32,8 +32,8 @@ class SchedulerSuite(Suite):
     """Properties of scheduling by iteration: who computes how many tokens in which step.
 
     Give a fixture ``make_scheduler``: a `scheduler_protocol.MakeScheduler`. Claim "fcfs", "skip" or
-    both, as the scheduler offers. A request that waits has to be begun within ``patience`` steps,
-    however many others come. ``examples`` sequences of operations are tried, of ``steps`` each.
+    both, as the scheduler offers. A waiting request has to begin within ``patience`` steps, however
+    many others come. ``examples`` sequences of operations are tried, of ``steps`` each.
     """
 
     topic = "scheduler"

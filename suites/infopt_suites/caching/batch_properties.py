@@ -1,4 +1,4 @@
-"""Batches of which a part is kept."""
+"""Batches of requests, some of which the cache has."""
 
 from __future__ import annotations
 

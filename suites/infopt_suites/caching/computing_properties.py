@@ -1,4 +1,4 @@
-"""Who computes what is not kept: once for all who ask, and never in vain."""
+"""What is not kept is computed once for all who ask, and never in vain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is counted adds up to what was asked."""
+"""Hits and misses add up to the requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which requests share an answer: those that nothing distinguishes but what makes no difference."""
+"""Requests share an answer if they differ in nothing that makes a difference to it."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class LayeredCacheSuite(
     """Give a fixture ``make_layered_cache``: a `LayeredSpec` to a service with ``complete``.
 
     The suite brings model and embedder. The properties of caches are tried on it as well: a cache
-    keeps what the model says. What claims "redis" is tried on the server of ``redis_server``.
+    keeps what the model says. One that claims "redis" is tried on the server of ``redis_server``.
     """
 
     topic = "layered_cache"
@@ -68,7 +68,7 @@ def layered_services(make: Any, redis_url: str | None, *, real_time: bool = Fals
 
 @dataclass(frozen=True)
 class AsCaches:
-    """Makes caches with ``get`` and ``set`` of layered ones, by a model that says what it is told.
+    """Makes caches with ``get`` and ``set`` of layered ones, with a model that repeats its input.
 
     It can be pickled if ``make`` can.
     """
@@ -81,7 +81,7 @@ class AsCaches:
 
 
 class AsCache:
-    """A layered cache as a cache: what it asks the model for was not kept."""
+    """A layered cache as a cache: a request that reaches the model was not kept."""
 
     def __init__(self, service: Any) -> None:
         self.service = service

@@ -1,4 +1,4 @@
-"""An answer may be kept for a request that has one: it then takes its place in every respect."""
+"""A request may get another answer, which then takes the old one's place in every respect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Properties of caches that answer a request again with what it was answered before."""
+"""Properties of caches that give a request the answer that it got before."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ResponseCacheSuite(
 ):
     """Give a fixture ``make_response_cache``: a `CacheSpec` to a cache with ``get`` and ``set``.
 
-    What claims "redis" is tried on the server of the fixture ``redis_server``.
+    A cache that claims "redis" is tried on the server of the fixture ``redis_server``.
     """
 
     topic = "response_cache"

@@ -1,4 +1,4 @@
-"""What happens when there is no more room: something goes, and is a miss from then on."""
+"""A full cache drops an entry, which is a miss from then on."""
 
 from __future__ import annotations
 

@@ -36,9 +36,9 @@ class SemanticCacheSuite(
 ):
     """Give a fixture ``make_semantic_cache``: a `SemanticSpec` to a cache with ``get``, ``set``.
 
-    The suite brings the embedder, whose similarities it knows. What claims "redis" is tried on the
-    server of the fixture ``redis_server``. Not tried is what no threshold can tell: that "X" and
-    "not X" are similar texts.
+    The suite brings the embedder, whose similarities it knows. A cache that claims "redis" is tried
+    on the server of the fixture ``redis_server``. The suite leaves out what no threshold can tell:
+    that "X" and "not X" are similar texts.
     """
 
     topic = "semantic_cache"

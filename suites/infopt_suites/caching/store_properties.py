@@ -245,7 +245,7 @@ class StoreProperties(CacheSuite):
 
     @requires("redis", "warns")
     def test_a_store_that_fails_is_told_of(self, caches: Caches) -> None:
-        """In the log, as a warning: a cache that has been down for a week is nobody's wish.
+        """The log has a warning: nobody wants a cache that has been down for a week.
 
         Usual causes: ``except Exception: pass``.
         """

@@ -106,7 +106,7 @@ class FakeQuantSuite(Suite):
         self._hold(holds)
 
     def test_the_weight_is_not_modified(self, make_fake_quantizer: MakeFakeQuantizer) -> None:
-        """The float weights are what is trained. Usual causes: in-place rounding or clamping."""
+        """Training changes the float weights. Usual causes: in-place rounding or clamping."""
 
         def holds(case: WeightCase) -> None:
             weight = case.weight.clone()

@@ -96,7 +96,7 @@ class QuantizerSuite(Suite):
     def test_zero_comes_back_as_exactly_zero(self, make_quantizer: MakeQuantizer) -> None:
         """Pruned weights, padding and dead channels must stay 0: products with them are skipped.
 
-        Of a grid without a level at 0 this is asked for groups of zeros.
+        A grid without a level at 0 has to keep groups of zeros alone.
 
         Usual causes: a zero point that is not rounded, 0/0 in a group of zeros, a code book
         without a 0.
