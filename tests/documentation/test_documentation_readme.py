@@ -6,12 +6,12 @@ import re
 import shlex
 from pathlib import Path
 
-import infopt_suites
 import pytest
 from tiny_models import make_model, make_tokenizer
 
 from pytest_infopt.configuration import load_release
 from pytest_infopt.engines.formats import CALIBRATION, FORMATS, PLAIN
+from pytest_infopt.naming import registered
 from pytest_infopt.options import OPTIONS
 from pytest_infopt.results.verdict import Verdict
 from pytest_infopt.run.exit_status import ExitStatus
@@ -119,9 +119,8 @@ def test_implementations_of_the_example_are_read(tmp_path: Path) -> None:
 
 
 def test_every_suite_is_in_the_table() -> None:
-    for name in infopt_suites.__all__:
-        topic = getattr(infopt_suites, name).topic
-        assert f"| `{name}` | `{topic}` |" in README
+    for topic, entry in registered("infopt.suites").items():
+        assert f"| `{entry.attr}` | `{topic}` |" in README
 
 
 def test_every_option_named_exists() -> None:
