@@ -69,14 +69,73 @@ def test_reference_stands_alone() -> None:
     [
         ("measure", ("pytest_infopt.judge", "pytest_infopt.report", "pytest")),
         ("judge", ("pytest_infopt.measure", "pytest_infopt.engines", "torch", "pytest")),
-        ("report", ("pytest_infopt.measure", "pytest_infopt.engines", "torch", "pytest")),
+        (
+            "report",
+            (
+                "pytest_infopt.measure",
+                "pytest_infopt.engines",
+                "pytest_infopt.judge",
+                "pytest_infopt.run",
+                "pytest_infopt.store",
+                "torch",
+                "pytest",
+            ),
+        ),
+        (
+            "results",
+            (
+                "pytest_infopt.binomial",
+                "pytest_infopt.conformance",
+                "pytest_infopt.configuration",
+                "pytest_infopt.corpus",
+                "pytest_infopt.engines",
+                "pytest_infopt.errors",
+                "pytest_infopt.fixtures",
+                "pytest_infopt.gates",
+                "pytest_infopt.judge",
+                "pytest_infopt.measure",
+                "pytest_infopt.metrics",
+                "pytest_infopt.naming",
+                "pytest_infopt.options",
+                "pytest_infopt.plugin",
+                "pytest_infopt.process",
+                "pytest_infopt.release",
+                "pytest_infopt.report",
+                "pytest_infopt.run",
+                "pytest_infopt.store",
+                "torch",
+                "pytest",
+                "infopt_suites",
+                "infopt_reference",
+            ),
+        ),
         ("engines", ("pytest_infopt.judge", "pytest_infopt.measure", "pytest_infopt.report")),
-        ("store", ("pytest_infopt.engines.loaders", "pytest")),
+        (
+            "store",
+            (
+                "pytest_infopt.engines.loaders",
+                "pytest_infopt.report",
+                "pytest_infopt.judge",
+                "pytest_infopt.run",
+                "pytest",
+            ),
+        ),
     ],
 )
 def test_folders_keep_to_their_business(folder: str, forbidden: tuple[str, ...]) -> None:
     # Budgets are declared in judge and are part of a release; engines read releases only.
     assert not offenders("pytest_infopt", folder, forbidden)
+
+
+def test_results_are_plain_data() -> None:
+    ours = [
+        imported
+        for name, path in modules("pytest_infopt", "results")
+        for imported in imports(name, path)
+        if imported.partition(".")[0] in {*PACKAGES, "torch", "pytest"}
+    ]
+    assert ours
+    assert [name for name in ours if not name.startswith("pytest_infopt.results")] == []
 
 
 def test_no_private_pytest_imports() -> None:
