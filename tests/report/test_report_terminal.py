@@ -114,10 +114,10 @@ def test_layout() -> None:
 def test_a_narrow_terminal_gets_value_and_interval_in_two_lines() -> None:
     narrow = replace(RUN, gates=[replace(QUALITY, judgements=[KL], notes=[])], candidates=[])
     assert terminal_lines(narrow, 70)[2:7] == [
-        "metric            budget       value [interval]  n (units)    verdict",
+        "metric            budget       value [interval]   n (units)    verdict",
         "nf4: FAIL",
         " quality, 21.0 s                                               FAIL",
-        "  kl_mean         ≤ 0.05 nats  0.0623 nats       12,288 (48)   FAIL",
+        "  kl_mean         ≤ 0.05 nats  0.0623 nats        12,288 (48)  FAIL",
         "                               [0.0551, 0.0713]",
     ]
 
