@@ -136,7 +136,7 @@ class ExceedanceTest(MetricTest):
         )
         total = sum(map(len, self._units))
         details: dict[str, Any] = {"share_beyond": beyond / total}
-        if not self._single and 0 < beyond < total and self.clusters > 1:
+        if not self._single and 0 < beyond < total and self.units > 1:
             details["design_effect"] = self._design_effect(beyond / total, total)
         return details
 
@@ -146,7 +146,7 @@ class ExceedanceTest(MetricTest):
         residuals = [
             len(unit) * (y - share) for y, unit in zip(self._shares, self._units, strict=True)
         ]
-        correction = self.clusters / (self.clusters - 1)
+        correction = self.units / (self.units - 1)
         return correction * math.fsum(r * r for r in residuals) / (total * share * (1 - share))
 
     def state(self) -> list[float]:

@@ -105,7 +105,7 @@ class GateJudge:
         """
         seen, doubtful = False, []
         for test in self._budgeted:
-            if not test.clusters:
+            if not test.units:
                 continue
             seen = True
             if test.p_pass <= self.alpha_pass or self._same(test, False):
@@ -143,14 +143,14 @@ class GateJudge:
             test.identical
             and self._identical_outputs_pass
             and not test.metric.self_comparison
-            and test.clusters >= (1 if exhausted else self._identical_enough)
+            and test.units >= (1 if exhausted else self._identical_enough)
         )
 
     def _judgement(self, test: MetricTest, failed: set[str], exhausted: bool) -> Judgement:
         name = test.metric.name
         budget = self.budgets.get(name)
         limit = None if budget is None else budget.limit
-        if not test.clusters:
+        if not test.units:
             verdict = None if budget is None else Verdict.INCONCLUSIVE
             reason = "not measured by this engine"
             return Judgement(name, None, 0, 0, verdict, limit, reason=reason)
@@ -170,7 +170,7 @@ class GateJudge:
             name,
             test.estimate,
             test.n,
-            test.clusters,
+            test.units,
             verdict,
             limit,
             interval,
@@ -185,7 +185,7 @@ class GateJudge:
         at least as many as the best of candidates takes."""
         seen = test.needed(self.alpha_pass, self._fail_level())
         if seen is None and test.statistical:
-            missing = fewest_to_pass(budget, self.alpha_pass) - test.clusters
+            missing = fewest_to_pass(budget, self.alpha_pass) - test.units
             return missing if missing > 0 else None
         return seen
 
@@ -222,10 +222,10 @@ class GateJudge:
         needed = self._needed(test, budget)
         if needed is None:
             return (
-                f"{test.clusters} {noun} do not tell on which side of {budget.describe()} it lies; "
+                f"{test.units} {noun} do not tell on which side of {budget.describe()} it lies; "
                 "it is too near the limit to say how many would"
             )
-        return f"{test.clusters} {noun} do not decide {budget.describe()}"
+        return f"{test.units} {noun} do not decide {budget.describe()}"
 
 
 def _check(

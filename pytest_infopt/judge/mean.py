@@ -91,7 +91,7 @@ class MeanTest(MetricTest):
     def p_pass(self) -> float:
         if self._below is not None:
             return self._below.p
-        kept = self._m == 0 and self.clusters >= self.planned and not any(self._ys)
+        kept = self._m == 0 and self.units >= self.planned and not any(self._ys)
         return 0.0 if kept else 1.0
 
     @property
@@ -150,7 +150,7 @@ class MeanTest(MetricTest):
 
     def needed(self, alpha_pass: float, alpha_fail: float) -> int | None:
         if self._below is None or self._above is None:
-            left = self.planned - self.clusters
+            left = self.planned - self.units
             return left if self._m == 0 and left > 0 else None
         return fewest(
             [units_to_decide(self._below, alpha_pass), units_to_decide(self._above, alpha_fail)]
@@ -169,17 +169,17 @@ class MeanTest(MetricTest):
         worst = max(range(len(self._ys)), key=self._ys.__getitem__)
         details: dict[str, Any] = {"worst": self._unharm(self._ys[worst]), "worst_unit": worst}
         if self._above is not None:
-            details["share_beyond_clip"] = self._beyond / self.clusters
+            details["share_beyond_clip"] = self._beyond / self.units
         if self._guard is not None and self._above is not None and self._guard.p < self._above.p:
             details["tail"] = (
-                f"{self._beyond} of {self.clusters} beyond {self.clip:g} times the limit, "
+                f"{self._beyond} of {self.units} beyond {self.clip:g} times the limit, "
                 f"where {100 * TAIL_SHARE:g} % are allowed"
             )
         return details
 
     def state(self) -> list[float]:
         rows = [process.state() for process in (self._above, self._below, self._guard) if process]
-        return [float(self.clusters), self._log_fail, *(x for row in rows for x in row)]
+        return [float(self.units), self._log_fail, *(x for row in rows for x in row)]
 
 
 def clip_factor(metric: Metric) -> float:

@@ -34,7 +34,7 @@ class ProportionTest(MetricTest):
 
     @property
     def _complete(self) -> bool:
-        return self.clusters >= self._planned
+        return self.units >= self._planned
 
     @property
     def p_pass(self) -> float:
@@ -48,22 +48,22 @@ class ProportionTest(MetricTest):
         if self.limit is None or not self._complete:
             return 1.0
         if higher:
-            return at_most(self.clusters - self._events, self.clusters, 1 - self.limit)
-        return at_most(self._events, self.clusters, self.limit)
+            return at_most(self.units - self._events, self.units, 1 - self.limit)
+        return at_most(self._events, self.units, self.limit)
 
     @property
     def estimate(self) -> float:
         self._seen()
-        return self._events / self.clusters
+        return self._events / self.units
 
     def interval(self, alpha: float) -> tuple[float, float] | None:
         self._seen()
         if not self._complete:
             return 0.0, 1.0
-        missed = self.clusters - self._events
+        missed = self.units - self._events
         return (
-            1 - upper_bound(missed, self.clusters, alpha / 2),
-            upper_bound(self._events, self.clusters, alpha / 2),
+            1 - upper_bound(missed, self.units, alpha / 2),
+            upper_bound(self._events, self.units, alpha / 2),
         )
 
     def needed(self, alpha_pass: float, alpha_fail: float) -> int | None:
@@ -71,15 +71,15 @@ class ProportionTest(MetricTest):
         if self.limit is None or not self._complete or not 0 < self.limit < 1:
             return None
         bad_rate = 1 - self.limit if self.metric.higher_is_better else self.limit
-        bad = self.clusters - self._events if self.metric.higher_is_better else self._events
+        bad = self.units - self._events if self.metric.higher_is_better else self._events
 
         def enough(more: int) -> bool:
-            return at_most(bad, self.clusters + more, bad_rate) <= alpha_pass
+            return at_most(bad, self.units + more, bad_rate) <= alpha_pass
 
         return first(1, _MOST, enough) if enough(_MOST) else None
 
     def details(self) -> dict[str, Any]:
-        return {"events": self._events, "trials": self.clusters}
+        return {"events": self._events, "trials": self.units}
 
     def state(self) -> list[float]:
-        return [float(self.clusters), float(self._events)]
+        return [float(self.units), float(self._events)]

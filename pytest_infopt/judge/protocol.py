@@ -26,7 +26,7 @@ class MetricTest(ABC):
         self.metric = metric
         self.limit = limit
         self.n = 0
-        self.clusters = 0
+        self.units = 0
         self.identical = True
 
     def update(self, value: Value, identical: bool = False, weight: int | None = None) -> None:
@@ -38,10 +38,10 @@ class MetricTest(ABC):
         values = (value,) if isinstance(value, (int, float)) else value
         if not len(values) or any(map(math.isnan, values)):
             raise ValueError(
-                f"{self.metric.name}, unit {self.clusters + 1}: {value!r} holds NaN or nothing; "
+                f"{self.metric.name}, unit {self.units + 1}: {value!r} holds NaN or nothing; "
                 "leave the metric out of a unit that could not measure it"
             )
-        self.clusters += 1
+        self.units += 1
         self.n += weight if weight is not None and values is not value else len(values)
         self.identical = self.identical and identical
         self._take(values, weight)
@@ -91,7 +91,7 @@ class MetricTest(ABC):
         """Everything that later updates depend on, for comparing bit for bit."""
 
     def _seen(self) -> None:
-        if not self.clusters:
+        if not self.units:
             raise ValueError(f"{self.metric.name}: no unit has been seen")
 
 

@@ -23,8 +23,8 @@ class WorstTest(MetricTest):
 
     def _take(self, values: Sequence[float], weight: int | None) -> None:
         worst = min(values) if self.metric.higher_is_better else max(values)
-        if self.clusters == 1 or _beyond(self.metric, worst, self._worst):
-            self._worst, self._worst_unit = worst, self.clusters - 1
+        if self.units == 1 or _beyond(self.metric, worst, self._worst):
+            self._worst, self._worst_unit = worst, self.units - 1
 
     @property
     def p_pass(self) -> float:
@@ -36,7 +36,7 @@ class WorstTest(MetricTest):
         return 0.0 if broken else 1.0
 
     def _left(self) -> int:
-        return self.planned - self.clusters
+        return self.planned - self.units
 
     @property
     def estimate(self) -> float:
@@ -50,7 +50,7 @@ class WorstTest(MetricTest):
         return {"worst_unit": self._worst_unit, "planned": self.planned}
 
     def state(self) -> list[float]:
-        return [float(self.clusters), self._worst, float(self._worst_unit)]
+        return [float(self.units), self._worst, float(self._worst_unit)]
 
 
 class ExactTest(MetricTest):
@@ -75,7 +75,7 @@ class ExactTest(MetricTest):
     @property
     def differs(self) -> bool:
         """Whether two readings disagreed."""
-        return self.clusters > 1 and self._lowest != self._highest
+        return self.units > 1 and self._lowest != self._highest
 
     @property
     def p_pass(self) -> float:
@@ -86,7 +86,7 @@ class ExactTest(MetricTest):
         return 0.0 if self._settled() and self._broken() else 1.0
 
     def _settled(self) -> bool:
-        return self.limit is not None and self.clusters >= self.readings and not self.differs
+        return self.limit is not None and self.units >= self.readings and not self.differs
 
     def _broken(self) -> bool:
         return self.limit is not None and _beyond(self.metric, self.estimate, self.limit)
@@ -97,14 +97,14 @@ class ExactTest(MetricTest):
         return self._lowest if self.metric.higher_is_better else self._highest
 
     def needed(self, alpha_pass: float, alpha_fail: float) -> int | None:
-        left = self.readings - self.clusters
+        left = self.readings - self.units
         return left if left > 0 and not self.differs else None
 
     def details(self) -> dict[str, Any]:
         return {"lowest": self._lowest, "highest": self._highest} if self.differs else {}
 
     def state(self) -> list[float]:
-        return [float(self.clusters), self._lowest, self._highest]
+        return [float(self.units), self._lowest, self._highest]
 
 
 def _beyond(metric: Metric, value: float, limit: float) -> bool:

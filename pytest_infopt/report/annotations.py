@@ -5,11 +5,12 @@ Form and escapes: "Workflow commands for GitHub Actions", ``::error title={title
 
 from __future__ import annotations
 
-from ..results.gate_result import GateResult
+import os
+
 from ..results.run_result import RunResult
 from ..results.verdict import Verdict
-from .terminal import failure_message
-from .text import visible
+from .registry import ReportSpec
+from .view import GateView, run_view
 
 _COMMANDS = {
     Verdict.FAIL: "error",
@@ -20,13 +21,17 @@ _COMMANDS = {
 
 def workflow_commands(run: RunResult) -> list[str]:
     """One command, on one line, for each gate that failed, broke, or stayed inconclusive."""
-    return [_command(gate) for gate in run.gates if gate.verdict in _COMMANDS]
+    return [_command(gate) for gate in run_view(run).gates if gate.verdict in _COMMANDS]
 
 
-def _command(gate: GateResult) -> str:
-    title = visible(f"infopt {gate.verdict}: {gate.gate} of {gate.candidate}")
-    message = failure_message(gate)
-    return f"::{_COMMANDS[gate.verdict]} title={_property(title)}::{_data(message)}"
+def annotation_lines(run: RunResult, width: int = 0) -> list[str]:
+    """Workflow commands for the log, where a GitHub Actions runner reads it; else none."""
+    return workflow_commands(run) if os.environ.get("GITHUB_ACTIONS") == "true" else []
+
+
+def _command(gate: GateView) -> str:
+    title = f"infopt {gate.word}: {gate.gate} of {gate.candidate}"
+    return f"::{_COMMANDS[gate.verdict]} title={_property(title)}::{_data(gate.message)}"
 
 
 def _data(text: str) -> str:
@@ -36,3 +41,8 @@ def _data(text: str) -> str:
 
 def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+REPORT = ReportSpec(
+    "github-annotations", "gates that did not pass, on the page of a run", lines=annotation_lines
+)

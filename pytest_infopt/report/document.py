@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InfoptError
-from ..gates.registry import metrics
 from ..results.gate_result import GateResult
 from ..results.run_result import SCHEMA, RunResult
 from ..results.verdict import Judgement
 from ..strict_json import dumps, loads, write_atomically
+from .registry import ReportSpec
+from .wording import known_metric
 
 _ITEM_FIELDS = (
     "gate", "candidate", "verdict", "seconds", "error", "notes", "findings", "reproduce", "details",
+    "not_run",
 )  # fmt: skip
 _RUN_FIELDS = (
     "version", "started", "run_id", "environment", "reference", "candidates", "seconds", "not_run",
@@ -92,7 +94,7 @@ def result_schema() -> dict[str, Any]:
 
 
 def _row(index: int, gate: GateResult, judgement: Judgement) -> dict[str, Any]:
-    metric = metrics().get(judgement.metric)
+    metric = known_metric(judgement.metric)
     return {
         "item": index,
         "gate": gate.gate,
@@ -104,7 +106,7 @@ def _row(index: int, gate: GateResult, judgement: Judgement) -> dict[str, Any]:
         "value": judgement.value,
         "interval": judgement.interval,
         "n": judgement.n,
-        "clusters": judgement.clusters,
+        "clusters": judgement.units,
         "verdict": judgement.verdict,
         "seconds": gate.seconds,
         "reason": judgement.reason,
@@ -138,3 +140,10 @@ def _require_equal(what: str, written: object, expected: object) -> None:
             f"{what} is {written!r}, but the rest of the file says {str(expected)!r}: "
             "it was edited or damaged; run the gate again"
         )
+
+
+def _write(run: RunResult, directory: Path) -> None:
+    write_result(run, directory / "result.json")
+
+
+REPORT = ReportSpec("json", "result.json, of a documented schema", write=_write)

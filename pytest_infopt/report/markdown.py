@@ -6,17 +6,17 @@ can make no links, no HTML, no table cells and no headings (CommonMark 0.31, sec
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Any
 
-from ..conformance.results import shown
-from ..results.gate_result import GateResult
 from ..results.run_result import RunResult
-from ..results.verdict import Verdict, combine
-from .measured import cell_rows, tables_of
-from .terminal import by_candidate, failure_message, metric_cells, verdict_line
+from ..results.verdict import Verdict
+from .measured import cell_rows
+from .registry import ReportSpec
 from .text import visible
-from .wording import duration_text
+from .view import COLUMNS, CandidateView, GateView, run_view
 
 # Whatever may open a construct of CommonMark, of GFM tables and autolinks, or of GitHub's own
 # (mentions, issue numbers, mathematics). An entity is always literal text.
@@ -53,12 +53,13 @@ def fenced(text: str) -> str:
 
 def markdown_summary(run: RunResult) -> str:
     """Verdict, a table per candidate, what was not run, and the message of each gate not passed."""
-    sections = [f"## {_MARKS[run.verdict]} {verdict_line(run)}", _origin(run)]
-    sections += [_candidate(name, gates) for name, gates in by_candidate(run).items()]
-    sections += [_measured(gate, table) for gate in run.gates for table in tables_of(gate)]
-    if run.not_run:
-        sections.append("### Not run\n\n" + fenced("\n".join(map(visible, run.not_run))))
-    failures = [gate for gate in run.gates if gate.verdict is not Verdict.PASS]
+    view = run_view(run)
+    sections = [f"## {_MARKS[run.verdict]} {view.verdict_line}", _origin(run)]
+    sections += map(_candidate, view.candidates)
+    sections += [_measured(gate, table) for gate in view.gates for table in gate.tables]
+    if view.not_run:
+        sections.append("### Not run\n\n" + fenced("\n".join(view.not_run)))
+    failures = [gate for gate in view.gates if gate.verdict is not Verdict.PASS]
     if failures:
         sections.append("### What did not pass")
         sections += [_failure(gate) for gate in failures]
@@ -74,35 +75,31 @@ def _origin(run: RunResult) -> str:
     )
 
 
-def _candidate(name: str, gates: list[GateResult]) -> str:
-    title = f"### {escaped(name)}: "
-    if not gates:
+def _candidate(candidate: CandidateView) -> str:
+    title = f"### {escaped(candidate.name)}: "
+    if not candidate.gates:
         return f"{title}no gate ran"
-    verdict = combine([gate.verdict for gate in gates])
-    rows = [line for gate in gates for line in _gate_rows(gate)]
+    rows = [line for gate in candidate.gates for line in _gate_rows(gate)]
     return "\n".join(
         [
-            f"{title}{_MARKS[verdict]} {verdict}",
+            f"{title}{_MARKS[candidate.verdict]} {candidate.verdict}",
             "",
-            "| gate | metric | budget | value [interval] | n (clusters) | verdict | time |",
+            f"| gate | {' | '.join(COLUMNS)} | time |",
             "|---|---|---|---|---:|---|---:|",
             *rows,
         ]
     )
 
 
-def _gate_rows(gate: GateResult) -> list[str]:
+def _gate_rows(gate: GateView) -> list[str]:
     notes = "; ".join(escaped(note) for note in gate.notes)
     head = [f"**{escaped(gate.gate)}**", notes, "", "", ""]
-    lines = [[*head, f"{_MARKS[gate.verdict]} {gate.verdict}", duration_text(gate.seconds)]]
-    lines += [
-        ["", escaped(metric), *ours, ""]
-        for metric, *ours in (metric_cells(judgement) for judgement in shown(gate))
-    ]
+    lines = [[*head, f"{_MARKS[gate.verdict]} {gate.word}", gate.time]]
+    lines += [["", escaped(row.cells[0]), *row.cells[1:], ""] for row in gate.rows]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def _measured(gate: GateResult, table: dict[str, Any]) -> str:
+def _measured(gate: GateView, table: dict[str, Any]) -> str:
     header, *rows = [[escaped(cell) for cell in row] for row in cell_rows(table)]
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     notes = [escaped(str(note)) for note in table.get("notes", ())]
@@ -119,15 +116,33 @@ def _measured(gate: GateResult, table: dict[str, Any]) -> str:
     )
 
 
-def _failure(gate: GateResult) -> str:
+def _failure(gate: GateView) -> str:
     # The blank lines around the block make GitHub read Markdown inside <details>.
-    summary = f"{escaped(gate.candidate)} {escaped(gate.gate)}: {gate.verdict}"
+    summary = f"{escaped(gate.candidate)} {escaped(gate.gate)}: {gate.word}"
     return "\n".join(
         [
             f"<details><summary>{summary}</summary>",
             "",
-            fenced(failure_message(gate)),
+            fenced(gate.message),
             "",
             "</details>",
         ]
     )
+
+
+def write_summary(run: RunResult, directory: Path) -> None:
+    """summary.md in the run's folder."""
+    (directory / "summary.md").write_text(markdown_summary(run), encoding="utf-8")
+
+
+def append_step_summary(run: RunResult, directory: Path) -> None:
+    """The summary on the page of a GitHub Actions step; nothing elsewhere."""
+    if step_summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with open(step_summary, "a", encoding="utf-8") as stream:
+            stream.write(markdown_summary(run))
+
+
+REPORT = ReportSpec("markdown", "summary.md", write=write_summary)
+STEP_SUMMARY = ReportSpec(
+    "github-summary", "the summary on the page of a GitHub Actions step", write=append_step_summary
+)

@@ -6,9 +6,22 @@ import math
 
 from ..gates.registry import gates, metrics
 from ..metrics.budget import Budget, format_value
+from ..metrics.metric import Metric
+from ..results.gate_result import GateResult
 from ..results.verdict import Judgement, Verdict
 
 ABSENT = "–"
+
+
+def known_metric(name: str) -> Metric | None:
+    """The installed metric of that name."""
+    return metrics().get(name)
+
+
+def unit_noun(gate: str) -> str:
+    """What the gate calls its independent units, in the plural."""
+    spec = gates().get(gate)
+    return "samples" if spec is None else spec.samples
 
 
 def value_text(metric: str, value: float | None) -> str:
@@ -17,7 +30,7 @@ def value_text(metric: str, value: float | None) -> str:
         return ABSENT
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    known = metrics().get(metric)
+    known = known_metric(metric)
     return format_value(known, value) if known else f"{value:.4g}"
 
 
@@ -25,7 +38,7 @@ def budget_text(judgement: Judgement) -> str:
     """The limit with its direction: "≤ 0.05 nats"."""
     if judgement.budget is None:
         return ABSENT
-    known = metrics().get(judgement.metric)
+    known = known_metric(judgement.metric)
     if known is None or not math.isfinite(judgement.budget):
         at_least = known.higher_is_better if known else judgement.details.get("at_least", False)
         sign = "≥" if at_least else "≤"
@@ -52,7 +65,7 @@ def estimate_text(judgement: Judgement) -> str:
 
 def count_text(judgement: Judgement) -> str:
     """n and, in parentheses, the number of independent units."""
-    return f"{judgement.n:,} ({judgement.clusters:,})"
+    return f"{judgement.n:,} ({judgement.units:,})"
 
 
 def verdict_text(judgement: Judgement) -> str:
@@ -60,17 +73,17 @@ def verdict_text(judgement: Judgement) -> str:
     return ABSENT if judgement.verdict is None else judgement.verdict.value
 
 
-def cluster_noun(gate: str) -> str:
-    """What one independent unit of the gate is, in the plural."""
-    spec = gates().get(gate)
-    return "samples" if spec is None else spec.samples
+def gate_word(gate: GateResult) -> str:
+    """The gate's verdict; NOT RUN in place of INCONCLUSIVE where it was not run."""
+    unrun = gate.not_run and gate.verdict is Verdict.INCONCLUSIVE
+    return "NOT RUN" if unrun else gate.verdict.value
 
 
 def remedy_text(gate: str, judgement: Judgement) -> str:
     """What would decide an inconclusive metric; "" where the judge could not say."""
     parts = []
     if judgement.needed is not None:
-        parts.append(f"need about {judgement.needed:,} more {cluster_noun(gate)}")
+        parts.append(f"need about {judgement.needed:,} more {unit_noun(gate)}")
     if judgement.detectable is not None:
         excess = value_text(judgement.metric, judgement.detectable)
         parts.append(f"smallest excess over the limit that this many would catch: {excess}")

@@ -17,7 +17,7 @@ class GateResult:
 
     ``error`` is set where the harness failed and says how; ``reproduce`` is a shell command;
     ``findings`` are the worst tokens (`sample.TokenFinding` as dictionaries); ``notes``
-    are sentences for a person ("identical outputs").
+    are sentences for a person ("identical outputs"); ``not_run`` says why the gate was not run.
     """
 
     gate: str
@@ -34,10 +34,13 @@ class GateResult:
     @property
     def verdict(self) -> Verdict:
         verdicts = [j.verdict for j in self.judgements if j.verdict is not None]
+        if self.not_run:
+            verdicts.append(Verdict.INCONCLUSIVE)
         return combine([*verdicts, Verdict.ERROR] if self.error else verdicts)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "verdict": self.verdict}
+        rows = [_row(judgement) for judgement in self.judgements]
+        return {**asdict(self), "judgements": rows, "verdict": self.verdict}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> GateResult:
@@ -46,11 +49,17 @@ class GateResult:
         return cls(**fields)
 
 
+def _row(judgement: Judgement) -> dict[str, Any]:
+    row = asdict(judgement)
+    return {("clusters" if name == "units" else name): value for name, value in row.items()}
+
+
 def _judgement(row: dict[str, Any]) -> Judgement:
     verdict, interval = row["verdict"], row["interval"]
     return Judgement(
         **{
-            **row,
+            **{name: value for name, value in row.items() if name != "clusters"},
+            "units": row["clusters"],
             "verdict": None if verdict is None else Verdict(verdict),
             "interval": None if interval is None else (interval[0], interval[1]),
         }

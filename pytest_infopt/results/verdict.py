@@ -33,16 +33,16 @@ class Judgement:
     """What one metric of one candidate came to.
 
     ``value`` is the estimate in the metric's unit; ``interval`` holds at whatever moment the
-    measurement stopped; ``n`` counts values (tokens, requests) and ``clusters`` the independent
-    units (documents, pairs). ``verdict`` is None where no budget was set. ``needed`` says about how
-    many more clusters would decide, ``detectable`` the smallest true excess over the limit that
-    this many clusters would catch, in the metric's unit.
+    measurement stopped; ``n`` counts values (tokens, requests) and ``units`` the independent
+    ones among them (documents, pairs). ``verdict`` is None where no budget was set. ``needed``
+    says about how many more units would decide, ``detectable`` the smallest true excess over the
+    limit that this many units would catch, in the metric's unit.
     """
 
     metric: str
     value: float | None
     n: int
-    clusters: int
+    units: int
     verdict: Verdict | None = None
     budget: float | None = None
     interval: tuple[float, float] | None = None

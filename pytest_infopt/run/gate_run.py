@@ -21,7 +21,7 @@ from ..judge.gate_judge import GateJudge
 from ..metrics.budget import Budget
 from ..metrics.metric import Metric, Rule
 from ..release import AnyPlan, Candidate, Release
-from ..report.terminal import failure_message
+from ..report.message import failure_message
 from ..results.gate_result import GateResult
 from ..results.sample import Sample, TokenFinding
 from ..results.verdict import Judgement, Verdict

@@ -9,9 +9,10 @@ import pytest
 
 from ..conformance.results import CONFORMANCE
 from ..errors import InfoptError, InvalidComparisonError
+from ..report.annotations import annotation_lines
 from ..report.junit import gate_from_properties, junit_properties
+from ..report.registry import write_reports
 from ..report.terminal import terminal_lines
-from ..report.write import annotation_lines, write_reports
 from ..results.gate_result import GateResult
 from ..results.verdict import Verdict, combine
 from .exit_status import exit_status

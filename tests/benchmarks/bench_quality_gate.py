@@ -124,7 +124,7 @@ def verdicts(
     sessions = [session(samples, limits, rules, planned, draw) for _ in range(SESSIONS)]
     counts = Counter(combine([j.verdict for j in found if j.verdict]) for found in sessions)
     identical = sum(all(j.reason == "identical outputs" for j in found) for found in sessions)
-    documents = statistics.median(max(j.clusters for j in found) for found in sessions)
+    documents = statistics.median(max(j.units for j in found) for found in sessions)
     undecided = Counter(
         f"{j.metric} {j.verdict}"
         for found in sessions

@@ -74,8 +74,8 @@ def test_a_good_candidate_passes_early_and_says_why() -> None:
         row = of(rows, name)
         assert (row.verdict, row.budget) == (Verdict.PASS, limit)
         assert row.reason.startswith("keeps ")
-        assert row.clusters < 64
-        assert row.n == 128 * row.clusters
+        assert row.units < 64
+        assert row.n == 128 * row.units
         assert row.interval[0] <= row.value <= row.interval[1]  # type: ignore[index, operator]
         assert row.details["confidence"] == 0.98
     free = of(rows, "kl_max")
@@ -125,7 +125,7 @@ def test_nothing_measured_is_inconclusive() -> None:
     row = of(judge.judgements(exhausted=True), "kl_p99")
     assert row.verdict is Verdict.INCONCLUSIVE
     assert row.reason == "not measured by this engine"
-    assert (row.value, row.n, row.clusters) == (None, 0, 0)
+    assert (row.value, row.n, row.units) == (None, 0, 0)
 
 
 def test_without_budgets_everything_planned_is_measured() -> None:

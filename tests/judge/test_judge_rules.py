@@ -184,7 +184,7 @@ def mean_verdicts(truth: float, tau: float, trials: int, n: int = 200) -> tuple[
                 break
         passed += test.p_pass <= 0.01
         failed += test.p_fail <= 0.01
-        used += test.clusters
+        used += test.units
     return passed, failed, used / trials
 
 
@@ -298,7 +298,7 @@ def test_a_value_at_the_limit_keeps_it() -> None:
 def test_tokens_of_a_document_are_one_unit() -> None:
     """Twelve thousand tokens of twelve documents are twelve documents."""
     test = fed(make_test(KL_P99, 1.0, 99), [[0.1] * 1000] * 12)
-    assert (test.n, test.clusters) == (12_000, 12)
+    assert (test.n, test.units) == (12_000, 12)
     assert test.p_pass > 0.01
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pytest_infopt.conformance.results import CONFORMANCE, merged, notes_on, shown
 from pytest_infopt.report.annotations import workflow_commands
 from pytest_infopt.report.markdown import markdown_summary
-from pytest_infopt.report.terminal import failure_message, terminal_lines
+from pytest_infopt.report.message import failure_message
+from pytest_infopt.report.terminal import terminal_lines
 from pytest_infopt.results.gate_result import GateResult
 from pytest_infopt.results.run_result import RunResult
 from pytest_infopt.results.verdict import Judgement, Verdict

@@ -17,7 +17,7 @@ from pytest_infopt.report.annotations import workflow_commands
 from pytest_infopt.report.junit import gate_from_properties, junit_properties
 from pytest_infopt.report.markdown import escaped, fenced, markdown_summary
 from pytest_infopt.report.measured import cell_text
-from pytest_infopt.report.terminal import failure_message
+from pytest_infopt.report.message import failure_message
 from pytest_infopt.report.text import visible
 from pytest_infopt.results.gate_result import GateResult
 from pytest_infopt.results.run_result import RunResult

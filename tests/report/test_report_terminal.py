@@ -12,8 +12,9 @@ from report_strategies import HOSTILE, RELAXED, gates, judgements, runs, text
 
 from pytest_infopt.gates.registry import gates as installed
 from pytest_infopt.gates.registry import metrics
+from pytest_infopt.report.message import failure_message
 from pytest_infopt.report.table import Row, table_lines
-from pytest_infopt.report.terminal import failure_message, terminal_lines
+from pytest_infopt.report.terminal import terminal_lines
 from pytest_infopt.report.text import cells, defused, quoted, visible, wrapped
 from pytest_infopt.report.wording import budget_text, interval_text, remedy_text, value_text
 from pytest_infopt.results.gate_result import GateResult
@@ -77,16 +78,16 @@ def test_layout() -> None:
     assert terminal_lines(RUN, 90) == [
         "infopt 0.1.0, run r1, reference smol",
         "",
-        "metric              budget       value [interval]              n (clusters)  verdict",
+        "metric              budget       value [interval]              n (units)    verdict",
         "int8: ERROR",
-        " latency, 0.2 s                                                              ERROR",
-        " memory, 1.0 s                                                               PASS",
-        "  weight_bytes      ≤ 2 MiB      1 MiB                         1 (1)         PASS",
+        " latency, 0.2 s                                                             ERROR",
+        " memory, 1.0 s                                                              PASS",
+        "  weight_bytes      ≤ 2 MiB      1 MiB                         1 (1)        PASS",
         "nf4: FAIL",
-        " quality, 21.0 s                                                             FAIL",
-        "  kl_mean           ≤ 0.05 nats  0.0623 nats [0.0551, 0.0713]  12,288 (48)   FAIL",
-        "  perplexity_ratio  ≤ 1.03x      1.031x [1.02x, 1.05x]         12,288 (48)   INCONCLUSIVE",
-        "  top5_overlap      –            50 %                          12,288 (48)   –",
+        " quality, 21.0 s                                                            FAIL",
+        "  kl_mean           ≤ 0.05 nats  0.0623 nats [0.0551, 0.0713]  12,288 (48)  FAIL",
+        "  perplexity_ratio  ≤ 1.03x      1.031x [1.02x, 1.05x]         12,288 (48)  INCONCLUSIVE",
+        "  top5_overlap      –            50 %                          12,288 (48)  –",
         "   stopped after 30 s",
         "",
         "NOT RUN",
@@ -113,10 +114,10 @@ def test_layout() -> None:
 def test_a_narrow_terminal_gets_value_and_interval_in_two_lines() -> None:
     narrow = replace(RUN, gates=[replace(QUALITY, judgements=[KL], notes=[])], candidates=[])
     assert terminal_lines(narrow, 70)[2:7] == [
-        "metric            budget       value [interval]  n (clusters)  verdict",
+        "metric            budget       value [interval]   n (units)    verdict",
         "nf4: FAIL",
         " quality, 21.0 s                                               FAIL",
-        "  kl_mean         ≤ 0.05 nats  0.0623 nats       12,288 (48)   FAIL",
+        "  kl_mean         ≤ 0.05 nats  0.0623 nats        12,288 (48)  FAIL",
         "                               [0.0551, 0.0713]",
     ]
 

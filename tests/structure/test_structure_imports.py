@@ -73,14 +73,45 @@ def test_the_plugin_reaches_suites_and_gates_through_entry_points_alone() -> Non
     [
         ("measure", ("pytest_infopt.judge", "pytest_infopt.report", "pytest")),
         ("judge", ("pytest_infopt.measure", "pytest_infopt.engines", "torch", "pytest")),
-        ("report", ("pytest_infopt.measure", "pytest_infopt.engines", "torch", "pytest")),
+        (
+            "report",
+            (
+                "pytest_infopt.measure",
+                "pytest_infopt.engines",
+                "pytest_infopt.judge",
+                "pytest_infopt.run",
+                "pytest_infopt.store",
+                "torch",
+                "pytest",
+            ),
+        ),
         ("engines", ("pytest_infopt.judge", "pytest_infopt.measure", "pytest_infopt.report")),
-        ("store", ("pytest_infopt.engines.loaders", "pytest")),
+        (
+            "store",
+            (
+                "pytest_infopt.engines.loaders",
+                "pytest_infopt.report",
+                "pytest_infopt.judge",
+                "pytest_infopt.run",
+                "pytest",
+            ),
+        ),
     ],
 )
 def test_folders_keep_to_their_business(folder: str, forbidden: tuple[str, ...]) -> None:
     # Budgets are declared in judge and are part of a release; engines read releases only.
     assert not offenders("pytest_infopt", folder, forbidden)
+
+
+def test_results_are_plain_data() -> None:
+    ours = [
+        imported
+        for name, path in modules("pytest_infopt", "results")
+        for imported in imports(name, path)
+        if imported.partition(".")[0] in {*PACKAGES, "torch", "pytest"}
+    ]
+    assert ours
+    assert [name for name in ours if not name.startswith("pytest_infopt.results")] == []
 
 
 def test_no_private_pytest_imports() -> None:
