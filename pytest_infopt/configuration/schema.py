@@ -20,7 +20,7 @@ from ..engines.formats import DTYPE_ALIASES, DTYPES, FORMATS, OWN_LOADER
 from ..engines.registry import GROUP as ENGINES
 from ..gates import registry
 from ..gates.plan import setting_of
-from ..naming import registered
+from ..naming import nearest, registered
 from ..options import DEVICES, is_device
 from ..release import CorpusSource, ModelSource, ServerSource, Statistics
 
@@ -36,7 +36,7 @@ def _one_of(what: str, known: Collection[str], or_like: str = r"(?!)") -> AfterV
 
     def check(text: str) -> str:
         if text not in known and not re.fullmatch(or_like, text):
-            raise ValueError(f"unknown {what} {text!r}; known: {', '.join(known)}")
+            raise ValueError(f"unknown {what} {text!r}{nearest(text, known)}")
         return text
 
     return AfterValidator(check)
@@ -44,7 +44,7 @@ def _one_of(what: str, known: Collection[str], or_like: str = r"(?!)") -> AfterV
 
 def _check_engine(text: str) -> str:
     if text not in (known := registered(ENGINES)):  # now: what is installed may change
-        raise ValueError(f"unknown engine {text!r}; known: {', '.join(known)}")
+        raise ValueError(f"unknown engine {text!r}{nearest(text, known)}")
     return text
 
 

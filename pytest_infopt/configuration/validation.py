@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigurationError
+from ..naming import nearest
 from .schema import ReleaseFile
 from .toml_source import Key, TomlSource
 
@@ -35,24 +34,13 @@ def spell(key: Key) -> str:
     return ".".join(str(part) for part in key if part != "")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """'; did you mean …?' with the nearest known word, else '; known: …'."""
-    known = list(known)
-    close = get_close_matches(word, known, n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; known: {', '.join(known)}" if known else ""
-
-
 def _describe(details: Any, schema: type[ReleaseFile]) -> str:
     key, value = details["loc"], details["input"]
     if details["type"] == "extra_forbidden":
         return f"unknown key{nearest(str(key[-1]), _keys_at(schema, key[:-1]))}"
     message: str = details["msg"].removeprefix("Value error, ")
     if details["type"] == "value_error":
-        _, known_separator, known = message.partition("; known: ")
-        close = get_close_matches(str(value), known.split(", "), n=1) if known_separator else []
-        return message + (f"; did you mean {close[0]}?" if close else "")
+        return message
     if details["type"] == "string_pattern_mismatch":
         return f'has to be written "module:name", not {value!r}'
     if details["type"] in ("dict_type", "model_type"):

@@ -69,10 +69,18 @@ class Format:
         return (self.options or frozenset()) >= CALIBRATION
 
     def check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise ConfigurationError, with the nearest name, for an option that it does not take."""
+        """Raise ConfigurationError, with the nearest name, for an option that it does not take, and
+        for widths that no code has."""
+        if self.options is None:
+            return
         for key in options:
-            if self.options is not None and key not in self.options:
+            if key not in self.options:
                 raise unknown(f"option of quantization {self.name!r}", key, sorted(self.options))
+        if "bits" in options and not is_width(options["bits"]):
+            raise ConfigurationError(
+                f"option of quantization {self.name!r}: bits is {options['bits']!r}; give an "
+                "integer from 2 to 8"
+            )
 
     def load_function(self) -> Callable[[Any], Any]:
         """The loader; ConfigurationError where it cannot be imported."""
@@ -95,6 +103,11 @@ def _is_installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # its parent is not there
         return False
+
+
+def is_width(bits: object) -> bool:
+    """Whether a code can have that many bits."""
+    return type(bits) is int and 2 <= bits <= 8
 
 
 def needs(who: str, module: str, why: str, extra: str | None = None) -> str:

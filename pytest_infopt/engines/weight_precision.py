@@ -13,7 +13,7 @@ from typing import Any
 
 from ..release import ModelSource
 from .files.embedded import PREFIX
-from .formats import DTYPES, format_of
+from .formats import DTYPES, format_of, is_width
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def dtype_bits(source: ModelSource) -> int:
 def _bits_option(source: ModelSource) -> int | None:
     """The width that its options set; one that the loader will refuse changes nothing here."""
     bits = source.options.get("bits")
-    return bits if type(bits) is int and 2 <= bits <= 8 else None
+    return bits if is_width(bits) else None
 
 
 def _same_checkpoint(candidate: ModelSource, reference: ModelSource) -> bool:

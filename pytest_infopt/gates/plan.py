@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar, cast
 
+from ..naming import nearest
+
 Value = TypeVar("Value")
 _KEY = "setting"
 
@@ -77,7 +79,7 @@ def one_of(what: str, *words: str) -> Callable[[str], str]:
 
     def check(text: str) -> str:
         if text not in words:
-            raise ValueError(f"unknown {what} {text!r}; known: {', '.join(words)}")
+            raise ValueError(f"unknown {what} {text!r}{nearest(text, words)}")
         return text
 
     return check

@@ -59,7 +59,9 @@ def test_options_are_checked_without_loading() -> None:
         FORMATS["gptq"].check_options({"group": 32})
     with pytest.raises(ConfigurationError, match="option of quantization 'none' 'bits'"):
         FORMATS["none"].check_options({"bits": 4})
-    format_of("module:function").check_options({"whatever": 1})
+    with pytest.raises(ConfigurationError, match="'gptq': bits is 9; give an integer from 2 to 8"):
+        FORMATS["gptq"].check_options({"bits": 9})
+    format_of("module:function").check_options({"whatever": 1, "bits": 9})
 
 
 def test_a_format_is_named_or_a_loader_of_ones_own() -> None:

@@ -1,0 +1,45 @@
+"""An engine of another package under the gates: what it can is gated, what it cannot is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import second_engine
+from external_package import write_package
+
+from pytest_infopt.run.exit_status import ExitStatus
+
+FILE = """
+[reference]
+engine = "bigram"
+model = "./model"
+[candidates.same]
+options.damage = 0.0
+[candidates.damaged]
+options.damage = 3.0
+"""
+
+
+def test_gates_ask_an_engine_only_what_it_can(pytester: pytest.Pytester, result) -> None:
+    source = Path(second_engine.__file__).read_text(encoding="utf-8")
+    write_package(
+        pytester,
+        "infopt_bigram",
+        {"engine.py": source},
+        {"infopt.engines": {"bigram": "infopt_bigram.engine:ENGINE"}},
+    )
+    (pytester.path / "model").mkdir()
+    (pytester.path / "model" / "text.txt").write_text(source)
+    (pytester.path / "infopt.toml").write_text(FILE)
+    options = ["-p", "no:cacheprovider", "-k", "quality or equivalence"]
+    run = pytester.runpytest_subprocess("--infopt", *options, "--pyargs", "infopt_suites.gates")
+    assert run.ret == ExitStatus.FAILED
+    run.stdout.fnmatch_lines(["*engine 'bigram' lacks: full logits, batches*"])
+    items = result()["items"]
+    assert {(item["candidate"], item["gate"]): item["verdict"] for item in items} == {
+        ("same", "quality"): "PASS",
+        ("same", "equivalence"): "INCONCLUSIVE",
+        ("damaged", "quality"): "FAIL",
+        ("damaged", "equivalence"): "INCONCLUSIVE",
+    }
