@@ -20,8 +20,9 @@ AnyPlan = TypeVar("AnyPlan", bound=Plan)
 class ModelSource:
     """Where a model comes from and how it is loaded.
 
-    ``model`` is a directory, a hub id, or ``embedded:smollm2``. ``quantization`` names a loader of
-    `engines.loaders` ("none", "int8", "nf4", "bitsandbytes-nf4", …) with its ``options``.
+    ``model`` is a directory, a hub id, or ``embedded:smollm2``. ``engine`` names what computes with
+    it (`engines.registry`), ``quantization`` one of `engines.formats` ("none", "int8", "nf4",
+    "bitsandbytes-nf4", …) with its ``options``.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ModelSource:
     trust_remote_code: bool = False
     local_files_only: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    engine: str = "transformers"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..engines.formats import precision_of
+from ..engines.weight_precision import precision_of
 from ..errors import ConfigurationError
 from ..gates import registry
 from ..gates.base import BudgetContext, GateSpec

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # A candidate is made from the reference's checkpoint where it names no model of its own, with all
 # that belongs to the checkpoint. Quantization is what candidates differ in, and is not inherited.
 _CHECKPOINT_KEYS = (
+    "engine",
     "model",
     "gguf_file",
     "revision",

@@ -8,7 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from ..corpus import load_corpus
-from ..engines.formats import format_of, precision_of
+from ..engines.formats import format_of
+from ..engines.weight_precision import precision_of
 from ..errors import ConfigurationError
 from ..gates import registry
 from ..gates.base import GateSpec
@@ -79,6 +80,8 @@ def _corpus(release: Release, root: Path) -> tuple[str, int | None]:
 
 
 def _limits(spec: GateSpec, release: Release, candidate: Candidate) -> str:
+    if problem := spec.lacks(candidate, release.reference):
+        return f"NOT RUN: {problem}"
     alpha = spec.alpha or release.statistics.alpha_pass
     parts = [
         f"{name} {budget.describe()} ({_terms(spec, budget, alpha)})"

@@ -17,10 +17,12 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from ..engines.formats import DTYPE_ALIASES, DTYPES, FORMATS, OWN_LOADER
+from ..engines.registry import GROUP as ENGINES
 from ..gates import registry
 from ..gates.plan import setting_of
+from ..naming import registered
 from ..options import DEVICES, is_device
-from ..release import CorpusSource, ServerSource, Statistics
+from ..release import CorpusSource, ModelSource, ServerSource, Statistics
 
 
 def _check_device(text: str) -> str:
@@ -38,6 +40,12 @@ def _one_of(what: str, known: Collection[str], or_like: str = r"(?!)") -> AfterV
         return text
 
     return AfterValidator(check)
+
+
+def _check_engine(text: str) -> str:
+    if text not in (known := registered(ENGINES)):  # now: what is installed may change
+        raise ValueError(f"unknown engine {text!r}; known: {', '.join(known)}")
+    return text
 
 
 def _by_name(topics: Any) -> Any:
@@ -67,6 +75,10 @@ class Table(BaseModel):
 
 
 class ModelTable(Table):
+    engine: Annotated[str, AfterValidator(_check_engine)] = Field(
+        default=ModelSource.engine,
+        description="What computes: transformers, or an engine that another package registers.",
+    )
     model: Text | None = Field(
         default=None,
         description="Directory (relative to this file), .gguf file, hub id, or embedded:smollm2. "
@@ -83,7 +95,7 @@ class ModelTable(Table):
     quantization: Quantization = Field(
         default="none",
         description="How weights are quantized while loading: "
-        + ", ".join(FORMATS)
+        + ", ".join(f"{form.name} ({form.summary})" for form in FORMATS.values())
         + "; or a loader of your own, module:function, taking a LoadRequest.",
     )
     trust_remote_code: bool = Field(

@@ -1,49 +1,93 @@
-"""Number formats of weights: what a quantization name means, and which format a model comes in.
+"""The one table of number formats: what a quantization name means, and how it is loaded.
 
-Budgets by default depend on nothing but this. Imports neither torch nor a quantization library.
+A further format is one entry in `FORMATS`. Imports neither torch nor a quantization library; a
+format's loader is imported when a model is loaded in it.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from ..release import ModelSource
+from ..errors import ConfigurationError
+from ..naming import import_named, nearest
 
-_EMBEDDED = "embedded:"  # models that this package converts, to float32
-DTYPES = {"float32": 32, "float16": 16, "bfloat16": 16}
+DTYPES = {"float32": 32, "float16": 16, "bfloat16": 16}  # those of releases, with their bits
+ORACLE_DTYPE = "float64"  # the one besides that a model is computed in, to measure the others
 DTYPE_ALIASES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+OWN_LOADER = r"[\w.]+:\w+"  # module:function
+
+# Options of sources: those of any loader, where quantized weights lie, on which grid, and which
+# texts a quantizer is calibrated on.
+PLAIN = frozenset({"attn_implementation"})
+SKIP = PLAIN | {"skip"}
+PLACES = frozenset({"group_size", "granularity", "axis"})
+GRID = PLACES | {"bits", "symmetric"}
+CALIBRATION = frozenset({"calibration", "calibration_documents", "calibration_tokens"})
+
+# Seen in bitsandbytes 0.50: 4-bit products of single rows on CPU are made in bfloat16, and
+# LLM.int8() takes its input in float16. gptqmodel 7.6 makes all 4-bit products on CPU in bfloat16.
+_ROUNDS_4BIT = {"cpu": "bfloat16"}
+_ROUNDS_INT8 = {"cpu": "float16", "cuda": "float16"}
+# Activations in int8 are off by up to half a step, 1/254 of a row's largest: what bfloat16 loses.
+# Two values that differ in their last bit may be rounded to neighbouring steps.
+_ROUNDS_ACTIVATIONS = {"cpu": "bfloat16", "cuda": "bfloat16"}
 
 
 @dataclass(frozen=True)
 class Format:
-    """A quantization by its loader name.
+    """A quantization by its name.
 
-    ``weight_bits`` is the size of one code, without scales; None where the checkpoint decides.
-    ``lossless`` says that outputs are meant to be the reference's up to rounding. ``packed`` says
-    that the loaded model keeps its weights in that size. ``pruned`` says that weights are zeros,
-    kept like any others. ``module`` is the package it needs, which ``extra`` installs.
+    ``bits`` is the size of one code, without scales; None where the checkpoint decides. ``loader``
+    is "module:function", which makes a transformers module of a `loaders.LoadRequest`; ``options``
+    are the keys that its sources may set, None for any. ``packed`` says that the loaded model keeps
+    its weights in that size, ``pruned`` that weights are zeros, kept like any others. ``module`` is
+    the library it needs, which ``extra`` (by default of the same name) installs. ``default_dtype``
+    is the compute dtype of sources that say "auto"; "source" is what the checkpoint declares.
+    ``rounds_to`` names, by device type, the format that its kernels round activations to whatever
+    the compute dtype.
     """
 
     name: str
-    weight_bits: int | None
+    bits: int | None
     summary: str
-    lossless: bool = False
+    loader: str
+    options: frozenset[str] | None
     packed: bool = True
+    pruned: bool = False
     module: str | None = None
     extra: str | None = None
-    pruned: bool = False
+    default_dtype: str = "source"
+    rounds_to: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it looks at texts."""
+        return (self.options or frozenset()) >= CALIBRATION
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise ConfigurationError, with the nearest name, for an option that it does not take."""
+        for key in options:
+            if self.options is not None and key not in self.options:
+                raise unknown(f"option of quantization {self.name!r}", key, sorted(self.options))
+
+    def load_function(self) -> Callable[[Any], Any]:
+        """The loader; ConfigurationError where it cannot be imported."""
+        try:
+            return cast(Callable[[Any], Any], import_named(self.loader))
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"quantization {self.name!r} cannot be imported: {error}"
+            ) from error
 
     def missing(self) -> str | None:
-        """Why it cannot be loaded here, or None."""
+        """Why it cannot be loaded here, or None. Imports nothing."""
         if self.module is None or _is_installed(self.module):
             return None
-        remedy = f"pip install 'pytest-infopt[{self.extra or self.module}]'"
-        return f"{self.name} needs the package {self.module}: {remedy}"
+        return needs(self.name, self.module, "which is not installed", self.extra)
 
 
 def _is_installed(module: str) -> bool:
@@ -53,151 +97,95 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-FORMATS: dict[str, Format] = {
-    form.name: form
-    for form in [
-        Format("none", None, "the checkpoint as it is, in the given dtype", lossless=True),
-        Format("int8", 8, "absmax integers, round to nearest"),
-        Format("int4", 4, "group-wise integers, round to nearest"),
-        Format("int3", 3, "group-wise integers, round to nearest"),
-        Format("nf4", 4, "4-bit NormalFloat, block-wise absmax"),
-        Format("nf4-double", 4, "4-bit NormalFloat, absmax quantized in turn"),
-        Format("fp4", 4, "4-bit floats, block-wise absmax"),
-        Format("fp8", 8, "8-bit floats E4M3FN, absmax of a channel"),
-        Format("fp8-e5m2", 8, "8-bit floats E5M2, absmax of a channel"),
-        Format("gptq", 4, "group-wise integers, errors made up for by later columns (GPTQ)"),
-        Format("awq", 4, "group-wise integers, channels scaled by activations (AWQ)"),
-        Format("smoothquant", 8, "integer weights and activations, outliers shared (SmoothQuant)"),
-        Format("llm-int8", 8, "integer weights and activations but for outliers (LLM.int8())"),
-        Format("magnitude", None, "smallest weights set to 0", packed=False, pruned=True),
-        Format("wanda", None, "weights of least effect set to 0", packed=False, pruned=True),
-        Format("bitsandbytes-int8", 8, "LLM.int8() of bitsandbytes", module="bitsandbytes"),
-        Format("bitsandbytes-nf4", 4, "NF4 of bitsandbytes", module="bitsandbytes"),
-        Format("bitsandbytes-fp4", 4, "FP4 of bitsandbytes", module="bitsandbytes"),
-        Format("torchao-int8", 8, "int8 weights of torchao", module="torchao"),
-        Format("torchao-int8-dynamic", 8, "int8 weights and activations of torchao",
-               module="torchao"),
-        Format("torchao-int4", 4, "int4 weights of torchao, a byte each", packed=False,
-               module="torchao"),
-        Format("torchao-float8", 8, "float8 weights of torchao", module="torchao"),
-        Format("quanto-int8", 8, "int8 weights of optimum-quanto", module="optimum.quanto",
-               extra="quanto"),
-        Format("quanto-int4", 4, "int4 weights of optimum-quanto", module="optimum.quanto",
-               extra="quanto"),
-        Format("gptqmodel", 4, "GPTQ of gptqmodel", module="gptqmodel", extra="gptq"),
-        # transformers de-quantizes GGUF weights while loading: the memory is that of the dtype.
-        Format("gguf", None, "a GGUF file, de-quantized into the dtype", packed=False),
-    ]
-}  # fmt: skip
+def needs(who: str, module: str, why: str, extra: str | None = None) -> str:
+    """That a library is missing, and the extra (by default of the same name) that installs it."""
+    remedy = f"pip install 'pytest-infopt[{extra or module}]'"
+    return f"{who} needs {module}, {why}; run `{remedy}`"
 
 
-OWN_LOADER = r"[\w.]+:\w+"  # module:function
+def unknown(what: str, name: str, known: Iterable[str]) -> ConfigurationError:
+    """The error for a name that there is not, with the nearest that there is."""
+    return ConfigurationError(f"unknown {what} {name!r}{nearest(name, known)}")
 
 
 def format_of(quantization: str) -> Format:
-    """The format of that name; a loader of one's own is a format nothing is known of."""
-    own = Format(quantization, None, "a loader of your own", packed=False)
-    return FORMATS.get(quantization, own)
+    """The format of that name; a loader of one's own, "module:function", is one nothing is known
+    of. ConfigurationError, with the nearest name, for anything else."""
+    if quantization in FORMATS:
+        return FORMATS[quantization]
+    if not re.fullmatch(OWN_LOADER, quantization):
+        raise unknown("quantization", quantization, FORMATS)
+    return Format(quantization, None, "a loader of your own", quantization, None, packed=False)
 
 
-@dataclass(frozen=True)
-class Precision:
-    """The precision a candidate's weights come in; ``summary`` names it in messages."""
-
-    bits: int
-    lossless: bool
-    packed: bool
-    summary: str
-
-
-def precision_of(candidate: ModelSource, reference: ModelSource) -> Precision:
-    """The precision of a candidate against its reference, without loading either.
-
-    Read off, in this order: the quantization's name, the GGUF file's name, config.json of a local
-    checkpoint, the dtype. The reference's own checkpoint, however coarse, loses nothing against
-    itself. Quantization of unknown width counts as 8-bit, whose budgets are the strictest. Pruning
-    half of the weights costs about what 3 bits do, and is held to those limits.
-    """
-    form = format_of(candidate.quantization)
-    if form.weight_bits is not None:
-        return _quantized(_bits_option(candidate) or form.weight_bits, form.packed)
-    if form.pruned:
-        return Precision(3, lossless=False, packed=False, summary="pruned weights, as for 3 bits")
-    if form.name not in FORMATS:
-        return _quantized(8, packed=False, known=False)
-    if not _same_checkpoint(candidate, reference):
-        if candidate.gguf_file is not None:
-            return _of_gguf(candidate)
-        stored = _stored_quantization(candidate.model)
-        if stored is not None:
-            return stored
-    return _unquantized(min(dtype_bits(candidate), dtype_bits(reference)))
+def _loaded_by(
+    function: str, options: Set[str], *formats: tuple[str, int | None, str], **fields: Any
+) -> Iterator[Format]:
+    """Formats that share a loader, options and ``fields``: name, bits and summary of each."""
+    loader = f"pytest_infopt.engines.loaders.{function}"
+    for name, bits, summary in formats:
+        yield Format(name, bits, summary, loader, frozenset(options), **fields)
 
 
-def dtype_bits(source: ModelSource) -> int:
-    """Bits of the source's dtype; where only the checkpoint's config knows, its; else 16."""
-    if source.dtype in DTYPES:
-        return DTYPES[source.dtype]
-    if source.model.startswith(_EMBEDDED):
-        return 32
-    config = _checkpoint_config(source.model)
-    return DTYPES.get(str(config.get("dtype", config.get("torch_dtype"))), 16)
+_GPTQ = {"act_order", "static_groups", "damping", "block_size", "row_fallback", "true_sequential"}
 
-
-def _bits_option(source: ModelSource) -> int | None:
-    """The width that its options set; one that the loader will refuse changes nothing here."""
-    bits = source.options.get("bits")
-    return bits if type(bits) is int and 2 <= bits <= 8 else None
-
-
-def _same_checkpoint(candidate: ModelSource, reference: ModelSource) -> bool:
-    identity = ("model", "gguf_file", "revision")
-    return all(getattr(candidate, key) == getattr(reference, key) for key in identity)
-
-
-def _quantized(bits: int, packed: bool, known: bool = True) -> Precision:
-    summary = f"{bits}-bit weights" if known else "weights of unknown width, taken for 8-bit"
-    return Precision(bits, lossless=False, packed=packed, summary=summary)
-
-
-def _unquantized(bits: int) -> Precision:
-    return Precision(bits, lossless=True, packed=True, summary=f"unquantized {bits}-bit floats")
-
-
-def _of_gguf(source: ModelSource) -> Precision:
-    # Names follow the llama.cpp convention: model-Q4_K_M.gguf, model-IQ3_XS.gguf, model-f16.gguf.
-    name = (source.gguf_file or "").upper()
-    if re.search(r"(?<![A-Z])(BF16|F16|FP16|F32|FP32)(?![0-9])", name):
-        return _unquantized(32 if "32" in name else 16)
-    code = re.search(r"(?<![A-Z0-9])(?:I?Q|TQ)([1-8])(?:_|\.|-)", name)
-    return _quantized(int(code[1]), packed=False) if code else _quantized(8, False, known=False)
-
-
-def _checkpoint_config(model: str) -> dict[str, Any]:
-    path = Path(model) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a hub id, a missing or a broken file: the loader will say so
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
-def _stored_quantization(model: str) -> Precision | None:
-    stored = _checkpoint_config(model).get("quantization_config")
-    if not isinstance(stored, dict):
-        return None
-    bits = _stored_bits(stored)
-    return _quantized(bits, packed=True) if bits else _quantized(8, packed=True, known=False)
-
-
-def _stored_bits(stored: dict[str, Any]) -> int | None:
-    """Width in a checkpoint's ``quantization_config`` (gptq and awq: ``bits``; bitsandbytes:
-    ``load_in_…``; fp8: the method's name; compressed-tensors: ``num_bits`` of the weights)."""
-    if isinstance(stored.get("bits"), int):
-        return int(stored["bits"])
-    if stored.get("load_in_8bit") or "fp8" in str(stored.get("quant_method")):
-        return 8
-    if stored.get("load_in_4bit"):
-        return 4
-    widths = re.findall(r'"weights": \{[^{}]*"num_bits": (\d+)', json.dumps(stored))
-    return min(map(int, widths)) if widths else None
+FORMATS: dict[str, Format] = {
+    form.name: form
+    for form in [
+        *_loaded_by("checkpoint:load_checkpoint", PLAIN,
+            ("none", None, "the checkpoint as it is, in the given dtype")),
+        *_loaded_by("reference:load_quantized", SKIP | GRID,
+            ("int8", 8, "absmax integers, round to nearest"),
+            ("int4", 4, "group-wise integers, round to nearest"),
+            ("int3", 3, "group-wise integers, round to nearest")),
+        *_loaded_by("reference:load_quantized", SKIP | PLACES,
+            ("nf4", 4, "4-bit NormalFloat, block-wise absmax"),
+            ("nf4-double", 4, "4-bit NormalFloat, absmax quantized in turn"),
+            ("fp4", 4, "4-bit floats, block-wise absmax"),
+            ("fp8", 8, "8-bit floats E4M3FN, absmax of a channel"),
+            ("fp8-e5m2", 8, "8-bit floats E5M2, absmax of a channel")),
+        *_loaded_by("reference:load_quantized", SKIP | GRID | CALIBRATION | _GPTQ,
+            ("gptq", 4, "group-wise integers, errors made up for by later columns (GPTQ)")),
+        *_loaded_by("reference:load_quantized", SKIP | GRID | CALIBRATION | {"steps", "clip"},
+            ("awq", 4, "group-wise integers, channels scaled by activations (AWQ)")),
+        *_loaded_by("reference:load_quantized", SKIP | CALIBRATION | {"alpha"},
+            ("smoothquant", 8, "integer weights and activations, outliers shared (SmoothQuant)"),
+            rounds_to=_ROUNDS_ACTIVATIONS),
+        *_loaded_by("reference:load_quantized", SKIP | {"threshold"},
+            ("llm-int8", 8, "integer weights and activations but for outliers (LLM.int8())"),
+            rounds_to=_ROUNDS_ACTIVATIONS),
+        *_loaded_by("reference:load_pruned", SKIP | {"sparsity"},
+            ("magnitude", None, "smallest weights set to 0"), packed=False, pruned=True),
+        *_loaded_by("reference:load_pruned", SKIP | CALIBRATION | {"sparsity"},
+            ("wanda", None, "weights of least effect set to 0"), packed=False, pruned=True),
+        *_loaded_by("bitsandbytes:load_bitsandbytes_int8", SKIP | {"threshold"},
+            ("bitsandbytes-int8", 8, "LLM.int8() of bitsandbytes"),
+            rounds_to=_ROUNDS_INT8, module="bitsandbytes"),
+        *_loaded_by("bitsandbytes:load_bitsandbytes_4bit", SKIP | {"double_quantization"},
+            ("bitsandbytes-nf4", 4, "NF4 of bitsandbytes"),
+            ("bitsandbytes-fp4", 4, "FP4 of bitsandbytes"),
+            rounds_to=_ROUNDS_4BIT, module="bitsandbytes"),
+        *_loaded_by("torchao:load_torchao", SKIP,
+            ("torchao-int8", 8, "int8 weights of torchao"), module="torchao"),
+        *_loaded_by("torchao:load_torchao", SKIP,
+            ("torchao-int8-dynamic", 8, "int8 weights and activations of torchao"),
+            rounds_to=_ROUNDS_ACTIVATIONS, module="torchao"),
+        *_loaded_by("torchao:load_torchao", SKIP | {"group_size"},
+            ("torchao-int4", 4, "int4 weights of torchao, a byte each"),
+            packed=False, module="torchao"),
+        *_loaded_by("torchao:load_torchao", SKIP,
+            ("torchao-float8", 8, "float8 weights of torchao"), module="torchao"),
+        *_loaded_by("quanto:load_quanto", SKIP,
+            ("quanto-int8", 8, "int8 weights of optimum-quanto"),
+            ("quanto-int4", 4, "int4 weights of optimum-quanto"),
+            module="optimum.quanto", extra="quanto"),
+        *_loaded_by("gptqmodel:load_gptqmodel", PLAIN | CALIBRATION
+            | {"bits", "group_size", "symmetric", "act_order", "damping"},
+            ("gptqmodel", 4, "GPTQ of gptqmodel"),
+            rounds_to=_ROUNDS_4BIT, module="gptqmodel", extra="gptq"),
+        # transformers de-quantizes GGUF weights while loading: the memory is that of the dtype.
+        *_loaded_by("checkpoint:load_gguf", PLAIN,
+            ("gguf", None, "a GGUF file, de-quantized into the dtype"),
+            packed=False, default_dtype="float32"),
+    ]
+}  # fmt: skip

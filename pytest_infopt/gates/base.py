@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from ..engines.base import Capability
-from ..engines.formats import Precision
+from ..engines.base import Capability, lacking
+from ..engines.registry import engine_named
+from ..engines.weight_precision import Precision
 from ..errors import ConfigurationError
 from ..metrics.budget import Budget
 from ..metrics.metric import Metric
@@ -145,11 +146,10 @@ class GateSpec:
             return self.subjects(release)
         return [c for c in release.candidates if self.limits_among(c.budgets)]
 
-
-def lacking(spec: GateSpec, engines: Iterable[tuple[str, frozenset[Capability]]]) -> str:
-    """Why these engines (name, capabilities) cannot run the gate; "" where they can."""
-    for name, offered in engines:
-        missing = sorted(str(capability) for capability in spec.requires - offered)
-        if missing:
-            return f"engine {name!r} lacks: {', '.join(missing)}"
-    return ""
+    def lacks(self, candidate: Candidate, reference: ModelSource) -> str:
+        """Why the engines of candidate and reference cannot run the gate; "" where they can."""
+        for source in (candidate.source, reference):
+            engine = engine_named(source.engine)
+            if problem := lacking(engine.name, engine.capabilities, self.requires):
+                return problem
+        return ""

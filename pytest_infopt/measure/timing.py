@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from ..engines.base import TokenEvent
+from ..engines.base import StreamingEngine, TokenEvent
 from ..errors import InfoptError, InvalidComparisonError
 from ..results.sample import Sample
 
@@ -28,16 +28,6 @@ Clock = Callable[[], float]
 # Requests shorter than this feel whose data the processor's caches hold: where one of a pair is,
 # both are timed anew, each after a call of its own that does not count.
 SHORT_REQUEST_SECONDS = 1e-3
-
-
-class StreamingEngine(Protocol):
-    """What timing needs of `engines.base.Engine`."""
-
-    name: str
-    device: str
-
-    def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
-        """Greedy tokens as they arrive."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  imported once, here
 
 from ..corpus import TokenisedDocument, corpus_fingerprint, load_corpus, shuffled, tokenise
-from ..engines.base import ScoringEngine
-from ..engines.loaders import load_engine
+from ..engines.base import Capability, Engine, WeighedEngine, WholeLogitsEngine, able
+from ..engines.registry import load_engine
 from ..errors import InvalidComparisonError
 from ..release import ModelSource, Release
 from ..store.scores import ReferenceScores
@@ -38,8 +38,8 @@ import_module("transformers.models.llama.modeling_llama")
 class ModelPair:
     """Holds ``release.reference`` and ``candidate``; loads each when it is first needed.
 
-    ``cache`` is the directory for the reference's scores, shared by all candidates of a run. Both
-    engines are at least asked for scores: a gate whose spec requires more may cast them.
+    ``cache`` is the directory for the reference's scores, shared by all candidates of a run. What a
+    gate needs of an engine, it asks for with `engines.base.able`.
     """
 
     def __init__(self, release: Release, candidate: ModelSource, root: Path, cache: Path) -> None:
@@ -52,11 +52,11 @@ class ModelPair:
         sys.path.insert(0, str(root))
 
     @cached_property
-    def reference(self) -> ScoringEngine:
+    def reference(self) -> Engine:
         return load_engine(self.release.reference)
 
     @cached_property
-    def candidate(self) -> ScoringEngine:
+    def candidate(self) -> Engine:
         return load_engine(self.source)
 
     @remote
@@ -139,14 +139,15 @@ class ModelPair:
 
         def compute() -> list[torch.Tensor]:
             with self.reference_in(dtype) as engine:
-                return [engine.full_logits(prompt).double() for prompt in prompts]
+                whole = able(engine, WholeLogitsEngine)
+                return [whole.full_logits(prompt).double() for prompt in prompts]
 
         if dtype == self.reference.dtype:
             return compute()
         return self.scores.logits(self.reference, dtype, prompts, compute)
 
     @contextmanager
-    def reference_in(self, dtype: str) -> Iterator[ScoringEngine]:
+    def reference_in(self, dtype: str) -> Iterator[Engine]:
         """The reference's weights in another dtype, loaded for as long as it takes."""
         if dtype == self.reference.dtype:
             yield self.reference
@@ -158,12 +159,14 @@ class ModelPair:
             engine.close()
 
     def widest_dtype(self, oracle: str) -> str:
-        """The oracle's dtype; for "auto", float64 where the machine can hold the reference a second
-        time at eight bytes a weight, else float32."""
+        """The oracle's dtype; for "auto", float64 where the machine is known to hold the reference
+        a second time at eight bytes a weight, else float32."""
         if oracle != "auto":
             return oracle
         reference = self.reference
-        weights = reference.memory().weight_bytes
+        if Capability.MEMORY not in reference.capabilities:
+            return "float32"
+        weights = able(reference, WeighedEngine).memory().weight_bytes
         if torch.device(reference.device).type == "cuda":
             free = torch.cuda.mem_get_info()[0]
         else:
@@ -172,7 +175,7 @@ class ModelPair:
         return "float64" if weights / per_weight * 8 < free / 2 else "float32"
 
 
-def _check_comparable(reference: ScoringEngine, candidate: ScoringEngine) -> None:
+def _check_comparable(reference: Engine, candidate: Engine) -> None:
     if reference.vocabulary != candidate.vocabulary:
         raise InvalidComparisonError(
             f"vocabulary: reference {reference.name!r} has {reference.vocabulary} entries, "
@@ -188,7 +191,7 @@ def _check_comparable(reference: ScoringEngine, candidate: ScoringEngine) -> Non
         )
 
 
-def _identity(engine: ScoringEngine) -> dict[str, Any]:
+def _identity(engine: Engine) -> dict[str, Any]:
     return {
         "name": engine.name,
         "fingerprint": engine.fingerprint,

@@ -1,4 +1,4 @@
-"""A run that is resumed, and gates that no engine can run: neither is measured."""
+"""A run that is resumed: what it had decided counts."""
 
 from __future__ import annotations
 

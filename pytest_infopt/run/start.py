@@ -23,6 +23,7 @@ from ..store.journal import (
     run_directory,
 )
 from .baseline_policy import BaselinePolicy
+from .capabilities import CapabilityHooks
 from .collection import CollectionHooks, add_gates, moved_arguments
 from .hooks import InfoptHooks
 from .resume import ResumedVerdicts
@@ -52,6 +53,7 @@ def start(config: pytest.Config) -> None:
         "collection": CollectionHooks(session),
         "hooks": InfoptHooks(config, session),
         "resume": ResumedVerdicts(session),
+        "capabilities": CapabilityHooks(session),
     }.items():
         config.pluginmanager.register(hooks, f"infopt-{name}")
     if config.pluginmanager.hasplugin("xdist"):

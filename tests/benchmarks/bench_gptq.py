@@ -120,7 +120,7 @@ def measure_candidate(name: str) -> dict[str, Any]:
     from infopt_suites.gates.memory.footprint import peak_resident_bytes
 
     from pytest_infopt.corpus import load_corpus, shuffled, tokenise
-    from pytest_infopt.engines.loaders import load_engine
+    from pytest_infopt.engines.registry import load_engine
     from pytest_infopt.measure.divergence import compare_scores
     from pytest_infopt.release import CorpusSource, ModelSource
 

@@ -13,7 +13,8 @@ import pytest
 from default_limits import default_budgets
 from infopt_suites.gates.quality.limits import default_budgets as quality_limits
 
-from pytest_infopt.engines.formats import FORMATS, Precision, precision_of
+from pytest_infopt.engines.formats import FORMATS
+from pytest_infopt.engines.weight_precision import Precision, precision_of
 from pytest_infopt.gates.base import BudgetContext
 from pytest_infopt.release import ModelSource
 
@@ -169,10 +170,3 @@ def test_a_format_whose_library_is_missing_names_its_extra(
         assert extra, why
         assert extra[1] in project["optional-dependencies"], why
     assert FORMATS["gptq"].missing() is None
-
-
-def test_formats_are_the_loaders() -> None:
-    loaders = pytest.importorskip("pytest_infopt.engines.loaders").LOADERS
-    assert set(loaders) == set(FORMATS)
-    for name, loader in loaders.items():
-        assert loader.weight_bits == FORMATS[name].weight_bits

@@ -24,7 +24,7 @@ from infopt_suites.gates.batching.pairs import (
 from measure_fakes import ToyTransformer, seeded_ids
 from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
 
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError, NonFiniteLogitsError
 from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR, DtypeError, dtype_error_of
 from pytest_infopt.results.sample import Sample

@@ -25,7 +25,7 @@ from infopt_suites.gates.prefix_cache.prompts import measure_prefix_prompt, shar
 from measure_fakes import seeded_ids
 from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
 
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR
 from pytest_infopt.results.sample import Sample

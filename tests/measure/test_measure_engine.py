@@ -14,7 +14,7 @@ from infopt_suites.gates.memory.footprint import measure_memory
 from measure_fakes import seeded_ids
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.measure.divergence import compare_scores
 from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR
 from pytest_infopt.measure.timing import measure_pair

@@ -12,7 +12,7 @@ from infopt_suites.gates.prefix_cache.served_chats import measure_served_chat, s
 from measure_fakes import seeded_ids
 from tiny_models import VOCABULARY, make_model, make_tokenizer
 
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure.dtype_error import DtypeError, dtype_error_of
 from pytest_infopt.release import ServerSource

@@ -26,7 +26,7 @@ from infopt_suites.gates.quality.documents import measure_document
 from tiny_models import VOCABULARY, make_model, make_tokenizer
 
 from pytest_infopt.engines.base import Scores
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.gates.registry import gate_named, metrics
 from pytest_infopt.judge.gate_judge import GateJudge
 from pytest_infopt.metrics.budget import Budget

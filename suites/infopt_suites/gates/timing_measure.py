@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from pytest_infopt import ModelPair, Sample, remote
-from pytest_infopt.engines.base import StreamingEngine
+from pytest_infopt.engines.base import StreamingEngine, able
 from pytest_infopt.measure import measure_pair, warm_up
 
 from .plans import LatencyPlan
@@ -15,8 +13,8 @@ class TimingMeasure:
     def __init__(self, pair: ModelPair) -> None:
         self._pair = pair
         self._plan = pair.release.plan(LatencyPlan)
-        self._reference = cast(StreamingEngine, pair.reference)
-        self._candidate = cast(StreamingEngine, pair.candidate)
+        self._reference = able(pair.reference, StreamingEngine)
+        self._candidate = able(pair.candidate, StreamingEngine)
 
     @remote
     def warm_up(self) -> None:

@@ -93,7 +93,7 @@ GATE = GateSpec(
     samples="pairs of runs",
     plans=(BatchingPlan, EquivalencePlan, CachesPlan),
     switch=(BatchingPlan, "batch_sizes"),
-    requires=frozenset({Capability.FULL_LOGITS, Capability.CACHE, Capability.MODULES}),
+    requires=frozenset({Capability.FULL_LOGITS, Capability.BATCHES, Capability.MODULES}),
     default_budgets=default_budgets,
     metrics=(*INVARIANCE, THROUGHPUT, WINDOW),
 )

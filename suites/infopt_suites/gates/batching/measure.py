@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import cycle, islice
-from typing import Any, cast
+from typing import Any
 
 from infopt_reference.batching import CostModel
 
 from pytest_infopt import ModelPair, Sample, remote
+from pytest_infopt.engines.base import able
 
 from ..plans import EquivalencePlan
 from .gate import BatchingPlan
-from .pairs import generating, measure_batch_invariance, measure_batching_pair, measure_window
+from .pairs import (
+    BatchingEngine,
+    generating,
+    measure_batch_invariance,
+    measure_batching_pair,
+    measure_window,
+)
 from .strategies import GeneratingEngine, compare_strategies, drawn_trace, fitted_cost, policy_of
 
 
@@ -25,7 +32,7 @@ class BatchingMeasure:
 
     @property
     def _engine(self) -> GeneratingEngine:
-        return cast(GeneratingEngine, self._pair.candidate)
+        return able(self._pair.candidate, GeneratingEngine)
 
     @remote
     def invariance(self, index: int) -> Sample:
@@ -34,7 +41,7 @@ class BatchingMeasure:
         prompt = prompts.prompts[index]
         others = [p for i, p in enumerate(prompts.prompts) if i != index]
         return measure_batch_invariance(
-            self._pair.candidate,
+            able(self._pair.candidate, BatchingEngine),
             prompts.oracle[index],
             prompts.plain[index],
             prompt,

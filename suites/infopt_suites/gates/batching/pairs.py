@@ -32,7 +32,7 @@ from infopt_reference.batching import (
 )
 
 from pytest_infopt import Sample
-from pytest_infopt.engines.base import WholeLogitsEngine
+from pytest_infopt.engines.base import BatchEngine, WholeLogitsEngine
 from pytest_infopt.errors import InfoptError, InvalidComparisonError
 from pytest_infopt.measure import (
     dtype_error_of,
@@ -51,18 +51,15 @@ Result = TypeVar("Result")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
-class BatchGenerator(Protocol):
-    """An engine that generates batches."""
-
-    def generate(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> list[list[int]]:
-        """Greedy tokens of each prompt, from one batch."""
+class BatchingEngine(WholeLogitsEngine, BatchEngine, Protocol):
+    """What comparing rows takes."""
 
 
 # Invariance
 
 
 def measure_batch_invariance(
-    engine: WholeLogitsEngine,
+    engine: BatchingEngine,
     oracle: torch.Tensor,
     plain: torch.Tensor,
     prompt: Sequence[int],
@@ -140,7 +137,7 @@ def _batch_with(
 
 
 def generating(
-    engine: BatchGenerator,
+    engine: BatchEngine,
 ) -> BatchFunction[tuple[Sequence[int], int], list[int]]:
     """The engine's generation as a batch function of (prompt, number of new tokens).
 

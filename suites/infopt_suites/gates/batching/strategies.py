@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from infopt_reference.batching import (
@@ -41,7 +41,7 @@ from infopt_reference.batching import (
 )
 
 from pytest_infopt import MeasuredTable
-from pytest_infopt.engines.base import Engine
+from pytest_infopt.engines.base import BatchEngine, ModuleEngine
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.results.measured_table import Cell
 
@@ -53,18 +53,8 @@ _BLOCK_SIZE = 16
 _REPEATS = 2  # of each timed pass; the faster one counts
 
 
-class GeneratingEngine(Engine, Protocol):
-    """An engine in process, which generates batches and whose passes can be timed."""
-
-    @property
-    def module(self) -> Any:
-        """The transformers model, for the continuous batcher."""
-
-    def generate(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> list[list[int]]:
-        """Greedy tokens of each prompt, from one batch."""
-
-    def pass_seconds(self, batch: int, context: int, tokens: int) -> float:
-        """What a pass over ``tokens`` tokens of each of ``batch`` rows costs behind ``context``."""
+class GeneratingEngine(BatchEngine, ModuleEngine, Protocol):
+    """What serving a trace takes: batches, and the model for the continuous batcher."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +78,7 @@ def policy_of(plan: BatchingPlan) -> BatchPolicy:
     return BatchPolicy(plan.max_batch_size, max_wait=plan.max_wait)
 
 
-def fitted_cost(engine: GeneratingEngine, plan: BatchingPlan) -> tuple[CostModel, float]:
+def fitted_cost(engine: BatchEngine, plan: BatchingPlan) -> tuple[CostModel, float]:
     """The engine's cost model, and its median relative error on the passes that it was fitted to.
 
     Passes are prefills and decoding steps of the plan's lengths, alone and in batches.

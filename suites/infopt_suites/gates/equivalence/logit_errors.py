@@ -26,7 +26,13 @@ from typing import Protocol, cast
 import torch
 
 from pytest_infopt import Sample
-from pytest_infopt.engines.base import Capability, Engine, WholeLogitsEngine
+from pytest_infopt.engines.base import (
+    BatchEngine,
+    CachedEngine,
+    Capability,
+    Engine,
+    WholeLogitsEngine,
+)
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure import (
     dtype_error_of,
@@ -41,11 +47,8 @@ from pytest_infopt.measure import (
 DECODE_STEPS = 16  # a fault of the cache shows in the first few
 
 
-class CachedEngine(WholeLogitsEngine, Protocol):
-    """An engine that can be driven through its KV cache (Capability.CACHE)."""
-
-    def cached_logits(self, token_ids: Sequence[int], prefill: int) -> torch.Tensor:
-        """Logits with the first ``prefill`` tokens at once, then one by one, [T, V]."""
+class EquivalenceEngine(WholeLogitsEngine, BatchEngine, Protocol):
+    """What comparing with itself takes; the way through the cache is left out where it is not."""
 
 
 def measure_prompt(
@@ -70,7 +73,7 @@ def measure_prompt(
     if Capability.FULL_LOGITS not in candidate.capabilities:
         left_out["equivalence"] = f"engine {candidate.name!r} does not give whole logits"
         return Sample(unit, len(token_ids), {}, details={"left_out": left_out})
-    engine = cast(WholeLogitsEngine, candidate)
+    engine = cast(EquivalenceEngine, candidate)
     logits = host_logits(engine.full_logits(token_ids))
     _check_shapes(candidate.name, oracle, dtype_error_logits, logits)
     dtype_error = dtype_error_of(oracle, dtype_error_logits, dtype_named(candidate.dtype))
@@ -133,7 +136,7 @@ def _same_as_reference(reference: Engine, token_ids: Sequence[int], logits: torc
 
 
 def _consistency(
-    engine: WholeLogitsEngine,
+    engine: EquivalenceEngine,
     logits: torch.Tensor,
     token_ids: Sequence[int],
     unit_error: float,
@@ -184,7 +187,7 @@ def _cached_error(engine: CachedEngine, logits: torch.Tensor, token_ids: Sequenc
 
 
 def _batch_error(
-    engine: WholeLogitsEngine, logits: torch.Tensor, token_ids: Sequence[int]
+    engine: EquivalenceEngine, logits: torch.Tensor, token_ids: Sequence[int]
 ) -> float:
     """RMS over a row's positions, of the worse of two padded rows, each against itself alone.
 

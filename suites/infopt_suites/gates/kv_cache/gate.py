@@ -41,7 +41,7 @@ GATE = GateSpec(
     order=40,
     samples="prompts",
     plans=(EquivalencePlan, CachesPlan),
-    requires=frozenset({Capability.FULL_LOGITS, Capability.CACHE, Capability.MODULES}),
+    requires=frozenset({Capability.FULL_LOGITS, Capability.CACHE, Capability.KV_SIZE}),
     default_budgets=default_budgets,
     metrics=(*OUTPUTS, SIZE),
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
 from pytest_infopt import ModelPair, Sample, remote
+from pytest_infopt.engines.base import able
 
 from ..plans import CachesPlan, EquivalencePlan
 from .ways import (
@@ -25,7 +25,7 @@ class KvCacheMeasure:
 
     @property
     def _engine(self) -> CacheEngine:
-        return cast(CacheEngine, self._pair.candidate)
+        return able(self._pair.candidate, CacheEngine)
 
     @remote
     def prompt(self, index: int) -> Sample:

@@ -19,8 +19,12 @@ import torch
 from infopt_reference.attention import BlockAllocator
 
 from pytest_infopt import MeasuredTable, Sample
-from pytest_infopt.engines.base import WholeLogitsEngine
-from pytest_infopt.engines.cached_rows import CacheReading, CannotCropError
+from pytest_infopt.engines.base import (
+    CachedEngine,
+    CannotCropError,
+    KVSizeEngine,
+    WholeLogitsEngine,
+)
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure import (
     dtype_error_of,
@@ -38,24 +42,8 @@ _REJECTED = 2  # wrong tokens before each pass
 BLOCK_SIZE = 16  # tokens of a block, as vLLM's default
 
 
-class CacheEngine(WholeLogitsEngine, Protocol):
-    """An engine that can be driven through its KV cache (Capability.CACHE)."""
-
-    def through_cache(
-        self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], rejected: int = 0
-    ) -> list[torch.Tensor]:
-        """Each prompt's logits [T_i, V] from one left-padded batch, in passes of these sizes."""
-
-    def cache_readings(
-        self, lengths: Sequence[int], batch: int = 1, steps: int = 1
-    ) -> list[CacheReading]:
-        """The cache as it grows through ``lengths``, the last ``steps`` before each timed."""
-
-    def uncached_step_seconds(self, tokens: int) -> float:
-        """What the next token costs without a cache."""
-
-    def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int:
-        """2·layers·kv_heads·head_dim·tokens·batch·bytes."""
+class CacheEngine(WholeLogitsEngine, CachedEngine, KVSizeEngine, Protocol):
+    """What the KV cache's gate takes."""
 
 
 def measure_kv_prompt(

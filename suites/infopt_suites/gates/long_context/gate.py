@@ -49,7 +49,7 @@ GATE = GateSpec(
     samples="texts",
     plans=(LongContextPlan, EquivalencePlan),
     switch=(LongContextPlan, "lengths"),
-    requires=frozenset({Capability.FULL_LOGITS, Capability.CACHE, Capability.MODULES}),
+    requires=frozenset({Capability.SCORES, Capability.CACHE}),
     default_budgets=default_budgets,
     metrics=(
         Metric(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from pytest_infopt import ModelPair, Sample, remote
+from pytest_infopt.engines.base import ScoringEngine, able
 
 from ..plans import EquivalencePlan
 from .gate import LongContextPlan
@@ -25,7 +26,7 @@ class LongContextMeasure:
         pair, tokens = self._pair, self._texts[index]
         widest = pair.widest_dtype(pair.release.plan(EquivalencePlan).oracle)
         return measure_long_text(
-            cast(TailEngine, pair.candidate),
+            able(pair.candidate, TailEngine),
             self._tails(pair.reference.dtype)[index],
             self._tails(widest)[index],
             self._tails(pair.candidate.dtype)[index],
@@ -49,7 +50,9 @@ class LongContextMeasure:
         def compute() -> list[torch.Tensor]:
             with self._pair.reference_in(dtype) as engine:
                 return [
-                    tail_logits(engine, text, min(self._plan.tail, len(text) - 1))
+                    tail_logits(
+                        able(engine, ScoringEngine), text, min(self._plan.tail, len(text) - 1)
+                    )
                     for text in self._texts
                 ]
 

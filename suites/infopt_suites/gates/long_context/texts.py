@@ -17,20 +17,17 @@ from typing import Protocol
 import torch
 
 from pytest_infopt import MeasuredTable, Sample
-from pytest_infopt.engines.base import Engine
+from pytest_infopt.engines.base import CachedEngine, ScoringEngine
 from pytest_infopt.measure import dtype_error_of, dtype_named, host_logits, rms
 
 CHUNK = 512  # tokens of a prefill pass
 
 
-class TailEngine(Engine, Protocol):
-    """An engine that can be driven through its KV cache (Capability.CACHE)."""
-
-    def cached_tail(self, token_ids: Sequence[int], tail: int, chunk: int) -> torch.Tensor:
-        """Logits [tail, V] of the last tokens, one by one behind a prefill in chunks."""
+class TailEngine(ScoringEngine, CachedEngine, Protocol):
+    """What the sweep takes."""
 
 
-def tail_logits(engine: Engine, token_ids: Sequence[int], tail: int) -> torch.Tensor:
+def tail_logits(engine: ScoringEngine, token_ids: Sequence[int], tail: int) -> torch.Tensor:
     """Logits [tail, V] of the last tokens from one plain pass, in float64 on the CPU."""
     count = len(token_ids)
     return host_logits(engine.score(token_ids).logits(count - tail, count))

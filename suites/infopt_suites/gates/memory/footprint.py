@@ -8,23 +8,21 @@ from pathlib import Path
 from typing import Protocol
 
 from pytest_infopt import Sample
-from pytest_infopt.engines.base import Engine, MemoryFootprint
+from pytest_infopt.engines.base import KVSizeEngine, MemoryFootprint, StreamingEngine, WeighedEngine
 
 _NEW_TOKENS = 4
 _STATUS = Path("/proc/self/status")
 
 
-class WeighedEngine(Engine, Protocol):
-    """An engine whose KV cache can be weighed (Capability.MEMORY)."""
-
-    def kv_cache_bytes(self, tokens: int, batch: int = 1) -> int:
-        """Bytes that the cache of ``batch`` sequences of ``tokens`` tokens really holds."""
-
-    def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int:
-        """The same by formula: 2·layers·kv_heads·head_dim·tokens·batch·bytes."""
+class RunningEngine(WeighedEngine, StreamingEngine, Protocol):
+    """What weighing a request takes."""
 
 
-def measure_memory(engine: WeighedEngine, tokens: int, batch: int = 1) -> Sample:
+class MeasuredEngine(RunningEngine, KVSizeEngine, Protocol):
+    """What the memory gate takes."""
+
+
+def measure_memory(engine: MeasuredEngine, tokens: int, batch: int = 1) -> Sample:
     """Bytes by category, in the metrics' units; CUDA peaks where the device has them.
 
     Peaks are those of one request of ``tokens`` tokens, with the weights, which are allocated all
@@ -55,7 +53,7 @@ def measure_memory(engine: WeighedEngine, tokens: int, batch: int = 1) -> Sample
     return Sample(engine.name, 1, values, details=details, seconds=seconds)
 
 
-def _peak_runs(engine: Engine, tokens: int) -> list[dict[str, float]]:
+def _peak_runs(engine: RunningEngine, tokens: int) -> list[dict[str, float]]:
     run_request(engine, tokens)
     runs = []
     for _ in range(2):
@@ -73,7 +71,7 @@ def _peaks(footprint: MemoryFootprint) -> dict[str, float]:
     return {name: peak for name, peak in peaks.items() if peak is not None}
 
 
-def run_request(engine: Engine, tokens: int) -> None:
+def run_request(engine: StreamingEngine, tokens: int) -> None:
     """A fixed workload: a prompt and a few generated tokens, ``tokens`` in all."""
     new_tokens = min(_NEW_TOKENS, tokens - 1)
     if new_tokens < 1:

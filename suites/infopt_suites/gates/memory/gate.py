@@ -3,7 +3,7 @@
 import math
 
 from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
-from pytest_infopt.engines.formats import dtype_bits
+from pytest_infopt.engines.weight_precision import dtype_bits
 
 from ..plans import LatencyPlan
 
@@ -66,7 +66,7 @@ GATE = GateSpec(
     order=90,
     samples="readings",
     plans=(LatencyPlan,),
-    requires=frozenset({Capability.STREAM, Capability.MEMORY}),
+    requires=frozenset({Capability.STREAM, Capability.MEMORY, Capability.KV_SIZE}),
     default_budgets=default_budgets,
     metrics=(*SIZES, RESIDENT),
 )

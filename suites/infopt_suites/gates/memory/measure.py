@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from pytest_infopt import ModelPair, Sample, remote
+from pytest_infopt.engines.base import StreamingEngine, able
 
 from ..plans import LatencyPlan
-from .footprint import WeighedEngine, measure_memory, peak_resident_bytes, run_request
+from .footprint import MeasuredEngine, measure_memory, peak_resident_bytes, run_request
 
 
 class MemoryMeasure:
@@ -18,12 +17,12 @@ class MemoryMeasure:
     @remote
     def reference(self) -> Sample:
         """What the reference weighs."""
-        return measure_memory(cast(WeighedEngine, self._pair.reference), self._tokens, batch=2)
+        return measure_memory(able(self._pair.reference, MeasuredEngine), self._tokens, batch=2)
 
     @remote
     def candidate(self) -> Sample:
         """What the candidate weighs."""
-        return measure_memory(cast(WeighedEngine, self._pair.candidate), self._tokens, batch=2)
+        return measure_memory(able(self._pair.candidate, MeasuredEngine), self._tokens, batch=2)
 
     @remote
     def resident_bytes(self, of_candidate: bool) -> int:
@@ -32,5 +31,5 @@ class MemoryMeasure:
         Only a fresh process answers for the model alone: call it in one.
         """
         engine = self._pair.candidate if of_candidate else self._pair.reference
-        run_request(cast(WeighedEngine, engine), self._tokens)
+        run_request(able(engine, StreamingEngine), self._tokens)
         return peak_resident_bytes()

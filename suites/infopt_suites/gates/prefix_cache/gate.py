@@ -23,7 +23,7 @@ GATE = GateSpec(
     order=50,
     samples="prompts",
     plans=(EquivalencePlan, CachesPlan, LatencyPlan),
-    requires=frozenset({Capability.FULL_LOGITS, Capability.CACHE, Capability.MODULES}),
+    requires=frozenset({Capability.FULL_LOGITS, Capability.MODULES}),
     default_budgets=default_budgets,
     metrics=(
         Metric(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 from itertools import cycle, islice
-from typing import Any, cast
+from typing import Any
 
 from pytest_infopt import ModelPair, Sample, ServerSource, remote
+from pytest_infopt.engines.base import ModuleEngine, WholeLogitsEngine, able
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure import dtype_error_of, dtype_named
 
@@ -14,7 +15,7 @@ from ..plans import CachesPlan, EquivalencePlan, LatencyPlan
 from .chat_server import ChatServer
 from .prefix_server import PrefixServer
 from .prompts import measure_prefix_prompt, shared_prompt_table
-from .served_chats import measure_served_chat, served_table
+from .served_chats import ServedEngine, measure_served_chat, served_table
 
 
 class PrefixCacheMeasure:
@@ -28,7 +29,7 @@ class PrefixCacheMeasure:
         """The index-th prompt behind a prefix cache, from cold to evicted."""
         prompts = self._pair.prompt_set(self._prompt_plan)
         return measure_prefix_prompt(
-            self._pair.candidate,
+            able(self._pair.candidate, WholeLogitsEngine),
             self._server,
             prompts.oracle[index],
             prompts.plain[index],
@@ -53,7 +54,8 @@ class PrefixCacheMeasure:
         Its text is the corpus's; a number drawn by this process stands before it.
         """
         plan, pair = self._plan, self._pair
-        candidate, prompts = pair.candidate, pair.prompt_set(self._prompt_plan)
+        candidate = able(pair.candidate, ServedEngine)
+        prompts = pair.prompt_set(self._prompt_plan)
         words = islice(cycle(pair.token_stream), index * plan.question_tokens, None)
         question = candidate.decode(list(islice(words, plan.question_tokens)))
         system = candidate.decode(list(islice(words, plan.system_tokens)))
@@ -77,7 +79,7 @@ class PrefixCacheMeasure:
         return served_table(samples).to_json()
 
     def _server(self, num_blocks: int, block_size: int) -> PrefixServer:
-        engine = cast(Any, self._pair.candidate)
+        engine = able(self._pair.candidate, ModuleEngine)
         try:
             return PrefixServer(engine, num_blocks, block_size)
         except ValueError as error:

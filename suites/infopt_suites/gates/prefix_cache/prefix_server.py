@@ -12,17 +12,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from infopt_reference.attention import PagedKVCache, PagedRows, PrefixCache
 from infopt_reference.attention.kv_size import kv_shape, layer_kinds
 from infopt_reference.attention.transformers_cache import TransformersCache
 
-from pytest_infopt.engines.cached_rows import CachedRows
-
-if TYPE_CHECKING:
-    from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.base import ModuleEngine
+from pytest_infopt.engines.transformers.cached_rows import CachedRows
 
 _PAGED_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 
@@ -43,7 +41,7 @@ class PrefixServer:
     attention): such a model's prefixes cannot be cached in pages.
     """
 
-    def __init__(self, engine: TransformersEngine, num_blocks: int, block_size: int) -> None:
+    def __init__(self, engine: ModuleEngine, num_blocks: int, block_size: int) -> None:
         config = engine.module.config
         strange = set(layer_kinds(config)) - _PAGED_KINDS
         if strange:

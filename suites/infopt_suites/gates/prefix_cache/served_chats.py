@@ -11,11 +11,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from infopt_reference.quantization import ulp
 
 from pytest_infopt import MeasuredTable, Sample, TokenFinding
+from pytest_infopt.engines.base import ModuleEngine, WholeLogitsEngine
 from pytest_infopt.measure import (
     NEAR_TIE_ULPS,
     OUTPUT_FACTOR,
@@ -29,6 +30,10 @@ from pytest_infopt.measure import (
 from .chat_server import Message, ServedAnswer
 
 
+class ServedEngine(WholeLogitsEngine, ModuleEngine, Protocol):
+    """What deciding on near-ties takes: the model's logits, and its chat template."""
+
+
 class Server(Protocol):
     """Answers chats."""
 
@@ -38,7 +43,7 @@ class Server(Protocol):
 
 def measure_served_chat(
     server: Server,
-    engine: Any,
+    engine: ServedEngine,
     messages: Sequence[Message],
     dtype_error: DtypeError,
     max_tokens: int,
@@ -92,7 +97,7 @@ def served_table(samples: Sequence[Sample]) -> MeasuredTable:
 
 
 def _parting(
-    engine: Any,
+    engine: ServedEngine,
     messages: Sequence[Message],
     cold: str,
     warm: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_infopt import ModelPair, Sample, remote
+from pytest_infopt.engines.base import ScoringEngine, able
 from pytest_infopt.measure import dtype_named
 
 from .documents import measure_document
@@ -23,8 +24,8 @@ class QualityMeasure:
         pair = self._pair
         document = pair.documents_by_id[document_id]
         return measure_document(
-            pair.scores.of(pair.reference, document.token_ids),
-            pair.candidate.score(document.token_ids),
+            pair.scores.of(able(pair.reference, ScoringEngine), document.token_ids),
+            able(pair.candidate, ScoringEngine).score(document.token_ids),
             document.id,
             document.token_ids,
             pair.reference.decode,

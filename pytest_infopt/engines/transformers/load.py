@@ -7,67 +7,72 @@ import torch
 from ...corpus import corpus_fingerprint
 from ...errors import ConfigurationError, InfoptError, ModelLoadError
 from ...release import ModelSource
-from ..checkpoints import stored_dtype
-from ..quiet import drop_known_chatter, no_progress_bars
-from ..sources import LocalFiles, locate
-from ..transformers import TransformersEngine
-from .registry import loader_of, unknown
-from .request import DTYPES, Loader, LoadRequest
+from ..base import InProcessEngine
+from ..files.checkpoints import stored_dtype
+from ..files.sources import LocalFiles, locate
+from ..formats import DTYPES, ORACLE_DTYPE, Format, format_of, needs, unknown
+from ..loaders import LoadRequest
+from .engine import TransformersEngine
+from .quiet import drop_known_chatter, no_progress_bars
+
+_DTYPES = (*DTYPES, ORACLE_DTYPE)
 
 
-def load_engine(source: ModelSource) -> TransformersEngine:
+def load_transformers(source: ModelSource) -> InProcessEngine:
     """Load a source as an engine that has run its first forward pass.
 
     Raises ConfigurationError for an unknown quantization, dtype, device or option (with the nearest
     known names), and ModelLoadError for everything that is wrong with the model or a library.
     """
-    loader = loader_of(source.quantization)
-    known = loader.known_options()
-    for key in source.options:
-        if known is not None and key not in known:
-            raise unknown(f"option of quantization {loader.name!r}", key, known)
+    form = format_of(source.quantization)
+    form.check_options(source.options)
     device = _device_of(source)
-    if source.dtype not in ("auto", *DTYPES):
-        raise unknown("dtype", source.dtype, ("auto", *DTYPES))
+    if source.dtype not in ("auto", *_DTYPES):
+        raise unknown("dtype", source.dtype, ("auto", *_DTYPES))
     drop_known_chatter()
     files = locate(source)
-    dtype = _dtype_of(source, loader, files)
+    dtype = _dtype_of(source, form, files)
     request = LoadRequest(source, files, dtype, device)
     with no_progress_bars():
-        module = _load(loader, request)
+        module = _load(form, request)
         tokenizer = request.tokenizer()
     return TransformersEngine(
         source.name,
         module,
         tokenizer,
         dtype=dtype,
-        rounds_to=_coarser(dtype, loader.rounds_to.get(device.type)),
-        fingerprint=files.fingerprint(_description(loader, request)),
+        rounds_to=_coarser(dtype, form.rounds_to.get(device.type)),
+        fingerprint=files.fingerprint(_description(form, request)),
     )
 
 
-def _description(loader: Loader, request: LoadRequest) -> dict[str, object]:
+def _description(form: Format, request: LoadRequest) -> dict[str, object]:
     """What a model is made with, besides its checkpoint: it distinguishes fingerprints."""
     described: dict[str, object] = {
         "quantization": request.source.quantization,
         "dtype": str(request.dtype),
         "options": request.source.options,
     }
-    if loader.calibrated:  # files change under the same name, embedded texts with Python
+    if form.calibrated:  # files change under the same name, embedded texts with Python
         described["calibration"] = corpus_fingerprint(request.calibration_documents())
     return described
 
 
-def _load(loader: Loader, request: LoadRequest) -> torch.nn.Module:
+def _load(form: Format, request: LoadRequest) -> torch.nn.Module:
+    load = form.load_function()
+    if form.module is not None:
+        request.require(form.module, form.extra)
     try:
-        return loader.load(request)
+        module: torch.nn.Module = load(request)
+        return module
     except InfoptError:
         raise
     except ImportError as error:
-        raise request.missing_library(error.name or "a library", "all", error) from error
+        why = f"which cannot be imported ({error})"
+        raise ModelLoadError(needs(request.title, error.name or "a library", why, "all")) from error
     except Exception as error:  # libraries raise what they please; all of it means: not loaded
         raise ModelLoadError(
-            f"model {request.source.name!r} ({request.source.model}, quantization {loader.name!r}, "
+            f"model {request.source.name!r} ({request.source.model}, quantization {form.name!r}, "
             f"{request.dtype} on {request.device}) cannot be loaded: "
             f"{type(error).__name__}: {error}"
         ) from error
@@ -75,21 +80,21 @@ def _load(loader: Loader, request: LoadRequest) -> torch.nn.Module:
 
 def _coarser(dtype: torch.dtype, name: str | None) -> torch.dtype | None:
     """The named format where it is coarser than ``dtype``, else None."""
-    if name is None or torch.finfo(DTYPES[name]).eps <= torch.finfo(dtype).eps:
-        return None
-    return DTYPES[name]
+    other: torch.dtype | None = getattr(torch, name) if name else None
+    return other if other and torch.finfo(other).eps > torch.finfo(dtype).eps else None
 
 
-def _dtype_of(source: ModelSource, loader: Loader, files: LocalFiles) -> torch.dtype:
-    name = source.dtype if source.dtype != "auto" else loader.default_dtype
+def _dtype_of(source: ModelSource, form: Format, files: LocalFiles) -> torch.dtype:
+    name = source.dtype if source.dtype != "auto" else form.default_dtype
     if name == "source":
         name = "float32" if files.gguf_file is not None else stored_dtype(files.directory)
-    if name not in DTYPES:
+    if name not in _DTYPES:
         raise ConfigurationError(
             f"model {source.name!r} is stored in {name}, which cannot be computed in; set dtype to "
-            f"one of {', '.join(DTYPES)}"
+            f"one of {', '.join(_DTYPES)}"
         )
-    return DTYPES[name]
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def _device_of(source: ModelSource) -> torch.device:

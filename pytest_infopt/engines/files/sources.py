@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ModelLoadError
-from ..release import ModelSource
+from ...errors import ModelLoadError
+from ...release import ModelSource
 from .checkpoints import check_checkpoint, fingerprint_of, read_config
 from .embedded import PREFIX, converted_checkpoint, embedded_model, packaged_gguf
 

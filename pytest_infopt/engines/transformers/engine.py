@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from .base import MemoryFootprint, TokenEvent
-from .cached_rows import CachedRows, CacheReading, left_padded, positions_of
+from ..base import CacheReading, MemoryFootprint, TokenEvent
+from .cached_rows import CachedRows, left_padded, positions_of
 from .footprint import derived_buffers, predicted_kv_bytes, storage_bytes, weight_tensors
-from .transformers_scoring import TransformersScorer, check_finite
+from .scoring import TransformersScorer, check_finite
 
 
 class TransformersEngine(TransformersScorer):
-    """`engines.base.Engine` over a loaded transformers model: scoring, caches, generation, memory.
+    """`engines.base.InProcessEngine` over a loaded transformers model.
 
     Its arguments are those of `TransformersScorer`.
     """

@@ -16,21 +16,12 @@ from typing import Any
 
 import torch
 
-from ..errors import InfoptError, ModelLoadError, NonFiniteLogitsError
-from .base import Capability, Scores
-from .checkpoints import tokenizer_fingerprint_of
+from ...errors import InfoptError, ModelLoadError, NonFiniteLogitsError
+from ..base import Capability, Scores
+from ..files.checkpoints import tokenizer_fingerprint_of
 from .precision import Float64Arithmetic
 
 _PROBE_TOKENS = 8
-_ALWAYS = frozenset(
-    {
-        Capability.FULL_LOGITS,
-        Capability.MODULES,
-        Capability.CACHE,
-        Capability.STREAM,
-        Capability.MEMORY,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -121,8 +112,8 @@ class TransformersScorer:
         self._body_output: type[Any] | None = None  # None: the head cannot be run on its own
         self._hidden_width = 0
         self.vocabulary = self._probe()
-        splits = self._body_output is not None
-        self.capabilities = _ALWAYS | ({Capability.HIDDEN_STATES} if splits else frozenset())
+        missing = {Capability.HIDDEN_STATES} if self._body_output is None else frozenset()
+        self.capabilities = frozenset(Capability) - missing
 
     # Text
 

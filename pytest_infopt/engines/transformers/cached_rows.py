@@ -7,26 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from ..base import CacheReading, CannotCropError
 from .footprint import cache_tensors, storage_bytes
-
-
-class CannotCropError(Exception):
-    """A cache that takes no tokens back, such as a window that has moved on."""
-
-
-@dataclass(frozen=True)
-class CacheReading:
-    """A KV cache at one length: what it holds, and what a step that led there cost."""
-
-    tokens: int
-    batch: int
-    nbytes: int
-    step_seconds: float
 
 
 def left_padded(rows: Sequence[torch.Tensor], pad: int) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigurationError, ModelLoadError
+from ...errors import ConfigurationError, ModelLoadError
 from .cache import built_once, cache_directory
 from .checkpoints import digest_of_file
 
@@ -72,7 +72,7 @@ def _convert(gguf: Path, directory: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from .quiet import drop_known_chatter, no_progress_bars
+    from ..transformers.quiet import drop_known_chatter, no_progress_bars
 
     drop_known_chatter()
     with no_progress_bars():
