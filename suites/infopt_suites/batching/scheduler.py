@@ -395,5 +395,6 @@ def load_traps(policies: Sequence[Policy], chunked: bool) -> Iterator[tuple[str,
         yield "more requests than run", Load(limits(8, 2, 2, 16), ((2, 2),) * 7)
         yield "a large one between small ones", Load(limits(4, 2, 3, 8), ((2, 4), (6, 2), (2, 2)))
         yield "all outgrow the memory", Load(limits(5, 2, 4, 6), ((2, 8), (2, 8), (2, 8), (1, 9)))
+        yield "all blocks held, none of them full", Load(limits(2, 2, 2, 2), ((1, 2), (1, 2)))
         yield "one token a step", Load(limits(4, 2, 1, 1), ((3, 2), (2, 3)))
         yield "fewer tokens than requests", Load(limits(9, 2, 4, 2), ((2, 4),) * 4)
