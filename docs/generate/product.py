@@ -1,0 +1,239 @@
+"""Everything that the reference pages take from the code. No other module here imports the product.
+
+Each function reads one table of the product and gives it as plain rows, so that a table that moves
+is followed in one place.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+import pytest_infopt
+from pytest_infopt.configuration import defaults, schema
+from pytest_infopt.configuration.formats import DTYPE_ALIASES, DTYPES, FORMATS
+from pytest_infopt.engines.base import Capability
+from pytest_infopt.engines.loaders import LOADERS
+from pytest_infopt.metrics.metric import METRICS, SAMPLES, Gate, Metric, Rule, Unit
+from pytest_infopt.options import OPTIONS, Option
+from pytest_infopt.plugin import MARKERS
+from pytest_infopt.release import ModelSource
+from pytest_infopt.run.exit_status import ExitStatus
+
+ENTRY_POINT_GROUPS = {
+    "infopt.gates": "A gate: a `GateSpec`.",
+    "infopt.engines": "An engine: an `EngineSpec`.",
+    "infopt.reports": "A report: a `ReportSpec`.",
+    "infopt.suites": "A conformance suite: a subclass of `Suite`.",
+}
+_FIXTURE_MODULES = ("pytest_infopt.fixtures.models", "pytest_infopt.fixtures.caches")
+_API_PACKAGES = ("pytest_infopt", "infopt_suites", "infopt_reference")
+
+
+class GateRow(NamedTuple):
+    """A gate as the reference shows it; ``requires`` names engine capabilities."""
+
+    name: str
+    summary: str
+    samples: str
+    metrics: list[Metric]
+    requires: list[str]
+    tables: list[str]  # of infopt.toml
+
+
+def gates() -> list[GateRow]:
+    """Every gate, in the order of running."""
+    return [_gate_row(gate) for gate in Gate]
+
+
+def _gate_row(gate: Gate) -> GateRow:
+    module = import_module(f"infopt_suites.gates.test_gate_{gate.name.lower()}")
+    metrics = [metric for metric in METRICS.values() if metric.gate is gate]
+    return GateRow(str(gate), inspect.getdoc(module) or "", SAMPLES.get(gate, ""), metrics, [], [])
+
+
+def metrics() -> dict[str, list[Metric]]:
+    """The metrics of each gate."""
+    found: dict[str, list[Metric]] = {}
+    for metric in METRICS.values():
+        found.setdefault(str(metric.gate), []).append(metric)
+    return found
+
+
+def default_budgets() -> dict[str, dict[str, float]]:
+    """The default limits of each number format, by metric; a plain copy as "none (float32)"."""
+    reference = ModelSource("reference", "embedded:smollm2", dtype="float32")
+    candidates = {
+        **{f"none ({dtype})": ModelSource(dtype, "embedded:smollm2", dtype=dtype)
+           for dtype in ("float32", "bfloat16")},
+        **{name: ModelSource(name, "embedded:smollm2", name, "float32") for name in FORMATS
+           if name not in ("none", "gguf")},
+    }  # fmt: skip
+    return {name: _limits(candidate, reference) for name, candidate in candidates.items()}
+
+
+def _limits(candidate: ModelSource, reference: ModelSource) -> dict[str, float]:
+    budgets = defaults.default_budgets(candidate, reference)
+    budgets |= defaults.long_context_budgets(budgets) | defaults.batching_budgets()
+    budgets |= defaults.semantic_cache_budgets()
+    return {name: budgets[name].limit for name in METRICS if name in budgets}
+
+
+def options() -> list[Option]:
+    """Every option of the command line."""
+    return list(OPTIONS.values())
+
+
+def release_schema() -> dict[str, Any]:
+    """The JSON Schema of infopt.toml."""
+    return schema.ReleaseFile.model_json_schema()
+
+
+def result_schema() -> dict[str, Any]:
+    """The JSON Schema of result.json."""
+    path = Path(pytest_infopt.__file__).parent / "report" / "schema" / "result.schema.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+class QuantizationRow(NamedTuple):
+    """A number format or pruning method; ``options`` None: its loader takes any."""
+
+    name: str
+    bits: int | None
+    summary: str
+    options: list[str] | None
+    extra: str | None
+
+
+def quantizations() -> list[QuantizationRow]:
+    """What a candidate's ``quantization`` may name."""
+    return [
+        QuantizationRow(
+            form.name,
+            form.weight_bits,
+            form.summary,
+            _options_of(form.name),
+            (form.extra or form.module) if form.module else None,
+        )
+        for form in FORMATS.values()
+    ]
+
+
+def _options_of(name: str) -> list[str] | None:
+    known = LOADERS[name].known_options()
+    return None if known is None else sorted(known)
+
+
+def dtypes() -> list[str]:
+    """The number formats of an unquantized model."""
+    return [*DTYPES, *DTYPE_ALIASES]
+
+
+def exit_statuses() -> tuple[type[ExitStatus], type[pytest.ExitCode]]:
+    """Our exit statuses, and pytest's own."""
+    return ExitStatus, pytest.ExitCode
+
+
+def units_and_rules() -> tuple[type[Unit], type[Rule]]:
+    """The units of metrics, and the rules by which samples become a verdict."""
+    return Unit, Rule
+
+
+def capabilities() -> type[Capability]:
+    """What an engine can do beyond scoring."""
+    return Capability
+
+
+def member_comments(enum: type[Enum]) -> dict[str, str]:
+    """What the source says behind each member of an enumeration."""
+    lines = re.findall(r"^    (\w+) = [^#\n]*(?:# *(.*))?$", inspect.getsource(enum), re.MULTILINE)
+    return {name: comment for name, comment in lines if name in enum.__members__}
+
+
+def markers() -> list[str]:
+    """The markers, each as "name(arguments): meaning"."""
+    return MARKERS
+
+
+class FixtureRow(NamedTuple):
+    name: str
+    scope: str
+    text: str
+
+
+def fixtures() -> list[FixtureRow]:
+    """The public fixtures, read from the source: pytest has no public list of them."""
+    return [row for name in _FIXTURE_MODULES for row in _fixtures_of(import_module(name))]
+
+
+def _fixtures_of(module: ModuleType) -> Iterator[FixtureRow]:
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.FunctionDef):
+            for decorator in node.decorator_list:
+                source = ast.unparse(decorator)
+                if source.startswith("pytest.fixture"):
+                    scope = re.search(r"scope='(\w+)'", source)
+                    text = ast.get_docstring(node) or ""
+                    yield FixtureRow(node.name, scope[1] if scope else "function", text)
+
+
+class SuiteRow(NamedTuple):
+    name: str
+    topic: str
+    text: str
+    capabilities: Mapping[str, str]
+    properties: dict[str, str]  # name: docstring
+
+
+def suites() -> list[SuiteRow]:
+    """Every conformance suite."""
+    suites_package = import_module("infopt_suites")
+    return [_suite_row(getattr(suites_package, name)) for name in suites_package.__all__]
+
+
+def _suite_row(suite: Any) -> SuiteRow:
+    from infopt_suites.base import suite_tests
+
+    properties = {
+        name: inspect.getdoc(getattr(owner, name)) or ""
+        for name, owner in suite_tests(suite).items()
+    }
+    text = inspect.getdoc(suite) or ""
+    return SuiteRow(suite.__name__, suite.topic, text, suite.offers, properties)
+
+
+def public_packages() -> list[str]:
+    """Every package and module of ours with an ``__all__``: what a user may import."""
+    return [name for package in _API_PACKAGES for name in _with_all(package)]
+
+
+def _with_all(package: str) -> Iterator[str]:
+    found = import_module(package)
+    if getattr(found, "__all__", None):
+        yield package
+    for path in sorted(Path(str(found.__file__)).parent.iterdir()):
+        if (path / "__init__.py").is_file():
+            yield from _with_all(f"{package}.{path.name}")
+
+
+def public_names(package: str) -> dict[str, Any]:
+    """The objects that a package offers, by name."""
+    module = import_module(package)
+    return {name: getattr(module, name) for name in sorted(module.__all__, key=str.lower)}
+
+
+def registered(group: str) -> dict[str, str]:
+    """The entry points of a group: name and target."""
+    return {point.name: point.value for point in entry_points(group=group)}
