@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import product
-from markdown import code, first_sentence, page, prose, table
+from markup import code, first_sentence, page, prose, table
 
 
 def options() -> str:
