@@ -6,10 +6,11 @@ import json
 import random
 from pathlib import Path
 
-from tiny_models import VOCABULARY, make_model, make_tokenizer
-
 # pytester forgets modules that a run inside this process is the first to import, and torch's parts
 # cannot be imported twice.
+import transformers.quantizers  # noqa: F401
+from tiny_models import VOCABULARY, make_model, make_tokenizer
+
 import pytest_infopt.engines.loaders  # noqa: F401
 
 
