@@ -57,10 +57,11 @@ lint: .venv/ok  ## ruff, mypy --strict and typos
 	$(BIN)/mypy docs/generate
 	$(BIN)/typos
 
-# The theme's notice of MkDocs 2 is no warning about these pages: the line of 1.6 is pinned.
+# The theme's notice of MkDocs 2 is no warning about these pages: the line of 1.6 is pinned. --quiet
+# would hide warnings from --strict, too.
 docs: .venv/ok  ## the documentation, into site/; a warning is an error
 	$(BIN)/python docs/generate
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 changelog: .venv/ok  ## fragments of changes/ into CHANGELOG.md: make changelog VERSION=0.2.0
 	$(BIN)/towncrier build --yes --version $(VERSION)
