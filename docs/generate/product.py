@@ -152,7 +152,7 @@ def units_and_rules() -> tuple[type[Unit], type[Rule]]:
 
 
 def capabilities() -> type[Capability]:
-    """What an engine can do beyond scoring."""
+    """What an engine can do."""
     return Capability
 
 
@@ -200,7 +200,8 @@ class SuiteRow(NamedTuple):
 def suites() -> list[SuiteRow]:
     """Every conformance suite."""
     suites_package = import_module("infopt_suites")
-    return [_suite_row(getattr(suites_package, name)) for name in suites_package.__all__]
+    found = [getattr(suites_package, name) for name in suites_package.__all__]
+    return [_suite_row(each) for each in found if getattr(each, "topic", "")]
 
 
 def _suite_row(suite: Any) -> SuiteRow:
@@ -226,6 +227,8 @@ def _with_all(package: str) -> Iterator[str]:
     for path in sorted(Path(str(found.__file__)).parent.iterdir()):
         if (path / "__init__.py").is_file():
             yield from _with_all(f"{package}.{path.name}")
+        elif path.suffix == ".py" and path.stem != "__init__" and "\n__all__ = " in path.read_text():
+            yield f"{package}.{path.stem}"
 
 
 def public_names(package: str) -> dict[str, Any]:
