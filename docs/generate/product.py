@@ -227,8 +227,12 @@ def _with_all(package: str) -> Iterator[str]:
     for path in sorted(Path(str(found.__file__)).parent.iterdir()):
         if (path / "__init__.py").is_file():
             yield from _with_all(f"{package}.{path.name}")
-        elif path.suffix == ".py" and path.stem != "__init__" and "\n__all__ = " in path.read_text():
+        elif path.stem != "__init__" and path.suffix == ".py" and _says_all(path):
             yield f"{package}.{path.stem}"
+
+
+def _says_all(path: Path) -> bool:
+    return "\n__all__ = " in path.read_text(encoding="utf-8")
 
 
 def public_names(package: str) -> dict[str, Any]:
