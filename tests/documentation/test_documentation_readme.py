@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import infopt_suites
 import pytest
 from documentation_pages import DOCS, README, ROOT, blocks_of
 
+from pytest_infopt import __version__
 from pytest_infopt.configuration import load_release
 from pytest_infopt.engines.loaders import LOADERS
 from pytest_infopt.run.exit_status import ExitStatus
@@ -95,6 +97,17 @@ def test_the_readmes_runs_are_parts_of_the_whole_ones() -> None:
 def test_exit_statuses_are_the_codes_own() -> None:
     rows = re.findall(r"^\| (\d+) \|", TEXT, flags=re.MULTILINE)
     assert set(rows) == {str(int(status)) for status in ExitStatus}
+
+
+def test_the_changelog_has_this_version_and_takes_the_next() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    settings = project["tool"]["towncrier"]
+    top = text.partition(settings["start_string"])[2]
+    assert top.lstrip().startswith(f"## {__version__} (")
+    kinds = {kind["directory"] for kind in settings["type"]}
+    for path in (ROOT / settings["directory"]).glob("*.*.md"):
+        assert path.suffixes[-2].removeprefix(".") in kinds, path.name
 
 
 @pytest.mark.slow
