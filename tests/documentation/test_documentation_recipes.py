@@ -94,7 +94,7 @@ def gate(recipe: Recipe) -> Recipe:
 def test_a_gate_is_planned_run_and_reported(gate: Recipe) -> None:
     plan = gate.run("--collect-only")
     assert plan.ret == ExitStatus.PASSED
-    plan.stdout.fnmatch_lines(["  entropy: entropy_change*0.05 nats*", "*test_entropy[[]int8[]]*"])
+    plan.stdout.fnmatch_lines(["  entropy: entropy_change*0.1 nats*", "*test_entropy[[]int8[]]*"])
     run = gate.run("-k", "entropy", "--junitxml=junit.xml")
     assert run.ret == ExitStatus.PASSED
     run.stdout.fnmatch_lines([" entropy, *PASS", "  entropy_change *PASS"])
@@ -106,7 +106,7 @@ def test_a_gate_is_planned_run_and_reported(gate: Recipe) -> None:
 
 
 def test_a_gate_fails_on_evidence(gate: Recipe) -> None:
-    gate.change('entropy_change = "0.05 nats"', "entropy_change = 1e-9")
+    gate.change('entropy_change = "0.1 nats"', "entropy_change = 1e-9")
     run = gate.run("-k", "entropy")
     assert run.ret == ExitStatus.FAILED
     run.stdout.fnmatch_lines(["*FAIL entropy_change*", "*infopt_entropy.test_gate_entropy*"])
@@ -136,7 +136,7 @@ def test_a_gates_spec_imports_no_torch(gate: Recipe) -> None:
 
 def test_a_metric_takes_two_places(gate: Recipe) -> None:
     gate.follow("add-a-metric")
-    gate.change('entropy_change = "0.05 nats"', "entropy_change_max = 5")
+    gate.change('entropy_change = "0.1 nats"', "entropy_change_max = 5")
     run = gate.run("-k", "entropy")
     assert run.ret == ExitStatus.PASSED
     run.stdout.fnmatch_lines(["  entropy_change *", "  entropy_change_max *PASS"])
