@@ -3,10 +3,13 @@
 FOLDER is docs/reference unless another is given.
 """
 
+import logging
 import sys
 from pathlib import Path
 
-from pages import PAGES
+logging.disable(logging.WARNING)  # what libraries say while they are imported is not about pages
+
+from pages import PAGES  # noqa: E402
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1] / "reference")
