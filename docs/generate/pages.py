@@ -306,7 +306,8 @@ def suites() -> str:
     """Conformance suites: topics, capabilities, properties."""
     parts = []
     for suite in product.suites():
-        parts += [f"## {suite.name}", f"Topic: `{suite.topic}`.", prose(suite.text)]
+        given = f"Fixture: `{suite.fixture}`, {suite.returns}."
+        parts += [f"## {suite.name}", f"Topic: `{suite.topic}`. {given}", prose(suite.text)]
         if suite.capabilities:
             rows = [[code(name), prose(text)] for name, text in suite.capabilities.items()]
             parts.append(table(["capability", "what it claims"], rows))

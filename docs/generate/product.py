@@ -21,11 +21,14 @@ from typing import Any, NamedTuple
 import pytest
 
 import pytest_infopt
-from pytest_infopt.configuration import defaults, schema
-from pytest_infopt.configuration.formats import DTYPE_ALIASES, DTYPES, FORMATS
+from pytest_infopt.configuration.schema import release_file_model
 from pytest_infopt.engines.base import Capability
-from pytest_infopt.engines.loaders import LOADERS
-from pytest_infopt.metrics.metric import METRICS, SAMPLES, Gate, Metric, Rule, Unit
+from pytest_infopt.engines.formats import DTYPE_ALIASES, DTYPES, FORMATS
+from pytest_infopt.engines.weight_precision import precision_of
+from pytest_infopt.gates import registry
+from pytest_infopt.gates.base import BudgetContext, GateSpec
+from pytest_infopt.metrics.budget import Budget
+from pytest_infopt.metrics.metric import Metric, Rule, Unit
 from pytest_infopt.options import OPTIONS, Option
 from pytest_infopt.plugin import MARKERS
 from pytest_infopt.release import ModelSource
@@ -54,21 +57,24 @@ class GateRow(NamedTuple):
 
 def gates() -> list[GateRow]:
     """Every gate, in the order of running."""
-    return [_gate_row(gate) for gate in Gate]
+    return [_gate_row(spec) for spec in registry.gates().values()]
 
 
-def _gate_row(gate: Gate) -> GateRow:
-    module = import_module(f"infopt_suites.gates.test_gate_{gate.name.lower()}")
-    metrics = [metric for metric in METRICS.values() if metric.gate is gate]
-    return GateRow(str(gate), inspect.getdoc(module) or "", SAMPLES.get(gate, ""), metrics, [], [])
+def _gate_row(spec: GateSpec) -> GateRow:
+    procedure = ast.parse(spec.procedure_file.read_text(encoding="utf-8"))
+    return GateRow(
+        spec.name,
+        f"{spec.summary}\n\n{ast.get_docstring(procedure) or ''}",
+        spec.samples,
+        list(spec.metrics),
+        [str(capability) for capability in Capability if capability in spec.requires],
+        [plan.table for plan in spec.plans],
+    )
 
 
 def metrics() -> dict[str, list[Metric]]:
     """The metrics of each gate."""
-    found: dict[str, list[Metric]] = {}
-    for metric in METRICS.values():
-        found.setdefault(str(metric.gate), []).append(metric)
-    return found
+    return {spec.name: list(spec.metrics) for spec in registry.gates().values() if spec.metrics}
 
 
 def default_budgets() -> dict[str, dict[str, float]]:
@@ -84,10 +90,13 @@ def default_budgets() -> dict[str, dict[str, float]]:
 
 
 def _limits(candidate: ModelSource, reference: ModelSource) -> dict[str, float]:
-    budgets = defaults.default_budgets(candidate, reference)
-    budgets |= defaults.long_context_budgets(budgets) | defaults.batching_budgets()
-    budgets |= defaults.semantic_cache_budgets()
-    return {name: budgets[name].limit for name in METRICS if name in budgets}
+    precision, budgets = precision_of(candidate, reference), dict[str, Budget]()
+    for spec in registry.gates().values():
+        limits = spec.default_budgets(BudgetContext(candidate, reference, precision, budgets))
+        for metric in spec.metrics:
+            if metric.name in limits:
+                budgets[metric.name] = Budget(metric, limits[metric.name])
+    return {name: budget.limit for name, budget in budgets.items()}
 
 
 def options() -> list[Option]:
@@ -97,7 +106,7 @@ def options() -> list[Option]:
 
 def release_schema() -> dict[str, Any]:
     """The JSON Schema of infopt.toml."""
-    return schema.ReleaseFile.model_json_schema()
+    return release_file_model().model_json_schema()
 
 
 def result_schema() -> dict[str, Any]:
@@ -122,18 +131,13 @@ def quantizations() -> list[QuantizationRow]:
     return [
         QuantizationRow(
             form.name,
-            form.weight_bits,
+            form.bits,
             form.summary,
-            _options_of(form.name),
+            None if form.options is None else sorted(form.options),
             (form.extra or form.module) if form.module else None,
         )
         for form in FORMATS.values()
     ]
-
-
-def _options_of(name: str) -> list[str] | None:
-    known = LOADERS[name].known_options()
-    return None if known is None else sorted(known)
 
 
 def dtypes() -> list[str]:
@@ -192,6 +196,8 @@ def _fixtures_of(module: ModuleType) -> Iterator[FixtureRow]:
 class SuiteRow(NamedTuple):
     name: str
     topic: str
+    fixture: str
+    returns: str
     text: str
     capabilities: Mapping[str, str]
     properties: dict[str, str]  # name: docstring
@@ -212,7 +218,15 @@ def _suite_row(suite: Any) -> SuiteRow:
         for name, owner in suite_tests(suite).items()
     }
     text = inspect.getdoc(suite) or ""
-    return SuiteRow(suite.__name__, suite.topic, text, suite.offers, properties)
+    return SuiteRow(
+        suite.__name__,
+        suite.topic,
+        suite.fixture,
+        suite.fixture_returns,
+        text,
+        suite.offers,
+        properties,
+    )
 
 
 def public_packages() -> list[str]:
