@@ -62,9 +62,10 @@ def gates() -> list[GateRow]:
 
 def _gate_row(spec: GateSpec) -> GateRow:
     procedure = ast.parse(spec.procedure_file.read_text(encoding="utf-8"))
+    _, _, more = (ast.get_docstring(procedure) or "").partition("\n\n")
     return GateRow(
         spec.name,
-        f"{spec.summary}\n\n{ast.get_docstring(procedure) or ''}",
+        f"{spec.summary}\n\n{more}",
         spec.samples,
         list(spec.metrics),
         [str(capability) for capability in Capability if capability in spec.requires],
