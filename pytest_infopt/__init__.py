@@ -1,12 +1,87 @@
 """Release gates for optimised LLM inference, as a pytest plugin.
 
 ``pytest --infopt`` compares candidate models with a reference and says PASS, FAIL or INCONCLUSIVE.
+What is named here is the public interface for gates, engines, reports and suites of one's own; it
+is imported when it is used, because every pytest run imports this package.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 import pytest
+
+if TYPE_CHECKING:
+    from .engines.base import Capability, Engine
+    from .gates.base import BudgetContext, GateSpec
+    from .gates.plan import Plan, one_of, rising, setting
+    from .metrics.budget import Budget
+    from .metrics.metric import TAIL, Metric, Rule, Unit, quantiles
+    from .process.model_pair import ModelPair
+    from .process.remote import remote
+    from .release import Candidate, ModelSource, Release, ServerSource, Statistics
+    from .results.gate_result import GateResult
+    from .results.measured_table import MeasuredTable
+    from .results.run_result import RunResult
+    from .results.sample import Sample, TokenFinding
+    from .results.verdict import Judgement, Verdict
+    from .run.gate_run import GateRun
 
 # Before anything imports them: gate and suite modules assert, and their users must see the values.
 pytest.register_assert_rewrite("infopt_suites")
 
 __version__ = "0.1.0"
-__all__ = ["__version__"]
+_MODULES = {
+    ".engines.base": ("Capability", "Engine"),
+    ".gates.base": ("BudgetContext", "GateSpec"),
+    ".gates.plan": ("Plan", "one_of", "rising", "setting"),
+    ".metrics.budget": ("Budget",),
+    ".metrics.metric": ("TAIL", "Metric", "Rule", "Unit", "quantiles"),
+    ".process.model_pair": ("ModelPair",),
+    ".process.remote": ("remote",),
+    ".release": ("Candidate", "ModelSource", "Release", "ServerSource", "Statistics"),
+    ".results.gate_result": ("GateResult",),
+    ".results.measured_table": ("MeasuredTable",),
+    ".results.run_result": ("RunResult",),
+    ".results.sample": ("Sample", "TokenFinding"),
+    ".results.verdict": ("Judgement", "Verdict"),
+    ".run.gate_run": ("GateRun",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = [
+    "TAIL",
+    "Budget",
+    "BudgetContext",
+    "Candidate",
+    "Capability",
+    "Engine",
+    "GateResult",
+    "GateRun",
+    "GateSpec",
+    "Judgement",
+    "MeasuredTable",
+    "Metric",
+    "ModelPair",
+    "ModelSource",
+    "Plan",
+    "Release",
+    "Rule",
+    "RunResult",
+    "Sample",
+    "ServerSource",
+    "Statistics",
+    "TokenFinding",
+    "Unit",
+    "Verdict",
+    "__version__",
+    "one_of",
+    "quantiles",
+    "remote",
+    "rising",
+    "setting",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name], __name__), name)

@@ -1,14 +1,15 @@
 """pytest's way in: declares options and markers, and starts a run where ``--infopt`` asks for one.
 
 Loaded in every pytest run of an environment that has it installed, so it imports nothing heavy:
-what a run needs is in `hooks`, imported on demand.
+what a run needs is in `run.start`, imported on demand.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from . import options, suite_items
+from . import options
+from .conformance import suite_items
 from .fixtures import caches as caching_fixtures
 from .fixtures import models as fixtures
 
@@ -30,6 +31,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(caching_fixtures, "infopt-caching-fixtures")
     config.pluginmanager.register(suite_items, "infopt-suite-items")
     if options.resolve(config, "infopt"):
-        from .run import hooks
+        from .run.start import start
 
-        hooks.start(config)
+        start(config)

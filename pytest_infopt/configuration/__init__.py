@@ -1,6 +1,7 @@
 """infopt.toml, ``[tool.infopt]``, ini file and command line → `Release`."""
 
-from .plan import fingerprint, plan_lines
+from .fingerprint import fingerprint
+from .plan_lines import plan_lines
 from .release_file import load_release
 
 __all__ = ["fingerprint", "load_release", "plan_lines"]

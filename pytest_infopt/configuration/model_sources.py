@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engines.formats import DTYPE_ALIASES, DTYPES, FORMATS
 from ..errors import ConfigurationError
 from ..options import FORMAT_SEPARATOR, Settings, locate_model
 from ..release import ModelSource
-from .formats import DTYPE_ALIASES, DTYPES, FORMATS
 
 if TYPE_CHECKING:
     from .schema import ModelTable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # A candidate is made from the reference's checkpoint where it names no model of its own, with all
 # that belongs to the checkpoint. Quantization is what candidates differ in, and is not inherited.
 _CHECKPOINT_KEYS = (
+    "engine",
     "model",
     "gguf_file",
     "revision",

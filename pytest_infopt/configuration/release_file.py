@@ -9,36 +9,33 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
+from ..engines.formats import DTYPES, FORMATS, format_of
 from ..errors import ConfigurationError
+from ..gates import registry
+from ..gates.plan import Plan
 from ..options import Settings
 from ..release import (
-    BatchingPlan,
-    CachePlan,
     Candidate,
     CorpusSource,
-    EquivalencePlan,
     Implementation,
-    LatencyPlan,
-    LongContextPlan,
     ModelSource,
     Release,
-    SemanticCachePlan,
     ServerSource,
     Statistics,
 )
-from .budget_resolver import Limits
-from .formats import DTYPES, FORMATS, format_of
+from .budget_resolver import BudgetResolver
 from .model_sources import candidate_source, command_line_candidate, reference_source
 from .toml_source import Key, TomlSource, place_in, read_toml
 
 if TYPE_CHECKING:
     from .schema import ReleaseFile
 
-
+Made = TypeVar("Made")
 FILE_NAME = "infopt.toml"
 _PYPROJECT = "pyproject.toml"
 _EMBEDDED_MODEL = "embedded:smollm2"
@@ -60,10 +57,11 @@ def load_release(rootdir: Path, settings: Settings = _NOT_GIVEN) -> Release:
     if embedded:
         source = read_toml(Path(str(files("pytest_infopt"))) / "embedded" / FILE_NAME)
     # Not at the top: pydantic takes 0.1 s to import, and other helpers need only the plain data.
-    from .schema import ReleaseFile
+    from .schema import release_file_model
     from .validation import validate
 
-    file = ReleaseFile() if source is None else validate(source)
+    schema = release_file_model()
+    file = schema() if source is None else validate(source, schema)
     return _Assembly(file, source, settings, embedded).release()
 
 
@@ -105,15 +103,12 @@ class _Assembly:
             reference=reference,
             candidates=tuple(self._candidate(source, reference) for source in sources),
             corpus=self._corpus(),
-            latency=LatencyPlan(**self.file.latency.model_dump()),
-            equivalence=EquivalencePlan(**self.file.equivalence.model_dump()),
-            caches=CachePlan(**_immutable(self.file.caches.model_dump())),
-            batching=BatchingPlan(**_immutable(self.file.batching.model_dump())),
-            semantic_cache=self._semantic_cache(),
-            long_context=LongContextPlan(**_immutable(self.file.long_context.model_dump())),
+            plans=self._plans,
+            budgets=self._budgets.of_release(),
             statistics=self._statistics(),
             implementations=tuple(self._implementations()),
             origin=self._origin(),
+            directory=self.directory,
             not_run=not_run,
             report_dir=self._path(self.settings.report_dir, self.file.report.directory),
             baseline=self._path(self.settings.baseline, self.file.baseline.file),
@@ -145,7 +140,7 @@ class _Assembly:
         reference."""
         file, settings = self.file, self.settings
         named = (file.reference.model, file.candidates, settings.reference, settings.candidate)
-        return bool(file.implementations or file.semantic_cache.embedder) and not any(named)
+        return bool(file.implementations or self._budgets.of_release()) and not any(named)
 
     def _implementations(self) -> Iterator[Implementation]:
         for topic, targets in self.file.implementations.items():
@@ -221,23 +216,25 @@ class _Assembly:
     def _candidate(self, source: ModelSource, reference: ModelSource) -> Candidate:
         own = self.file.candidates[source.name] if self._is_of_file(source.name) else None
         server = ServerSource(**own.server.model_dump()) if own and own.server else None
-        limits = self._limits.of_candidate(
+        limits = self._budgets.of_candidate(
             source, reference, own.budgets if own else {}, served=server is not None
         )
         return Candidate(source, limits, server)
 
-    @property
-    def _limits(self) -> Limits:
-        return Limits(self.file, self.source)
+    @cached_property
+    def _plans(self) -> tuple[Plan, ...]:
+        return tuple(self._made(kind, kind.table) for kind in registry.plans())
 
-    def _semantic_cache(self) -> SemanticCachePlan:
-        table = self.file.semantic_cache
-        return SemanticCachePlan(
-            **_immutable(table.model_dump(exclude={"pairs"})),
-            pairs=self._path(None, table.pairs),
-            directory=self.directory,
-            budgets=self._limits.of_semantic_cache(),
-        )
+    @cached_property
+    def _budgets(self) -> BudgetResolver:
+        return BudgetResolver(self.file, self.source, self._plans)
+
+    def _made(self, kind: type[Made], table: str) -> Made:
+        """A dataclass from its table; paths are relative to the file."""
+        values = self.file.values_of(table)
+        hints = get_type_hints(kind)
+        paths = [name for name, value in values.items() if value and hints[name] == Path | None]
+        return kind(**values | {name: self.directory / values[name] for name in paths})
 
     def _is_of_file(self, name: str) -> bool:
         """A model from the command line, such as ./int8, may share a name with the file's."""
@@ -245,13 +242,8 @@ class _Assembly:
         return name in self.file.candidates and (selected is None or name in selected)
 
     def _corpus(self) -> CorpusSource:
-        table = self.file.corpus
-        return CorpusSource(
-            files=tuple(self.directory / pattern for pattern in table.files),
-            max_documents=table.max_documents,
-            max_tokens=table.max_tokens,
-            min_tokens=table.min_tokens,
-        )
+        corpus = self._made(CorpusSource, "corpus")
+        return replace(corpus, files=tuple(self.directory / pattern for pattern in corpus.files))
 
     def _statistics(self) -> Statistics:
         overrides: dict[str, Any] = {
@@ -261,11 +253,7 @@ class _Assembly:
             "timeout_seconds": self.settings.timeout,
         }
         said = {key: value for key, value in overrides.items() if value is not None}
-        return replace(Statistics(**self.file.statistics.model_dump()), **said)
+        return replace(self._made(Statistics, "statistics"), **said)
 
     def _path(self, setting: Path | None, text: str | None) -> Path | None:
         return setting if setting is not None or text is None else self.directory / text
-
-
-def _immutable(table: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}

@@ -13,15 +13,15 @@ from .schema import ReleaseFile
 from .toml_source import Key, TomlSource
 
 
-def validate(source: TomlSource) -> ReleaseFile:
+def validate(source: TomlSource, schema: type[ReleaseFile]) -> ReleaseFile:
     """The file's content as a `ReleaseFile`.
 
     Raises ConfigurationError with one line per wrong key, in the file's order.
     """
     try:
-        return ReleaseFile.model_validate(source.values)
+        return schema.model_validate(source.values)
     except ValidationError as error:
-        problems = [(details["loc"], _describe(details)) for details in error.errors()]
+        problems = [(details["loc"], _describe(details, schema)) for details in error.errors()]
     problems.sort(key=lambda problem: source.line(problem[0]))
     lines = [f"{source.place(key)}: {spell(key)}: {what}" for key, what in problems]
     raise ConfigurationError("\n".join(lines))
@@ -44,10 +44,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(known)}" if known else ""
 
 
-def _describe(details: Any) -> str:
+def _describe(details: Any, schema: type[ReleaseFile]) -> str:
     key, value = details["loc"], details["input"]
     if details["type"] == "extra_forbidden":
-        return f"unknown key{nearest(str(key[-1]), _keys_at(key[:-1]))}"
+        return f"unknown key{nearest(str(key[-1]), _keys_at(schema, key[:-1]))}"
     message: str = details["msg"].removeprefix("Value error, ")
     if details["type"] == "value_error":
         _, known_separator, known = message.partition("; known: ")
@@ -60,9 +60,9 @@ def _describe(details: Any) -> str:
     return f"{message[0].lower()}{message[1:]}, not {value!r}"
 
 
-def _keys_at(key: Key) -> list[str]:
+def _keys_at(schema: type[ReleaseFile], key: Key) -> list[str]:
     """The valid keys of the table that ``key`` leads to."""
-    table: Any = ReleaseFile
+    table: Any = schema
     for part in key:
         if isinstance(table, type) and issubclass(table, BaseModel):
             table = table.model_fields[str(part)].annotation

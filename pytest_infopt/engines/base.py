@@ -1,29 +1,63 @@
-"""The engine contract: a loaded model that can be scored, streamed and weighed.
+"""The engine contract: a loaded model, and what it can do beyond having a name and a vocabulary.
 
 Measuring code knows engines by these protocols only, so that what it measures on a transformers
-model in process it measures on a server too, as far as the server's capabilities reach.
+model in process it measures on a server too, as far as the server's capabilities reach. Every
+capability has its protocol; code that needs several names their intersection:
+
+    class CacheEngine(WholeLogitsEngine, CachedEngine, Protocol): ...
+    engine = able(pair.candidate, CacheEngine)
+
+Imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
     import torch
 
+__all__ = [
+    "BatchEngine",
+    "CacheReading",
+    "CachedEngine",
+    "CannotCropError",
+    "Capability",
+    "Engine",
+    "HiddenStateEngine",
+    "InProcessEngine",
+    "KVSizeEngine",
+    "MemoryFootprint",
+    "ModuleEngine",
+    "Scores",
+    "ScoringEngine",
+    "StreamingEngine",
+    "TokenEvent",
+    "WeighedEngine",
+    "WholeLogitsEngine",
+    "able",
+    "capabilities_of",
+    "lacking",
+]
+
 
 class Capability(StrEnum):
-    """What an engine can do beyond scoring; a gate that needs more than that asks first."""
+    """What an engine can do; the value is the phrase that reports print."""
 
-    FULL_LOGITS = "full logits"  # every vocabulary entry, not a server's top k
+    SCORES = "scores"  # the distribution at each position of a given text
+    FULL_LOGITS = "full logits"  # the logits of a plain forward pass, every vocabulary entry
     HIDDEN_STATES = "hidden states"  # scores can be kept as hidden states, and made from them again
-    MODULES = "modules"  # the torch module is at hand: dtype errors, localisation
-    CACHE = "cache"  # can be driven step by step through its KV cache
-    STREAM = "stream"  # can generate token by token, with arrival times
-    MEMORY = "memory"  # can say what its weights and caches weigh
+    BATCHES = "batches"  # several prompts in one pass
+    CACHE = "stepwise KV cache"  # can be driven step by step through its KV cache
+    KV_SIZE = "KV cache size"  # its KV cache can be weighed, and predicted
+    STREAM = "token stream"  # can generate token by token, with arrival times
+    MEMORY = "memory"  # can say what its weights weigh
+    MODULES = "torch module"  # the model is at hand: dtype errors, localisation, other caches
 
 
 class Scores(Protocol):
@@ -63,12 +97,27 @@ class MemoryFootprint:
     peak_reserved_bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class CacheReading:
+    """A KV cache at one length: what it holds, and what a step that led there cost."""
+
+    tokens: int
+    batch: int
+    nbytes: int
+    step_seconds: float
+
+
+class CannotCropError(Exception):
+    """A cache that takes no tokens back, such as a window that has moved on."""
+
+
 class Engine(Protocol):
     """A loaded model.
 
     ``dtype`` is the compute dtype's name ("float32", "bfloat16", "float16"): the format whose own
     rounding the equivalence gate grants. ``fingerprint`` identifies weights and loader options,
-    ``tokenizer_fingerprint`` the mapping from text to ids.
+    ``tokenizer_fingerprint`` the mapping from text to ids. ``capabilities`` say which of the
+    protocols below it keeps.
     """
 
     name: str
@@ -86,11 +135,90 @@ class Engine(Protocol):
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of token ids."""
 
+    def close(self) -> None:
+        """Give the model's memory back; the engine is unusable afterwards."""
+
+
+class ScoringEngine(Engine, Protocol):
+    """An engine that scores given texts."""
+
     def score(self, token_ids: Sequence[int]) -> Scores:
         """Teacher-forced logits; raises NonFiniteLogitsError when they hold NaN or infinity."""
 
+
+class WholeLogitsEngine(Engine, Protocol):
+    """An engine that gives whole logit matrices."""
+
+    def full_logits(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """Logits of one plain forward pass, [T, V]."""
+
+
+class HiddenStateEngine(ScoringEngine, Protocol):
+    """An engine whose scores can be kept as hidden states."""
+
+    def scores_from_hidden(self, hidden: torch.Tensor) -> Scores:
+        """Scores from hidden states [T, D] that an engine of this fingerprint returned earlier."""
+
+
+class BatchEngine(Engine, Protocol):
+    """An engine that computes several prompts in one pass."""
+
+    def batch_logits(self, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Each prompt's logits from one left-padded batch, [T_i, V] each."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> list[list[int]]:
+        """Greedy tokens of each prompt from one batch, ``counts`` of them."""
+
+    def pass_seconds(self, batch: int, context: int, tokens: int) -> float:
+        """What a pass over ``tokens`` tokens of each of ``batch`` rows costs behind ``context``."""
+
+
+class CachedEngine(Engine, Protocol):
+    """An engine that can be driven through its KV cache."""
+
+    def through_cache(
+        self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], rejected: int = 0
+    ) -> list[torch.Tensor]:
+        """Each prompt's logits [T_i, V] from one batch in passes of ``sizes`` tokens, then of one.
+
+        Before each pass but the first, ``rejected`` wrong tokens are computed and taken back;
+        raises CannotCropError where the cache refuses.
+        """
+
+    def cached_logits(self, token_ids: Sequence[int], prefill: int) -> torch.Tensor:
+        """Logits with the first ``prefill`` tokens at once, then one by one, [T, V]."""
+
+    def cached_tail(self, token_ids: Sequence[int], tail: int, chunk: int) -> torch.Tensor:
+        """Logits [tail, V] of the last tokens, one by one behind a prefill in chunks."""
+
+    def cache_readings(
+        self, lengths: Sequence[int], batch: int = 1, steps: int = 1
+    ) -> list[CacheReading]:
+        """The cache of ``batch`` sequences at each length, the ``steps`` before it timed."""
+
+    def uncached_step_seconds(self, tokens: int) -> float:
+        """What the next token costs without a cache: one pass over all ``tokens`` tokens."""
+
+
+class KVSizeEngine(Engine, Protocol):
+    """An engine whose KV cache can be weighed."""
+
+    def kv_cache_bytes(self, tokens: int, batch: int = 1) -> int:
+        """Bytes that the cache of ``batch`` sequences of ``tokens`` tokens really holds."""
+
+    def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int:
+        """The same by formula: 2·layers·kv_heads·head_dim·tokens·batch·bytes."""
+
+
+class StreamingEngine(Engine, Protocol):
+    """An engine that generates token by token."""
+
     def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
         """Greedy tokens as they arrive; exactly max_new_tokens, whatever the end token says."""
+
+
+class WeighedEngine(Engine, Protocol):
+    """An engine that knows what it weighs."""
 
     def memory(self) -> MemoryFootprint:
         """What the model weighs now, and its peaks since the last `reset_peaks`."""
@@ -98,5 +226,70 @@ class Engine(Protocol):
     def reset_peaks(self) -> None:
         """Start the peak counters anew."""
 
-    def close(self) -> None:
-        """Give the model's memory back; the engine is unusable afterwards."""
+
+class ModuleEngine(Engine, Protocol):
+    """An engine whose torch model is in this process."""
+
+    last_only: dict[str, Any]  # arguments of `forward` that ask for the last row's logits alone
+
+    @property
+    def module(self) -> Any:
+        """The transformers model itself."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer."""
+
+    @property
+    def cache_dtype(self) -> str:
+        """The dtype's name in which keys and values are kept."""
+
+    def forward(self, **inputs: Any) -> Any:
+        """The model's own forward in the engine's arithmetic, without a cache unless asked."""
+
+
+class InProcessEngine(
+    HiddenStateEngine,
+    WholeLogitsEngine,
+    BatchEngine,
+    CachedEngine,
+    KVSizeEngine,
+    StreamingEngine,
+    WeighedEngine,
+    ModuleEngine,
+    Protocol,
+):
+    """An engine that can do everything."""
+
+
+_PROTOCOLS: Mapping[Capability, type] = {
+    Capability.SCORES: ScoringEngine,
+    Capability.FULL_LOGITS: WholeLogitsEngine,
+    Capability.HIDDEN_STATES: HiddenStateEngine,
+    Capability.BATCHES: BatchEngine,
+    Capability.CACHE: CachedEngine,
+    Capability.KV_SIZE: KVSizeEngine,
+    Capability.STREAM: StreamingEngine,
+    Capability.MEMORY: WeighedEngine,
+    Capability.MODULES: ModuleEngine,
+}
+
+Able = TypeVar("Able")
+
+
+def capabilities_of(protocol: type) -> frozenset[Capability]:
+    """What an engine has to claim to keep a protocol, or an intersection of them."""
+    return frozenset(known for known, own in _PROTOCOLS.items() if own in protocol.__mro__)
+
+
+def lacking(name: str, has: Set[Capability], required: Set[Capability]) -> str:
+    """What an engine lacks of what is required: "engine 'x' lacks: full logits, batches", or ""."""
+    missing = [known for known in Capability if known in required - has]
+    return f"engine {name!r} lacks: {', '.join(missing)}" if missing else ""
+
+
+def able(engine: Engine, protocol: type[Able]) -> Able:
+    """The engine, known to keep a protocol; ConfigurationError names what it lacks."""
+    if problem := lacking(engine.name, engine.capabilities, capabilities_of(protocol)):
+        raise ConfigurationError(problem)
+    return cast(Able, engine)

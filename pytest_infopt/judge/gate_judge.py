@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..metrics.budget import Budget, format_value
-from ..metrics.metric import SAMPLES, Gate, Metric, Rule, Unit
+from ..metrics.metric import Metric, Rule, Unit
 from ..results.verdict import Judgement, Verdict
 from .exceedance import ExceedanceTest
 from .mean import MeanTest
@@ -20,9 +20,6 @@ from .planning import fewest_documents, fewest_to_pass
 from .protocol import MetricTest, Value
 from .sign import SignTest
 from .worst import ExactTest, WorstTest
-
-# Equal bits of the outputs say nothing about time or memory.
-_OUTPUT_GATES = (Gate.EQUIVALENCE, Gate.QUALITY)
 
 
 def make_test(metric: Metric, limit: float | None, planned: int) -> MetricTest:
@@ -52,8 +49,10 @@ def make_test(metric: Metric, limit: float | None, planned: int) -> MetricTest:
 class GateJudge:
     """Judges ``metrics`` against ``budgets`` (by metric name; others are estimated only).
 
-    ``planned`` is the most units that may come. The state depends on the updates and on nothing
-    else, so that replaying a journal reaches the same judgements bit for bit. Raises ValueError for
+    ``planned`` is the most units that may come, ``samples`` what they are called;
+    ``identical_outputs_pass`` says that outputs with the same bits pass, however few. The state
+    depends on the updates and on nothing else, so that replaying a journal reaches the same
+    judgements bit for bit. Raises ValueError for
     a budget whose metric is not judged here, a budget relative to a reference that nobody has put
     in, error rates that are none, and planned < 1.
     """
@@ -66,6 +65,8 @@ class GateJudge:
         alpha_pass: float,
         alpha_fail: float,
         planned: int,
+        samples: str = "samples",
+        identical_outputs_pass: bool = False,
     ) -> None:
         _check(metrics, budgets, alpha_pass, alpha_fail, planned)
         self.metrics = list(metrics)
@@ -73,6 +74,8 @@ class GateJudge:
         self.alpha_pass = alpha_pass
         self.alpha_fail = alpha_fail
         self.planned = planned
+        self._samples = samples
+        self._identical_outputs_pass = identical_outputs_pass
         self._tests = {
             metric.name: make_test(
                 metric, budgets[metric.name].limit if metric.name in budgets else None, planned
@@ -138,8 +141,8 @@ class GateJudge:
         """Whether the test passes because the outputs had the same bits throughout."""
         return (
             test.identical
-            and test.metric.gate in _OUTPUT_GATES
-            and not test.metric.of_itself
+            and self._identical_outputs_pass
+            and not test.metric.self_comparison
             and test.clusters >= (1 if exhausted else self._identical_enough)
         )
 
@@ -213,7 +216,7 @@ class GateJudge:
         return f"{what} (p = {test.p_fail:.2g}{shared})"
 
     def _doubt(self, test: MetricTest, budget: Budget) -> str:
-        noun = SAMPLES.get(test.metric.gate, "samples")
+        noun = self._samples
         if isinstance(test, ExactTest) and test.differs:
             return "two readings of a deterministic number differ, so neither counts"
         needed = self._needed(test, budget)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ..metrics.budget import Budget
-from ..metrics.metric import Gate, Rule, Unit
+from ..metrics.metric import Rule, Unit
 from .e_process import BELOW_BETS, BERNOULLI_BELOW_BETS, SIGN_PROBABILITIES, first
 from .exceedance import allowed_share
 from .mean import clip_factor
@@ -34,7 +34,7 @@ def fewest_to_pass(budget: Budget, alpha_pass: float) -> int:
             return _steps([2 * p - 1 for p in SIGN_PROBABILITIES], 1.0, alpha_pass)
         case Rule.EXCEEDANCE:
             m = allowed_share(metric)
-            if metric.gate is Gate.LATENCY:  # a unit is a request, and holds one value
+            if metric.single_valued:
                 return _steps(BERNOULLI_BELOW_BETS, m / (1 - m), alpha_pass)
             return _steps(BELOW_BETS, _flawless(m, 5 * m, Unit.SHARE), alpha_pass)
         case Rule.EXACT:

@@ -1,1 +1,44 @@
-"""Raw, paired samples of two engines. Nothing is judged here."""
+"""What several gates measure with: divergences, dtype errors, greedy tokens, timed requests.
+
+Imports torch: for the process of the models, not for pytest's own.
+"""
+
+from .divergence import TokenComparison, compare_scores, most_probable
+from .dtype_error import (
+    OUTPUT_FACTOR,
+    DtypeError,
+    dtype_error_of,
+    dtype_named,
+    host_logits,
+    rms,
+    row_rms,
+    two_runs,
+)
+from .findings import Decode, named_tokens
+from .greedy import NEAR_TIE_ULPS, Mismatches, first_finding, greedy_mismatches
+from .timing import RequestTiming, SlowedEngine, measure_pair, time_request, warm_up
+
+__all__ = [
+    "NEAR_TIE_ULPS",
+    "OUTPUT_FACTOR",
+    "Decode",
+    "DtypeError",
+    "Mismatches",
+    "RequestTiming",
+    "SlowedEngine",
+    "TokenComparison",
+    "compare_scores",
+    "dtype_error_of",
+    "dtype_named",
+    "first_finding",
+    "greedy_mismatches",
+    "host_logits",
+    "measure_pair",
+    "most_probable",
+    "named_tokens",
+    "rms",
+    "row_rms",
+    "time_request",
+    "two_runs",
+    "warm_up",
+]

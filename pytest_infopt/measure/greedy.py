@@ -14,7 +14,7 @@ from infopt_reference.quantization import ulp
 from ..results.sample import TokenFinding
 from .divergence import most_probable
 from .dtype_error import OUTPUT_FACTOR, DtypeError
-from .quality import Decode, named_tokens
+from .findings import Decode, named_tokens
 
 # Rounding two logits moves their gap by at most one ulp; the same factor on top of that.
 NEAR_TIE_ULPS = OUTPUT_FACTOR

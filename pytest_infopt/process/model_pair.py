@@ -1,33 +1,45 @@
-"""The models of a bench: reference and candidate, loaded when needed, and what they are given.
+"""Reference and candidate side by side in one process: loaded when needed, and what they read.
 
-What both gates and reports need of the reference in other dtypes (oracle, dtype error, tails of
-long texts) is computed once and kept on disk.
+A `ModelPair` lives in a worker process (see `worker`), the only place where models are held during
+a run. Gates measure with classes of their own that are made of the pair there. What several of
+them need of the reference in other dtypes is computed once and kept on disk.
 """
 
 from __future__ import annotations
 
+import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  imported once, here
 
-from ..corpus import TokenisedDocument, load_corpus, shuffled, tokenise
-from ..engines.loaders import load_engine
-from ..engines.transformers import TransformersEngine
+from ..corpus import TokenisedDocument, corpus_fingerprint, load_corpus, shuffled, tokenise
+from ..engines.base import Capability, Engine, WeighedEngine, WholeLogitsEngine, able
+from ..engines.registry import load_engine
 from ..errors import InvalidComparisonError
-from ..measure.long_context import tail_logits
 from ..release import ModelSource, Release
 from ..store.scores import ReferenceScores
+from .prompt_set import PromptPlan, PromptSet
+from .remote import remote
+
+# transformers imports most of itself when a model is first built: 5 s. Importing one decoder's
+# module makes it do so in the fork server, once, and not in every process that comes from there.
+import_module("transformers.models.llama.modeling_llama")
 
 
-class BenchModels:
+class ModelPair:
     """Holds ``release.reference`` and ``candidate``; loads each when it is first needed.
 
-    ``cache`` is the directory for the reference's scores, shared by all candidates of a run.
+    ``cache`` is the directory for the reference's scores, shared by all candidates of a run. What a
+    gate needs of an engine, it asks for with `engines.base.able`.
     """
 
     def __init__(self, release: Release, candidate: ModelSource, root: Path, cache: Path) -> None:
@@ -35,16 +47,54 @@ class BenchModels:
         self.source = candidate
         self.root = root
         self._cache = cache
+        self._prompt_sets: dict[PromptPlan, PromptSet] = {}
         # A loader of one's own lies beside the configuration, which pytest need not have imported.
         sys.path.insert(0, str(root))
 
     @cached_property
-    def reference(self) -> TransformersEngine:
+    def reference(self) -> Engine:
         return load_engine(self.release.reference)
 
     @cached_property
-    def candidate(self) -> TransformersEngine:
+    def candidate(self) -> Engine:
         return load_engine(self.source)
+
+    @remote
+    def describe(self) -> dict[str, Any]:
+        """Both models and the machine, after checking that they can be compared at all.
+
+        Raises InvalidComparisonError on another tokenizer or vocabulary.
+        """
+        _check_comparable(self.reference, self.candidate)
+        return {
+            "environment": _environment(self.reference.device),
+            "reference": _identity(self.reference),
+            "candidate": _identity(self.candidate),
+            "corpus": corpus_fingerprint(load_corpus(self.release.corpus, self.root)),
+        }
+
+    # Texts
+
+    @cached_property
+    def documents_by_id(self) -> dict[str, TokenisedDocument]:
+        """The release's documents in the order of measuring: random, decided by the seed."""
+        window = min(self.reference.context_window, self.candidate.context_window)
+        by_id = {d.id: d for d in load_corpus(self.release.corpus, self.root)}
+        order = shuffled(by_id, self.release.statistics.seed)
+        documents = [by_id[name] for name in order]  # max_documents cuts a random sample
+        corpus = tokenise(documents, self.reference.encode, self.release.corpus, window)
+        return {document.id: document for document in corpus.documents}
+
+    @cached_property
+    def document_lengths(self) -> list[int]:
+        """Tokens of the release's documents as they are, before any cut."""
+        texts = {d.id: d.text for d in load_corpus(self.release.corpus, self.root)}
+        return [len(self.reference.encode(texts[name])) for name in self.documents_by_id]
+
+    @cached_property
+    def token_stream(self) -> list[int]:
+        """All documents, joined."""
+        return [token for document in self.documents_by_id.values() for token in document.token_ids]
 
     def text_of(self, count: int, index: int) -> list[int]:
         """The index-th stretch of ``count`` tokens of the corpus, its documents joined."""
@@ -57,91 +107,47 @@ class BenchModels:
         start = index * count % (len(stream) - count + 1)
         return stream[start : start + count]
 
-    @cached_property
-    def document_lengths(self) -> list[int]:
-        """Tokens of the release's documents as they are, before any cut."""
-        texts = {d.id: d.text for d in load_corpus(self.release.corpus, self.root)}
-        return [len(self.reference.encode(texts[name])) for name in self.documents_by_id]
+    def request(self, length: int, index: int) -> list[int]:
+        """The index-th prompt of ``length`` tokens to time: the corpus read round and round."""
+        stream = self.token_stream
+        start = index * length % max(1, len(stream) - length)
+        return stream[start : start + length]
 
-    @cached_property
-    def long_texts(self) -> list[list[int]]:
-        plan = self.release.long_context
-        return [self.text_of(length, i) for length in plan.lengths for i in range(plan.texts)]
+    def prompt_set(self, plan: PromptPlan) -> PromptSet:
+        """The first documents that are long enough, cut to the plan's length, or, where there are
+        too few, any; with the reference's logits in other dtypes. Made once for each plan."""
+        if plan not in self._prompt_sets:
+            documents = list(self.documents_by_id.values())
+            long_enough = [d for d in documents if len(d.token_ids) >= plan.tokens]
+            chosen = documents if len(long_enough) < plan.prompts else long_enough
+            prompts = [list(d.token_ids[: plan.tokens]) for d in chosen[: plan.prompts]]
+            self._prompt_sets[plan] = PromptSet(
+                prompts,
+                oracle=self.logits_in(self.widest_dtype(plan.oracle), prompts),
+                plain=self.logits_in(self.candidate.dtype, prompts),
+            )
+        return self._prompt_sets[plan]
 
-    def tails(self, dtype: str) -> list[torch.Tensor]:
-        """The last logits of each long text by the reference's weights in a dtype: [S, V] each."""
-        plan = self.release.long_context
-
-        def compute() -> list[torch.Tensor]:
-            with self._reference_in(dtype) as engine:
-                return [
-                    tail_logits(engine, text, min(plan.tail, len(text) - 1))
-                    for text in self.long_texts
-                ]
-
-        what = f"last {plan.tail} logits"
-        return self.scores.logits(self.reference, dtype, self.long_texts, compute, what=what)
-
-    @cached_property
-    def documents_by_id(self) -> dict[str, TokenisedDocument]:
-        window = min(self.reference.context_window, self.candidate.context_window)
-        by_id = {d.id: d for d in load_corpus(self.release.corpus, self.root)}
-        order = shuffled(by_id, self.release.statistics.seed)
-        documents = [by_id[name] for name in order]  # max_documents cuts a random sample
-        corpus = tokenise(documents, self.reference.encode, self.release.corpus, window)
-        return {document.id: document for document in corpus.documents}
+    # The reference's weights in other dtypes
 
     @cached_property
     def scores(self) -> ReferenceScores:
         return ReferenceScores(self._cache)
 
-    @cached_property
-    def prompts(self) -> list[list[int]]:
-        plan = self.release.equivalence
-        documents = [d for d in self.documents_by_id.values() if len(d.token_ids) >= plan.tokens]
-        if len(documents) < plan.prompts:
-            documents = list(self.documents_by_id.values())
-        return [list(d.token_ids[: plan.tokens]) for d in documents[: plan.prompts]]
+    def logits_in(self, dtype: str, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """The logits [T, V] of each prompt by the reference's weights in a dtype, in float64."""
 
-    def request(self, index: int) -> list[int]:
-        """The index-th prompt to time: the corpus read round and round."""
-        length = self.release.latency.prompt_tokens
-        stream = self.token_stream
-        start = index * length % max(1, len(stream) - length)
-        return stream[start : start + length]
+        def compute() -> list[torch.Tensor]:
+            with self.reference_in(dtype) as engine:
+                whole = able(engine, WholeLogitsEngine)
+                return [whole.full_logits(prompt).double() for prompt in prompts]
 
-    @cached_property
-    def token_stream(self) -> list[int]:
-        return [token for document in self.documents_by_id.values() for token in document.token_ids]
-
-    @cached_property
-    def oracle(self) -> list[torch.Tensor]:
-        """The reference's weights in the widest dtype that fits: [T, V] each, float64."""
-        return self._logits_in(self.widest_dtype)
-
-    @cached_property
-    def widest_dtype(self) -> str:
-        dtype = self.release.equivalence.oracle
-        return _widest_dtype(self.reference) if dtype == "auto" else dtype
-
-    @cached_property
-    def dtype_error(self) -> list[torch.Tensor]:
-        """The reference's weights in the candidate's dtype: what that dtype alone costs."""
-        return self._logits_in(self.candidate.dtype)
-
-    def _logits_in(self, dtype: str) -> list[torch.Tensor]:
         if dtype == self.reference.dtype:
-            return [self.reference.full_logits(prompt).double() for prompt in self.prompts]
-        return self.scores.logits(
-            self.reference, dtype, self.prompts, lambda: self._compute_logits(dtype)
-        )
-
-    def _compute_logits(self, dtype: str) -> list[torch.Tensor]:
-        with self._reference_in(dtype) as engine:
-            return [engine.full_logits(prompt).double() for prompt in self.prompts]
+            return compute()
+        return self.scores.logits(self.reference, dtype, prompts, compute)
 
     @contextmanager
-    def _reference_in(self, dtype: str) -> Iterator[TransformersEngine]:
+    def reference_in(self, dtype: str) -> Iterator[Engine]:
         """The reference's weights in another dtype, loaded for as long as it takes."""
         if dtype == self.reference.dtype:
             yield self.reference
@@ -152,16 +158,62 @@ class BenchModels:
         finally:
             engine.close()
 
+    def widest_dtype(self, oracle: str) -> str:
+        """The oracle's dtype; for "auto", float64 where the machine is known to hold the reference
+        a second time at eight bytes a weight, else float32."""
+        if oracle != "auto":
+            return oracle
+        reference = self.reference
+        if Capability.MEMORY not in reference.capabilities:
+            return "float32"
+        weights = able(reference, WeighedEngine).memory().weight_bytes
+        if torch.device(reference.device).type == "cuda":
+            free = torch.cuda.mem_get_info()[0]
+        else:
+            free = _free_host_bytes()
+        per_weight = torch.finfo(getattr(torch, reference.dtype)).bits // 8
+        return "float64" if weights / per_weight * 8 < free / 2 else "float32"
 
-def _widest_dtype(reference: TransformersEngine) -> str:
-    """float64 where the machine can hold the reference a second time at eight bytes a weight."""
-    weights = reference.memory().weight_bytes
-    if torch.device(reference.device).type == "cuda":
-        free = torch.cuda.mem_get_info()[0]
-    else:
-        free = _free_host_bytes()
-    per_weight = torch.finfo(getattr(torch, reference.dtype)).bits // 8
-    return "float64" if weights / per_weight * 8 < free / 2 else "float32"
+
+def _check_comparable(reference: Engine, candidate: Engine) -> None:
+    if reference.vocabulary != candidate.vocabulary:
+        raise InvalidComparisonError(
+            f"vocabulary: reference {reference.name!r} has {reference.vocabulary} entries, "
+            f"candidate {candidate.name!r} {candidate.vocabulary}; their distributions "
+            f"cannot be compared. Gate a candidate made from this reference"
+        )
+    if reference.tokenizer_fingerprint != candidate.tokenizer_fingerprint:
+        raise InvalidComparisonError(
+            f"tokenizer: reference {reference.name!r} "
+            f"({reference.tokenizer_fingerprint[:12]}) and candidate {candidate.name!r} "
+            f"({candidate.tokenizer_fingerprint[:12]}) map text to ids differently; copy the "
+            f"reference's tokenizer files into the candidate's directory"
+        )
+
+
+def _identity(engine: Engine) -> dict[str, Any]:
+    return {
+        "name": engine.name,
+        "fingerprint": engine.fingerprint,
+        "tokenizer": engine.tokenizer_fingerprint,
+        "dtype": engine.dtype,
+        "device": engine.device,
+        "vocabulary": engine.vocabulary,
+        "capabilities": sorted(str(c) for c in engine.capabilities),
+    }
+
+
+def _environment(device: str) -> dict[str, Any]:
+    accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),  # a str of its own class, which xdist cannot send
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "device": accelerator or "cpu",
+    }
 
 
 def _free_host_bytes() -> int:

@@ -1,6 +1,7 @@
 """A process of its own for models, so that a crash, a hang or an out-of-memory kill stays theirs.
 
-`Worker` starts a process, builds an object there, and calls its methods one at a time. The process
+`Worker` starts a process, builds an object there, its host, and calls remote methods of the host
+and of other objects made of it, one at a time. The process
 comes from a fork server which has imported torch and transformers once (where the platform has
 fork), so a fresh one costs milliseconds and begins with the same resident memory every time. This
 module runs in pytest's own process and imports neither torch nor transformers.
@@ -9,7 +10,6 @@ module runs in pytest's own process and imports neither torch nor transformers.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import signal
@@ -25,6 +25,8 @@ from typing import Any
 
 from .. import errors
 from ..errors import InfoptError, WorkerError
+from ..naming import import_named
+from .remote import call_remote
 
 _WAIT_POLICY = "OMP_WAIT_POLICY"
 _LAST_WORDS = 2000  # characters of the worker's log that a crash message quotes
@@ -40,7 +42,7 @@ class _Raised:
 
 
 class Worker:
-    """A process holding one object, made there by ``factory`` ("module:name") from ``args``.
+    """A process holding a host, made there by ``factory`` ("module:name") from ``args``.
 
     What the process prints goes to ``log``. ``timeout_seconds`` bounds each call: a longer one is
     taken for a hang and the process is killed. Errors of this package (`InfoptError`) raised there
@@ -65,14 +67,16 @@ class Worker:
         """False once the process died, hung, or was closed."""
         return bool(self._process.is_alive()) and not self._connection.closed
 
-    def call(self, method: str, *args: Any) -> Any:
+    def call(self, receiver: str, method: str, *args: Any) -> Any:
         """The method's result, computed over there.
 
+        ``receiver`` is "" for the host, else "module:class" of an object that is made of the host
+        when it is first called. The method has to be marked as remote (`process.remote`).
         Raises the InfoptError that the method raised, or WorkerError when it raised anything else,
         when the process died, or when no answer came in time.
         """
         try:
-            self._connection.send((method, args))
+            self._connection.send((receiver, method, args))
             if not self._connection.poll(self._timeout):
                 self.kill()
                 raise WorkerError(
@@ -118,7 +122,7 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest_infopt.process.bench"])
+    context.set_forkserver_preload(["pytest_infopt.process.model_pair"])
     with _threads_that_sleep():
         forkserver.ensure_running()
     return context
@@ -153,7 +157,7 @@ def _serve(connection: Connection, factory: str, args: tuple[Any, ...], log: str
     # Ctrl-C reaches the whole process group; pytest's own process decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _print_to(log)
-    target: Any = None
+    objects: dict[str, Any] = {}
     while True:
         try:
             request = connection.recv()
@@ -161,16 +165,22 @@ def _serve(connection: Connection, factory: str, args: tuple[Any, ...], log: str
             return
         if request is None:
             return
-        method, arguments = request
+        receiver, method, arguments = request
         try:
-            if target is None:
-                module, _, name = factory.partition(":")
-                target = getattr(importlib.import_module(module), name)(*args)
-            answer = getattr(target, method)(*arguments)
+            if "" not in objects:
+                objects[""] = _make(factory, *args)
+            if receiver not in objects:
+                objects[receiver] = _make(receiver, objects[""])
+            answer = call_remote(objects[receiver], method, arguments)
         except Exception as error:
             trace = "".join(traceback.format_exception(error)[-6:])
             answer = _Raised(type(error).__name__, str(error), trace)
         connection.send(answer)
+
+
+def _make(target: str, *args: Any) -> Any:
+    made: Any = import_named(target)
+    return made(*args)
 
 
 def _print_to(log: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InfoptError
-from ..metrics.metric import METRICS
+from ..gates.registry import metrics
 from ..results.gate_result import GateResult
 from ..results.run_result import SCHEMA, RunResult
 from ..results.verdict import Judgement
@@ -92,7 +92,7 @@ def result_schema() -> dict[str, Any]:
 
 
 def _row(index: int, gate: GateResult, judgement: Judgement) -> dict[str, Any]:
-    metric = METRICS.get(judgement.metric)
+    metric = metrics().get(judgement.metric)
     return {
         "item": index,
         "gate": gate.gate,

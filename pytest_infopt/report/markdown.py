@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ..conformance.results import shown
 from ..results.gate_result import GateResult
 from ..results.run_result import RunResult
 from ..results.verdict import Verdict, combine
-from .conformance import shown
 from .measured import cell_rows, tables_of
 from .terminal import by_candidate, failure_message, metric_cells, verdict_line
 from .text import visible

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from ..metrics.metric import METRICS, Rule
+from ..conformance.results import CONFORMANCE, shown
+from ..gates.registry import metrics
+from ..metrics.metric import Rule
 from ..results.gate_result import GateResult
 from ..results.run_result import RunResult
 from ..results.verdict import Judgement, Verdict, combine
-from .conformance import CONFORMANCE, shown
 from .measured import notes_of
 from .table import Row, table_lines
 from .text import NO_BREAK, defused, quoted, visible, wrapped
@@ -130,7 +131,7 @@ def _unbroken_interval(cell: str) -> str:
 
 def is_headline(judgement: Judgement) -> bool:
     """Whether a terminal shows it: what was judged, and what is not one quantile of many."""
-    metric = METRICS.get(judgement.metric)
+    metric = metrics().get(judgement.metric)
     quantile = metric is not None and metric.rule is Rule.EXCEEDANCE
     return judgement.verdict is not None or not quantile
 

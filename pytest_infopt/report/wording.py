@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from ..gates.registry import gates, metrics
 from ..metrics.budget import Budget, format_value
-from ..metrics.metric import METRICS, SAMPLES
 from ..results.verdict import Judgement, Verdict
 
 ABSENT = "–"
@@ -17,7 +17,7 @@ def value_text(metric: str, value: float | None) -> str:
         return ABSENT
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    known = METRICS.get(metric)
+    known = metrics().get(metric)
     return format_value(known, value) if known else f"{value:.4g}"
 
 
@@ -25,7 +25,7 @@ def budget_text(judgement: Judgement) -> str:
     """The limit with its direction: "≤ 0.05 nats"."""
     if judgement.budget is None:
         return ABSENT
-    known = METRICS.get(judgement.metric)
+    known = metrics().get(judgement.metric)
     if known is None or not math.isfinite(judgement.budget):
         at_least = known.higher_is_better if known else judgement.details.get("at_least", False)
         sign = "≥" if at_least else "≤"
@@ -62,7 +62,8 @@ def verdict_text(judgement: Judgement) -> str:
 
 def cluster_noun(gate: str) -> str:
     """What one independent unit of the gate is, in the plural."""
-    return SAMPLES.get(gate, "samples")
+    spec = gates().get(gate)
+    return "samples" if spec is None else spec.samples
 
 
 def remedy_text(gate: str, judgement: Judgement) -> str:

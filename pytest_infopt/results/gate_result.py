@@ -29,6 +29,7 @@ class GateResult:
     findings: list[dict[str, Any]] = field(default_factory=list)
     reproduce: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    not_run: str = ""
 
     @property
     def verdict(self) -> Verdict:

@@ -11,8 +11,8 @@ import pytest
 
 from .. import __version__
 from ..errors import ConfigurationError
+from ..gates.registry import gates, metrics
 from ..metrics.budget import Budget
-from ..metrics.metric import METRICS, Gate
 from ..options import resolve
 from ..release import Candidate, Release
 from ..results.gate_result import GateResult
@@ -21,7 +21,7 @@ from ..store.baselines import BaselineError, Baselines, Entry, Provenance, far_b
 
 
 @dataclass
-class Ratchet:
+class BaselinePolicy:
     """The baselines file, if the release has one, and what this run may do to it.
 
     Limits are looked up by device: ``device`` is the one asked for until the models tell theirs.
@@ -89,13 +89,14 @@ class Ratchet:
             f"{', '.join(differing)}; set it anew with --infopt-baseline-loosen REASON",
         )
 
-    def update(self, gates: list[GateResult]) -> None:
+    def update(self, results: list[GateResult]) -> None:
         """Write the file where this run may: tighter limits, looser ones only with a reason."""
         if self.baselines is None or not (self.tighten or self.loosen):
             return
-        for result in gates:
+        for result in results:
             here = self.provenance.get(result.candidate)
-            if here is None or result.gate == Gate.SELF_CHECK:
+            spec = gates().get(result.gate)
+            if here is None or spec is None or not spec.follows_baselines:
                 continue
             if self.loosen is not None:
                 self._loosen(result, here, self.loosen)
@@ -126,4 +127,4 @@ class Ratchet:
 
 
 def _higher(judgement: Judgement) -> bool:
-    return METRICS[judgement.metric].higher_is_better
+    return metrics()[judgement.metric].higher_is_better

@@ -1,7 +1,7 @@
 """One gate on one candidate: collects samples, stops when they decide, says what came out.
 
-The gate modules of ``infopt_suites.gates`` receive a `GateRun` and read like the procedure they
-are; journalling, resuming, judging and the failure message are here.
+The procedures of gates receive a `GateRun` and read like the procedure they are; journalling,
+resuming, judging and the failure message are here.
 """
 
 from __future__ import annotations
@@ -9,58 +9,93 @@ from __future__ import annotations
 import random
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import pytest
 
+from ..gates.base import GateSpec
 from ..judge.gate_judge import GateJudge
 from ..metrics.budget import Budget
-from ..metrics.metric import Gate, Metric, Rule, metrics_of
+from ..metrics.metric import Metric, Rule
+from ..release import AnyPlan, Candidate, Release
+from ..report.terminal import failure_message
 from ..results.gate_result import GateResult
 from ..results.sample import Sample, TokenFinding
 from ..results.verdict import Judgement, Verdict
 
 if TYPE_CHECKING:
-    from ..process.client import BenchClient
-    from ..release import Candidate, Release
     from .session import InfoptSession
 
 Unit = TypeVar("Unit")
+AnyMeasure = TypeVar("AnyMeasure")
 _FINDINGS = 3  # worst tokens that a failure shows
 
 
-class GateRun:
-    """What a gate test works with: the candidate's bench, its samples, and the judgements."""
+class GateRun(Generic[AnyMeasure]):
+    """What a gate's procedure works with: its measure, its samples, and the judgements.
 
-    def __init__(self, gate: Gate, candidate: Candidate, session: InfoptSession) -> None:
-        self.gate = gate
+    ``AnyMeasure`` is the class of the gate's measure. It lives in the process of the models; for
+    type checkers, `measure` is the object itself.
+    """
+
+    def __init__(self, spec: GateSpec, candidate: Candidate, session: InfoptSession) -> None:
+        self.spec = spec
         self.candidate = candidate
-        self.session = session
         self.release: Release = session.release
         self.judgements: list[Judgement] = []
         self.samples: list[Sample] = []
         self.notes: list[str] = []
         self.details: dict[str, object] = {}
         self.fault: str | None = None  # set by a gate that finds the harness itself at fault
+        self._session = session
         self._findings: list[TokenFinding] = []
         self._started = time.monotonic()
+
+    # What the procedure asks for
+
+    def plan(self, kind: type[AnyPlan]) -> AnyPlan:
+        """The release's plan of that class."""
+        return self.release.plan(kind)
 
     @property
     def budgets(self) -> Mapping[str, Budget]:
         """This gate's limits; a committed baseline may tighten them once the device is known."""
-        return self.session.budgets_for(self.candidate, self.gate)
+        return self._session.budgets_for(self.candidate, self.spec)
 
     @property
-    def bench(self) -> BenchClient:
-        """Both models in their own process, loaded and found comparable."""
-        return self.session.bench(self.candidate)
+    def measure(self) -> AnyMeasure:
+        """The gate's measure beside both models, which are loaded and found comparable."""
+        client = self._session.models.of(self.candidate, self.spec)
+        return cast(AnyMeasure, client.proxy(self.spec.measure_target))
+
+    @contextmanager
+    def fresh_process(self) -> Iterator[AnyMeasure]:
+        """The measure in a process of its own, where nothing is loaded yet."""
+        with self._session.models.fresh(self.candidate) as client:
+            yield cast(AnyMeasure, client.proxy(self.spec.measure_target))
+
+    def reload_models(self) -> None:
+        """Load the same models anew, in a new process."""
+        self._session.models.of(self.candidate, self.spec).restart()
 
     def coin(self, index: int) -> bool:
         """The index-th fair coin of this candidate, decided by the seed."""
         seed = f"{self.release.statistics.seed}:{self.candidate.name}:{index}"
         return random.Random(seed).random() < 0.5
+
+    @property
+    def timing_distrust(self) -> str:
+        """Why this process cannot time, or the empty string."""
+        return self._session.timing_distrust()
+
+    def distrust_timing(self, reason: str) -> None:
+        """Whatever this session times from now on does not count."""
+        self._session.distrust = reason
+
+    # Measuring
 
     def collect(
         self,
@@ -72,22 +107,16 @@ class GateRun:
         phase: str = "main",
         metrics: Sequence[Metric] | None = None,
         budgets: Mapping[str, Budget] | None = None,
-        alpha: float | None = None,
     ) -> list[Judgement]:
         """Measure unit after unit until the budgets are decided, units run out, or time is up.
 
         ``planned`` is the most samples that may come; ``phase`` tells several collections of one
-        gate apart; ``metrics`` are those that this one is for, with their budgets; ``alpha`` takes
-        the place of the release's error rates. Samples that an interrupted run left in the journal
-        are taken from there, in the same order, so that a resumed run reaches the verdict of an
-        uninterrupted one.
+        gate apart; ``metrics`` are those that this one is for, with their budgets. Samples that an
+        interrupted run left in the journal are taken from there, in the same order, so that a
+        resumed run reaches the verdict of an uninterrupted one.
         """
-        judged = metrics_of(self.gate) if metrics is None else metrics
-        if budgets is None:
-            names = {metric.name for metric in judged}
-            budgets = {name: b for name, b in self.budgets.items() if name in names}
-        judge = self._judge(planned, judged, budgets, alpha)
-        earlier = self.session.journalled(self.gate, self.candidate.name, phase)
+        judge = self._judge(planned, self.spec.metrics if metrics is None else metrics, budgets)
+        earlier = self._session.journalled(self.spec.name, self.candidate.name, phase)
         deadline = None if seconds is None else time.monotonic() + seconds
         for index, unit in enumerate(units):
             if index < len(earlier):
@@ -97,36 +126,20 @@ class GateRun:
                 break
             else:
                 sample = measure(unit)
-                journal = self.session.journal
-                journal.write_sample(self.gate, self.candidate.name, phase, index, sample)
+                journal = self._session.journal
+                journal.write_sample(self.spec.name, self.candidate.name, phase, index, sample)
             self.samples.append(sample)
             self._findings.extend(sample.findings)
             judge.update(sample_values(sample, judge.metrics), sample.identical, sample.weight)
-            self.session.progress(self, index + 1, planned)
+            self._session.show_progress(self.spec.name, self.candidate.name, index + 1, planned)
             if judge.decided:
                 break
         found = judge.judgements(exhausted=not judge.decided)
         self.judgements = [j for j in found if j.n or j.verdict is not None]
         return self.judgements
 
-    def time_pairs(
-        self, phase: str, seconds: float, metrics: Sequence[Metric] | None = None
-    ) -> list[Judgement]:
-        """Warm up, then time pairs of requests, each in an order drawn by a coin, until decided."""
-        bench = self.bench
-        bench.warm_up()
-        most = self.release.latency.max_pairs
-        return self.collect(
-            range(most),
-            lambda index: bench.measure_pair(index, self.coin(index)),
-            planned=most,
-            seconds=seconds,
-            phase=phase,
-            metrics=metrics,
-        )
-
     def show(self, table: Mapping[str, object]) -> None:
-        """Put a `measure.growth.MeasuredTable`, as its dictionary, into the reports."""
+        """Put a `MeasuredTable`, as its dictionary, into the reports."""
         tables = self.details.setdefault("tables", [])
         assert isinstance(tables, list)
         tables.append(dict(table))
@@ -141,39 +154,42 @@ class GateRun:
             if found:
                 self.details[name] = found
 
+    # Coming to an end
+
     def conclude(self) -> None:
         """Store the result; fail the pytest item unless it passed or the policy lets it be."""
         if self.samples and all(sample.identical for sample in self.samples):
             self.notes.insert(0, "identical outputs")
         worst = sorted(self._findings, key=lambda finding: finding.kl, reverse=True)[:_FINDINGS]
-        self._finish(
-            [self.session.ratchet.check(self.candidate, j) for j in self.judgements],
-            [asdict(finding) for finding in worst],
-        )
+        checked = [self._session.baselines.check(self.candidate, j) for j in self.judgements]
+        self._finish(self._result(checked, [asdict(finding) for finding in worst]))
 
     def abstain(self, reason: str) -> None:
         """Conclude without evidence: the comparison is not valid, so nothing is said of it."""
-        self._finish(
-            [
-                Judgement(name, None, 0, 0, Verdict.INCONCLUSIVE, budget.limit, reason=reason)
-                for name, budget in self.budgets.items()
-            ],
-            [],
-        )
+        self._finish(self._result(self._inconclusive(reason)))
 
-    def error(self, message: str) -> GateResult:
-        """The result of a gate whose measuring broke: no statement about the candidate."""
+    def not_run(self, reason: str) -> None:
+        """Conclude without having measured: an engine lacks what the gate requires."""
+        self._finish(replace(self._result(self._inconclusive(reason)), not_run=reason))
+
+    def error(self, message: str) -> None:
+        """Store that measuring broke: no statement about the candidate."""
         self.fault = message
-        return self._result([], [])
+        self._session.finish(self._result([]))
+
+    def _inconclusive(self, reason: str) -> list[Judgement]:
+        return [
+            Judgement(name, None, 0, 0, Verdict.INCONCLUSIVE, budget.limit, reason=reason)
+            for name, budget in self.budgets.items()
+        ]
 
     def _judge(
-        self,
-        planned: int,
-        metrics: Sequence[Metric],
-        budgets: Mapping[str, Budget],
-        alpha: float | None,
+        self, planned: int, metrics: Sequence[Metric], budgets: Mapping[str, Budget] | None
     ) -> GateJudge:
-        statistics = self.release.statistics
+        statistics, alpha = self.release.statistics, self.spec.alpha
+        if budgets is None:
+            names = {metric.name for metric in metrics}
+            budgets = {name: b for name, b in self.budgets.items() if name in names}
         # The error rate of FAIL belongs to the candidate: each gate gets its metrics' share.
         share = len(self.budgets) / max(1, len(self.candidate.budgets))
         return GateJudge(
@@ -182,40 +198,40 @@ class GateRun:
             alpha_pass=statistics.alpha_pass if alpha is None else alpha,
             alpha_fail=(statistics.alpha_fail if alpha is None else alpha) * share,
             planned=planned,
+            samples=self.spec.samples,
+            identical_outputs_pass=self.spec.identical_outputs_pass,
         )
 
-    def _finish(self, judgements: list[Judgement], findings: list[dict[str, object]]) -> None:
+    def _finish(self, result: GateResult) -> None:
         __tracebackhide__ = True
-        result = self._result(judgements, findings)
-        self.session.finish(result)
+        self._session.finish(result)
         raise_unless_passed(result, self.release.statistics.policy)
 
-    def _result(self, judgements: list[Judgement], findings: list[dict[str, object]]) -> GateResult:
+    def _result(
+        self, judgements: list[Judgement], findings: list[dict[str, object]] | None = None
+    ) -> GateResult:
         return GateResult(
-            gate=self.gate,
+            gate=self.spec.name,
             candidate=self.candidate.name,
             seconds=time.monotonic() - self._started,
             judgements=judgements,
             notes=self.notes,
-            findings=findings,
+            findings=findings or [],
             reproduce=self._reproduce(),
             details=self.details,
             error=self.fault,
         )
 
     def _reproduce(self) -> str:
-        name = self.gate.replace("-", "_")
-        where = f"infopt_suites.gates.test_gate_{name}::test_{name}[{self.candidate.name}]"
+        where = f"{self.spec.procedure}::test_{self.spec.word}[{self.candidate.name}]"
         seed = f"--infopt-seed={self.release.statistics.seed}"
         return shlex.join(
-            ["pytest", "--infopt", *self.session.source_arguments, seed, "--pyargs", where]
+            ["pytest", "--infopt", *self._session.source_arguments, seed, "--pyargs", where]
         )
 
 
 def raise_unless_passed(result: GateResult, policy: str) -> None:
     """Turn a gate's verdict into the pytest item's own outcome."""
-    from ..report.terminal import failure_message
-
     __tracebackhide__ = True
     if result.verdict is Verdict.PASS:
         return
@@ -235,29 +251,3 @@ def sample_values(sample: Sample, metrics: Iterable[Metric]) -> dict[str, float 
         elif metric.name in sample.values:
             values[metric.name] = sample.values[metric.name]
     return values
-
-
-def against_reference(budgets: Mapping[str, Budget], reference: Sample) -> dict[str, Budget]:
-    """Limits written as a share of the reference's bytes, in bytes."""
-    return {
-        name: replace(budget, limit=budget.limit * reference.values[name], relative=False)
-        if budget.relative and name in reference.values
-        else budget
-        for name, budget in budgets.items()
-    }
-
-
-def confirmed(first: Sequence[Judgement], second: Sequence[Judgement]) -> list[Judgement]:
-    """The first judgements, where a FAIL stands only if the second, independent ones fail too."""
-    again = {judgement.metric: judgement for judgement in second}
-    return [_confirmed(j, again[j.metric]) if j.verdict is Verdict.FAIL else j for j in first]
-
-
-def _confirmed(first: Judgement, second: Judgement) -> Judgement:
-    if second.verdict is Verdict.FAIL:
-        return replace(first, reason="confirmed by models loaded anew")
-    return replace(
-        first,
-        verdict=Verdict.INCONCLUSIVE,
-        reason=f"FAIL not confirmed by models loaded anew (there {second.verdict}, {second.value})",
-    )

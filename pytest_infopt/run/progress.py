@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from .gate_run import GateRun
 
 _BAR = 24  # characters
 _CLEAR = "\r\x1b[2K"
@@ -23,11 +19,11 @@ class Progress:
         self._shown = not hasattr(config, "workerinput") and sys.__stderr__ is not None
         self._shown = self._shown and sys.__stderr__.isatty()  # type: ignore[union-attr]
 
-    def show(self, gate: GateRun, done: int, planned: int) -> None:
+    def show(self, gate: str, candidate: str, done: int, planned: int) -> None:
         """``done`` of at most ``planned`` samples; most gates stop earlier, when decided."""
         filled = round(_BAR * min(1.0, done / planned)) if planned else 0
         bar = "━" * filled + "╌" * (_BAR - filled)
-        self._write(f"{_CLEAR}{gate.candidate.name} {gate.gate} {bar} {done} of at most {planned}")
+        self._write(f"{_CLEAR}{candidate} {gate} {bar} {done} of at most {planned}")
 
     def clear(self) -> None:
         self._write(_CLEAR)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import InfoptError
-from ..metrics.metric import METRICS, Rule
+from ..gates.registry import metrics
+from ..metrics.metric import Rule
 from ..results.gate_result import GateResult
 from ..results.verdict import Judgement, Verdict
 from ..strict_json import dumps, loads, write_atomically
@@ -206,7 +207,7 @@ def far_bound(judgement: Judgement) -> float | None:
     A metric measured exactly is its own bound. None for a metric without interval, with an infinite
     one, or of a gate of the user's own, whose direction is not known.
     """
-    metric = METRICS.get(judgement.metric)
+    metric = metrics().get(judgement.metric)
     if metric is None:
         return None
     if judgement.interval is not None:
@@ -217,7 +218,7 @@ def far_bound(judgement: Judgement) -> float | None:
 
 
 def _is_tighter(metric: str, limit: float, present: float) -> bool:
-    return limit > present if METRICS[metric].higher_is_better else limit < present
+    return limit > present if metrics()[metric].higher_is_better else limit < present
 
 
 def _name(key: Key) -> str:
@@ -229,7 +230,7 @@ def _entry(row: dict[str, Any]) -> Entry:
     limit, metric = float(row["limit"]), str(row["metric"])
     if not math.isfinite(limit):
         raise ValueError(f"the limit on {metric} of {row['candidate']} is {limit}, not a number")
-    if metric not in METRICS:
+    if metric not in metrics():
         raise ValueError(f"no metric is called {metric!r}; remove its entry")
     _require_fields(row, Entry)
     _require_fields(row["provenance"], Provenance)

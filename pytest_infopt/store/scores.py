@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from ..engines.base import Engine, Scores
+from ..engines.base import Capability, Engine, HiddenStateEngine, Scores, ScoringEngine, able
 from .tensor_cache import DEFAULT_BYTES, TensorCache
 
 _TENSOR = "hidden_states"
@@ -27,28 +27,24 @@ class _HiddenScores(Scores, Protocol):
     hidden_states: torch.Tensor | None
 
 
-@runtime_checkable
-class _HiddenStateEngine(Protocol):
-    def scores_from_hidden(self, hidden: torch.Tensor) -> Scores: ...
-
-
 class ReferenceScores:
     """What the reference predicts, from the cache where it is there, else computed and kept."""
 
     def __init__(self, directory: Path, max_bytes: int = DEFAULT_BYTES) -> None:
         self._cache = TensorCache(directory, max_bytes)
 
-    def of(self, engine: Engine, token_ids: Sequence[int]) -> Scores:
+    def of(self, engine: ScoringEngine, token_ids: Sequence[int]) -> Scores:
         """The engine's scores of a document, the same bits either way.
 
         An engine without hidden states, or without a fingerprint to know it by, is simply asked.
         """
-        if not isinstance(engine, _HiddenStateEngine) or not engine.fingerprint:
+        if Capability.HIDDEN_STATES not in engine.capabilities or not engine.fingerprint:
             return engine.score(token_ids)
+        hidden = able(engine, HiddenStateEngine)
         identity = _identity(engine, engine.dtype, [token_ids], "hidden states")
         entry = self._cache.read(identity)
         if entry is not None and _TENSOR in entry and len(entry[_TENSOR]) == len(token_ids):
-            return engine.scores_from_hidden(entry[_TENSOR].to(engine.device))
+            return hidden.scores_from_hidden(entry[_TENSOR].to(engine.device))
         scores = engine.score(token_ids)
         if isinstance(scores, _HiddenScores) and scores.hidden_states is not None:
             self._cache.write(identity, {_TENSOR: scores.hidden_states})

@@ -32,7 +32,7 @@ from infopt_reference.batching.request import Request
 from infopt_reference.batching.sampling import SamplingParameters
 from infopt_reference.batching.scheduler import Scheduler, SchedulerConfig
 
-from pytest_infopt.engines.loaders import load_engine
+from pytest_infopt.engines.registry import load_engine
 from pytest_infopt.release import ModelSource
 
 REQUESTS, ROUNDS = 32, 3

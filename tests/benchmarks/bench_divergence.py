@@ -108,7 +108,7 @@ def compare_times(positions: int) -> None:
 
 def peak_memory() -> None:
     """In a process of its own: how far the comparison alone lifts the resident peak."""
-    from pytest_infopt.measure.memory import peak_resident_bytes
+    from infopt_suites.gates.memory.footprint import peak_resident_bytes
 
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(POSITIONS, WIDTH, generator=generator)

@@ -117,10 +117,11 @@ def compare_layers() -> None:
 
 def measure_candidate(name: str) -> dict[str, Any]:
     """In a process of its own: how long it takes, how far the peak rises, KL by document."""
+    from infopt_suites.gates.memory.footprint import peak_resident_bytes
+
     from pytest_infopt.corpus import load_corpus, shuffled, tokenise
-    from pytest_infopt.engines.loaders import load_engine
+    from pytest_infopt.engines.registry import load_engine
     from pytest_infopt.measure.divergence import compare_scores
-    from pytest_infopt.measure.memory import peak_resident_bytes
     from pytest_infopt.release import CorpusSource, ModelSource
 
     source = ModelSource("reference", "embedded:smollm2", dtype="float32", device="cpu")

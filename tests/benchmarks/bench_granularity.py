@@ -21,7 +21,7 @@ from infopt_reference.quantization import (
 )
 
 from pytest_infopt.corpus.embedded import embedded_texts
-from pytest_infopt.engines.loaders import load_engine
+from pytest_infopt.engines.registry import load_engine
 from pytest_infopt.release import ModelSource
 
 DOCUMENTS, TOKENS = 16, 64

@@ -32,7 +32,7 @@ from infopt_reference.attention import (
 from infopt_reference.attention.paged import PagedKVCache, PagedRows
 from infopt_reference.quantization import QuantizationScheme
 
-from pytest_infopt.engines.loaders import load_engine
+from pytest_infopt.engines.registry import load_engine
 from pytest_infopt.release import ModelSource
 
 PROMPT, STEPS, BLOCK = 128, 40, 16

@@ -23,13 +23,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_infopt.configuration import load_release
 from pytest_infopt.configuration.defaults import default_budgets
+from pytest_infopt.process.bench import Bench
+
+from pytest_infopt.configuration import load_release
 from pytest_infopt.corpus import load_corpus, tokenise
+from pytest_infopt.gates.registry import gate_named
 from pytest_infopt.judge.gate_judge import GateJudge
 from pytest_infopt.metrics.budget import Budget
-from pytest_infopt.metrics.metric import Gate, metrics_of
-from pytest_infopt.process.bench import Bench
 from pytest_infopt.release import Candidate, ModelSource, Release, Statistics
 from pytest_infopt.results.sample import Sample
 from pytest_infopt.results.verdict import Judgement, Verdict, combine
@@ -92,7 +93,7 @@ class Limits:
 
     @classmethod
     def of(cls, name: str, candidate: Candidate) -> Limits:
-        budgets = candidate.budgets_of(Gate.QUALITY)
+        budgets = gate_named("quality").limits_among(candidate.budgets)
         return cls(name, budgets, len(budgets) / len(candidate.budgets))
 
 
@@ -101,7 +102,7 @@ def session(
 ) -> list[Judgement]:
     """What the gate makes of ``planned`` documents drawn with replacement, as `GateRun.collect`."""
     judge = GateJudge(
-        metrics_of(Gate.QUALITY),
+        gate_named("quality").metrics,
         limits.budgets,
         alpha_pass=rules.alpha_pass,
         alpha_fail=rules.alpha_fail * limits.share,

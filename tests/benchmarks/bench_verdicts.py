@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.signal import lfilter  # type: ignore[import-untyped]  # scipy ships no types
 
+from pytest_infopt.gates.registry import gate_named, metrics
 from pytest_infopt.judge.e_process import SignProcess
 from pytest_infopt.judge.gate_judge import GateJudge
 from pytest_infopt.metrics.budget import Budget
-from pytest_infopt.metrics.metric import METRICS, Gate, metrics_of
 from pytest_infopt.results.verdict import Judgement, Verdict
 
 if TYPE_CHECKING:
@@ -111,9 +111,9 @@ def upper_bound(events: int, n: int) -> float:
 
 
 def latency_judge() -> GateJudge:
-    budgets = {"e2e_ratio": Budget(METRICS["e2e_ratio"], LIMIT)}
+    budgets = {"e2e_ratio": Budget(metrics()["e2e_ratio"], LIMIT)}
     return GateJudge(
-        [METRICS["e2e_ratio"]], budgets, alpha_pass=ALPHA, alpha_fail=ALPHA, planned=MOST_PAIRS
+        [metrics()["e2e_ratio"]], budgets, alpha_pass=ALPHA, alpha_fail=ALPHA, planned=MOST_PAIRS
     )
 
 
@@ -291,9 +291,9 @@ def overhead() -> dict[str, float]:
     xs = [math.log(LIMIT) + signs.choice((-0.1, 0.1)) for _ in range(10_000)]
 
     def judged(names: Sequence[str]) -> Callable[[], bool]:
-        budgets = {name: Budget(METRICS[name], LIMIT) for name in names}
+        budgets = {name: Budget(metrics()[name], LIMIT) for name in names}
         judge = GateJudge(
-            metrics_of(Gate.LATENCY), budgets, alpha_pass=ALPHA, alpha_fail=ALPHA, planned=1
+            gate_named("latency").metrics, budgets, alpha_pass=ALPHA, alpha_fail=ALPHA, planned=1
         )
         stream = iter(xs)
 

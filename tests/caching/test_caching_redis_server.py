@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from pytest_infopt.fixtures.models import redis_server as servers
+from pytest_infopt.fixtures import redis_server as servers
 from pytest_infopt.fixtures.redis_server import (
     PrivateRedisServer,
     RedisServer,

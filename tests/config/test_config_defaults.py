@@ -10,9 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from default_limits import default_budgets
+from infopt_suites.gates.quality.limits import default_budgets as quality_limits
 
-from pytest_infopt.configuration.defaults import default_budgets, quality_limits
-from pytest_infopt.configuration.formats import FORMATS, Precision, precision_of
+from pytest_infopt.engines.formats import FORMATS
+from pytest_infopt.engines.weight_precision import Precision, precision_of
+from pytest_infopt.gates.base import BudgetContext
 from pytest_infopt.release import ModelSource
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +24,8 @@ ANCHORS = {8: (0.001, 0.99, 1.005), 5: (0.01, 0.95, 1.015), 3: (0.1, 0.85, 1.10)
 
 
 def limits(bits: int) -> tuple[float, float, float]:
-    found = quality_limits(Precision(bits, lossless=False, packed=True, summary=""))
+    precision = Precision(bits, lossless=False, packed=True, summary="")
+    found = quality_limits(BudgetContext(REFERENCE, REFERENCE, precision))
     return found["kl_mean"], found["top1_agreement"], found["perplexity_ratio"]
 
 
@@ -157,7 +161,7 @@ def test_a_format_whose_library_is_missing_names_its_extra(
         if "." in name:
             raise ModuleNotFoundError(name)  # as for the part of a package that is not there
 
-    monkeypatch.setattr("pytest_infopt.configuration.formats.find_spec", find)
+    monkeypatch.setattr("pytest_infopt.engines.formats.find_spec", find)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = {name: form.missing() for name, form in FORMATS.items() if form.module}
     for name, why in needed.items():
@@ -166,10 +170,3 @@ def test_a_format_whose_library_is_missing_names_its_extra(
         assert extra, why
         assert extra[1] in project["optional-dependencies"], why
     assert FORMATS["gptq"].missing() is None
-
-
-def test_formats_are_the_loaders() -> None:
-    loaders = pytest.importorskip("pytest_infopt.engines.loaders").LOADERS
-    assert set(loaders) == set(FORMATS)
-    for name, loader in loaders.items():
-        assert loader.weight_bits == FORMATS[name].weight_bits

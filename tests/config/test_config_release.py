@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from infopt_suites.gates.long_context.gate import LongContextPlan
+from infopt_suites.gates.plans import CachesPlan, EquivalencePlan, LatencyPlan
+from infopt_suites.gates.semantic_cache.gate import SemanticCachePlan
 
-from pytest_infopt.configuration import fingerprint, formats, load_release, plan_lines
-from pytest_infopt.configuration.schema import ReleaseFile
+from pytest_infopt.configuration import fingerprint, load_release, plan_lines
+from pytest_infopt.configuration.schema import release_file_model
 from pytest_infopt.corpus.calibration import calibration_documents
+from pytest_infopt.engines import formats
 from pytest_infopt.errors import ConfigurationError
-from pytest_infopt.metrics.metric import Gate
+from pytest_infopt.gates.registry import gate_named
 from pytest_infopt.options import Settings
 from pytest_infopt.release import Release, ServerSource, Statistics
 
@@ -99,10 +103,11 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert (int8.dtype, int8.device, int8.options) == ("bfloat16", "cpu", {"skip": ["lm_head"]})
     assert (other.model, other.dtype, other.device) == ("org/other", "auto", "cuda:0")
     assert release.corpus.files == (tmp_path / "texts" / "*.txt",)
-    assert (release.corpus.max_tokens, release.latency.new_tokens) == (128, 8)
-    assert release.equivalence.oracle == "float64"
-    assert (release.caches.lengths, release.caches.batch_sizes) == ((32, 64), (8,))
-    assert (release.long_context.lengths, release.long_context.texts) == ((512, 4096), 1)
+    assert (release.corpus.max_tokens, release.plan(LatencyPlan).new_tokens) == (128, 8)
+    assert release.plan(EquivalencePlan).oracle == "float64"
+    caches, sweep = release.plan(CachesPlan), release.plan(LongContextPlan)
+    assert (caches.lengths, caches.batch_sizes) == ((32, 64), (8,))
+    assert (sweep.lengths, sweep.texts) == ((512, 4096), 1)
     assert release.statistics == Statistics(0.05, 0.01, 5, 4, "warn", 60.0)
     (implementation,) = release.implementations
     assert (implementation.title, implementation.target) == (
@@ -141,30 +146,30 @@ def test_a_long_text_is_granted_twice_what_the_mean_is(tmp_path: Path) -> None:
 
 def test_batch_sizes_bring_the_batching_gate(tmp_path: Path) -> None:
     (candidate,) = load(tmp_path, ONE + "[batching]\nbatch_sizes = [1, 8]\n").candidates
-    assert set(candidate.budgets_of(Gate.BATCHING)) == {
+    assert set(gate_named("batching").limits_among(candidate.budgets)) == {
         "batch_invariance_error_ratio",
         "batch_invariance_mismatches",
     }
     (candidate,) = load(tmp_path, ONE).candidates
-    assert not candidate.budgets_of(Gate.BATCHING)
+    assert not gate_named("batching").limits_among(candidate.budgets)
 
 
 def test_an_embedder_alone_is_a_release(tmp_path: Path) -> None:
     text = '[semantic_cache]\nembedder = "minilm"\npairs = "p.jsonl"\n'
     release = load(tmp_path, text + '[budgets]\nsemantic_hit_precision = "98 %"\n')
-    plan = release.semantic_cache
     assert not release.candidates
-    assert plan.budgets["semantic_hit_precision"].limit == 0.98
-    assert (plan.pairs, plan.directory) == (tmp_path / "p.jsonl", tmp_path)
-    plan = load(tmp_path, text).semantic_cache
-    assert plan.budgets["semantic_hit_precision"].origin == "default for semantic caches"
+    assert release.budgets["semantic-cache"]["semantic_hit_precision"].limit == 0.98
+    assert release.plan(SemanticCachePlan).pairs == tmp_path / "p.jsonl"
+    assert release.directory == tmp_path
+    budgets = load(tmp_path, text).budgets["semantic-cache"]
+    assert budgets["semantic_hit_precision"].origin == "default"
 
 
 def test_without_lengths_there_is_no_sweep(tmp_path: Path) -> None:
     (candidate,) = load(tmp_path, ONE).candidates
-    assert not candidate.budgets_of(Gate.LONG_CONTEXT)
-    assert candidate.budgets_of(Gate.KV_CACHE)
-    assert candidate.budgets_of(Gate.PREFIX_CACHE)
+    assert not gate_named("long-context").limits_among(candidate.budgets)
+    assert gate_named("kv-cache").limits_among(candidate.budgets)
+    assert gate_named("prefix-cache").limits_among(candidate.budgets)
 
 
 ONE = '[reference]\nmodel = "a/b"\n[candidates.x]\n'
@@ -195,7 +200,7 @@ ONE = '[reference]\nmodel = "a/b"\n[candidates.x]\n'
         (ONE + "[budgets]\nbatching_throughput_ratio = 2\n", 5, ["batch_sizes", "[batching]"]),
         (ONE + '[semantic_cache]\nembedder = "mini"\n', 5, ["semantic_cache.embedder", "mini"]),
         (ONE + "[budgets]\nsemantic_hit_rate = 0.5\n", 5, ["embedder", "[semantic_cache]"]),
-        (ONE + "[candidates.x.budgets]\nsemantic_hit_rate = 0.5\n", 5, ["no candidate's limit"]),
+        (ONE + "[candidates.x.budgets]\nsemantic_hit_rate = 0.5\n", 5, ["limits no candidate"]),
         (ONE + '[corpus]\nfiles = "a.txt"\n', 5, ["corpus.files", "list"]),
         (ONE + '[implementations]\nquantizer = "package"\n', 5, ["module:name", "'package'"]),
         (ONE + 'quantization = "gguf"\n', 4, ["gguf_file"]),
@@ -419,7 +424,7 @@ def test_neither_torch_nor_pydantic_before_they_are_needed(tmp_path: Path) -> No
 
 
 def test_every_key_of_the_schema_is_described() -> None:
-    schema = ReleaseFile.model_json_schema()
+    schema = release_file_model().model_json_schema()
     tables = [schema, *schema["$defs"].values()]
     undescribed = [
         f"{table['title']}.{name}"
@@ -435,7 +440,9 @@ def test_a_served_candidate_has_a_server_and_no_limits_on_its_logits(tmp_path: P
     server = 'server = { url = "http://localhost:8000/v1", model = "m" }\n'
     (candidate,) = load(tmp_path, ONE + server).candidates
     assert candidate.server == ServerSource("http://localhost:8000/v1", "m")
-    assert set(candidate.budgets_of(Gate.PREFIX_CACHE)) == {"prefix_greedy_mismatches"}
+    assert set(gate_named("prefix-cache").limits_among(candidate.budgets)) == {
+        "prefix_greedy_mismatches"
+    }
     message = refusal(tmp_path, ONE + 'server = { url = "localhost:8000" }\n')
     assert "server.url" in message
 
@@ -443,5 +450,5 @@ def test_a_served_candidate_has_a_server_and_no_limits_on_its_logits(tmp_path: P
 def test_the_plan_tells_of_the_embedder_and_the_fewest_hits(tmp_path: Path) -> None:
     release = load(tmp_path, '[semantic_cache]\nembedder = "minilm"\nthreshold = 0.9\n')
     plan = "\n".join(plan_lines(release, tmp_path))
-    assert "embedder minilm: shipped pairs, threshold 0.9" in plan
+    assert "semantic-cache of minilm: embedder minilm, threshold 0.9" in plan
     assert "semantic_hit_precision ≥ 99 % (default, at least 299 hits)" in plan

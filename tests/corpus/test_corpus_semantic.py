@@ -10,8 +10,7 @@ from itertools import chain
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pytest_infopt.corpus.semantic_pairs import (
+from infopt_suites.gates.semantic_cache.semantic_pairs import (
     CATEGORIES,
     NEAR_MISSES,
     PARAPHRASE,

@@ -12,7 +12,7 @@ from documentation_pages import DOCS, README, ROOT, blocks_of
 
 from pytest_infopt import __version__
 from pytest_infopt.configuration import load_release
-from pytest_infopt.engines.loaders import LOADERS
+from pytest_infopt.engines.formats import format_of
 from pytest_infopt.run.exit_status import ExitStatus
 
 TEXT = README.read_text(encoding="utf-8")
@@ -43,8 +43,7 @@ def test_the_quantization_example_sets_options_that_its_loader_knows(tmp_path: P
     (text,) = (block.text for block in blocks_of(page) if block.language == "toml")
     (tmp_path / "infopt.toml").write_text('[reference]\nmodel = "./my-model"\n' + text)
     (candidate,) = load_release(tmp_path).candidates
-    loader = LOADERS[candidate.source.quantization]
-    assert set(candidate.source.options) <= (loader.known_options() or set())
+    format_of(candidate.source.quantization).check_options(candidate.source.options)
 
 
 def test_the_quantizers_example_gates_every_method_side_by_side() -> None:
@@ -52,9 +51,7 @@ def test_the_quantizers_example_gates_every_method_side_by_side() -> None:
     quantizations = {candidate.source.quantization for candidate in release.candidates}
     assert {"int8", "int4", "nf4", "gptq", "awq", "fp8"} <= quantizations
     for candidate in release.candidates:
-        known = LOADERS[candidate.source.quantization].known_options()
-        assert known is not None
-        assert set(candidate.source.options) <= known
+        format_of(candidate.source.quantization).check_options(candidate.source.options)
 
 
 def test_every_example_is_in_the_table() -> None:

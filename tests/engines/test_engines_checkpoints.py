@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from tiny_models import make_model, make_tokenizer
 
-from pytest_infopt.engines import checkpoints as module
-from pytest_infopt.engines.checkpoints import (
+from pytest_infopt.engines.files import checkpoints as module
+from pytest_infopt.engines.files.checkpoints import (
     check_checkpoint,
     fingerprint_of,
     read_header,
@@ -218,8 +218,8 @@ def test_tokenizer_fingerprint_of_a_slow_tokenizer_is_its_vocabulary() -> None:
 
 def test_the_checks_import_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, pytest_infopt.engines.checkpoints, pytest_infopt.engines.embedded, "
-        "pytest_infopt.engines.sources; print([m for m in ('torch', 'transformers', 'llm') "
+        "import sys; from pytest_infopt.engines.files import checkpoints, embedded, sources; "
+        "print([m for m in ('torch', 'transformers', 'llm') "
         "if m in sys.modules])"
     )
     root = Path(module.__file__).parents[2]

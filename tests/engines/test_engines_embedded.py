@@ -12,10 +12,10 @@ import pytest
 import torch
 from tiny_models import SAMPLE_IDS
 
-from pytest_infopt.engines import embedded, sources
-from pytest_infopt.engines.cache import cache_directory
-from pytest_infopt.engines.embedded import converted_checkpoint, embedded_model, packaged_gguf
-from pytest_infopt.engines.loaders import load_engine
+from pytest_infopt.engines.files import embedded, sources
+from pytest_infopt.engines.files.cache import cache_directory
+from pytest_infopt.engines.files.embedded import converted_checkpoint, embedded_model, packaged_gguf
+from pytest_infopt.engines.registry import load_engine
 from pytest_infopt.errors import ConfigurationError, ModelLoadError
 from pytest_infopt.release import ModelSource
 
@@ -178,7 +178,7 @@ def test_smollm2_is_converted_and_speaks_english(
 def test_two_processes_lock_each_other_out(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from pytest_infopt.engines.cache import locked\n"
+        "from pytest_infopt.engines.files.cache import locked\n"
         "with locked(Path(sys.argv[1]) / 'lock'):\n"
         "    mark = Path(sys.argv[1]) / 'inside'\n"
         "    mark.mkdir()\n"  # fails while another is inside

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.testing._internal.two_tensor import TwoTensor
 
-from pytest_infopt.engines.footprint import (
+from pytest_infopt.engines.transformers.footprint import (
     derived_buffers,
     predicted_kv_bytes,
     storage_bytes,

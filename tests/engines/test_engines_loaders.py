@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import SAMPLE_IDS, VOCABULARY, make_model, make_tokenizer
 
 from pytest_infopt.engines.base import Capability
-from pytest_infopt.engines.footprint import storage_bytes, weight_tensors
-from pytest_infopt.engines.loaders import LOADERS, load_engine, loader_of
+from pytest_infopt.engines.formats import FORMATS
+from pytest_infopt.engines.registry import load_engine
+from pytest_infopt.engines.transformers.footprint import storage_bytes, weight_tensors
 from pytest_infopt.errors import ConfigurationError, ModelLoadError
 from pytest_infopt.release import ModelSource
 
@@ -93,7 +94,7 @@ def test_reference_quantizers_shrink_the_model_and_keep_it_running(
     options = {} if quantization == "int8" else {"group_size": 32}
     engine = load_engine(source(checkpoints["qwen2"], quantization=quantization, options=options))
     original = load_engine(source(checkpoints["qwen2"]))
-    bits = LOADERS[quantization].weight_bits
+    bits = FORMATS[quantization].bits
     assert bits is not None
     linear = 2 * (64 * (64 + 32 + 32 + 64) + 3 * 64 * 128)  # weights of the linear layers
     saved = original.memory().weight_bytes - engine.memory().weight_bytes
@@ -163,10 +164,10 @@ def test_a_missing_library_names_the_extra(
     [
         (
             {"quantization": "bitsandbyte-nf4"},
-            "quantization 'bitsandbyte-nf4'; did you mean 'bitsan",
+            "quantization 'bitsandbyte-nf4'; did you mean bitsan",
         ),
-        ({"dtype": "float31"}, "dtype 'float31'; did you mean 'float"),
-        ({"options": {"skipp": []}, "quantization": "int8"}, "'skipp'; did you mean 'skip'"),
+        ({"dtype": "float31"}, "dtype 'float31'; did you mean float"),
+        ({"options": {"skipp": []}, "quantization": "int8"}, "'skipp'; did you mean skip"),
         ({"options": {"skip": []}}, "option of quantization 'none' 'skip'"),
         ({"quantization": "gguf"}, "has quantization 'gguf' and no gguf_file"),
     ],
@@ -290,13 +291,7 @@ def test_a_loader_of_ones_own(
         load_engine(replace(own, options={}))
     for missing in ("own_loader:nothing", "no_such_module:load"):
         with pytest.raises(ConfigurationError, match="cannot be imported"):
-            loader_of(missing)
-
-
-def test_every_loader_says_what_it_is() -> None:
-    for name, loader in LOADERS.items():
-        assert loader.name == name
-        assert loader.summary
+            load_engine(replace(own, quantization=missing))
 
 
 def test_progress_bars_are_as_before(

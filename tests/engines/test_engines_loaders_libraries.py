@@ -16,9 +16,10 @@ from infopt_reference.quantization import QuantizedLinear, pack
 from safetensors.torch import load_file, save_file
 from tiny_models import SAMPLE_IDS, VOCABULARY
 
-from pytest_infopt.engines.checkpoints import read_config
-from pytest_infopt.engines.loaders import LOADERS, load_engine
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.files.checkpoints import read_config
+from pytest_infopt.engines.formats import FORMATS
+from pytest_infopt.engines.registry import load_engine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import ConfigurationError, ModelLoadError
 from pytest_infopt.release import ModelSource
 
@@ -36,7 +37,7 @@ def installed(module: str) -> bool:
 def loaders_of(library: str) -> list[Any]:
     missing = not installed(LIBRARIES[library])
     skip = pytest.mark.skipif(missing, reason=f"{LIBRARIES[library]} is not installed")
-    names = [name for name in LOADERS if name.startswith(f"{library}-")]
+    names = [name for name in FORMATS if name.startswith(f"{library}-")]
     return [pytest.param(name, marks=skip) for name in names]
 
 
@@ -60,7 +61,7 @@ def test_a_library_quantizes_what_the_reference_would_and_is_weighed(
 ) -> None:
     path = checkpoints[architecture]
     original, engine = load(path), load(path, quantization)
-    bits = 8 if quantization == "torchao-int4" else LOADERS[quantization].weight_bits
+    bits = 8 if quantization == "torchao-int4" else FORMATS[quantization].bits
     assert bits is not None
     saved = original.memory().weight_bytes - engine.memory().weight_bytes
     # Codes take `bits` a weight; scales and zero points at most 40 bits for every 32 weights.

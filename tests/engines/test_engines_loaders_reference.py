@@ -20,13 +20,14 @@ from infopt_reference.quantization import (
 from tiny_models import SAMPLE_IDS, VOCABULARY, make_model, make_tokenizer
 
 from pytest_infopt.corpus.calibration import calibration_documents
-from pytest_infopt.engines.loaders import LOADERS, load_engine
+from pytest_infopt.engines.formats import FORMATS
 from pytest_infopt.engines.loaders.reference import scheme_of
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.registry import load_engine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import ConfigurationError
 from pytest_infopt.release import ModelSource
 
-CALIBRATED = [name for name, loader in LOADERS.items() if loader.calibrated and name != "gptqmodel"]
+CALIBRATED = [name for name, form in FORMATS.items() if form.calibrated and name != "gptqmodel"]
 LAYER = "model.layers.0.mlp.up_proj"
 
 
@@ -102,7 +103,7 @@ def test_a_name_and_options_mean_a_scheme(
 def test_wrong_options_are_the_configurations_fault(
     checkpoints: dict[str, Path], texts: Path, quantization: str, options: Any, message: str
 ) -> None:
-    if LOADERS[quantization].calibrated:
+    if FORMATS[quantization].calibrated:
         options = {"calibration": str(texts / "*.txt"), **options}
     with pytest.raises(ConfigurationError, match=message):
         load(checkpoints["llama"], quantization, **options)

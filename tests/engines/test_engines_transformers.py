@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from tiny_models import CONFIGS, SAMPLE_IDS, VOCABULARY, make_model, make_tokenizer
 
 from pytest_infopt.engines.base import Capability, Engine
-from pytest_infopt.engines.footprint import storage_bytes
-from pytest_infopt.engines.precision import Float64Arithmetic
-from pytest_infopt.engines.transformers import TransformersEngine
-from pytest_infopt.engines.transformers_scoring import FullScores, HiddenScores, check_finite
+from pytest_infopt.engines.transformers.engine import TransformersEngine
+from pytest_infopt.engines.transformers.footprint import storage_bytes
+from pytest_infopt.engines.transformers.precision import Float64Arithmetic
+from pytest_infopt.engines.transformers.scoring import FullScores, HiddenScores, check_finite
 from pytest_infopt.errors import InfoptError, ModelLoadError, NonFiniteLogitsError
 
 ARCHITECTURES = sorted(CONFIGS)

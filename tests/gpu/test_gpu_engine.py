@@ -30,7 +30,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(path: Path, device: str, **fields: Any) -> Any:
-    from pytest_infopt.engines.loaders import load_engine
+    from pytest_infopt.engines.registry import load_engine
     from pytest_infopt.release import ModelSource
 
     return load_engine(ModelSource("tiny", str(path), device=device, **fields))

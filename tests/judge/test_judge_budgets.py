@@ -8,18 +8,19 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pytest_infopt.errors import ConfigurationError
+from pytest_infopt.gates.registry import metrics
 from pytest_infopt.metrics.budget import Budget, format_value, parse_budget
-from pytest_infopt.metrics.metric import METRICS, Unit
+from pytest_infopt.metrics.metric import Unit
 
 EXAMPLE = {
-    Unit.NATS: METRICS["kl_mean"],
-    Unit.SHARE: METRICS["top1_agreement"],
-    Unit.RATIO: METRICS["ttft_ratio"],
-    Unit.SECONDS: METRICS["ttft_p95"],
-    Unit.BYTES: METRICS["weight_bytes"],
-    Unit.DECIBEL: METRICS["sqnr_db"],
-    Unit.COUNT: METRICS["greedy_mismatches"],
-    Unit.NUMBER: METRICS["cosine"],
+    Unit.NATS: metrics()["kl_mean"],
+    Unit.SHARE: metrics()["top1_agreement"],
+    Unit.RATIO: metrics()["ttft_ratio"],
+    Unit.SECONDS: metrics()["ttft_p95"],
+    Unit.BYTES: metrics()["weight_bytes"],
+    Unit.DECIBEL: metrics()["sqnr_db"],
+    Unit.COUNT: metrics()["greedy_mismatches"],
+    Unit.NUMBER: metrics()["cosine"],
 }
 
 WRITTEN = [
@@ -114,9 +115,9 @@ def test_a_refusal_names_origin_value_metric_and_an_example(unit: Unit, text: st
     assert "such as" in message
 
 
-@pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", metrics().values(), ids=lambda metric: metric.name)
 def test_the_example_in_a_refusal_is_itself_accepted(metric: object) -> None:
-    assert isinstance(metric, type(METRICS["kl_mean"]))
+    assert isinstance(metric, type(metrics()["kl_mean"]))
     with pytest.raises(ConfigurationError) as caught:
         parse_budget(metric, "1 furlong", "here")
     for example in str(caught.value).split("such as ")[1:]:
@@ -124,9 +125,9 @@ def test_the_example_in_a_refusal_is_itself_accepted(metric: object) -> None:
         assert parse_budget(metric, word.strip(","), "here").metric is metric
 
 
-@given(st.sampled_from(list(METRICS.values())), st.floats(1e-9, 1e12))
+@given(st.sampled_from(list(metrics().values())), st.floats(1e-9, 1e12))
 def test_what_is_described_can_be_written(metric: object, limit: float) -> None:
-    assert isinstance(metric, type(METRICS["kl_mean"]))
+    assert isinstance(metric, type(metrics()["kl_mean"]))
     assume(metric.unit is not Unit.SHARE or limit < 1)
     limit = float(round(limit)) if metric.unit is Unit.COUNT else limit
     text = Budget(metric, limit).describe()[2:]
@@ -151,7 +152,7 @@ def test_what_is_described_can_be_written(metric: object, limit: float) -> None:
     ],
 )
 def test_descriptions(name: str, limit: float, text: str) -> None:
-    assert Budget(METRICS[name], limit).describe() == text
+    assert Budget(metrics()[name], limit).describe() == text
 
 
 @pytest.mark.parametrize(

@@ -12,24 +12,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from pytest_infopt.gates.registry import gate_named, metrics
 from pytest_infopt.judge.gate_judge import GateJudge
 from pytest_infopt.judge.multiplicity import holm
 from pytest_infopt.metrics.budget import Budget
-from pytest_infopt.metrics.metric import METRICS, Gate, metrics_of
 from pytest_infopt.results.verdict import Judgement, Verdict
 
 
 def quality_judge(planned: int = 64, **limits: float) -> GateJudge:
-    budgets = {name: Budget(METRICS[name], limit) for name, limit in limits.items()}
+    budgets = {name: Budget(metrics()[name], limit) for name, limit in limits.items()}
     return GateJudge(
-        metrics_of(Gate.QUALITY), budgets, alpha_pass=0.01, alpha_fail=0.01, planned=planned
+        gate_named("quality").metrics,
+        budgets,
+        alpha_pass=0.01,
+        alpha_fail=0.01,
+        planned=planned,
+        samples="documents",
+        identical_outputs_pass=True,
     )
 
 
 def latency_judge(planned: int = 3000, **limits: float) -> GateJudge:
-    budgets = {name: Budget(METRICS[name], limit) for name, limit in limits.items()}
+    budgets = {name: Budget(metrics()[name], limit) for name, limit in limits.items()}
     return GateJudge(
-        metrics_of(Gate.LATENCY), budgets, alpha_pass=0.01, alpha_fail=0.01, planned=planned
+        gate_named("latency").metrics, budgets, alpha_pass=0.01, alpha_fail=0.01, planned=planned
     )
 
 
@@ -236,13 +242,13 @@ def test_holm_refuses_what_is_no_error_rate(alpha: float) -> None:
 def test_twenty_metrics_at_their_limits_rarely_fail() -> None:
     """COMPETITORS 3.9: P(any FAIL) ≤ alpha_fail, however many metrics look."""
     generator, trials, failed, alone, alpha = np.random.default_rng(2), 20, 0, 0, 0.2
-    names = [metric.name for metric in metrics_of(Gate.LATENCY)]
+    names = [metric.name for metric in gate_named("latency").metrics]
     limits = dict.fromkeys(names, 1.0)
-    quantiles = {name: METRICS[name].quantile for name in names}
+    quantiles = {name: metrics()[name].quantile for name in names}
     for _ in range(trials):
-        budgets = {name: Budget(METRICS[name], limit) for name, limit in limits.items()}
-        metrics = metrics_of(Gate.LATENCY)
-        judge = GateJudge(metrics, budgets, alpha_pass=0.01, alpha_fail=alpha, planned=80)
+        budgets = {name: Budget(metrics()[name], limit) for name, limit in limits.items()}
+        latency = gate_named("latency").metrics
+        judge = GateJudge(latency, budgets, alpha_pass=0.01, alpha_fail=alpha, planned=80)
         for _ in range(80):
             judge.update(
                 {
@@ -290,30 +296,30 @@ def test_replaying_gives_the_same_bits() -> None:
 
 
 def test_bad_arguments_are_named() -> None:
-    metrics, kl = metrics_of(Gate.QUALITY), METRICS["kl_mean"]
+    judged, kl = gate_named("quality").metrics, metrics()["kl_mean"]
     rates = {"alpha_pass": 0.01, "alpha_fail": 0.01}
     with pytest.raises(ValueError, match="planned 0"):
-        GateJudge(metrics, {}, **rates, planned=0)
+        GateJudge(judged, {}, **rates, planned=0)
     with pytest.raises(ValueError, match="alpha_fail"):
-        GateJudge(metrics, {}, alpha_pass=0.01, alpha_fail=0.5, planned=3)
+        GateJudge(judged, {}, alpha_pass=0.01, alpha_fail=0.5, planned=3)
     with pytest.raises(ValueError, match="kl_mean"):
-        GateJudge(metrics_of(Gate.LATENCY), {"kl_mean": Budget(kl, 1.0)}, **rates, planned=3)
-    relative = Budget(METRICS["weight_bytes"], 0.3, relative=True)
+        GateJudge(gate_named("latency").metrics, {"kl_mean": Budget(kl, 1.0)}, **rates, planned=3)
+    relative = Budget(metrics()["weight_bytes"], 0.3, relative=True)
     with pytest.raises(ValueError, match=r"0\.3x"):
-        GateJudge(metrics_of(Gate.MEMORY), {"weight_bytes": relative}, **rates, planned=3)
+        GateJudge(gate_named("memory").metrics, {"weight_bytes": relative}, **rates, planned=3)
 
 
 def test_memory_readings() -> None:
-    metrics = metrics_of(Gate.MEMORY)
+    memory = gate_named("memory").metrics
     budgets = {
-        name: Budget(METRICS[name], limit)
+        name: Budget(metrics()[name], limit)
         for name, limit in {
             "weight_bytes": 100.0,
             "buffer_bytes": 10.0,
             "kv_prediction_error": 0.0,
         }.items()
     }
-    judge = GateJudge(metrics, budgets, alpha_pass=0.01, alpha_fail=0.01, planned=2)
+    judge = GateJudge(memory, budgets, alpha_pass=0.01, alpha_fail=0.01, planned=2)
     judge.update({"weight_bytes": 90, "buffer_bytes": 9, "kv_prediction_error": 4})
     assert not judge.decided
     judge.update({"weight_bytes": 90, "buffer_bytes": 8, "kv_prediction_error": 4})

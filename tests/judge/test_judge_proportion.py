@@ -12,14 +12,14 @@ from scipy import stats
 
 from pytest_infopt.binomial import at_most, upper_bound
 from pytest_infopt.errors import ConfigurationError
+from pytest_infopt.gates.registry import metrics
 from pytest_infopt.judge.gate_judge import GateJudge
 from pytest_infopt.judge.planning import fewest_to_pass
 from pytest_infopt.judge.proportion import ProportionTest
 from pytest_infopt.metrics.budget import Budget, parse_budget
-from pytest_infopt.metrics.metric import METRICS
 from pytest_infopt.results.verdict import Verdict
 
-PRECISION = METRICS["semantic_hit_precision"]
+PRECISION = metrics()["semantic_hit_precision"]
 counts = st.integers(1, 600).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 rates = st.floats(0.001, 0.999)
 

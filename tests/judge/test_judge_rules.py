@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from pytest_infopt.gates.registry import metrics
 from pytest_infopt.judge.exceedance import ExceedanceTest, quantile
 from pytest_infopt.judge.gate_judge import make_test
 from pytest_infopt.judge.mean import MeanTest
@@ -16,14 +17,14 @@ from pytest_infopt.judge.protocol import MetricTest
 from pytest_infopt.judge.sign import SignTest
 from pytest_infopt.judge.worst import ExactTest, WorstTest
 from pytest_infopt.metrics.budget import Budget
-from pytest_infopt.metrics.metric import METRICS, Gate, Metric, Rule, Unit
+from pytest_infopt.metrics.metric import Metric, Rule, Unit
 
-KL = METRICS["kl_mean"]
-TOP1 = METRICS["top1_agreement"]
-RMS = METRICS["true_probability_rms"]
-RATIO = METRICS["ttft_ratio"]
-TTFT_P95 = METRICS["ttft_p95"]
-KL_P99 = METRICS["kl_p99"]
+KL = metrics()["kl_mean"]
+TOP1 = metrics()["top1_agreement"]
+RMS = metrics()["true_probability_rms"]
+RATIO = metrics()["ttft_ratio"]
+TTFT_P95 = metrics()["ttft_p95"]
+KL_P99 = metrics()["kl_p99"]
 
 
 def at_most(rate: float, trials: int) -> int:
@@ -57,7 +58,7 @@ def fed(test: MetricTest, values: object) -> MetricTest:
     ],
 )
 def test_fewest_to_pass(name: str, limit: float, fewest: int) -> None:
-    assert fewest_to_pass(Budget(METRICS[name], limit), 0.01) == fewest
+    assert fewest_to_pass(Budget(metrics()[name], limit), 0.01) == fewest
     assert fewest_documents(0.01) == 25
 
 
@@ -79,7 +80,7 @@ def test_fewest_to_pass(name: str, limit: float, fewest: int) -> None:
 def test_flawless_units_pass_exactly_when_planned(
     name: str, limit: float, flawless: float | list[float], alpha: float
 ) -> None:
-    metric = METRICS[name]
+    metric = metrics()[name]
     fewest = fewest_to_pass(Budget(metric, limit), alpha)
     test = fed(make_test(metric, limit, 10_000), [flawless] * (fewest - 1))
     assert test.p_pass > alpha
@@ -221,7 +222,7 @@ def test_ties_count_against_both_sides() -> None:
 
 
 def test_a_higher_ratio_may_be_the_better_one() -> None:
-    speedup = Metric("speedup", Gate.LATENCY, Unit.RATIO, Rule.SIGN, "", higher_is_better=True)
+    speedup = Metric("speedup", Unit.RATIO, Rule.SIGN, "", higher_is_better=True)
     assert fed(make_test(speedup, 1.5, 99), [math.log(2)] * 9).p_pass <= 0.01
     assert fed(make_test(speedup, 1.5, 99), [0.0] * 9).p_fail <= 0.01
 
@@ -323,7 +324,7 @@ def test_design_effect_shows_the_clustering() -> None:
 
 @pytest.mark.parametrize(("tokens", "name"), [(64, "kl_p99"), (128, "kl_p999"), (512, "kl_p99")])
 def test_quantiles_at_the_limit_do_not_pass(tokens: int, name: str) -> None:
-    metric = METRICS[name]
+    metric = metrics()[name]
     assert metric.quantile is not None
     trials, generator, passed = 60, np.random.default_rng(8), 0
     for _ in range(trials):
@@ -341,7 +342,7 @@ def test_quantiles_at_the_limit_do_not_pass(tokens: int, name: str) -> None:
     ("name", "good", "bad", "limit"), [("kl_max", 1.0, 3.0, 2.0), ("sqnr_db", 41.0, 39.0, 40.0)]
 )
 def test_worst(name: str, good: float, bad: float, limit: float) -> None:
-    test = WorstTest(METRICS[name], limit, 3)
+    test = WorstTest(metrics()[name], limit, 3)
     fed(test, [good, limit])
     assert (test.p_pass, test.p_fail, test.needed(0.01, 0.01)) == (1, 1, 1)
     test.update(good)
@@ -352,7 +353,7 @@ def test_worst(name: str, good: float, bad: float, limit: float) -> None:
 
 
 def test_exact_needs_two_equal_readings() -> None:
-    metric = METRICS["weight_bytes"]
+    metric = metrics()["weight_bytes"]
     test = ExactTest(metric, 100, planned=2)
     test.update(100)
     assert (test.p_pass, test.p_fail, test.needed(0.01, 0.01)) == (1, 1, 1)
@@ -387,9 +388,9 @@ def sign_samples(seed: int, n: int) -> tuple[MetricTest, float]:
 
 def quantile_samples(seed: int, n: int) -> tuple[MetricTest, float]:
     generator = np.random.default_rng(seed)
-    return fed(ExceedanceTest(METRICS["ttft_p50"], None), generator.exponential(size=n)), math.log(
-        2
-    )
+    return fed(
+        ExceedanceTest(metrics()["ttft_p50"], None), generator.exponential(size=n)
+    ), math.log(2)
 
 
 SAMPLERS = [mean_samples, share_samples, sign_samples, quantile_samples]
@@ -427,7 +428,7 @@ def test_the_interval_and_the_verdict_agree(seed: int, n: int, limit: float) -> 
     tests: list[tuple[MetricTest, list[float]]] = [
         (MeanTest(KL, limit, n), xs),
         (SignTest(RATIO, limit), [math.log(x) for x in xs]),
-        (ExceedanceTest(METRICS["ttft_p50"], limit), xs),
+        (ExceedanceTest(metrics()["ttft_p50"], limit), xs),
     ]
     for test, values in tests:
         fed(test, values)
@@ -509,7 +510,7 @@ def test_detectable_ratio_is_a_shift_of_the_log_ratio() -> None:
 
 
 def test_what_no_rule_fits_is_refused() -> None:
-    odd = Metric("odd", Gate.QUALITY, Unit.NATS, Rule.MEAN, "", higher_is_better=True)
+    odd = Metric("odd", Unit.NATS, Rule.MEAN, "", higher_is_better=True)
     with pytest.raises(ValueError, match="odd"):
         make_test(odd, 1.0, 3)
     with pytest.raises(ValueError, match="no unit"):

@@ -13,12 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from infopt_reference.batching import BatchPolicy, CostModel, TraceRequest
-from measure_fakes import ToyTransformer, seeded_ids
-from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
-
-from pytest_infopt.engines.transformers import TransformersEngine
-from pytest_infopt.errors import InvalidComparisonError, NonFiniteLogitsError
-from pytest_infopt.measure.batching import (
+from infopt_suites.gates.batching.pairs import (
     BATCH_SIZES,
     LARGEST_LOGITS,
     generating,
@@ -26,6 +21,11 @@ from pytest_infopt.measure.batching import (
     measure_batching_pair,
     measure_window,
 )
+from measure_fakes import ToyTransformer, seeded_ids
+from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
+
+from pytest_infopt.engines.transformers.engine import TransformersEngine
+from pytest_infopt.errors import InvalidComparisonError, NonFiniteLogitsError
 from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR, DtypeError, dtype_error_of
 from pytest_infopt.results.sample import Sample
 

@@ -10,15 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from measure_fakes import seeded_ids
-from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
-
-from pytest_infopt.engines.prefix_server import PrefixServer
-from pytest_infopt.engines.transformers import TransformersEngine
-from pytest_infopt.errors import InvalidComparisonError
-from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR
-from pytest_infopt.measure.growth import fitted_exponent
-from pytest_infopt.measure.kv_cache import (
+from infopt_suites.gates.kv_cache.growth import fitted_exponent
+from infopt_suites.gates.kv_cache.ways import (
     BLOCK_SIZE,
     measure_kv_growth,
     measure_kv_prompt,
@@ -26,8 +19,15 @@ from pytest_infopt.measure.kv_cache import (
     size_table,
     step_cost_table,
 )
-from pytest_infopt.measure.long_context import measure_long_text, sweep_table, tail_logits
-from pytest_infopt.measure.prefix_cache import measure_prefix_prompt, shared_prompt_table
+from infopt_suites.gates.long_context.texts import measure_long_text, sweep_table, tail_logits
+from infopt_suites.gates.prefix_cache.prefix_server import PrefixServer
+from infopt_suites.gates.prefix_cache.prompts import measure_prefix_prompt, shared_prompt_table
+from measure_fakes import seeded_ids
+from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
+
+from pytest_infopt.engines.transformers.engine import TransformersEngine
+from pytest_infopt.errors import InvalidComparisonError
+from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR
 from pytest_infopt.results.sample import Sample
 
 IDS = seeded_ids("caches", 24, VOCABULARY)

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from infopt_suites.gates.equivalence.logit_errors import measure_prompt
+from infopt_suites.gates.memory.footprint import measure_memory
 from measure_fakes import seeded_ids
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.measure.divergence import compare_scores
 from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR
-from pytest_infopt.measure.equivalence import measure_prompt
-from pytest_infopt.measure.latency import measure_pair
-from pytest_infopt.measure.memory import measure_memory
+from pytest_infopt.measure.timing import measure_pair
 from pytest_infopt.results.sample import Sample
 from pytest_infopt.store.scores import ReferenceScores
 

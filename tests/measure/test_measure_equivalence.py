@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
+from infopt_suites.gates.equivalence.logit_errors import measure_prompt
 from measure_fakes import ToyTransformer, seeded_ids
 
 from pytest_infopt.engines.base import Capability
 from pytest_infopt.errors import InvalidComparisonError, NonFiniteLogitsError
+from pytest_infopt.gates.registry import gate_named
 from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR
-from pytest_infopt.measure.equivalence import measure_prompt
-from pytest_infopt.metrics.metric import Gate, metrics_of
 from pytest_infopt.results.sample import Sample
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -31,7 +31,7 @@ def measure(candidate: ToyTransformer, ids: list[int] = PROMPT) -> Sample:
 @pytest.mark.parametrize("text", ["one", "two", "three", "four"])
 def test_a_sound_candidate_is_legal_on_every_metric(dtype: torch.dtype, text: str) -> None:
     sample = measure(ToyTransformer(dtype), seeded_ids(text, 24, ToyTransformer.vocabulary))
-    assert set(sample.values) == {metric.name for metric in metrics_of(Gate.EQUIVALENCE)}
+    assert set(sample.values) == {metric.name for metric in gate_named("equivalence").metrics}
     for name in ("logit_error_ratio", *CONSISTENCY):
         assert sample.values[name] <= OUTPUT_FACTOR, name
     assert sample.values["greedy_mismatches"] == 0
@@ -166,7 +166,7 @@ def test_a_prompt_of_one_token_has_no_consistency_to_check() -> None:
 
 def test_two_tokens_are_enough_for_all() -> None:
     sample = measure(ToyTransformer(torch.float32), [5, 6])
-    assert set(sample.values) == {metric.name for metric in metrics_of(Gate.EQUIVALENCE)}
+    assert set(sample.values) == {metric.name for metric in gate_named("equivalence").metrics}
 
 
 def test_a_candidate_with_another_vocabulary_is_refused() -> None:

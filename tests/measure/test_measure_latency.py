@@ -13,7 +13,7 @@ from measure_fakes import FakeClock, ScriptedEngine
 
 from pytest_infopt.engines.base import TokenEvent
 from pytest_infopt.errors import InfoptError, InvalidComparisonError
-from pytest_infopt.measure.latency import (
+from pytest_infopt.measure.timing import (
     SHORT_REQUEST_SECONDS,
     SlowedEngine,
     measure_pair,

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
+from infopt_suites.gates.memory.footprint import (
+    measure_memory,
+    peak_resident_bytes,
+    run_request,
+)
+from infopt_suites.gates.memory.resident import resident_pair
 from measure_fakes import ToyTransformer
 
 from pytest_infopt.engines.base import MemoryFootprint, TokenEvent
-from pytest_infopt.measure.memory import (
-    measure_memory,
-    peak_resident_bytes,
-    resident_pair,
-    run_request,
-)
-from pytest_infopt.metrics.metric import Gate, metrics_of
+from pytest_infopt.gates.registry import gate_named
 
 
 class Weighed(ToyTransformer):
@@ -59,7 +59,7 @@ def test_sizes_are_those_of_the_engine() -> None:
         "kv_bytes_per_token": 44,
         "kv_prediction_error": 4 * 10 * 3,
     }
-    names = {metric.name for metric in metrics_of(Gate.MEMORY)}
+    names = {metric.name for metric in gate_named("memory").metrics}
     assert set(sample.values) <= names
 
 
@@ -84,7 +84,7 @@ def test_a_request_without_prompt_or_answer_is_refused() -> None:
 
 
 _PEAK = (
-    "from pytest_infopt.measure.memory import peak_resident_bytes as peak;"
+    "from infopt_suites.gates.memory.footprint import peak_resident_bytes as peak;"
     "before = peak(); block = bytearray(b'x') * {size}; del block; print(before, peak())"
 )
 

@@ -7,10 +7,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from infopt_suites.gates.semantic_cache.proportion import CONFIDENCE, Proportion
 from scipy import stats
 
 from pytest_infopt.binomial import upper_bound
-from pytest_infopt.measure.proportion import CONFIDENCE, Proportion
 
 TAIL = (1 - CONFIDENCE) / 2
 COUNTS = st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))

@@ -13,12 +13,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from infopt_suites.gates.quality.documents import measure_document
+from infopt_suites.gates.quality.summary import CONFIDENCE_EDGES, percentile, summarise
 from measure_fakes import MatrixScores, seeded_ids
 
+from pytest_infopt.gates.registry import gate_named
 from pytest_infopt.measure.divergence import compare_scores
-from pytest_infopt.measure.quality import measure_document
-from pytest_infopt.measure.summary import CONFIDENCE_EDGES, percentile, summarise
-from pytest_infopt.metrics.metric import Gate, Rule, metrics_of
+from pytest_infopt.metrics.metric import Rule
 from pytest_infopt.results.sample import Sample
 from pytest_infopt.strict_json import dumps, loads
 
@@ -44,7 +45,7 @@ def measured(name: str, count: int, change: float = 0.5) -> Sample:
 
 def test_every_single_valued_quality_metric_is_filled() -> None:
     sample = measured("a", 30)
-    expected = {m.name for m in metrics_of(Gate.QUALITY) if m.rule is not Rule.EXCEEDANCE}
+    expected = {m.name for m in gate_named("quality").metrics if m.rule is not Rule.EXCEEDANCE}
     assert set(sample.values) == expected
     assert set(sample.tokens) == {"kl"}
     assert sample.weight == len(sample.tokens["kl"]) == 29
@@ -197,7 +198,7 @@ def test_no_samples_are_refused() -> None:
 
 def test_summaries_and_samples_need_no_torch() -> None:
     code = (
-        "import sys, pytest_infopt.measure.summary, pytest_infopt.measure.samples;"
+        "import sys, infopt_suites.gates.quality.summary, pytest_infopt.results.sample;"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

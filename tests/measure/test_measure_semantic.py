@@ -10,10 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from scipy import stats
-
-from pytest_infopt.corpus.semantic_pairs import (
+from infopt_suites.gates.semantic_cache.semantic_pairs import (
     CATEGORIES,
     PARAPHRASE,
     UNRELATED,
@@ -23,8 +20,7 @@ from pytest_infopt.corpus.semantic_pairs import (
     semantic_intents,
     semantic_pairs,
 )
-from pytest_infopt.errors import InvalidComparisonError
-from pytest_infopt.measure.semantic import (
+from infopt_suites.gates.semantic_cache.thresholds import (
     AnswerCost,
     embed_questions,
     hit_samples,
@@ -37,6 +33,10 @@ from pytest_infopt.measure.semantic import (
     sweep_table,
     texts_of,
 )
+from numpy.typing import NDArray
+from scipy import stats
+
+from pytest_infopt.errors import InvalidComparisonError
 
 Array = NDArray[np.float64]
 

@@ -7,14 +7,14 @@ import copy
 import pytest
 import torch
 from chat_server_fake import chat_server
+from infopt_suites.gates.prefix_cache.chat_server import ChatServer
+from infopt_suites.gates.prefix_cache.served_chats import measure_served_chat, served_table
 from measure_fakes import seeded_ids
 from tiny_models import VOCABULARY, make_model, make_tokenizer
 
-from pytest_infopt.engines.chat_server import ChatServer
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure.dtype_error import DtypeError, dtype_error_of
-from pytest_infopt.measure.served_prefix import measure_served_chat, served_table
 from pytest_infopt.release import ServerSource
 from pytest_infopt.results.sample import Sample
 

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import torch
 from infopt_reference.batching import STRATEGIES, CostModel, TraceRequest
-from tiny_models import VOCABULARY, make_model, make_tokenizer
-
-from pytest_infopt.engines.transformers import TransformersEngine
-from pytest_infopt.errors import InvalidComparisonError
-from pytest_infopt.measure.strategies import (
+from infopt_suites.gates.batching.gate import BatchingPlan
+from infopt_suites.gates.batching.strategies import (
     compare_strategies,
     drawn_trace,
     fitted_cost,
     run_strategy,
 )
-from pytest_infopt.release import BatchingPlan
+from tiny_models import VOCABULARY, make_model, make_tokenizer
+
+from pytest_infopt.engines.transformers.engine import TransformersEngine
+from pytest_infopt.errors import InvalidComparisonError
 
 PLAN = BatchingPlan(
     requests=6, prompt_tokens=6, new_tokens=3, load=3.0, max_batch_size=3, max_wait=0.001

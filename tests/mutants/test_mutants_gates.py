@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from default_limits import default_budgets
 from gates import (
     ATTENTION,
     MODEL_MUTANTS,
@@ -20,16 +21,15 @@ from gates import (
     padding_shifts_positions,
 )
 from infopt_reference.quantization import preset, quantize_model
+from infopt_suites.gates.equivalence.logit_errors import measure_prompt
+from infopt_suites.gates.quality.documents import measure_document
 from tiny_models import VOCABULARY, make_model, make_tokenizer
 
-from pytest_infopt.configuration.defaults import default_budgets
 from pytest_infopt.engines.base import Scores
-from pytest_infopt.engines.transformers import TransformersEngine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
+from pytest_infopt.gates.registry import gate_named, metrics
 from pytest_infopt.judge.gate_judge import GateJudge
-from pytest_infopt.measure.equivalence import measure_prompt
-from pytest_infopt.measure.quality import measure_document
 from pytest_infopt.metrics.budget import Budget
-from pytest_infopt.metrics.metric import METRICS, Gate, metrics_of
 from pytest_infopt.release import ModelSource, Statistics
 from pytest_infopt.results.sample import Sample
 from pytest_infopt.results.verdict import Judgement, Verdict
@@ -95,21 +95,22 @@ def written_by(module: Any, count: int, seed: int) -> list[list[int]]:
 # The two gates, as the plugin runs them
 
 
-def budgets(gate: Gate, dtype: str = "float32", quantization: str = "none") -> dict[str, Budget]:
+def budgets(gate: str, dtype: str = "float32", quantization: str = "none") -> dict[str, Budget]:
     reference = ModelSource("reference", "embedded:tiny", dtype="float32")
     candidate = ModelSource("tiny", "embedded:tiny", quantization, dtype)
     found = default_budgets(candidate, reference)
-    return {name: budget for name, budget in found.items() if budget.metric.gate is gate}
+    return gate_named(gate).limits_among(found)
 
 
-def judged(gate: Gate, samples: list[Sample], limits: Mapping[str, Budget]) -> Judgements:
+def judged(gate: str, samples: list[Sample], limits: Mapping[str, Budget]) -> Judgements:
     statistics = Statistics()
     judge = GateJudge(
-        metrics_of(gate),
+        gate_named(gate).metrics,
         limits,
         alpha_pass=statistics.alpha_pass,
         alpha_fail=statistics.alpha_fail,
         planned=len(samples),
+        identical_outputs_pass=gate_named(gate).identical_outputs_pass,
     )
     for sample in samples:
         judge.update(sample_values(sample, judge.metrics), sample.identical, sample.weight)
@@ -124,8 +125,8 @@ def equivalence(
         measure_prompt(candidate, reference.engine, exact, plain, ids, "prompt")
         for exact, plain, ids in zip(reference.oracle, dtype_error, reference.prompts, strict=True)
     ]
-    limits = budgets(Gate.EQUIVALENCE, candidate.dtype, quantization)
-    return judged(Gate.EQUIVALENCE, samples, limits)
+    limits = budgets("equivalence", candidate.dtype, quantization)
+    return judged("equivalence", samples, limits)
 
 
 def compared(
@@ -143,7 +144,7 @@ def divergence_limit(reference: Reference, sound: TransformersEngine) -> dict[st
     """A budget from a sound quantizer, measured on other documents than those judged."""
     values = [sample.values["kl_mean"] for sample in compared(reference, sound, CALIBRATION)]
     limit = SOUND_MULTIPLE * sum(values) / len(values)
-    return {"kl_mean": Budget(METRICS["kl_mean"], limit, origin="sound quantizer")}
+    return {"kl_mean": Budget(metrics()["kl_mean"], limit, origin="sound quantizer")}
 
 
 def failed(judgements: Judgements) -> set[str]:
@@ -192,7 +193,7 @@ def test_a_faulty_quantizer_is_killed(mutant: QuantizerMutant, counted: Any) -> 
     reference = prepared(mutant.prepare)
     limits = divergence_limit(reference, quantized(reference, mutant.sound, mutant.layers))
     samples = compared(reference, quantized(reference, mutant.faulty, mutant.layers))
-    assert failed(judged(Gate.QUALITY, samples, limits)) == {"kl_mean"}
+    assert failed(judged("quality", samples, limits)) == {"kl_mean"}
 
 
 # Sound candidates
@@ -207,7 +208,7 @@ def test_the_sound_twin_of_a_faulty_quantizer_does_not_fail(
     sound = quantized(reference, mutant.sound, mutant.layers)
     limits = divergence_limit(reference, sound)
     samples = compared(reference, sound)
-    assert not failed(judged(Gate.QUALITY, samples, limits))
+    assert not failed(judged("quality", samples, limits))
 
 
 @pytest.mark.parametrize("name", ["int8", "int4", "nf4"])
@@ -220,7 +221,7 @@ def test_a_sound_quantized_model_does_not_fail(name: str, counted: Any) -> None:
     assert not failed(equivalence(reference, candidate, name))
     limits = divergence_limit(reference, candidate)
     samples = compared(reference, candidate)
-    assert not failed(judged(Gate.QUALITY, samples, limits))
+    assert not failed(judged("quality", samples, limits))
 
 
 def eager(module: Any) -> None:
@@ -260,5 +261,5 @@ def lossless_failures(architecture: str, dtype: str, change: Callable[[Any], Non
     change(module)
     candidate = engine(module, getattr(torch, dtype))
     samples = compared(reference, candidate)
-    quality = judged(Gate.QUALITY, samples, budgets(Gate.QUALITY, dtype))
+    quality = judged("quality", samples, budgets("quality", dtype))
     return failed(equivalence(reference, candidate)) | failed(quality)

@@ -13,7 +13,7 @@ from infopt_reference.attention.transformers_cache import TransformersCache
 from tiny_models import SAMPLE_IDS, make_model
 from transformers import DynamicCache
 
-from pytest_infopt.engines.loaders import load_engine
+from pytest_infopt.engines.registry import load_engine
 from pytest_infopt.release import ModelSource
 
 IDS = torch.tensor([SAMPLE_IDS, SAMPLE_IDS[::-1]])

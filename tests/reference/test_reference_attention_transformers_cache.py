@@ -14,7 +14,7 @@ from infopt_reference.quantization import QuantizationScheme
 from tiny_models import CONFIGS, SAMPLE_IDS, VOCABULARY
 from transformers import AutoModelForCausalLM, DynamicCache, MistralConfig
 
-from pytest_infopt.engines.loaders import load_engine
+from pytest_infopt.engines.registry import load_engine
 from pytest_infopt.release import ModelSource
 
 SHAPE = {

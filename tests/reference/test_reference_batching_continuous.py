@@ -22,7 +22,7 @@ from infopt_reference.batching.sampling import Sampler, SamplingParameters
 from infopt_reference.batching.scheduler import SchedulerConfig
 from tiny_models import VOCABULARY, make_model
 
-from pytest_infopt.engines.loaders import load_engine
+from pytest_infopt.engines.registry import load_engine
 from pytest_infopt.release import ModelSource
 
 LONGEST = 24

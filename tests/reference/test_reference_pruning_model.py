@@ -20,7 +20,7 @@ from tiny_models import CONFIGS, SAMPLE_IDS, VOCABULARY, make_model
 from torch import nn
 
 from pytest_infopt.corpus import load_corpus
-from pytest_infopt.engines.loaders import load_engine
+from pytest_infopt.engines.registry import load_engine
 from pytest_infopt.release import CorpusSource, ModelSource
 
 ROOT = Path(__file__).parents[2]

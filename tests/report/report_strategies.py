@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from pytest_infopt.metrics.metric import METRICS
+from pytest_infopt.gates.registry import metrics
 from pytest_infopt.results.gate_result import GateResult
 from pytest_infopt.results.run_result import RunResult
 from pytest_infopt.results.verdict import Judgement, Verdict
@@ -42,7 +42,7 @@ counts = st.integers(min_value=0, max_value=10**9)
 
 judgements = st.builds(
     Judgement,
-    metric=st.sampled_from(sorted(METRICS)) | names,
+    metric=st.sampled_from(sorted(metrics())) | names,
     value=st.none() | numbers,
     n=counts,
     clusters=counts,

@@ -8,8 +8,8 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_infopt.conformance.results import CONFORMANCE, merged, notes_on, shown
 from pytest_infopt.report.annotations import workflow_commands
-from pytest_infopt.report.conformance import CONFORMANCE, merged, notes_on, shown
 from pytest_infopt.report.markdown import markdown_summary
 from pytest_infopt.report.terminal import failure_message, terminal_lines
 from pytest_infopt.results.gate_result import GateResult

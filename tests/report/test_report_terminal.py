@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_strategies import HOSTILE, RELAXED, gates, judgements, runs, text
 
-from pytest_infopt.metrics.metric import METRICS, Gate
+from pytest_infopt.gates.registry import gates as installed
+from pytest_infopt.gates.registry import metrics
 from pytest_infopt.report.table import Row, table_lines
 from pytest_infopt.report.terminal import failure_message, terminal_lines
 from pytest_infopt.report.text import cells, defused, quoted, visible, wrapped
@@ -265,9 +266,9 @@ def test_wording_of_any_judgement_is_printable(judgement: Judgement) -> None:
         assert words.isprintable()
 
 
-@pytest.mark.parametrize("name", sorted(METRICS))
+@pytest.mark.parametrize("name", sorted(metrics()))
 def test_budget_direction_follows_the_metric(name: str) -> None:
-    sign = "≥" if METRICS[name].higher_is_better else "≤"
+    sign = "≥" if metrics()[name].higher_is_better else "≤"
     assert budget_text(Judgement(name, None, 0, 0, budget=0.5)).startswith(f"{sign} ")
 
 
@@ -280,7 +281,7 @@ def test_interval_drops_the_unit_only_where_it_is_the_values() -> None:
     assert interval_text(open_end) == "[0.25, ∞]"
 
 
-@pytest.mark.parametrize("gate", [*Gate, "my own"])
+@pytest.mark.parametrize("gate", [*installed(), "my own"])
 def test_remedy_names_the_units_to_add(gate: str) -> None:
     words = remedy_text(gate, Judgement("kl_mean", 1.0, 1, 1, needed=1200))
     nouns = {
@@ -293,7 +294,7 @@ def test_remedy_names_the_units_to_add(gate: str) -> None:
         "semantic-cache": "hits",
         "latency": "pairs of requests",
         "memory": "readings",
-        "self-check": "samples",
+        "self-check": "pairs of requests",
         "my own": "samples",
     }
     assert words == f"need about 1,200 more {nouns[gate]}"

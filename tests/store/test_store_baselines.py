@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_infopt.metrics.metric import METRICS
+from pytest_infopt.gates.registry import metrics
 from pytest_infopt.results.gate_result import GateResult
 from pytest_infopt.results.verdict import Judgement, Verdict
 from pytest_infopt.store.baselines import BaselineError, Baselines, Entry, Provenance, far_bound
@@ -34,7 +34,7 @@ def empty(path: str | Path = "baselines.json") -> Baselines:
 
 
 def better(metric: str, one: float, other: float) -> float:
-    return max(one, other) if METRICS[metric].higher_is_better else min(one, other)
+    return max(one, other) if metrics()[metric].higher_is_better else min(one, other)
 
 
 @given(metric_names, st.lists(bounds, min_size=1, max_size=6))
@@ -44,7 +44,7 @@ def test_the_limit_is_the_tightest_far_bound_seen(
     baselines = empty()
     expected: float | None = None
     for low, high in intervals:
-        far = low if METRICS[metric].higher_is_better else high
+        far = low if metrics()[metric].higher_is_better else high
         changed = baselines.tighten(passed(metric, low, high), NOW)
         tighter = expected is None or (better(metric, far, expected) == far != expected)
         expected = far if expected is None else better(metric, far, expected)
@@ -180,7 +180,7 @@ def test_loosening_what_is_not_there_or_to_no_number_is_refused() -> None:
 entries = st.builds(
     Entry,
     candidate=st.text(max_size=5),
-    metric=st.sampled_from(sorted(METRICS)),
+    metric=st.sampled_from(sorted(metrics())),
     limit=st.floats(allow_nan=False, allow_infinity=False),
     provenance=st.builds(
         Provenance, *[st.text(max_size=3)] * 6, device=st.sampled_from(["cpu", "cuda"])

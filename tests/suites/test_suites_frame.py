@@ -15,7 +15,7 @@ from infopt_suites.base import NOT_OFFERED, Suite, requires, suite_tests
 from infopt_suites.configured import Configured, implementer_attributes
 from infopt_suites.laws import for_all
 
-from pytest_infopt.implementations import gate_files, template_topic
+from pytest_infopt.conformance.implementations import gate_files, template_topic
 from pytest_infopt.report import conformance
 
 

@@ -1,12 +1,10 @@
-"""From a model source to an engine: one loader per quantization, by name.
+"""From a model's files to a transformers module on its device: the loaders of `engines.formats`.
 
-Every loader returns a transformers module on its device. Libraries beyond torch and transformers
-are imported by the loader that needs them, so a missing one fails that candidate alone.
+Libraries beyond torch and transformers are imported by the loader that needs them, so a missing
+one fails that candidate alone.
 """
 
 from .checkpoint import load_float
-from .load import load_engine
-from .registry import LOADERS, loader_of
-from .request import Loader, LoadRequest
+from .request import LoadRequest
 
-__all__ = ["LOADERS", "LoadRequest", "Loader", "load_engine", "load_float", "loader_of"]
+__all__ = ["LoadRequest", "load_float"]

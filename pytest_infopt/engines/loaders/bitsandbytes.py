@@ -39,8 +39,6 @@ def _load(request: LoadRequest, **settings: Any) -> torch.nn.Module:
             f"model {request.source.name!r}: bitsandbytes has no float64 kernels; choose float32, "
             "float16 or bfloat16"
         )
-    # Here, for a plain error; transformers' own is about versions.
-    request.require("bitsandbytes", "bitsandbytes")
     from transformers import BitsAndBytesConfig
 
     return load_float(request, quantization_config=BitsAndBytesConfig(**settings))

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from ...errors import ConfigurationError, ModelLoadError
-from ..checkpoints import read_config
-from ..embedded import forget_gguf
+from ..files.checkpoints import read_config
+from ..files.embedded import forget_gguf
+from ..formats import PLAIN
 from .gptq_checkpoint import load_gptq_checkpoint
 from .request import LoadRequest
 
@@ -63,8 +64,6 @@ def load_float(request: LoadRequest, **arguments: Any) -> torch.nn.Module:
     files = request.files
     if files.gguf_file is not None:
         arguments["gguf_file"] = files.gguf_file
-    if "attn_implementation" in request.source.options:
-        arguments["attn_implementation"] = request.source.options["attn_implementation"]
     module, report = AutoModelForCausalLM.from_pretrained(
         files.directory,
         dtype=request.dtype,
@@ -73,6 +72,7 @@ def load_float(request: LoadRequest, **arguments: Any) -> torch.nn.Module:
         local_files_only=True,
         trust_remote_code=request.source.trust_remote_code,
         output_loading_info=True,
+        **request.options_of(PLAIN),
         **arguments,
     )
     # transformers fills missing tensors with random numbers and only warns.

@@ -12,7 +12,8 @@ import torch
 from infopt_reference.quantization import QuantizedLinear, read_gptq_layer
 
 from ...errors import ModelLoadError
-from ..checkpoints import check_checkpoint, read_config
+from ..files.checkpoints import check_checkpoint, read_config
+from ..formats import PLAIN, needs
 from .request import LoadRequest
 
 _PARTS = ("qweight", "qzeros", "scales", "g_idx")
@@ -58,7 +59,7 @@ def _empty_model(request: LoadRequest) -> torch.nn.Module:
         config,
         dtype=request.dtype,
         trust_remote_code=trusted,
-        **request.options_of(frozenset({"attn_implementation"})),
+        **request.options_of(PLAIN),
     )
     return module.double() if request.dtype is torch.float64 else module
 
@@ -103,7 +104,5 @@ def _check_complete(
 
 
 def _unreadable(request: LoadRequest, why: str) -> ModelLoadError:
-    return ModelLoadError(
-        f"model {request.source.name!r} needs gptqmodel, without which the GPTQ checkpoint in "
-        f"{request.files.directory} cannot be read: {why}; run `pip install 'pytest-infopt[gptq]'`"
-    )
+    lost = f"without which the GPTQ checkpoint in {request.files.directory} cannot be read: {why}"
+    return ModelLoadError(needs(request.title, "gptqmodel", lost, "gptq"))

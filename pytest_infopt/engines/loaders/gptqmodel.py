@@ -19,20 +19,19 @@ from typing import Any
 import torch
 
 from ...corpus import corpus_fingerprint
-from ..cache import built_once, cache_directory
-from ..checkpoints import read_config
-from ..sources import LocalFiles
+from ..files.cache import built_once, cache_directory
+from ..files.checkpoints import read_config
+from ..files.sources import LocalFiles
 from .checkpoint import load_float, stored_method
 from .request import LoadRequest
 
-OPTIONS = frozenset({"bits", "group_size", "symmetric", "act_order", "damping"})
+# Read when gptqmodel is imported. A pool of two is asked of a parent of one where the machine has
+# two cores.
+os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
 
 
 def load_gptqmodel(request: LoadRequest) -> torch.nn.Module:
     """A GPTQ checkpoint of the model, made now if it never was."""
-    # A pool of two is asked of a parent of one where the machine has two cores.
-    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
-    request.require("gptqmodel", "gptq")
     if method := stored_method(request):
         raise request.wrong(f"the checkpoint is quantized already, by {method}")
     if request.files.gguf_file is not None:

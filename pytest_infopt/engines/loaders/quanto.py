@@ -11,7 +11,6 @@ from .torchao import linear_layers
 
 def load_quanto(request: LoadRequest) -> torch.nn.Module:
     """Int8 per channel, or int4 in groups of 128 where that divides a row, else 64 or 32."""
-    request.require("optimum.quanto", "quanto")
     from optimum.quanto import freeze, qint4, qint8, quantize
 
     module = load_to_optimise(request)

@@ -10,51 +10,33 @@ import torch
 from infopt_reference.pruning import prune_model
 from infopt_reference.quantization import Granularity, QuantizationScheme, preset, quantize_model
 
+from ..formats import CALIBRATION, GRID, SKIP, format_of
 from .checkpoint import load_to_optimise
 from .request import LoadRequest
 
 # The format that a method's weights take unless options say otherwise; other names are presets.
 _SCHEMES = {"gptq": "int4", "awq": "int4", "smoothquant": "int8", "llm-int8": "int8"}
 _GROUP_SIZE = 64
-PLACES = frozenset({"group_size", "granularity", "axis"})
-GRID = PLACES | {"bits", "symmetric"}
-_OF_METHOD = {
-    "gptq": frozenset(
-        {"act_order", "static_groups", "damping", "block_size", "row_fallback", "true_sequential"}
-    ),
-    "awq": frozenset({"steps", "clip"}),
-    "smoothquant": frozenset({"alpha"}),
-    "llm-int8": frozenset({"threshold"}),
-}
+_OF_NO_METHOD = SKIP | GRID | CALIBRATION  # what remains is the method's own
 
 
-def method_options(quantization: str) -> frozenset[str]:
-    """Options that the method of that name takes besides those of its grid."""
-    return _OF_METHOD.get(quantization, frozenset())
-
-
-def load_rounded(request: LoadRequest) -> torch.nn.Module:
-    """Weights to the nearest level of a preset's grid."""
-    return _quantized(request, "rtn")
-
-
-def load_llm_int8(request: LoadRequest) -> torch.nn.Module:
-    """LLM.int8(), weights and activations but for outlier features."""
-    return _quantized(request, "llm-int8")
-
-
-def load_calibrated(request: LoadRequest) -> torch.nn.Module:
-    """GPTQ, AWQ or SmoothQuant on the calibration documents."""
-    return _quantized(request, request.source.quantization, calibration=_batches(request))
+def load_quantized(request: LoadRequest) -> torch.nn.Module:
+    """Weights on a preset's grid, or what a method makes of them."""
+    name, options = request.source.quantization, request.source.options
+    scheme = _call(request, scheme_of, name, options)
+    own = {key: value for key, value in options.items() if key not in _OF_NO_METHOD}
+    settings = own | _calibration(request) | _skip(request)
+    module = load_to_optimise(request)
+    method = name if name in _SCHEMES else "rtn"  # round to nearest
+    _call(request, quantize_model, module, scheme, method=method, **settings)
+    return module
 
 
 def load_pruned(request: LoadRequest) -> torch.nn.Module:
     """Magnitude or Wanda pruning: ``sparsity`` is a share (0.5, the default) or "2:4"."""
-    method = request.source.quantization
-    calibration = {"calibration": _batches(request)} if method == "wanda" else {}
-    target = _target(request)
+    settings = _target(request) | _calibration(request) | _skip(request)
     module = load_to_optimise(request)
-    _call(request, prune_model, module, method=method, **target, **calibration, **_skip(request))
+    _call(request, prune_model, module, method=request.source.quantization, **settings)
     return module
 
 
@@ -75,16 +57,9 @@ def scheme_of(quantization: str, options: dict[str, Any]) -> QuantizationScheme:
     return preset(_SCHEMES.get(quantization, quantization), **changes)
 
 
-def _quantized(request: LoadRequest, method: str, **settings: Any) -> torch.nn.Module:
-    scheme = _call(request, scheme_of, request.source.quantization, request.source.options)
-    settings |= request.options_of(method_options(method)) | _skip(request)
-    module = load_to_optimise(request)
-    _call(request, quantize_model, module, scheme, method=method, **settings)
-    return module
-
-
-def _batches(request: LoadRequest) -> list[torch.Tensor]:
-    return request.calibration_batches()
+def _calibration(request: LoadRequest) -> dict[str, Any]:
+    calibrated = format_of(request.source.quantization).calibrated
+    return {"calibration": request.calibration_batches()} if calibrated else {}
 
 
 def _skip(request: LoadRequest) -> dict[str, Any]:

@@ -1,9 +1,8 @@
-"""What a loader is and what it is given."""
+"""What a loader is given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,9 @@ from ...corpus import Document
 from ...corpus.calibration import TOKENS, calibration_documents, positive
 from ...errors import ConfigurationError, ModelLoadError
 from ...release import ModelSource
-from ..sources import LocalFiles
+from ..files.sources import LocalFiles
+from ..formats import needs
 
-DTYPES = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-}
-CALIBRATION_OPTIONS = frozenset({"calibration", "calibration_documents", "calibration_tokens"})
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -45,24 +38,20 @@ class LoadRequest:
 
     def wrong(self, why: object) -> ConfigurationError:
         """The error for a source that asks for what there is not."""
-        return ConfigurationError(
-            f"model {self.source.name!r} with quantization {self.source.quantization!r}: {why}"
-        )
+        return ConfigurationError(f"{self.title}: {why}")
 
-    def missing_library(self, library: str, extra: str, error: ImportError) -> ModelLoadError:
-        """The error for a library that an extra of this package would install."""
-        return ModelLoadError(
-            f"model {self.source.name!r} with quantization {self.source.quantization!r} needs "
-            f"{library}, which cannot be imported ({error}); "
-            f"run `pip install 'pytest-infopt[{extra}]'`"
-        )
+    @property
+    def title(self) -> str:
+        """What messages call the source."""
+        return f"model {self.source.name!r} with quantization {self.source.quantization!r}"
 
-    def require(self, module: str, extra: str) -> None:
-        """Import a library for a plain error; raises ModelLoadError naming the extra."""
+    def require(self, module: str, extra: str | None = None) -> None:
+        """Import a library; raises ModelLoadError naming the extra that installs it."""
         try:
             import_module(module)
         except ImportError as error:
-            raise self.missing_library(module, extra, error) from error
+            why = f"which cannot be imported ({error})"
+            raise ModelLoadError(needs(self.title, module, why, extra)) from error
 
     def tokenizer(self) -> Any:
         """The checkpoint's tokenizer; None where it has none."""
@@ -104,29 +93,3 @@ class LoadRequest:
         if not batches:
             raise self.wrong("no calibration document has a token")
         return batches
-
-
-@dataclass(frozen=True)
-class Loader:
-    """A way to load a model. ``weight_bits`` is None where the checkpoint decides.
-
-    ``default_dtype`` is the compute dtype when the source says "auto"; "source" means the dtype
-    that the checkpoint declares. ``options`` are the keys that its sources may set, None for any.
-    ``rounds_to`` names, by device type, the format that its kernels round activations to whatever
-    the compute dtype. One that is ``calibrated`` takes `CALIBRATION_OPTIONS`, too.
-    """
-
-    name: str
-    summary: str
-    load: Callable[[LoadRequest], torch.nn.Module]
-    weight_bits: float | None = None
-    default_dtype: str = "source"
-    options: frozenset[str] | None = None
-    rounds_to: Mapping[str, str] = field(default_factory=dict)
-    calibrated: bool = False
-
-    def known_options(self) -> frozenset[str] | None:
-        """All keys that its sources may set, None for any."""
-        if self.options is None:
-            return None
-        return self.options | (CALIBRATION_OPTIONS if self.calibrated else frozenset())

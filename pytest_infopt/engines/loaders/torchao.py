@@ -19,7 +19,6 @@ _GROUP_SIZE = 64
 
 def load_torchao(request: LoadRequest) -> torch.nn.Module:
     """Int8 with or without int8 activations, int4 or float8 weights, by the format's name."""
-    request.require("torchao", "torchao")
     from torchao.quantization import quantize_
 
     module = load_to_optimise(request)

@@ -1,0 +1,128 @@
+"""A release before it is measured: what would be gated, what that takes, what is missing. Imports
+no torch and loads no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from ..corpus import load_corpus
+from ..engines.formats import format_of
+from ..engines.weight_precision import precision_of
+from ..errors import ConfigurationError
+from ..gates import registry
+from ..gates.base import GateSpec
+from ..judge.planning import fewest_to_pass
+from ..metrics.budget import Budget
+from ..metrics.metric import Rule
+from ..release import Candidate, ModelSource, Release
+
+
+def plan_lines(release: Release, root: Path | None = None) -> list[str]:
+    """What ``--collect-only`` prints: models, gates with their budgets and the fewest samples that
+    can PASS them, and everything that is known to be missing."""
+    own = [line for spec in _gates(per_release=True) for line in _release_lines(spec, release)]
+    if not release.candidates:
+        return own + [f"not run: {reason}" for reason in release.not_run]
+    corpus_line, documents = _corpus(release, root or Path())
+    lines = [f"reference: {_describe(release.reference)}", corpus_line]
+    for candidate in release.candidates:
+        held_to = precision_of(candidate.source, release.reference).summary
+        lines.append(f"candidate {candidate.name}: {_describe(candidate.source)}; {held_to}")
+        lines += [
+            f"  {spec.name}: {_limits(spec, release, candidate)}"
+            for spec in _gates(per_release=False)
+            if candidate in spec.judged(release)
+        ]
+    lines += own
+    lines += [f"not run: {reason}" for reason in release.not_run]
+    return lines + [f"missing: {what}" for what in _missing(release, documents)]
+
+
+def _gates(*, per_release: bool) -> list[GateSpec]:
+    return [spec for spec in registry.gates().values() if spec.per_release is per_release]
+
+
+def _release_lines(spec: GateSpec, release: Release) -> Iterator[str]:
+    """A gate that judges no candidate: whom it judges, by which settings and limits."""
+    for subject in spec.judged(release):
+        settings = [
+            f"{field.name} {getattr(release.plan(plan), field.name)}"
+            for plan in spec.plans
+            for field in fields(plan)
+            if getattr(release.plan(plan), field.name) != field.default
+        ]
+        yield f"{spec.name} of {subject.name}: {', '.join(settings) or 'default settings'}"
+        yield f"  {spec.name}: {_limits(spec, release, subject)}"
+
+
+def _describe(source: ModelSource) -> str:
+    details = {
+        "quantization": source.quantization if source.quantization != "none" else None,
+        "GGUF file": source.gguf_file,
+        "dtype": source.dtype,
+        "device": source.device,
+        "revision": source.revision,
+    }
+    return f"{source.model} ({', '.join(f'{k} {v}' for k, v in details.items() if v)})"
+
+
+def _corpus(release: Release, root: Path) -> tuple[str, int | None]:
+    """A line on the corpus, and how many documents can be used; None if it cannot be read."""
+    try:
+        documents = len(load_corpus(release.corpus, root))
+    except ConfigurationError as error:
+        return f"corpus: unusable: {error}", None
+    used = min(documents, release.corpus.max_documents)
+    kind = "files" if release.corpus.files else "embedded"
+    return f"corpus: {kind}, {documents} documents, at most {used} used", used
+
+
+def _limits(spec: GateSpec, release: Release, candidate: Candidate) -> str:
+    if problem := spec.lacks(candidate, release.reference):
+        return f"NOT RUN: {problem}"
+    alpha = spec.alpha or release.statistics.alpha_pass
+    parts = [
+        f"{name} {budget.describe()} ({_terms(spec, budget, alpha)})"
+        for name, budget in spec.limits_among(candidate.budgets).items()
+    ]
+    return "; ".join(parts) or "measured, no budget"
+
+
+def _terms(spec: GateSpec, budget: Budget, alpha: float) -> str:
+    """Where a limit comes from, and the fewest samples; the candidate's line names its defaults."""
+    origin = "default" if budget.origin.startswith("default") else budget.origin
+    if budget.metric.rule in (Rule.WORST, Rule.EXACT):
+        return origin  # everything planned is measured, however it goes
+    return f"{origin}, at least {fewest_to_pass(budget, alpha)} {spec.samples}"
+
+
+def _missing(release: Release, documents: int | None) -> Iterator[str]:
+    candidates = [c.source for c in release.candidates]
+    # A candidate made from the reference's model misses what the reference misses.
+    for model, name in {
+        s.model: s.name for s in [*reversed(candidates), release.reference]
+    }.items():
+        if Path(model).is_absolute() and not Path(model).exists():
+            yield f"model of {name}: {model} does not exist"
+    for source in candidates:
+        why = format_of(source.quantization).missing()
+        if why is not None:
+            yield f"candidate {source.name}: {why}"
+    for candidate in release.candidates:
+        for spec in registry.gates().values():
+            yield from _too_few(spec, release, candidate, spec.most_samples(release, documents))
+
+
+def _too_few(
+    spec: GateSpec, release: Release, candidate: Candidate, available: int | None
+) -> Iterator[str]:
+    """The limits that as many samples cannot PASS."""
+    for name, budget in spec.limits_among(candidate.budgets).items():
+        needed = fewest_to_pass(budget, spec.alpha or release.statistics.alpha_pass)
+        if available is not None and available < needed:
+            yield (
+                f"candidate {candidate.name}: {name} {budget.describe()} cannot PASS with "
+                f"{available} {spec.samples}; it takes at least {needed}"
+            )

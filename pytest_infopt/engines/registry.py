@@ -1,0 +1,62 @@
+"""The engines by name, ours and those of other packages: entry points of the group infopt.engines.
+
+Knowing an engine imports neither torch nor the engine's library; loading a model with it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from ..errors import ConfigurationError
+from ..naming import import_named, nearest, registered
+from ..release import ModelSource
+from .base import Capability, Engine
+
+__all__ = ["EngineSpec", "engine_named", "engines", "load_engine"]
+
+GROUP = "infopt.engines"
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """A kind of engine.
+
+    ``capabilities`` are those that its engines have at best: a gate that requires others is not
+    run. ``load`` names "module:function", which makes an `Engine` of a `ModelSource`.
+    """
+
+    name: str
+    summary: str
+    capabilities: frozenset[Capability]
+    load: str
+
+
+def engine_named(name: str) -> EngineSpec:
+    """The registered engine; ConfigurationError, with the nearest name, where none has it."""
+    known = registered(GROUP)
+    if name not in known:
+        raise ConfigurationError(f"unknown engine {name!r}{nearest(name, known)}")
+    spec = import_named(known[name].value)
+    if not isinstance(spec, EngineSpec) or spec.name != name:
+        raise ConfigurationError(
+            f"entry point {name!r} of {GROUP} is {known[name].value}, which is no EngineSpec of "
+            "that name"
+        )
+    return spec
+
+
+def engines() -> Mapping[str, EngineSpec]:
+    """Every registered engine by name."""
+    return {name: engine_named(name) for name in registered(GROUP)}
+
+
+def load_engine(source: ModelSource) -> Engine:
+    """The source's model, loaded by the source's engine.
+
+    Raises ConfigurationError for what the source asks for and there is not, ModelLoadError for
+    everything that is wrong with the model or a library.
+    """
+    load = cast(Callable[[ModelSource], Engine], import_named(engine_named(source.engine).load))
+    return load(source)

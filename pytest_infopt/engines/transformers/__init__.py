@@ -1,0 +1,1 @@
+"""Causal language models of transformers, in process. Importing this package imports no torch."""

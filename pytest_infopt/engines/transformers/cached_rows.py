@@ -1,0 +1,121 @@
+"""Rows of a batch on their way through a transformers model's KV cache, pass by pass.
+
+Legend: B rows, T columns of the padded batch, V vocabulary. PYTEST_DONT_REWRITE: it times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ..base import CacheReading, CannotCropError
+from .footprint import cache_tensors, storage_bytes
+
+
+def left_padded(rows: Sequence[torch.Tensor], pad: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Ids [B, T] with each row at the right edge, and the mask [B, T] of its tokens.
+
+    The mask is None where no row is padded.
+    """
+    longest = max(len(row) for row in rows)
+    ids = torch.full((len(rows), longest), pad, dtype=torch.long, device=rows[0].device)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        ids[index, longest - len(row) :] = row
+        mask[index, longest - len(row) :] = 1
+    return ids, None if bool(mask.all()) else mask
+
+
+def positions_of(mask: torch.Tensor) -> torch.Tensor:
+    """Positions [B, T] that count a row's tokens from 0 and leave its padding at 0."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
+class CachedRows:
+    """A left-padded batch that goes through the KV cache as far as it is told to.
+
+    ``forward`` is the model's, with keyword arguments; ``takes_positions`` says whether it knows
+    ``position_ids``. Padding is never seen: every pass carries the mask up to its last column.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        ids: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        *,
+        takes_positions: bool = True,
+    ) -> None:
+        self._forward = forward
+        self._ids = ids
+        self._mask = mask
+        self._takes_positions = takes_positions
+        self._synchronize = ids.device.type == "cuda"
+        self.cache: Any = None
+        self.done = 0
+
+    def advance(self, count: int, **options: Any) -> torch.Tensor:
+        """Logits [B, count, V] of the next columns; ``options`` go to the model's forward."""
+        columns = self._ids[:, self.done : self.done + count]
+        logits = self._pass(columns, self._mask, **options)
+        self.done += count
+        return logits
+
+    def append(self, tokens: torch.Tensor) -> None:
+        """Put tokens [B, n] behind what is there; `advance` then computes them."""
+        self._ids = torch.cat([self._ids, tokens], dim=1)
+        if self._mask is not None:
+            self._mask = torch.cat([self._mask, torch.ones_like(tokens)], dim=1)
+
+    def reject(self, count: int) -> None:
+        """Compute ``count`` wrong tokens and take them back, as speculative decoding does.
+
+        Raises CannotCropError where the cache refuses; errors of the computation are its own.
+        """
+        wrong = torch.zeros_like(self._ids[:, :1]).expand(-1, count)  # token 0 over and over
+        mask = self._mask
+        if mask is not None:
+            mask = torch.cat([mask[:, : self.done], torch.ones_like(wrong)], dim=1)
+        self._pass(wrong, mask)
+        try:
+            self.cache.crop(-count)  # a negative number is how many go
+        except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
+            raise CannotCropError(str(error)) from error
+
+    def timed(self, count: int, **options: Any) -> float:
+        """Advance; the seconds that it took."""
+        started = self._now()
+        self.advance(count, **options)
+        return self._now() - started
+
+    def reading(self, tokens: int, steps: int, **options: Any) -> CacheReading:
+        """The cache once it holds ``tokens`` columns, the last ``steps`` decoded one by one."""
+        steps = min(steps, tokens - self.done)
+        if tokens - steps > self.done:
+            self.advance(tokens - steps - self.done, **options)
+        seconds = sum(self.timed(1, **options) for _ in range(steps)) / steps
+        nbytes = storage_bytes(cache_tensors(self.cache))
+        return CacheReading(tokens, len(self._ids), nbytes, seconds)
+
+    def _pass(
+        self, columns: torch.Tensor, mask: torch.Tensor | None, **options: Any
+    ) -> torch.Tensor:
+        end = self.done + columns.shape[1]
+        if mask is not None:
+            options["attention_mask"] = mask[:, :end]
+            if self._takes_positions:
+                options["position_ids"] = positions_of(mask[:, :end])[:, self.done :]
+        output = self._forward(
+            input_ids=columns, past_key_values=self.cache, use_cache=True, **options
+        )
+        self.cache = output.past_key_values
+        logits: torch.Tensor = output.logits
+        return logits
+
+    def _now(self) -> float:
+        if self._synchronize:
+            torch.cuda.synchronize(self._ids.device)
+        return time.perf_counter()

@@ -1,0 +1,233 @@
+"""A transformers causal language model in process: scored, driven step by step, timed, weighed.
+
+Shapes: T positions, B batch rows, V vocabulary. PYTEST_DONT_REWRITE: it times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from ..base import CacheReading, MemoryFootprint, TokenEvent
+from .cached_rows import CachedRows, left_padded, positions_of
+from .footprint import derived_buffers, predicted_kv_bytes, storage_bytes, weight_tensors
+from .scoring import TransformersScorer, check_finite
+
+
+class TransformersEngine(TransformersScorer):
+    """`engines.base.InProcessEngine` over a loaded transformers model.
+
+    Its arguments are those of `TransformersScorer`.
+    """
+
+    # Caches and batches
+
+    def cached_logits(self, token_ids: Sequence[int], prefill: int) -> torch.Tensor:
+        """Logits [T, V]: ``prefill`` tokens at once, the others one by one through the KV cache."""
+        return self.through_cache([token_ids], [prefill])[0]
+
+    @torch.no_grad()
+    def through_cache(
+        self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], rejected: int = 0
+    ) -> list[torch.Tensor]:
+        """Each prompt's logits [T_i, V] from one left-padded batch that goes through the KV cache.
+
+        The first passes take ``sizes`` columns each, all others one. Before each but the first,
+        ``rejected`` wrong tokens are computed and taken back, as in speculative decoding.
+        """
+        ids, mask, lengths = self._batch(prompts)
+        longest = ids.shape[1]
+        if not sizes or min(sizes) < 1 or sum(sizes) > longest:
+            raise ValueError(
+                f"passes of {list(sizes)} tokens; they take at least 1 each and {longest} in all"
+            )
+        rows = self._cached_rows(ids, mask)
+        parts = []
+        for size in [*sizes, *[1] * (longest - sum(sizes))]:
+            if rejected and rows.done:
+                rows.reject(rejected)
+            parts.append(rows.advance(size))
+        return self._without_padding(torch.cat(parts, dim=1), lengths)
+
+    @torch.no_grad()
+    def cached_tail(self, token_ids: Sequence[int], tail: int, chunk: int) -> torch.Tensor:
+        """Logits [tail, V] of the last tokens, one by one through the KV cache.
+
+        What comes before them is computed ``chunk`` tokens at a time, its logits not kept.
+        """
+        ids = self._ids(token_ids)
+        if not 1 <= tail < ids.shape[1] or chunk < 1:
+            raise ValueError(
+                f"a tail of {tail} behind chunks of {chunk}; give 1…{ids.shape[1] - 1} and at "
+                "least 1"
+            )
+        rows = self._cached_rows(ids)
+        prefill = ids.shape[1] - tail
+        while rows.done < prefill:
+            rows.advance(min(chunk, prefill - rows.done), **self.last_only)
+        logits = torch.cat([rows.advance(1)[0] for _ in range(tail)])
+        check_finite(logits, self.name, prefill)
+        return logits
+
+    @torch.no_grad()
+    def batch_logits(self, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Each prompt's logits [T_i, V] from one left-padded batch."""
+        ids, mask, lengths = self._batch(prompts)
+        extra: dict[str, torch.Tensor] = {}
+        if mask is not None:
+            extra["attention_mask"] = mask
+            if "position_ids" in self._parameters:
+                extra["position_ids"] = positions_of(mask)
+        logits = self.forward(input_ids=ids, **extra).logits  # [B, T, V]
+        return self._without_padding(logits, lengths)
+
+    def _batch(
+        self, prompts: Sequence[Sequence[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor | None, list[int]]:
+        if not prompts:
+            raise ValueError("a batch needs at least one prompt")
+        rows = [self._ids(prompt)[0] for prompt in prompts]
+        pad = getattr(self._tokenizer, "pad_token_id", None) or 0
+        return *left_padded(rows, pad), [len(row) for row in rows]
+
+    def _without_padding(self, logits: torch.Tensor, lengths: list[int]) -> list[torch.Tensor]:
+        """Rows of [B, T, V], each without its padding; NonFiniteLogitsError for NaN, infinity."""
+        longest = logits.shape[1]
+        found = [row[longest - length :] for row, length in zip(logits, lengths, strict=True)]
+        for part in found:
+            check_finite(part, self.name, 0)
+        return found
+
+    def _cached_rows(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> CachedRows:
+        positions = "position_ids" in self._parameters
+        return CachedRows(self.forward, ids, mask, takes_positions=positions)
+
+    # Generation
+
+    def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
+        """Greedy tokens as they arrive; exactly max_new_tokens, whatever the end token says.
+
+        A token has arrived when its id is on the host: on CUDA its computation is waited for.
+        """
+        ids = self._ids(prompt_ids)
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}; it takes at least 1")
+        total = ids.shape[1] + max_new_tokens
+        if total > self.context_window:
+            raise ValueError(
+                f"{ids.shape[1]} prompt tokens and {max_new_tokens} new ones are {total}, beyond "
+                f"the context window of {self.context_window} of model {self.name!r}"
+            )
+        return self._generate(ids, max_new_tokens)
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> list[list[int]]:
+        """Greedy tokens of each prompt from one left-padded batch, ``counts`` of them.
+
+        The batch runs until its longest output ends, whatever the end token says.
+        """
+        ids, mask, _ = self._batch(prompts)
+        self._check_window(ids.shape[1] + max(counts))
+        rows = self._cached_rows(ids, mask)
+        steps = []
+        size = ids.shape[1]
+        for _ in range(max(counts)):
+            tokens = rows.advance(size, **self.last_only)[:, -1:].argmax(-1)  # [B, 1]
+            rows.append(tokens)
+            steps.append(tokens)
+            size = 1
+        outputs = torch.cat(steps, dim=1).tolist()
+        return [row[:count] for row, count in zip(outputs, counts, strict=True)]
+
+    @torch.no_grad()
+    def pass_seconds(self, batch: int, context: int, tokens: int) -> float:
+        """What a pass over ``tokens`` tokens of each of ``batch`` rows costs behind ``context``."""
+        self._check_window(context + tokens)
+        rows = self._cached_rows(self._probe_ids(context + tokens).expand(batch, -1))
+        if context:
+            rows.advance(context, **self.last_only)
+        return rows.timed(tokens, **self.last_only)
+
+    def _generate(self, ids: torch.Tensor, count: int) -> Iterator[TokenEvent]:
+        cache: Any = None
+        for _ in range(count):
+            token, cache = self._greedy_step(ids, cache)
+            yield TokenEvent(token, time.perf_counter())
+            ids = torch.tensor([[token]], device=self._device)
+
+    @torch.no_grad()
+    def _greedy_step(self, ids: torch.Tensor, cache: Any) -> tuple[int, Any]:
+        output = self.forward(
+            input_ids=ids, past_key_values=cache, use_cache=True, **self.last_only
+        )
+        token = int(output.logits[0, -1].argmax())
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return token, output.past_key_values
+
+    # Memory
+
+    def memory(self) -> MemoryFootprint:
+        """Bytes of weights, quantization constants included, and of derived buffers, each once."""
+        module, seen = self.module, set[tuple[str, int]]()
+        weights = storage_bytes(weight_tensors(module), seen)
+        buffers = storage_bytes(derived_buffers(module), seen)
+        if self._device.type != "cuda":
+            return MemoryFootprint(weights, buffers)
+        # The allocator counts the whole process: the other model of a pair is not this one's.
+        others = max(0, torch.cuda.memory_allocated(self._device) - weights - buffers)
+        return MemoryFootprint(
+            weights,
+            buffers,
+            peak_allocated_bytes=torch.cuda.max_memory_allocated(self._device) - others,
+            peak_reserved_bytes=torch.cuda.max_memory_reserved(self._device) - others,
+        )
+
+    def reset_peaks(self) -> None:
+        """Start CUDA's peak counters anew, with the allocator's unused blocks given back first."""
+        self._check_open()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self._device)
+
+    @torch.no_grad()
+    def kv_cache_bytes(self, tokens: int, batch: int = 1) -> int:
+        """Bytes of the cache after ``tokens`` tokens of ``batch`` sequences, the last ones decoded.
+
+        The last step matters: a sliding-window layer keeps the whole prefill alive until then.
+        """
+        return self.cache_readings([tokens], batch)[0].nbytes
+
+    @torch.no_grad()
+    def cache_readings(
+        self, lengths: Sequence[int], batch: int = 1, steps: int = 1
+    ) -> list[CacheReading]:
+        """The KV cache of ``batch`` sequences as it grows through ``lengths``, in rising order.
+
+        The last ``steps`` tokens before each are decoded one by one, and timed.
+        """
+        if not lengths or sorted(set(lengths)) != list(lengths) or lengths[0] < 1 or batch < 1:
+            raise ValueError(
+                f"lengths {list(lengths)} and batch {batch}: lengths rise, and all are at least 1"
+            )
+        self._check_window(lengths[-1])
+        rows = self._cached_rows(self._probe_ids(lengths[-1]).expand(batch, -1))
+        return [rows.reading(length, steps, **self.last_only) for length in lengths]
+
+    @torch.no_grad()
+    def uncached_step_seconds(self, tokens: int) -> float:
+        """What the next token costs without a cache: one pass over all ``tokens`` tokens."""
+        self._check_window(tokens)
+        ids = self._probe_ids(tokens)
+        started = time.perf_counter()
+        self.forward(input_ids=ids, **self.last_only)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - started
+
+    def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int:
+        """The same by the formula 2·layers·kv_heads·head_dim·tokens·batch·bytes."""
+        return predicted_kv_bytes(self._config, tokens, batch, self._dtype.itemsize)

@@ -1,0 +1,155 @@
+"""A release gate, stated once: its metrics, its plans, its limits, what it needs and who is judged.
+
+A gate is a folder with three files:
+
+    gate.py              GATE = GateSpec(package=__package__, name="recall", …); imports no torch
+    measure.py           a class that runs in the models' process; its `remote` methods measure
+    test_gate_recall.py  the procedure: a pytest test that asks for the fixture ``infopt_gate``
+
+and one line of the package's entry points, ``infopt.gates``: ``recall = "package.gate:GATE"``.
+Schema, fingerprint, plan lines, default budgets and the table of metrics are made from the spec.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from ..engines.base import Capability, lacking
+from ..engines.registry import engine_named
+from ..engines.weight_precision import Precision
+from ..errors import ConfigurationError
+from ..metrics.budget import Budget
+from ..metrics.metric import Metric
+from ..release import Candidate, ModelSource, Release
+from .plan import Plan
+
+
+@dataclass(frozen=True)
+class BudgetContext:
+    """What default budgets may depend on.
+
+    ``budgets`` are the limits that gates of a lower order have on this candidate; ``served`` says
+    that a server serves it.
+    """
+
+    candidate: ModelSource
+    reference: ModelSource
+    precision: Precision
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
+    served: bool = False
+
+
+def no_budgets(context: BudgetContext) -> Mapping[str, float]:
+    """The defaults of a gate that limits nothing by itself."""
+    return {}
+
+
+def _no_limit(release: Release, documents: int | None) -> int | None:
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class GateSpec:
+    """A gate. Only ``package``, ``name``, ``summary`` and ``metrics`` must be given.
+
+    Args:
+        package: the package that holds ``measure`` and ``test_gate_NAME``; write ``__package__``.
+        name: what users call it, lower case, words joined by hyphens.
+        summary: one sentence for documentation and plan.
+        metrics: what it measures, in the order in which reports print it.
+        order: gates run, and are printed, in this order; ours take 10, 20, … 100.
+        samples: what one independent unit is called, in the plural.
+        plans: the tables of infopt.toml that it reads. Gates may share a plan.
+        switch: a plan and its field; without a value there, the release does not ask for the gate.
+        requires: what the engines of reference and candidate must offer.
+        default_budgets: the limits by metric where nobody wrote any, in the metric's unit; on
+            bytes, as a share of the reference's.
+        subjects: who is judged: by default, candidates with a budget on one of the metrics.
+        per_release: its limits are the release's own ([budgets]), not a candidate's.
+        most_samples: the most samples that a release can give, None where nothing is known;
+            ``documents`` is how many the corpus has.
+        identical_outputs_pass: outputs with the reference's bits pass, however few.
+        loads_models: the measure needs reference and candidate, compared before it starts.
+        follows_baselines: a committed baseline may tighten its limits.
+        alpha: takes the place of both error rates of the release.
+        measure: "module:class" of the measure, if it is not ``NameMeasure`` of ``.measure``.
+    """
+
+    package: str
+    name: str
+    summary: str
+    metrics: tuple[Metric, ...]
+    order: int = 1000
+    samples: str = "samples"
+    plans: tuple[type[Plan], ...] = ()
+    switch: tuple[type[Plan], str] | None = None
+    requires: frozenset[Capability] = frozenset()
+    default_budgets: Callable[[BudgetContext], Mapping[str, float]] = no_budgets
+    subjects: Callable[[Release], Sequence[Candidate]] | None = None
+    per_release: bool = False
+    most_samples: Callable[[Release, int | None], int | None] = _no_limit
+    identical_outputs_pass: bool = False
+    loads_models: bool = True
+    follows_baselines: bool = True
+    alpha: float | None = None
+    measure: str = ""
+
+    @property
+    def word(self) -> str:
+        """The name as Python spells it."""
+        return self.name.replace("-", "_")
+
+    @property
+    def measure_target(self) -> str:
+        """Where the measure's class is, as "module:class"."""
+        camel = "".join(part.capitalize() for part in self.name.split("-"))
+        return self.measure or f"{self.package}.measure:{camel}Measure"
+
+    @property
+    def procedure(self) -> str:
+        """The module of the gate's test, as ``pytest --pyargs`` takes it."""
+        return f"{self.package}.test_gate_{self.word}"
+
+    @cached_property
+    def procedure_file(self) -> Path:
+        """The file of the gate's test. Raises ConfigurationError where there is none."""
+        spec = importlib.util.find_spec(self.procedure)
+        if spec is None or spec.origin is None:
+            raise ConfigurationError(
+                f"gate {self.name!r}: its package {self.package} has no module "
+                f"test_gate_{self.word}; write the gate's procedure there"
+            )
+        return Path(spec.origin)
+
+    @cached_property
+    def metric_names(self) -> frozenset[str]:
+        return frozenset(metric.name for metric in self.metrics)
+
+    def asked_for(self, plans: Iterable[Plan]) -> bool:
+        """Whether a release with these plans sets what switches the gate on."""
+        if self.switch is None:
+            return True
+        kind, name = self.switch
+        return any(getattr(plan, name) for plan in plans if isinstance(plan, kind))
+
+    def limits_among(self, budgets: Mapping[str, Budget]) -> dict[str, Budget]:
+        """Those of the budgets that limit a metric of this gate."""
+        return {name: budget for name, budget in budgets.items() if name in self.metric_names}
+
+    def judged(self, release: Release) -> Sequence[Candidate]:
+        """The candidates, or what takes their place, that go through this gate."""
+        if self.subjects is not None:
+            return self.subjects(release)
+        return [c for c in release.candidates if self.limits_among(c.budgets)]
+
+    def lacks(self, candidate: Candidate, reference: ModelSource) -> str:
+        """Why the engines of candidate and reference cannot run the gate; "" where they can."""
+        for source in (candidate.source, reference):
+            engine = engine_named(source.engine)
+            if problem := lacking(engine.name, engine.capabilities, self.requires):
+                return problem
+        return ""

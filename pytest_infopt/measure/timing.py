@@ -1,0 +1,218 @@
+"""Timing requests: one engine alone, and two engines as a pair.
+
+A request is sent when `time_request` asks its engine for a stream, and every token carries the time
+of its own arrival, so what the reader does between tokens is not charged to the engine.
+Definitions: TTFT from sending to the first token; ITL the gaps between consecutive tokens, TTFT not
+among them (tokens that arrive in one chunk have gap 0); TPOT the time from the first to the last
+token over one less than their number; end-to-end from sending to the last token. Tokens are
+counted by ids. PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..engines.base import StreamingEngine, TokenEvent
+from ..errors import InfoptError, InvalidComparisonError
+from ..results.sample import Sample
+
+Clock = Callable[[], float]
+
+# Requests shorter than this feel whose data the processor's caches hold: where one of a pair is,
+# both are timed anew, each after a call of its own that does not count.
+SHORT_REQUEST_SECONDS = 1e-3
+
+
+@dataclass(frozen=True)
+class RequestTiming:
+    """One request's times in seconds; ``tpot`` is None for a single token, which has no gap."""
+
+    ttft: float
+    itl: list[float]
+    tpot: float | None
+    e2e: float
+    token_ids: list[int]
+
+
+def time_request(
+    engine: StreamingEngine,
+    prompt_ids: Sequence[int],
+    new_tokens: int,
+    clock: Clock = time.perf_counter,
+) -> RequestTiming:
+    """Send one request and read it to its end.
+
+    ``clock`` must be the one that stamps the engine's tokens. Raises InfoptError when no token
+    comes, or times run backwards (stamps of another clock).
+    """
+    _wait_for_device(engine.device)
+    with _collector_paused():
+        sent = clock()
+        events = list(engine.stream(prompt_ids, new_tokens))
+    return _timing(engine.name, sent, events)
+
+
+def _timing(name: str, sent: float, events: Sequence[TokenEvent]) -> RequestTiming:
+    if not events:
+        raise InfoptError(f"engine {name!r} answered a timed request with no token at all")
+    arrivals = [event.arrived for event in events]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
+    ttft = arrivals[0] - sent
+    if ttft <= 0 or min(gaps, default=0.0) < 0:
+        raise InfoptError(
+            f"engine {name!r}: a token arrived before its request was sent, or before the token "
+            "ahead of it; stamp tokens with time.perf_counter as they arrive"
+        )
+    return RequestTiming(
+        ttft=ttft,
+        itl=gaps,
+        tpot=(arrivals[-1] - arrivals[0]) / len(gaps) if gaps else None,
+        e2e=arrivals[-1] - sent,
+        token_ids=[event.token_id for event in events],
+    )
+
+
+def _wait_for_device(device: str) -> None:
+    """Let queued kernels finish: work of an earlier request must not be charged to the next one."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep Python's garbage collector out of a timed region: a full collection takes tens of ms.
+
+    Not gc.freeze: what is frozen is never collected, and models hold reference cycles.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def warm_up(
+    engine: StreamingEngine,
+    prompt_ids: Sequence[int],
+    new_tokens: int,
+    calls: int,
+    clock: Clock = time.perf_counter,
+) -> RequestTiming | None:
+    """Requests of the shape to be timed, whose times do not count; returns the last one's."""
+    timing = None
+    for _ in range(calls):
+        timing = time_request(engine, prompt_ids, new_tokens, clock)
+    return timing
+
+
+def measure_pair(
+    reference: StreamingEngine,
+    candidate: StreamingEngine,
+    prompt_ids: Sequence[int],
+    new_tokens: int,
+    candidate_first: bool,
+    unit: str,
+    clock: Clock = time.perf_counter,
+) -> Sample:
+    """The same request to both engines, in the order that the caller's coin drew.
+
+    ``values`` are natural logs of the ratios candidate/reference, ``tokens`` the candidate's times,
+    ``details["reference"]`` the reference's. TPOT is left out where it does not exist (one token)
+    or is 0 (all tokens in one chunk). Raises InvalidComparisonError when the engines generated
+    different numbers of tokens: their times are then of different work.
+    """
+    started = time.perf_counter()
+    ordered = (candidate, reference) if candidate_first else (reference, candidate)
+    timings = [time_request(engine, prompt_ids, new_tokens, clock) for engine in ordered]
+    if min(timing.e2e for timing in timings) < SHORT_REQUEST_SECONDS:
+        timings = [_settled_request(engine, prompt_ids, new_tokens, clock) for engine in ordered]
+    ours, theirs = reversed(timings) if not candidate_first else timings
+    if len(ours.token_ids) != len(theirs.token_ids):
+        raise InvalidComparisonError(
+            f"{unit}: of {new_tokens} tokens asked for, candidate {candidate.name!r} generated "
+            f"{len(ours.token_ids)} and reference {reference.name!r} {len(theirs.token_ids)}; make "
+            "both ignore their end token"
+        )
+    return Sample(
+        unit=unit,
+        weight=len(ours.token_ids),
+        values=_log_ratios(ours, theirs),
+        tokens=_lists(ours),
+        details={
+            "reference": _lists(theirs),
+            "candidate_first": candidate_first,
+            "same_tokens": ours.token_ids == theirs.token_ids,
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _settled_request(
+    engine: StreamingEngine, prompt_ids: Sequence[int], new_tokens: int, clock: Clock
+) -> RequestTiming:
+    """A request timed after one that was not: the first after a switch finds cold caches."""
+    time_request(engine, prompt_ids, new_tokens, clock)
+    return time_request(engine, prompt_ids, new_tokens, clock)
+
+
+def _log_ratios(candidate: RequestTiming, reference: RequestTiming) -> dict[str, float]:
+    ratios = {
+        "ttft_ratio": math.log(candidate.ttft / reference.ttft),
+        "e2e_ratio": math.log(candidate.e2e / reference.e2e),
+    }
+    if candidate.tpot and reference.tpot:
+        ratios["tpot_ratio"] = math.log(candidate.tpot / reference.tpot)
+    return ratios
+
+
+def _lists(timing: RequestTiming) -> dict[str, list[float]]:
+    times = asdict(timing)
+    single = {name: [times[name]] for name in ("ttft", "tpot", "e2e") if times[name] is not None}
+    return {**single, "itl": timing.itl}
+
+
+class SlowedEngine:
+    """An engine that takes ``factor`` times as long, by real work: a regression made to order.
+
+    After each token it computes for (factor − 1) times as long as the token took. It computes
+    rather than sleeps, so that it heats and contends as a slower model would. Everything but
+    streaming is the wrapped engine's.
+    """
+
+    def __init__(
+        self, engine: StreamingEngine, factor: float, clock: Clock = time.perf_counter
+    ) -> None:
+        if not factor >= 1:
+            raise ValueError(f"the slow-down factor is {factor}; it takes at least 1")
+        self.name = engine.name
+        self.device = engine.device
+        self._engine = engine
+        self._factor = factor
+        self._clock = clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
+        """The engine's tokens, each ``factor`` times as long in coming."""
+        started = self._clock()
+        for event in self._engine.stream(prompt_ids, max_new_tokens):
+            self._work_until(started + self._factor * (self._clock() - started))
+            yield TokenEvent(event.token_id, self._clock())
+            started = self._clock()
+
+    def _work_until(self, deadline: float) -> None:
+        value = 1.0
+        while self._clock() < deadline:
+            value = math.sqrt(value + 1.0)  # any computation will do

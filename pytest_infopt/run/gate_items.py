@@ -1,0 +1,46 @@
+"""What a pytest item has to do with a gate."""
+
+from __future__ import annotations
+
+import pytest
+
+from ..conformance.suite_items import suite_of
+from ..gates.base import GateSpec
+from ..gates.registry import gate_named
+from .gate_run import GateRun
+from .session import SESSION_KEY
+
+GATE_KEY: pytest.StashKey[GateRun[object]] = pytest.StashKey()
+MARKER = "infopt_gate"
+
+
+def is_gate(item: pytest.Item) -> bool:
+    return item.get_closest_marker(MARKER) is not None
+
+
+def is_for_infopt(item: pytest.Item) -> bool:
+    """Whether a test that is no gate runs: marked ``infopt``, or a property of a suite."""
+    return suite_of(item) is not None or item.get_closest_marker("infopt") is not None
+
+
+def spec_of(node: pytest.Item) -> GateSpec:
+    """The gate that the item's module is the procedure of."""
+    marker = node.get_closest_marker(MARKER)
+    assert marker is not None
+    return gate_named(str(marker.args[0]))
+
+
+def subject_of(item: pytest.Item) -> str:
+    """The candidate of a gate item; empty where no candidate has a budget for the gate."""
+    callspec = getattr(item, "callspec", None)
+    name = callspec.params.get(MARKER) if callspec is not None else None
+    return name if isinstance(name, str) else ""
+
+
+def gate_run(item: pytest.Item, candidate: str) -> GateRun[object]:
+    """The gate of this item, known to the hooks under the item's stash."""
+    session, spec = item.config.stash[SESSION_KEY], spec_of(item)
+    subject = next(c for c in spec.judged(session.release) if c.name == candidate)
+    run: GateRun[object] = GateRun(spec, subject, session)
+    item.stash[GATE_KEY] = run
+    return run

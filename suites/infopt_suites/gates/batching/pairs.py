@@ -1,0 +1,266 @@
+"""What batching does to an engine: whether results stay the same, and what time it gains or costs.
+
+Three questions, of which each has its samples:
+
+    invariance   is a prompt's row in a batch of 1…128 what the prompt gives alone? Kernels choose
+                 other orders of summation for other shapes, so a row may differ by rounding, and by
+                 no more; scales or outliers that are taken over the whole batch let rows see each
+                 other, which is another matter
+    throughput   requests a second through a dynamic batcher against one after the other
+    window       what waiting for others adds to a request's latency, on a simulated trace
+
+Legend: T positions, V vocabulary. PYTEST_DONT_REWRITE: it times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from infopt_reference.batching import (
+    BatchFunction,
+    BatchPolicy,
+    CostModel,
+    DynamicBatcher,
+    TraceRequest,
+    simulate,
+)
+
+from pytest_infopt import Sample
+from pytest_infopt.engines.base import BatchEngine, WholeLogitsEngine
+from pytest_infopt.errors import InfoptError, InvalidComparisonError
+from pytest_infopt.measure import (
+    dtype_error_of,
+    dtype_named,
+    greedy_mismatches,
+    host_logits,
+    rms,
+    two_runs,
+)
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+LARGEST_LOGITS = 2**30  # bytes of a batch's logits, which engines compute at once
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+class BatchingEngine(WholeLogitsEngine, BatchEngine, Protocol):
+    """What comparing rows takes."""
+
+
+# Invariance
+
+
+def measure_batch_invariance(
+    engine: BatchingEngine,
+    oracle: torch.Tensor,
+    plain: torch.Tensor,
+    prompt: Sequence[int],
+    neighbours: Sequence[Sequence[int]],
+    unit: str,
+    sizes: Sequence[int] = BATCH_SIZES,
+) -> Sample:
+    """A prompt's rows in batches of each size against the prompt alone.
+
+    In a batch of three or more it is the first row and the last, with ``neighbours`` between them,
+    over and over where they are too few. Neighbours of other lengths make for padding. ``oracle``
+    and ``plain`` [T, V] are the reference's logits of the prompt in the widest dtype and in the
+    engine's. An error is the RMS over a row's positions over twice the dtype error's worst position
+    (`equivalence`). Sizes whose logits would take more than `LARGEST_LOGITS` bytes are left out,
+    and named in ``details["left_out"]``.
+
+    Raises InvalidComparisonError where the oracle is no finer than the engine's dtype or no size is
+    left, ValueError for sizes below 1 or no neighbours, NonFiniteLogitsError for NaN and infinity.
+    """
+    started = time.perf_counter()
+    if not sizes or min(sizes) < 1 or not neighbours:
+        raise ValueError(
+            f"batch sizes {list(sizes)} with {len(neighbours)} neighbours; give sizes of 1 or "
+            "more, and one neighbour at least"
+        )
+    dtype = dtype_named(engine.dtype)
+    dtype_error = dtype_error_of(oracle.detach().cpu().double(), plain, dtype)
+    if not dtype_error.usable:
+        raise InvalidComparisonError(
+            f"{unit}: the oracle does not show what {engine.dtype} costs; set equivalence.oracle "
+            "to float64"
+        )
+    alone = host_logits(engine.full_logits(prompt))
+    errors: dict[str, float] = {}
+    mismatches: dict[str, int] = {}
+    left_out = []
+    for size in sizes:
+        batch, places = _batch_with(prompt, neighbours, size)
+        if size * max(map(len, batch)) * engine.vocabulary * dtype.itemsize > LARGEST_LOGITS:
+            left_out.append(size)
+            continue
+        rows = engine.batch_logits(batch)
+        own = [host_logits(rows[place]) for place in places]
+        errors[str(size)] = max(rms(row - alone) for row in own) / (2 * dtype_error.worst)
+        mismatches[str(size)] = max(
+            len(greedy_mismatches(row, alone, two_runs(dtype_error), dtype).illegal) for row in own
+        )
+    if not errors:
+        raise InvalidComparisonError(
+            f"{unit}: logits of the smallest batch are above {LARGEST_LOGITS} bytes; give a prompt "
+            f"and neighbours shorter than {max(map(len, [prompt, *neighbours]))} tokens"
+        )
+    return Sample(
+        unit=unit,
+        weight=len(prompt),
+        values={
+            "batch_invariance_error_ratio": max(errors.values()),
+            "batch_invariance_mismatches": float(max(mismatches.values())),
+        },
+        details={"errors": errors, "mismatches": mismatches, "left_out": left_out},
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _batch_with(
+    prompt: Sequence[int], neighbours: Sequence[Sequence[int]], size: int
+) -> tuple[list[Sequence[int]], list[int]]:
+    """A batch, and the places of the prompt in it: the first and, from three rows on, the last."""
+    places = [0, size - 1] if size > 2 else [0]
+    others = (neighbours[place % len(neighbours)] for place in range(size))
+    return [prompt if i in places else other for i, other in enumerate(others)], places
+
+
+# Throughput
+
+
+def generating(
+    engine: BatchEngine,
+) -> BatchFunction[tuple[Sequence[int], int], list[int]]:
+    """The engine's generation as a batch function of (prompt, number of new tokens).
+
+    It computes in the event loop, which rests meanwhile: for requests that are all there already.
+    """
+
+    async def generate(items: list[tuple[Sequence[int], int]]) -> list[list[int]]:
+        prompts, counts = zip(*items, strict=True)
+        return engine.generate(prompts, counts)
+
+    return generate
+
+
+def measure_batching_pair(
+    batch_function: BatchFunction[Item, Result],
+    requests: Sequence[Item],
+    policy: BatchPolicy,
+    batched_first: bool,
+    unit: str,
+    loop_factory: LoopFactory | None = None,
+) -> Sample:
+    """The same requests, all there from the beginning, through a dynamic batcher and one by one.
+
+    ``batching_throughput_ratio`` is the natural log of batched over one-by-one requests a second;
+    the caller's coin draws which comes first. Time is that of the event loop, a new one of
+    ``loop_factory`` for each side; it includes the batcher's own work, and the window that an
+    incomplete last batch waits. ``details["different"]`` counts requests whose results differ.
+
+    Raises InvalidComparisonError where a request fails on either side: times are then of different
+    work. ValueError for no requests.
+    """
+    started = time.perf_counter()
+    if not requests:
+        raise ValueError(f"{unit}: there are no requests to batch; give one at least")
+
+    async def one_by_one() -> tuple[float, list[Result], float]:
+        clock = asyncio.get_running_loop().time
+        sent = clock()
+        results = [_result(await batch_function([item])) for item in requests]
+        return clock() - sent, results, 1.0
+
+    async def batched() -> tuple[float, list[Result], float]:
+        clock = asyncio.get_running_loop().time
+        async with DynamicBatcher(batch_function, policy) as batcher:
+            sent = clock()
+            results = await asyncio.gather(*(batcher.submit(item) for item in requests))
+            seconds = clock() - sent
+        return seconds, list(results), batcher.statistics.mean_batch_size
+
+    sides = (batched, one_by_one) if batched_first else (one_by_one, batched)
+    measured = {}
+    for side in sides:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            try:
+                measured[side] = runner.run(side())
+            except InfoptError:
+                raise
+            except Exception as error:
+                raise InvalidComparisonError(
+                    f"{unit}: a request failed {side.__name__.replace('_', ' ')}: {error!r}"
+                ) from error
+    alone, alone_results, _ = measured[one_by_one]
+    together, together_results, mean_batch_size = measured[batched]
+    if min(alone, together) <= 0:
+        raise InvalidComparisonError(
+            f"{unit}: {len(requests)} requests took {alone} s one by one and {together} s batched; "
+            "give enough of them for the clock to tell"
+        )
+    return Sample(
+        unit=unit,
+        weight=len(requests),
+        values={"batching_throughput_ratio": math.log(alone / together)},
+        details={
+            "batched_first": batched_first,
+            "requests_per_second": len(requests) / together,
+            "one_by_one_requests_per_second": len(requests) / alone,
+            "mean_batch_size": mean_batch_size,
+            "different": sum(a != b for a, b in zip(alone_results, together_results, strict=True)),
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _result(results: Sequence[Result | Exception]) -> Result:
+    (result,) = results
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+# The window
+
+
+def measure_window(
+    requests: Sequence[TraceRequest], cost: CostModel, policy: BatchPolicy, unit: str
+) -> Sample:
+    """What the policy's window adds to requests of a trace, with the engine's cost model.
+
+    Each request's latency in a simulated dynamic batcher, less its latency with the same batcher
+    and no window; ``window_latency_seconds`` is the 99 % quantile over the requests. Under load the
+    window fills batches that would have gone half empty, so that some requests gain: the mean in
+    ``details["mean"]`` may be negative. Raises what `simulate` raises.
+    """
+    started = time.perf_counter()
+    eager = BatchPolicy(
+        policy.max_batch_size,
+        max_queue_size=policy.max_queue_size,
+        max_concurrency=policy.max_concurrency,
+    )
+    waiting = simulate("dynamic", requests, cost, policy)
+    at_once = simulate("dynamic", requests, cost, eager)
+    added = np.subtract(waiting.latencies, at_once.latencies)
+    return Sample(
+        unit=unit,
+        weight=len(requests),
+        values={"window_latency_seconds": float(np.percentile(added, 99))},
+        details={
+            "mean": float(added.mean()),
+            "largest": float(added.max()),
+            "p99_latency": waiting.latency(99),
+            "p99_latency_without_window": at_once.latency(99),
+            "mean_batch_size": waiting.mean_batch_size,
+            "mean_batch_size_without_window": at_once.mean_batch_size,
+        },
+        seconds=time.perf_counter() - started,
+    )

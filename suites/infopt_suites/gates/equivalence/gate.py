@@ -1,0 +1,86 @@
+"""Equivalence: errors are relative to what the same dtype costs a plain implementation."""
+
+from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
+
+from ..limits import ERROR_RATIO
+from ..plans import EquivalencePlan
+
+_SELF_COMPARISONS = (
+    Metric(
+        "causality_error_ratio",
+        Unit.RATIO,
+        Rule.WORST,
+        "change of earlier logits when a later token changes / the dtype's own error",
+        self_comparison=True,
+    ),
+    Metric(
+        "cached_error_ratio",
+        Unit.RATIO,
+        Rule.WORST,
+        "logits with the KV cache against those without / the dtype's own error",
+        self_comparison=True,
+    ),
+    Metric(
+        "batch_error_ratio",
+        Unit.RATIO,
+        Rule.WORST,
+        "logits of a left-padded batch row against those alone / the dtype's own error",
+        self_comparison=True,
+    ),
+)
+
+
+def default_budgets(context: BudgetContext) -> dict[str, float]:
+    """A model has to agree with itself in any format; with the reference only if meant lossless."""
+    itself = {metric.name: ERROR_RATIO for metric in _SELF_COMPARISONS}
+    if not context.precision.lossless:
+        return itself
+    return {"logit_error_ratio": ERROR_RATIO, "greedy_mismatches": 0.0, **itself}
+
+
+GATE = GateSpec(
+    package=__package__,
+    name="equivalence",
+    summary="The candidate computes the function that it claims to, up to its dtype's own error.",
+    order=20,
+    samples="prompts",
+    plans=(EquivalencePlan,),
+    requires=frozenset({Capability.FULL_LOGITS, Capability.BATCHES}),
+    default_budgets=default_budgets,
+    identical_outputs_pass=True,
+    metrics=(
+        Metric(
+            "logit_error_ratio",
+            Unit.RATIO,
+            Rule.WORST,
+            "RMS logit error against the oracle / that of the reference in the same dtype",
+        ),
+        Metric(
+            "sqnr_db",
+            Unit.DECIBEL,
+            Rule.WORST,
+            "logit signal-to-noise ratio against the oracle",
+            higher_is_better=True,
+        ),
+        Metric(
+            "cosine",
+            Unit.NUMBER,
+            Rule.WORST,
+            "smallest cosine between a position's logits and the oracle's",
+            higher_is_better=True,
+        ),
+        Metric(
+            "max_logit_error",
+            Unit.NUMBER,
+            Rule.WORST,
+            "largest absolute logit error against the oracle",
+        ),
+        Metric(
+            "greedy_mismatches",
+            Unit.COUNT,
+            Rule.WORST,
+            "greedy tokens that differ from the reference's where it has no near-tie",
+        ),
+        *_SELF_COMPARISONS,
+    ),
+)

@@ -1,0 +1,202 @@
+"""How far a candidate's logits lie from the exact ones, in units of what its number format costs.
+
+Every error ratio here is
+
+    error / (dtype error + floor/2)
+
+(`dtype_error`), both measured on the same prompt: 2 is the limit, and 0 means that no bit differs.
+A row's error is its root mean square over V.
+
+The three consistency ratios compare the candidate with itself, so that they are about its cache,
+its padding and its mask, whatever its weights lost. Rounding differs from path to path, and at a
+few positions much more than at others: one row's error is one draw of a heavy-tailed quantity.
+They therefore set the RMS over all rows that took the path against twice the worst row of the
+dtype error, as each of the two runs may err by as much; only causality, where both runs have the
+same shape and so the same rounding, counts its worst row.
+
+Legend: T positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+import torch
+
+from pytest_infopt import Sample
+from pytest_infopt.engines.base import (
+    BatchEngine,
+    CachedEngine,
+    Capability,
+    Engine,
+    WholeLogitsEngine,
+)
+from pytest_infopt.errors import InvalidComparisonError
+from pytest_infopt.measure import (
+    dtype_error_of,
+    dtype_named,
+    first_finding,
+    greedy_mismatches,
+    host_logits,
+    rms,
+    row_rms,
+)
+
+DECODE_STEPS = 16  # a fault of the cache shows in the first few
+
+
+class EquivalenceEngine(WholeLogitsEngine, BatchEngine, Protocol):
+    """What comparing with itself takes; the way through the cache is left out where it is not."""
+
+
+def measure_prompt(
+    candidate: Engine,
+    reference: Engine,
+    oracle_logits: torch.Tensor,
+    dtype_error_logits: torch.Tensor,
+    token_ids: Sequence[int],
+    unit: str,
+) -> Sample:
+    """All equivalence metrics of one prompt, each the worst of this prompt.
+
+    ``oracle_logits`` [T, V] are the reference's in float64 (or the widest dtype that fits),
+    ``dtype_error_logits`` [T, V] the reference's in the candidate's dtype. What the candidate
+    cannot do is left out, and so are the ratios when oracle and dtype error are equal: see
+    ``details["left_out"]``. Raises InvalidComparisonError when shapes differ, NonFiniteLogitsError
+    for NaN and infinity.
+    """
+    started = time.perf_counter()
+    oracle = oracle_logits.detach().cpu().double()
+    left_out: dict[str, str] = {}
+    if Capability.FULL_LOGITS not in candidate.capabilities:
+        left_out["equivalence"] = f"engine {candidate.name!r} does not give whole logits"
+        return Sample(unit, len(token_ids), {}, details={"left_out": left_out})
+    engine = cast(EquivalenceEngine, candidate)
+    logits = host_logits(engine.full_logits(token_ids))
+    _check_shapes(candidate.name, oracle, dtype_error_logits, logits)
+    dtype_error = dtype_error_of(oracle, dtype_error_logits, dtype_named(candidate.dtype))
+    values = _distances(logits, oracle)
+    mismatches = greedy_mismatches(logits, oracle, dtype_error, dtype_named(candidate.dtype))
+    values["greedy_mismatches"] = float(len(mismatches.illegal))
+    if dtype_error.usable:
+        values["logit_error_ratio"] = rms(logits - oracle) / dtype_error.overall
+        values |= _consistency(engine, logits, token_ids, 2 * dtype_error.worst, left_out)
+    else:
+        left_out["error ratios"] = (
+            f"the oracle is no finer than the candidate's {candidate.dtype}: what this dtype costs "
+            "is not known; set equivalence.oracle to float64"
+        )
+    identical = _same_as_reference(reference, token_ids, logits)
+    return Sample(
+        unit=unit,
+        weight=len(token_ids),
+        values=values,
+        identical=identical,
+        findings=first_finding(mismatches, logits, oracle, token_ids, unit, reference.decode),
+        details={
+            "near_ties": mismatches.near_ties,
+            "dtype_error_rms": float(dtype_error.errors.square().mean().sqrt()),
+            "rounding_floor": dtype_error.floor,
+            "left_out": left_out,
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _check_shapes(name: str, oracle: torch.Tensor, *others: torch.Tensor) -> None:
+    for logits in others:
+        if logits.shape != oracle.shape:
+            raise InvalidComparisonError(
+                f"logits of candidate {name!r} or its dtype error are {tuple(logits.shape)}, the "
+                f"oracle's {tuple(oracle.shape)}: another vocabulary, or another number of tokens"
+            )
+
+
+def _distances(logits: torch.Tensor, oracle: torch.Tensor) -> dict[str, float]:
+    """SQNR in dB (infinite for equal logits), the smallest cosine, the largest error."""
+    error = logits - oracle
+    noise = float(error.square().sum())
+    signal = oracle.square().sum()
+    cosines = torch.nn.functional.cosine_similarity(logits, oracle, dim=-1)
+    return {
+        "sqnr_db": float(10 * torch.log10(signal / noise)) if noise else float("inf"),
+        "cosine": float(cosines.min().clamp(-1, 1)) if noise else 1.0,
+        "max_logit_error": float(error.abs().max()),
+    }
+
+
+def _same_as_reference(reference: Engine, token_ids: Sequence[int], logits: torch.Tensor) -> bool:
+    if Capability.FULL_LOGITS not in reference.capabilities:
+        return False
+    return torch.equal(
+        host_logits(cast(WholeLogitsEngine, reference).full_logits(token_ids)), logits
+    )
+
+
+def _consistency(
+    engine: EquivalenceEngine,
+    logits: torch.Tensor,
+    token_ids: Sequence[int],
+    unit_error: float,
+    left_out: dict[str, str],
+) -> dict[str, float]:
+    """The three consistency ratios; ``unit_error`` is what two runs may differ by in this dtype."""
+    errors: dict[str, Callable[[], float]] = {
+        "causality_error_ratio": lambda: _causality_error(engine, logits, token_ids),
+        "batch_error_ratio": lambda: _batch_error(engine, logits, token_ids),
+    }
+    if Capability.CACHE in engine.capabilities:
+        cached = cast(CachedEngine, engine)
+        errors["cached_error_ratio"] = lambda: _cached_error(cached, logits, token_ids)
+    else:
+        left_out["cached_error_ratio"] = f"engine {engine.name!r} has no cache to drive"
+    if len(token_ids) < 2:
+        left_out["consistency"] = "a prompt of one token has no earlier and no later position"
+        return {}
+    return {name: error() / unit_error for name, error in errors.items()}
+
+
+def _splits(count: int) -> list[int]:
+    """Where a prompt of ``count`` ≥ 2 tokens is cut: after the first, half-way, before the last."""
+    return sorted({1, max(1, count // 2), count - 1})
+
+
+def _causality_error(
+    engine: WholeLogitsEngine, logits: torch.Tensor, token_ids: Sequence[int]
+) -> float:
+    """Change of the worst row before a cut when all tokens from the cut on become others."""
+    worst = 0.0
+    for cut in _splits(len(token_ids)):
+        others = [(token + 1) % engine.vocabulary for token in token_ids[cut:]]
+        changed = host_logits(engine.full_logits([*token_ids[:cut], *others]))
+        worst = max(worst, float(row_rms(changed[:cut] - logits[:cut]).max()))
+    return worst
+
+
+def _cached_error(engine: CachedEngine, logits: torch.Tensor, token_ids: Sequence[int]) -> float:
+    """RMS over the rows that came through the cache, the prompt's second half token by token.
+
+    The other ways through the cache have a gate of their own (`kv_cache`).
+    """
+    prefill = max(1, len(token_ids) // 2)
+    some = token_ids[: prefill + DECODE_STEPS]
+    error = host_logits(engine.cached_logits(some, prefill)) - logits[: len(some)]
+    return rms(error[prefill:])
+
+
+def _batch_error(
+    engine: EquivalenceEngine, logits: torch.Tensor, token_ids: Sequence[int]
+) -> float:
+    """RMS over a row's positions, of the worse of two padded rows, each against itself alone.
+
+    Both rows are beginnings of the prompt, for whose positions the dtype error speaks. A third,
+    longer one is there to pad them.
+    """
+    count = len(token_ids)
+    short = list(token_ids[: max(1, count // 2)])
+    longer = [*token_ids, *token_ids[: max(1, count // 4)]][: engine.context_window]
+    batched = engine.batch_logits([short, list(token_ids), longer])
+    alone = [host_logits(engine.full_logits(short)), logits]
+    return max(rms(host_logits(row) - one) for row, one in zip(batched, alone, strict=False))

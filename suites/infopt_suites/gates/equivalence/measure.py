@@ -1,0 +1,27 @@
+"""What the equivalence gate measures in the process of the models."""
+
+from __future__ import annotations
+
+from pytest_infopt import ModelPair, Sample, remote
+
+from ..plans import EquivalencePlan
+from .logit_errors import measure_prompt
+
+
+class EquivalenceMeasure:
+    def __init__(self, pair: ModelPair) -> None:
+        self._pair = pair
+
+    @remote
+    def prompt(self, index: int) -> Sample:
+        """Equivalence on the index-th prompt."""
+        pair = self._pair
+        prompts = pair.prompt_set(pair.release.plan(EquivalencePlan))
+        return measure_prompt(
+            pair.candidate,
+            pair.reference,
+            prompts.oracle[index],
+            prompts.plain[index],
+            prompts.prompts[index],
+            f"prompt-{index}",
+        )

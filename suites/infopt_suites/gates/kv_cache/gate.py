@@ -1,0 +1,47 @@
+"""The KV cache: a prompt by every way through it, against the plain pass; its size."""
+
+from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
+
+from ..limits import ERROR_RATIO
+from ..plans import CachesPlan, EquivalencePlan
+
+OUTPUTS = (
+    Metric(
+        "kv_error_ratio",
+        Unit.RATIO,
+        Rule.WORST,
+        "logits through the KV cache, by its worst way, against those without / dtype's error",
+        self_comparison=True,
+    ),
+    Metric(
+        "kv_greedy_mismatches",
+        Unit.COUNT,
+        Rule.WORST,
+        "greedy tokens that the KV cache changes where there is no near-tie",
+        self_comparison=True,
+    ),
+)
+SIZE = Metric(
+    "kv_size_error",
+    Unit.BYTES,
+    Rule.WORST,
+    "largest |KV cache held − predicted by formula| over lengths and batch sizes",
+)
+
+
+def default_budgets(context: BudgetContext) -> dict[str, float]:
+    """In any format, a cache changes nothing beyond rounding and holds what its formula says."""
+    return {"kv_error_ratio": ERROR_RATIO, "kv_greedy_mismatches": 0.0, "kv_size_error": 0.0}
+
+
+GATE = GateSpec(
+    package=__package__,
+    name="kv-cache",
+    summary="Tokens come out of the KV cache as without it, and it is as large as it should be.",
+    order=40,
+    samples="prompts",
+    plans=(EquivalencePlan, CachesPlan),
+    requires=frozenset({Capability.FULL_LOGITS, Capability.CACHE, Capability.KV_SIZE}),
+    default_budgets=default_budgets,
+    metrics=(*OUTPUTS, SIZE),
+)

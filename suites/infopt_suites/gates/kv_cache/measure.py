@@ -1,0 +1,54 @@
+"""What the gate on the KV cache measures in the process of the models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pytest_infopt import ModelPair, Sample, remote
+from pytest_infopt.engines.base import able
+
+from ..plans import CachesPlan, EquivalencePlan
+from .ways import (
+    CacheEngine,
+    measure_kv_growth,
+    measure_kv_prompt,
+    paged_table,
+    size_table,
+    step_cost_table,
+)
+
+
+class KvCacheMeasure:
+    def __init__(self, pair: ModelPair) -> None:
+        self._pair = pair
+        self._plan = pair.release.plan(CachesPlan)
+
+    @property
+    def _engine(self) -> CacheEngine:
+        return able(self._pair.candidate, CacheEngine)
+
+    @remote
+    def prompt(self, index: int) -> Sample:
+        """Every way through the candidate's KV cache on the index-th prompt."""
+        prompts = self._pair.prompt_set(self._pair.release.plan(EquivalencePlan))
+        return measure_kv_prompt(
+            self._engine,
+            prompts.oracle[index],
+            prompts.plain[index],
+            prompts.prompts[index],
+            f"prompt-{index}",
+        )
+
+    @remote
+    def growth(self) -> Sample:
+        """Sizes and step costs of the candidate's KV cache; its tables are in the details."""
+        plan, window = self._plan, self._engine.context_window
+        lengths = [n for n in plan.lengths if n <= window] or [window]
+        growth = measure_kv_growth(self._engine, lengths, plan.batch_sizes)
+        documents = [min(n, window) for n in self._pair.document_lengths]
+        tables = [
+            step_cost_table(growth),
+            size_table(growth),
+            paged_table(self._engine.predicted_kv_bytes(1), documents, max(documents)),
+        ]
+        return replace(growth, details={"tables": [table.to_json() for table in tables]})

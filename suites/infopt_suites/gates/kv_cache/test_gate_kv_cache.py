@@ -1,0 +1,38 @@
+"""KV cache: does a token come out of it as without it, and is it as large as it should be?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_infopt import GateRun
+
+from ..plans import CachesPlan, EquivalencePlan
+from .gate import OUTPUTS, SIZE
+
+if TYPE_CHECKING:
+    from .measure import KvCacheMeasure
+
+pytestmark = pytest.mark.infopt_gate("kv-cache")
+
+
+def test_kv_cache(infopt_gate: GateRun[KvCacheMeasure]) -> None:
+    """Stepwise, chunked, ragged and rolled-back decoding keep to the dtype's own error; bytes held
+    are those of the formula at every length and batch size.
+
+    Where one way alone is wrong, its name says what to look at (``details.errors``): padding and
+    positions for the ragged batch, the mask's corner for chunked prefill, ``crop`` for what was
+    taken back. The reports have what a step costs with and without the cache, and its memory.
+    """
+    measure = infopt_gate.measure
+    prompts = infopt_gate.plan(CachesPlan).prompts_of(infopt_gate.plan(EquivalencePlan))
+    outputs = infopt_gate.collect(range(prompts), measure.prompt, planned=prompts, metrics=OUTPUTS)
+    sizes = infopt_gate.collect(
+        [0], lambda _: measure.growth(), planned=1, phase="growth", metrics=[SIZE]
+    )
+    infopt_gate.show_samples("errors", "mismatches", "left_out")
+    for reason in {r for s in infopt_gate.samples for r in s.details.get("left_out", {}).values()}:
+        infopt_gate.notes.append(f"not tried: {reason}")
+    infopt_gate.judgements = [*outputs, *sizes]
+    infopt_gate.conclude()

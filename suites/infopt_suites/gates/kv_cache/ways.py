@@ -1,0 +1,206 @@
+"""The KV cache of a model: is what comes through it what comes without it, and what does it cost?
+
+Ways through the cache that must all give the plain pass's logits, up to the dtype's own rounding:
+one token at a time from the first; prefill in chunks; rows of different lengths in one left-padded
+batch; wrong tokens computed and taken back, as speculative decoding does. The error is the RMS over
+the rows that came through the cache, in units of twice the dtype error's worst position: each of
+the two runs may err by as much (`equivalence` has the reasons).
+
+Legend: T positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from infopt_reference.attention import BlockAllocator
+
+from pytest_infopt import MeasuredTable, Sample
+from pytest_infopt.engines.base import (
+    CachedEngine,
+    CannotCropError,
+    KVSizeEngine,
+    WholeLogitsEngine,
+)
+from pytest_infopt.errors import InvalidComparisonError
+from pytest_infopt.measure import (
+    dtype_error_of,
+    dtype_named,
+    greedy_mismatches,
+    host_logits,
+    rms,
+    two_runs,
+)
+
+from .growth import fitted_exponent
+
+TIMED_STEPS = 2  # whose mean is the cost of a step at a length
+_REJECTED = 2  # wrong tokens before each pass
+BLOCK_SIZE = 16  # tokens of a block, as vLLM's default
+
+
+class CacheEngine(WholeLogitsEngine, CachedEngine, KVSizeEngine, Protocol):
+    """What the KV cache's gate takes."""
+
+
+def measure_kv_prompt(
+    engine: CacheEngine,
+    oracle: torch.Tensor,
+    plain: torch.Tensor,
+    token_ids: Sequence[int],
+    unit: str,
+) -> Sample:
+    """Every way through the cache on one prompt, against the engine's own plain pass.
+
+    ``oracle`` and ``plain`` [T, V] are the reference's logits in the widest dtype and in the
+    engine's. A cache that cannot take tokens back is left out of that way, and says so in
+    ``details["left_out"]``. Raises InvalidComparisonError where the oracle is no finer than the
+    engine's dtype, or the prompt has fewer than two tokens.
+    """
+    started = time.perf_counter()
+    dtype = dtype_named(engine.dtype)
+    dtype_error = dtype_error_of(oracle.detach().cpu().double(), plain, dtype)
+    if not dtype_error.usable or len(token_ids) < 2:
+        raise InvalidComparisonError(
+            f"{unit}: {len(token_ids)} tokens in {engine.dtype}, whose own cost the oracle does "
+            "not show; set equivalence.oracle to float64, and equivalence.tokens to at least 2"
+        )
+    uncached = host_logits(engine.full_logits(token_ids))
+    ways, left_out = _ways(engine, token_ids)
+    errors, mismatches = {}, {}
+    granted = two_runs(dtype_error)
+    for name, (rows, first) in ways.items():
+        logits = host_logits(rows)
+        exact = uncached[: len(logits)]
+        errors[name] = rms((logits - exact)[first:]) / (2 * dtype_error.worst)
+        found = greedy_mismatches(logits, exact, granted.rows(0, len(logits)), dtype)
+        mismatches[name] = len(found.illegal)
+    return Sample(
+        unit=unit,
+        weight=len(token_ids),
+        values={
+            "kv_error_ratio": max(errors.values()),
+            "kv_greedy_mismatches": float(max(mismatches.values())),
+        },
+        details={"errors": errors, "mismatches": mismatches, "left_out": left_out},
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _ways(
+    engine: CacheEngine, ids: Sequence[int]
+) -> tuple[dict[str, tuple[torch.Tensor, int]], dict[str, str]]:
+    """Logits of each way, and the first row that came through the cache."""
+    count = len(ids)
+    half, chunks = max(1, count // 2), _chunks(count)
+    short = ids[:half]
+    longer = [*ids, *ids[: max(1, count // 4)]][: engine.context_window]
+    ways = {
+        "token by token": (engine.through_cache([ids], [1])[0], 1),
+        "chunked prefill": (engine.through_cache([ids], chunks)[0], chunks[0]),
+    }
+    # The longer row pads the other two; what it repeats would need a dtype error of its own.
+    prefill = len(longer) - half
+    rows = engine.through_cache([short, ids, longer], [prefill])
+    ways["ragged batch, short row"] = (rows[0], 0)
+    ways["ragged batch"] = (rows[1], count - half)
+    left_out = {}
+    # Wrong tokens need positions of their own behind those that stay.
+    kept = ids[: engine.context_window - _REJECTED]
+    chunks = _chunks(len(kept))
+    try:
+        taken_back = engine.through_cache([kept], chunks, rejected=_REJECTED)[0]
+        ways["tokens taken back"] = (taken_back, chunks[0])
+    except CannotCropError as error:
+        left_out["tokens taken back"] = f"this cache cannot be cropped: {error}"
+    return ways, left_out
+
+
+def _chunks(count: int) -> list[int]:
+    """Sizes of at most three passes that ``count`` tokens are cut into."""
+    third = -(-count // 3)
+    return [min(third, count - start) for start in range(0, count, third)]
+
+
+def measure_kv_growth(
+    engine: CacheEngine, lengths: Sequence[int], batches: Sequence[int]
+) -> Sample:
+    """What the cache holds at each length and batch size, and what a step of the first one costs.
+
+    ``kv_size_error``, in bytes, is the largest |held − formula| of them.
+    """
+    started = time.perf_counter()
+    timed = engine.cache_readings(lengths, batches[0], TIMED_STEPS)
+    readings = timed + [r for batch in batches[1:] for r in engine.cache_readings(lengths, batch)]
+    errors = [abs(r.nbytes - engine.predicted_kv_bytes(r.tokens, r.batch)) for r in readings]
+    return Sample(
+        unit="growth",
+        weight=len(readings),
+        values={"kv_size_error": float(max(errors))},
+        details={
+            "readings": [[r.tokens, r.batch, r.nbytes] for r in readings],
+            "predicted": [engine.predicted_kv_bytes(r.tokens, r.batch) for r in readings],
+            "step_seconds": [[r.tokens, r.step_seconds] for r in timed],
+            "uncached_seconds": [engine.uncached_step_seconds(length) for length in lengths],
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def step_cost_table(growth: Sample) -> MeasuredTable:
+    """A step's cost with and without the cache against length, with fitted exponents."""
+    lengths = [tokens for tokens, _ in growth.details["step_seconds"]]
+    cached = [seconds for _, seconds in growth.details["step_seconds"]]
+    uncached = growth.details["uncached_seconds"]
+    notes = []
+    for name, seconds in (("with the cache", cached), ("without", uncached)):
+        exponent = fitted_exponent(lengths, seconds)
+        if exponent is not None:
+            notes.append(f"{name} a step's cost grows as length^{exponent:.2f}")
+    rows = tuple(
+        (length, 1000 * with_cache, 1000 * without, without / with_cache)
+        for length, with_cache, without in zip(lengths, cached, uncached, strict=True)
+    )
+    columns = ("tokens", "step with cache, ms", "step without, ms", "without / with")
+    return MeasuredTable("cost of a decoding step", columns, rows, tuple(notes))
+
+
+def size_table(growth: Sample) -> MeasuredTable:
+    """KV memory against length and batch, held and by the formula."""
+    rows = tuple(
+        (tokens, batch, nbytes / 2**20, predicted / 2**20, nbytes - predicted)
+        for (tokens, batch, nbytes), predicted in zip(
+            growth.details["readings"], growth.details["predicted"], strict=True
+        )
+    )
+    columns = ("tokens", "batch", "held, MiB", "formula, MiB", "difference, bytes")
+    return MeasuredTable("KV cache memory", columns, rows)
+
+
+def paged_table(bytes_per_token: int, lengths: Sequence[int], capacity: int) -> MeasuredTable:
+    """Sequences of these lengths in pages, against a contiguous place of ``capacity`` tokens each.
+
+    The pages are really allocated, without memory behind them.
+    """
+    blocks = -(-capacity // BLOCK_SIZE) * len(lengths)
+    allocator = BlockAllocator(blocks, BLOCK_SIZE)
+    for index, length in enumerate(lengths):
+        allocator.allocate(index, length)
+    held = (blocks - allocator.pool.num_free) * BLOCK_SIZE
+    used, reserved = sum(lengths), capacity * len(lengths)
+    rows = tuple(
+        (name, tokens, tokens * bytes_per_token / 2**20, (tokens - used) / tokens)
+        for name, tokens in (
+            ("tokens alone", used),
+            (f"pages of {BLOCK_SIZE}", held),
+            ("contiguous", reserved),
+        )
+    )
+    share = 100 * (1 - held / reserved)
+    effect = f"save {share:.1f} %" if share >= 0 else f"take {-share:.1f} % more"
+    notes = (f"{len(lengths)} documents against places of {capacity} tokens: pages {effect}",)
+    columns = ("layout", "tokens of room", "MiB", "share unused")
+    return MeasuredTable("paged against contiguous KV memory", columns, rows, notes)

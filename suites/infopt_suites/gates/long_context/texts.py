@@ -1,0 +1,88 @@
+"""Long contexts: what a candidate loses, and whether its cache still holds, as texts get longer.
+
+Each text is scored whole, and its last tokens are computed once more through the KV cache, after a
+prefill in chunks. Positions of a long text differ in what precedes them alone, so a growth of KL
+with length is the candidate's (positions beyond what its rope was scaled for, a cache too short, a
+quantized cache whose errors add up), not the text's.
+
+Legend: S the last positions of a text, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from pytest_infopt import MeasuredTable, Sample
+from pytest_infopt.engines.base import CachedEngine, ScoringEngine
+from pytest_infopt.measure import dtype_error_of, dtype_named, host_logits, rms
+
+CHUNK = 512  # tokens of a prefill pass
+
+
+class TailEngine(ScoringEngine, CachedEngine, Protocol):
+    """What the sweep takes."""
+
+
+def tail_logits(engine: ScoringEngine, token_ids: Sequence[int], tail: int) -> torch.Tensor:
+    """Logits [tail, V] of the last tokens from one plain pass, in float64 on the CPU."""
+    count = len(token_ids)
+    return host_logits(engine.score(token_ids).logits(count - tail, count))
+
+
+def measure_long_text(
+    candidate: TailEngine,
+    reference: torch.Tensor,
+    oracle: torch.Tensor,
+    plain: torch.Tensor,
+    token_ids: Sequence[int],
+    unit: str,
+) -> Sample:
+    """The last S positions of one text.
+
+    ``reference``, ``oracle`` and ``plain`` [S, V] are the reference's logits there: its own, in the
+    widest dtype, and in the candidate's. ``long_context_kl`` is KL(reference ‖ candidate), the mean
+    over S; ``long_context_error_ratio`` the RMS difference between what comes through the cache and
+    what comes without, over twice the dtype error's worst position (`kv_cache`), left out where the
+    oracle is no finer than the candidate's dtype.
+    """
+    started = time.perf_counter()
+    tail = len(oracle)
+    logits = tail_logits(candidate, token_ids, tail)
+    log_p, log_q = torch.log_softmax(reference, -1), torch.log_softmax(logits, -1)
+    kl = (log_p.exp() * (log_p - log_q)).sum(-1).clamp(min=0)  # [S]
+    values = {"long_context_kl": float(kl.mean())}
+    dtype_error = dtype_error_of(oracle, plain, dtype_named(candidate.dtype))
+    if dtype_error.usable:
+        through_cache = host_logits(candidate.cached_tail(token_ids, tail, CHUNK))
+        values["long_context_error_ratio"] = rms(through_cache - logits) / (2 * dtype_error.worst)
+    return Sample(
+        unit=unit,
+        weight=tail,
+        values=values,
+        identical=torch.equal(logits, reference),
+        details={
+            "tokens": len(token_ids),
+            "top1_agreement": float((log_p.argmax(-1) == log_q.argmax(-1)).double().mean()),
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def sweep_table(samples: Sequence[Sample], tail: int) -> MeasuredTable:
+    """One row for each text, in order of length."""
+    ordered = sorted(samples, key=lambda sample: int(sample.details["tokens"]))
+    rows = tuple(
+        (
+            int(sample.details["tokens"]),
+            sample.values["long_context_kl"],
+            float(sample.details["top1_agreement"]),
+            sample.values.get("long_context_error_ratio"),
+        )
+        for sample in ordered
+    )
+    columns = ("tokens", "KL, nats", "top-1 agreement", "through the cache / dtype's own error")
+    return MeasuredTable(f"long contexts, last {tail} positions", columns, rows)

@@ -1,0 +1,35 @@
+"""What the memory gate measures in the process of the models."""
+
+from __future__ import annotations
+
+from pytest_infopt import ModelPair, Sample, remote
+from pytest_infopt.engines.base import StreamingEngine, able
+
+from ..plans import LatencyPlan
+from .footprint import MeasuredEngine, measure_memory, peak_resident_bytes, run_request
+
+
+class MemoryMeasure:
+    def __init__(self, pair: ModelPair) -> None:
+        self._pair = pair
+        self._tokens = pair.release.plan(LatencyPlan).request_tokens
+
+    @remote
+    def reference(self) -> Sample:
+        """What the reference weighs."""
+        return measure_memory(able(self._pair.reference, MeasuredEngine), self._tokens, batch=2)
+
+    @remote
+    def candidate(self) -> Sample:
+        """What the candidate weighs."""
+        return measure_memory(able(self._pair.candidate, MeasuredEngine), self._tokens, batch=2)
+
+    @remote
+    def resident_bytes(self, of_candidate: bool) -> int:
+        """Load one model, serve one request; this process's peak in bytes.
+
+        Only a fresh process answers for the model alone: call it in one.
+        """
+        engine = self._pair.candidate if of_candidate else self._pair.reference
+        run_request(able(engine, StreamingEngine), self._tokens)
+        return peak_resident_bytes()

@@ -1,0 +1,78 @@
+"""Memory: what the candidate's weights and KV cache weigh, and its peaks on a fixed workload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_infopt import Budget, GateRun, Judgement, Sample
+
+from .gate import RESIDENT, SIZES
+from .resident import resident_pair
+
+if TYPE_CHECKING:
+    from .measure import MemoryMeasure
+
+pytestmark = pytest.mark.infopt_gate("memory")
+
+MOST_PAIRS = 40  # of fresh processes; 9 are the fewest that can pass (STATISTICS: sign test)
+
+
+def test_memory(infopt_gate: GateRun[MemoryMeasure]) -> None:
+    """Bytes by category stay within budget, and the KV cache is as large as its formula says.
+
+    A ``kv_prediction_error`` other than 0 means a cache that keeps more than keys and values, or
+    one that rounds its length up. Sizes are read twice and compared exactly; resident memory varies
+    from process to process, so it is judged on random-order pairs of fresh ones.
+    """
+    measure = infopt_gate.measure
+    reference = measure.reference()
+    readings = [measure.candidate(), measure.candidate()]
+    infopt_gate.details["reference"] = reference.values
+    sizes = infopt_gate.collect(
+        readings,
+        lambda reading: reading,
+        planned=len(readings),
+        metrics=SIZES,
+        budgets=against_reference(without_resident(infopt_gate), reference),
+    )
+    infopt_gate.judgements = [*sizes, *resident(infopt_gate)]
+    infopt_gate.conclude()
+
+
+def without_resident(gate: GateRun[MemoryMeasure]) -> dict[str, Budget]:
+    return {name: budget for name, budget in gate.budgets.items() if name != RESIDENT.name}
+
+
+def against_reference(budgets: Mapping[str, Budget], reference: Sample) -> dict[str, Budget]:
+    """Limits written as a share of the reference's bytes, in bytes."""
+    return {
+        name: replace(budget, limit=budget.limit * reference.values[name], relative=False)
+        if budget.relative and name in reference.values
+        else budget
+        for name, budget in budgets.items()
+    }
+
+
+def resident(gate: GateRun[MemoryMeasure]) -> list[Judgement]:
+    """Peak resident memory of fresh processes: judged where budgeted, else one pair is shown."""
+    most = MOST_PAIRS if RESIDENT.name in gate.budgets else 1
+    return gate.collect(
+        range(most),
+        lambda index: fresh_pair(gate, candidate_first=gate.coin(index)),
+        planned=most,
+        phase="resident",
+        metrics=[RESIDENT],
+    )
+
+
+def fresh_pair(gate: GateRun[MemoryMeasure], *, candidate_first: bool) -> Sample:
+    """Peak resident memory of a fresh process with the candidate over one with the reference."""
+    peaks = {}
+    for of_candidate in (candidate_first, not candidate_first):
+        with gate.fresh_process() as measure:
+            peaks[of_candidate] = measure.resident_bytes(of_candidate)
+    return resident_pair(peaks[False], peaks[True], "processes")

@@ -1,0 +1,51 @@
+"""The prefix cache: outputs behind a cached beginning, and what it saves."""
+
+from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
+
+from ..limits import ERROR_RATIO
+from ..plans import CachesPlan, EquivalencePlan, LatencyPlan
+
+
+def default_budgets(context: BudgetContext) -> dict[str, float]:
+    """In any format, a cached beginning changes nothing beyond rounding, and whatever can be kept
+    is. A server gives no logits, and reports cached tokens in blocks of a size that it keeps to
+    itself."""
+    mismatches = {"prefix_greedy_mismatches": 0.0}
+    if context.served:
+        return mismatches
+    return {"prefix_error_ratio": ERROR_RATIO, **mismatches, "prefix_saved_share": 1.0}
+
+
+GATE = GateSpec(
+    package=__package__,
+    name="prefix-cache",
+    summary="A cached beginning leaves the outputs alone, and saves what it can.",
+    order=50,
+    samples="prompts",
+    plans=(EquivalencePlan, CachesPlan, LatencyPlan),
+    requires=frozenset({Capability.FULL_LOGITS, Capability.MODULES}),
+    default_budgets=default_budgets,
+    metrics=(
+        Metric(
+            "prefix_error_ratio",
+            Unit.RATIO,
+            Rule.WORST,
+            "logits behind a cached prefix against the plain pass / the dtype's own error",
+            self_comparison=True,
+        ),
+        Metric(
+            "prefix_greedy_mismatches",
+            Unit.COUNT,
+            Rule.WORST,
+            "greedy tokens that a cached prefix changes where there is no near-tie",
+            self_comparison=True,
+        ),
+        Metric(
+            "prefix_saved_share",
+            Unit.SHARE,
+            Rule.WORST,
+            "tokens of a repeated prompt that were not computed again, of those in full blocks",
+            higher_is_better=True,
+        ),
+    ),
+)

@@ -1,0 +1,87 @@
+"""What the gate on prefix caches measures in the process of the models."""
+
+from __future__ import annotations
+
+import secrets
+from itertools import cycle, islice
+from typing import Any
+
+from pytest_infopt import ModelPair, Sample, ServerSource, remote
+from pytest_infopt.engines.base import ModuleEngine, WholeLogitsEngine, able
+from pytest_infopt.errors import InvalidComparisonError
+from pytest_infopt.measure import dtype_error_of, dtype_named
+
+from ..plans import CachesPlan, EquivalencePlan, LatencyPlan
+from .chat_server import ChatServer
+from .prefix_server import PrefixServer
+from .prompts import measure_prefix_prompt, shared_prompt_table
+from .served_chats import ServedEngine, measure_served_chat, served_table
+
+
+class PrefixCacheMeasure:
+    def __init__(self, pair: ModelPair) -> None:
+        self._pair = pair
+        self._plan = pair.release.plan(CachesPlan)
+        self._prompt_plan = pair.release.plan(EquivalencePlan)
+
+    @remote
+    def prompt(self, index: int) -> Sample:
+        """The index-th prompt behind a prefix cache, from cold to evicted."""
+        prompts = self._pair.prompt_set(self._prompt_plan)
+        return measure_prefix_prompt(
+            able(self._pair.candidate, WholeLogitsEngine),
+            self._server,
+            prompts.oracle[index],
+            prompts.plain[index],
+            prompts.prompts[index],
+            f"prompt-{index}",
+        )
+
+    @remote
+    def shared_prompt_table(self) -> dict[str, Any]:
+        """What a prefix cache saves of requests that share a system prompt."""
+        plan, window = self._plan, self._pair.candidate.context_window
+        question_tokens = min(plan.question_tokens, window // 2)
+        text = cycle(self._pair.token_stream)
+        system = list(islice(text, min(plan.system_tokens, window - question_tokens)))
+        questions = [list(islice(text, question_tokens)) for _ in range(plan.requests)]
+        return shared_prompt_table(self._server, system, questions, plan.block_size).to_json()
+
+    @remote
+    def served_chat(self, server: ServerSource, index: int) -> Sample:
+        """The index-th chat behind a system prompt that the server has never seen, cold and warm.
+
+        Its text is the corpus's; a number drawn by this process stands before it.
+        """
+        plan, pair = self._plan, self._pair
+        candidate = able(pair.candidate, ServedEngine)
+        prompts = pair.prompt_set(self._prompt_plan)
+        words = islice(cycle(pair.token_stream), index * plan.question_tokens, None)
+        question = candidate.decode(list(islice(words, plan.question_tokens)))
+        system = candidate.decode(list(islice(words, plan.system_tokens)))
+        return measure_served_chat(
+            ChatServer(server, pair.release.statistics.timeout_seconds),
+            candidate,
+            [
+                {"role": "system", "content": f"{secrets.token_hex(8)} {system}"},
+                {"role": "user", "content": question},
+            ],
+            dtype_error_of(
+                prompts.oracle[0].double(), prompts.plain[0], dtype_named(candidate.dtype)
+            ),
+            pair.release.plan(LatencyPlan).new_tokens,
+            f"chat-{index}",
+        )
+
+    @remote
+    def served_table(self, samples: list[Sample]) -> dict[str, Any]:
+        """The server's chats as a table."""
+        return served_table(samples).to_json()
+
+    def _server(self, num_blocks: int, block_size: int) -> PrefixServer:
+        engine = able(self._pair.candidate, ModuleEngine)
+        try:
+            return PrefixServer(engine, num_blocks, block_size)
+        except ValueError as error:
+            name = self._pair.source.name
+            raise InvalidComparisonError(f"prefix cache of {name}: {error}") from error

@@ -1,0 +1,151 @@
+"""Prefix caching on a model: does a prompt whose beginning was cached come out as without a cache?
+
+A prompt is served cold, warm (all of its full blocks cached), partly warm (a beginning shared with
+an earlier prompt) and again after other prompts have evicted it; each time the rows that were
+computed are set against the plain pass. A model is transparent to prefix caching if no token's keys
+and values depend on what comes after it, which quantization of whole prompts, for one, can break.
+
+Legend: T positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+
+from pytest_infopt import MeasuredTable, Sample
+from pytest_infopt.engines.base import WholeLogitsEngine
+from pytest_infopt.errors import InvalidComparisonError
+from pytest_infopt.measure import (
+    dtype_error_of,
+    dtype_named,
+    greedy_mismatches,
+    host_logits,
+    rms,
+    two_runs,
+)
+
+from .prefix_server import ServedPrompt
+
+
+class Server(Protocol):
+    """Serves prompts from a prefix cache."""
+
+    def serve(
+        self,
+        prompt: Sequence[int],
+        salt: Mapping[str, str] | None = None,
+        *,
+        last_only: bool = False,
+    ) -> ServedPrompt:
+        """Logits of what was computed, and how many tokens were not."""
+
+
+MakeServer = Callable[[int, int], Server]  # num_blocks, block_size
+
+
+def measure_prefix_prompt(
+    engine: WholeLogitsEngine,
+    make_server: MakeServer,
+    oracle: torch.Tensor,
+    plain: torch.Tensor,
+    token_ids: Sequence[int],
+    unit: str,
+) -> Sample:
+    """Cold, warm, partly warm and evicted, against the engine's own plain passes.
+
+    ``oracle`` and ``plain`` [T, V] are the reference's logits of the prompt in the widest dtype and
+    in the engine's. ``prefix_saved_share`` is what the warm prompt did not compute, of all tokens
+    that full blocks short of the last token hold: 1 for a cache that finds what it has.
+    Raises InvalidComparisonError where the oracle is no finer than the engine's dtype, or the
+    prompt has fewer than four tokens.
+    """
+    started = time.perf_counter()
+    dtype = dtype_named(engine.dtype)
+    dtype_error = dtype_error_of(oracle.detach().cpu().double(), plain, dtype)
+    count = len(token_ids)
+    if not dtype_error.usable or count < 4:
+        raise InvalidComparisonError(
+            f"{unit}: {count} tokens in {engine.dtype}, whose own cost the oracle does not show; "
+            "set equivalence.oracle to float64, and equivalence.tokens to at least 4"
+        )
+    block_size = max(1, count // 4)
+    prompt = list(token_ids)
+    # Another end, and another whole prompt: the same tokens in another order.
+    sibling = prompt[: count // 2] + prompt[: count // 2 - 1 : -1]
+    stranger = [prompt[-1], *prompt[:-1]]
+    server = make_server(2 * -(-count // block_size), block_size)  # room for two prompts
+    served = {
+        "cold": (prompt, server.serve(prompt)),
+        "warm": (prompt, server.serve(prompt)),
+        "partly warm": (sibling, server.serve(sibling)),
+    }
+    for index in range(2):  # enough to evict whatever was there
+        server.serve(stranger, {"tenant": str(index)})
+    served["after eviction"] = (prompt, server.serve(prompt))
+    granted = two_runs(dtype_error)
+    plain_passes = {tuple(p): host_logits(engine.full_logits(p)) for p, _ in served.values()}
+    errors, mismatches = {}, {}
+    for name, (asked, answer) in served.items():
+        exact = plain_passes[tuple(asked)][answer.cached_tokens :]
+        logits = host_logits(answer.logits)
+        errors[name] = rms(logits - exact) / (2 * dtype_error.worst)
+        found = greedy_mismatches(logits, exact, granted.rows(answer.cached_tokens), dtype)
+        mismatches[name] = len(found.illegal)
+    shareable = (count - 1) // block_size * block_size
+    return Sample(
+        unit=unit,
+        weight=count,
+        values={
+            "prefix_error_ratio": max(errors.values()),
+            "prefix_greedy_mismatches": float(max(mismatches.values())),
+            "prefix_saved_share": served["warm"][1].cached_tokens / shareable,
+        },
+        details={
+            "errors": errors,
+            "mismatches": mismatches,
+            "cached_tokens": {name: answer.cached_tokens for name, (_, answer) in served.items()},
+            "block_size": block_size,
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def shared_prompt_table(
+    make_server: MakeServer,
+    system: Sequence[int],
+    questions: Sequence[Sequence[int]],
+    block_size: int,
+) -> MeasuredTable:
+    """Requests that share a system prompt, each to its first token: with and without the cache."""
+    prompts = [[*system, *question] for question in questions]
+    blocks = sum(-(-len(prompt) // block_size) for prompt in prompts)
+    cold = [make_server(blocks, block_size).serve(prompt, last_only=True) for prompt in prompts]
+    server = make_server(blocks, block_size)
+    warm = [server.serve(prompt, last_only=True) for prompt in prompts]
+    total = sum(map(len, prompts))
+    rows = tuple(
+        (
+            name,
+            len(answers),
+            total - sum(answer.cached_tokens for answer in answers),
+            1000 * statistics.median(answer.seconds for answer in answers),
+        )
+        for name, answers in (
+            ("no cache", cold),
+            ("prefix cache", warm),
+            ("prefix cache, after the first", warm[1:]),
+        )
+        if answers
+    )
+    saved = sum(answer.cached_tokens for answer in warm) / total
+    return MeasuredTable(
+        f"a shared system prompt of {len(system)} tokens",
+        ("served with", "requests", "tokens computed", "median time to first token, ms"),
+        rows,
+        (f"{100 * saved:.1f} % of {total} prompt tokens were not computed again",),
+    )

@@ -1,0 +1,51 @@
+"""Quality: a sample is a document, its value the mean over its tokens."""
+
+from pytest_infopt import TAIL, Capability, GateSpec, Metric, Release, Rule, Unit, quantiles
+
+from .limits import default_budgets
+
+
+def most_samples(release: Release, documents: int | None) -> int | None:
+    """A sample is a document."""
+    return documents
+
+
+GATE = GateSpec(
+    package=__package__,
+    name="quality",
+    summary="The candidate's next-token distributions are near the reference's.",
+    order=30,
+    samples="documents",
+    requires=frozenset({Capability.SCORES}),
+    default_budgets=default_budgets,
+    most_samples=most_samples,
+    identical_outputs_pass=True,
+    metrics=(
+        Metric("kl_mean", Unit.NATS, Rule.MEAN, "KL(reference ‖ candidate) per token"),
+        Metric("kl_reverse_mean", Unit.NATS, Rule.MEAN, "KL(candidate ‖ reference) per token"),
+        *quantiles("kl", Unit.NATS, "KL(reference ‖ candidate)", {**TAIL, "p999": 0.999}),
+        Metric("kl_max", Unit.NATS, Rule.WORST, "largest KL(reference ‖ candidate) of a token"),
+        Metric("perplexity_ratio", Unit.RATIO, Rule.SIGN, "perplexity, candidate / reference"),
+        Metric(
+            "top1_agreement",
+            Unit.SHARE,
+            Rule.MEAN,
+            "tokens whose most probable successor is the same",
+            higher_is_better=True,
+        ),
+        Metric(
+            "top5_overlap",
+            Unit.SHARE,
+            Rule.MEAN,
+            "share of the five most probable successors in common",
+            higher_is_better=True,
+        ),
+        Metric(
+            "true_probability_rms",
+            Unit.SHARE,
+            Rule.MEAN,
+            "RMS change of the probability of the true token (judged on its square)",
+            power=2,
+        ),
+    ),
+)

@@ -1,0 +1,41 @@
+"""What gates on time share: their metrics, and the procedure that times pairs of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from pytest_infopt import GateRun, Judgement, Metric, Rule, Unit, quantiles
+
+from .plans import LatencyPlan
+
+if TYPE_CHECKING:
+    from .timing_measure import TimingMeasure
+
+AnyMeasure = TypeVar("AnyMeasure", bound="TimingMeasure")
+
+METRICS = (
+    Metric("ttft_ratio", Unit.RATIO, Rule.SIGN, "time to first token, candidate / reference"),
+    Metric("tpot_ratio", Unit.RATIO, Rule.SIGN, "time per output token, candidate / reference"),
+    Metric("e2e_ratio", Unit.RATIO, Rule.SIGN, "request sent to last token, candidate / reference"),
+    *quantiles("ttft", Unit.SECONDS, "time to first token", single_valued=True),
+    *quantiles("tpot", Unit.SECONDS, "time per output token", single_valued=True),
+    *quantiles("itl", Unit.SECONDS, "inter-token latency"),
+    *quantiles("e2e", Unit.SECONDS, "end-to-end request time", single_valued=True),
+)
+
+
+def time_pairs(
+    gate: GateRun[AnyMeasure], phase: str, seconds: float, metrics: Sequence[Metric] = METRICS
+) -> list[Judgement]:
+    """Warm up, then time pairs of requests, each in an order drawn by a coin, until decided."""
+    measure, most = gate.measure, gate.plan(LatencyPlan).max_pairs
+    measure.warm_up()
+    return gate.collect(
+        range(most),
+        lambda index: measure.pair(index, gate.coin(index)),
+        planned=most,
+        seconds=seconds,
+        phase=phase,
+        metrics=metrics,
+    )
