@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from .errors import ConfigurationError
 
+__all__ = ["import_named", "loaded", "nearest", "registered"]
+
 Kind = TypeVar("Kind")
 
 
@@ -31,6 +33,8 @@ def import_named(target: str) -> object:
     Raises ConfigurationError naming the target, and what is there instead.
     """
     module, _, path = target.partition(":")
+    if not module or not path:
+        raise ConfigurationError(f'{target!r} has to be written "module:name"')
     try:
         found: object = import_module(module)
     except Exception as error:  # importing runs other people's code

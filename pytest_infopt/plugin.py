@@ -16,7 +16,7 @@ from .fixtures import models as fixtures
 MARKERS = [
     "infopt: a test of yours that `pytest --infopt` runs beside the shipped gates",
     "infopt_gate(name): a module that holds the gate of that name (used by the shipped gates)",
-    "infopt_requires(capability, …): a suite's test of what an implementation may offer",
+    "infopt_requires(capability, …): a suite's property of what an implementation may offer",
 ]
 
 

@@ -222,8 +222,8 @@ def _suite_row(suite: Any) -> SuiteRow:
     return SuiteRow(
         suite.__name__,
         suite.topic,
-        getattr(suite, "fixture", ""),
-        getattr(suite, "fixture_returns", ""),
+        suite.fixture,
+        suite.fixture_returns,
         text,
         suite.offers,
         properties,

@@ -22,7 +22,7 @@ class Quantized:
 
 
 class Careful:
-    """Absmax, row by row. The attributes tell the suite what to try: door 1's class attributes."""
+    """Absmax, row by row. The attributes tell the suite what to try, as a subclass's would."""
 
     capabilities: ClassVar = {"codes"}
     schemes: ClassVar = [ROWS]

@@ -1,24 +1,41 @@
-"""Properties of suites under ``--infopt``: which are collected, and the row that each becomes."""
+"""Properties of suites under ``--infopt``: which are collected, and the row that each becomes.
+
+Implementations are collected from the file that names them: infopt.toml::TOPIC::NAME::test_x.
+"""
 
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
-from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from ..release import Implementation
 from ..report.junit import PROPERTY, gate_from_properties, junit_properties
 from ..results.gate_result import GateResult
 from ..results.verdict import Judgement, Verdict
-from .implementations import Suites, gate_files, template_topic
-from .results import CONFORMANCE, EXPECTED_FAILURE, NOT_OFFERED, NOT_RUN, notes_on
+from . import NOT_OFFERED
+from .implementations import Suites
+from .results import (
+    CONFORMANCE,
+    EXPECTED_FAILURE,
+    NOT_RUN,
+    not_tried,
+    notes_on,
+    properties,
+)
 from .suite_items import failure_text, suite_of
 
 _LONGEST_REASON = 500  # characters; the whole message is in the judgement's details
 _LONGEST_MESSAGE = 4000
+_SHIPPED_GATES = re.compile(r"(.*[./])?infopt_suites[./]gates/?")
+# Until version 0.2: each topic had a file among the shipped gates.
+_FORMER_FILE = re.compile(r".*test_gate_conformance_(?P<topic>\w+?)(\.py)?(?P<rest>::.*)?")
 
 
 class ImplementationClass(pytest.Class):
@@ -37,30 +54,85 @@ class ImplementationClass(pytest.Class):
         return name.startswith("test_")
 
 
+class Topic(pytest.Collector):
+    """The implementations of one topic."""
+
+    suites: Mapping[Implementation, type]
+
+    def collect(self) -> Iterator[ImplementationClass]:
+        for implementation, suite in self.suites.items():
+            node = ImplementationClass.from_parent(self, name=implementation.name)
+            node.suite, node.title = suite, implementation.title
+            yield node
+
+
+class ImplementationsFile(pytest.Module):
+    """The file that names implementations, in the place of a module of tests."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.topics: list[pytest.Collector] = []  # the same whenever they are collected
+
+    def _getobj(self) -> ModuleType:
+        return ModuleType(self.path.stem)
+
+    def collect(self) -> list[pytest.Collector]:
+        return self.topics
+
+
+def collect_too(config: pytest.Config, files: Iterable[Path]) -> None:
+    """Have pytest collect these files beside what it collects anyway, wherever they lie.
+
+    pytest drops an argument that lies below another one, even where it does not walk there, as in
+    a virtual environment. It keeps duplicates instead, which `ConformanceHooks` removes.
+    """
+    # File by file: explicit files are collected whatever the user's python_files says.
+    config.args.extend(str(file) for file in files if str(file) not in config.args)
+    config.option.keepduplicates = True
+
+
+def collect_implementations(
+    config: pytest.Config, suites: Suites, origin: Path, source_arguments: list[str]
+) -> ConformanceHooks:
+    """Collect from the file ``origin``, unless the command line names others; return the hooks.
+
+    Who asks for the shipped gates as a whole gets the implementations with them.
+    """
+    file = config.invocation_params.dir / origin
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    if suites and (not named or any(map(_SHIPPED_GATES.fullmatch, config.args))):
+        collect_too(config, [file])
+    for index, argument in enumerate(config.args):
+        former = _FORMER_FILE.fullmatch(argument)
+        if former is not None:
+            config.args[index] = f"{file}::{former['topic']}{former['rest'] or ''}"
+    return ConformanceHooks(suites, file, source_arguments)
+
+
 class ConformanceHooks:
     """pytest's hooks on suites, bound to one run."""
 
-    def __init__(self, suites: Suites, source_arguments: list[str]) -> None:
+    def __init__(self, suites: Suites, file: Path, source_arguments: list[str]) -> None:
         self._suites = suites
+        self._file = file
         self._source_arguments = source_arguments
-        self._others = {path for topic, path in gate_files().items() if topic not in suites}
 
-    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
-        """Leave the shipped gates of other topics alone: each imports its suite."""
-        return True if collection_path in self._others else None
-
-    def pytest_pycollect_makeitem(
-        self, collector: pytest.Module | pytest.Class, name: str, obj: object
-    ) -> list[pytest.Collector] | None:
-        topic = template_topic(obj)
-        if topic is None:
+    def pytest_collect_file(
+        self, file_path: Path, parent: pytest.Collector
+    ) -> ImplementationsFile | None:
+        if file_path != self._file or not self._suites:
             return None
-        found: list[pytest.Collector] = []
-        for implementation, suite in self._suites.get(topic, {}).items():
-            node = ImplementationClass.from_parent(collector, name=implementation.name)
-            node.suite, node.title = suite, implementation.title
-            found.append(node)
-        return found
+        node = ImplementationsFile.from_parent(parent, path=file_path)
+        for topic, suites in self._suites.items():
+            found = Topic.from_parent(node, name=topic)
+            found.suites = suites
+            node.topics.append(found)
+        return node
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Keep one item of each id, as pytest does itself unless `collect_too` has files kept."""
+        items[:] = {item.nodeid: item for item in items}.values()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -102,7 +174,7 @@ class ConformanceHooks:
             judgements=[judgement],
             error=judgement.reason if broke else None,
             notes=notes_on([judgement]),
-            reproduce=shlex.join(["pytest", "--infopt", *self._source_arguments, *_where(item)]),
+            reproduce=shlex.join(["pytest", "--infopt", *self._source_arguments, _where(item)]),
         )
 
 
@@ -116,14 +188,16 @@ def judgement_of(
     if report.skipped:
         reason = _skip_reason(report)
         if reason.startswith(NOT_OFFERED):
-            return Judgement(name, None, 0, 0, reason=reason)
+            details = {"not_claimed": _not_claimed(item)}
+            return Judgement(name, None, 0, 0, reason=reason, details=details)
         return Judgement(name, None, 0, 0, Verdict.FAIL, reason=f"{NOT_RUN}: {reason}")
     if report.failed:
         verdict = Verdict.FAIL if report.when == "call" else Verdict.ERROR
         message, reason = _messages(call, report)
-        details = {"message": _cut(message, _LONGEST_MESSAGE), "law": _law(item)}
+        message = _cut(message, _LONGEST_MESSAGE)
+        broken = {"message": message, "law": _stated(item)}  # "law": schema 1's key
         reason = _cut(" ".join(reason.split()), _LONGEST_REASON)
-        return Judgement(name, None, 1, 1, verdict, reason=reason, details=details)
+        return Judgement(name, None, 1, 1, verdict, reason=reason, details=broken)
     return Judgement(name, None, 1, 1, Verdict.PASS) if report.when == "call" else None
 
 
@@ -137,33 +211,41 @@ def title_of(item: pytest.Item) -> str:
 
 
 def plan_lines_of(items: list[pytest.Item]) -> list[str]:
-    """What ``--collect-only`` says of implementations: how many properties each is held to."""
-    properties = [item for item in items if suite_of(item) is not None]
-    all_of = Counter(map(title_of, properties))
-    unasked = Counter(title_of(item) for item in properties if _is_not_offered(item))
-    expected = Counter(title_of(i) for i in properties if i.get_closest_marker("xfail"))
+    """What ``--collect-only`` says of implementations: how many properties each is held to.
+
+    A line follows for each set of capabilities that leaves properties untried.
+    """
+    of_title: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if suite_of(item) is not None:
+            of_title.setdefault(title_of(item), []).append(item)
+    return [line for title, found in of_title.items() for line in _plan_of(title, found)]
+
+
+def _plan_of(title: str, items: list[pytest.Item]) -> list[str]:
+    left_out = [(_not_claimed(i), i.name.removeprefix("test_")) for i in items if _not_claimed(i)]
+    expected = sum(item.get_closest_marker("xfail") is not None for item in items)
+    counts = [(len(left_out), NOT_OFFERED), (expected, "expected to fail")]
+    said = [properties(len(items)), *(f"{count} {what}" for count, what in counts if count)]
     return [
-        f"implementation {title}: {count} properties"
-        + (f", {unasked[title]} {NOT_OFFERED}" if unasked[title] else "")
-        + (f", {expected[title]} expected to fail" if expected[title] else "")
-        for title, count in all_of.items()
+        f"implementation {title}: {', '.join(said)}",
+        *(f"  {line}" for line in not_tried(left_out)),
     ]
 
 
-def _is_not_offered(item: pytest.Item) -> bool:
-    return any(
-        str(marker.kwargs.get("reason", "")).startswith(NOT_OFFERED)
-        for marker in item.iter_markers("skip")
-    )
+def _not_claimed(item: pytest.Item) -> list[str]:
+    found: list[str] = suite_of(item).not_claimed(item)  # type: ignore[union-attr]  # of a suite
+    return found
 
 
-def _where(item: pytest.Item) -> list[str]:
-    """The arguments that run the item's whole class again."""
+def _where(item: pytest.Item) -> str:
+    """The argument that runs the item's whole class again, where the run was started."""
     node = item.getparent(pytest.Class)
     assert node is not None
-    if isinstance(node, ImplementationClass):
-        return ["--pyargs", f"infopt_suites.gates.{item.path.stem}::{node.name}"]
-    return [node.nodeid]
+    names = node.nodeid.partition("::")[2]
+    folder = item.config.invocation_params.dir
+    path = item.path.relative_to(folder) if item.path.is_relative_to(folder) else item.path
+    return f"{path}::{names}"
 
 
 def _messages(call: pytest.CallInfo[None], report: pytest.TestReport) -> tuple[str, str]:
@@ -179,7 +261,7 @@ def _skip_reason(report: pytest.TestReport) -> str:
     return text.removeprefix("Skipped: ")
 
 
-def _law(item: pytest.Item) -> str:
+def _stated(item: pytest.Item) -> str:
     return inspect.getdoc(getattr(item, "function", None)) or ""
 
 

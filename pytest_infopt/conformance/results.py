@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ..results.gate_result import GateResult
 from ..results.verdict import Judgement, Verdict
+from . import NOT_OFFERED
 
 CONFORMANCE = "conformance"  # the gate of every property of a suite
-NOT_OFFERED = "not offered"
 EXPECTED_FAILURE = "expected failure"
 NOT_RUN = "NOT RUN"
 
@@ -33,20 +34,41 @@ def merged(earlier: GateResult, later: GateResult) -> GateResult:
 
 
 def notes_on(judgements: list[Judgement]) -> list[str]:
-    """How many properties came to what; which were not asked for, and which fail as announced."""
+    """How many properties came to what; which capabilities left some out; what fails as announced.
+
+    The first note counts, the last ones say what was not tried.
+    """
+    left_out = _because(judgements, NOT_OFFERED)
     counts = [
         (sum(j.verdict is Verdict.PASS for j in judgements), "passed"),
         (sum(j.verdict is Verdict.FAIL for j in judgements), "failed"),
         (sum(j.verdict is Verdict.ERROR for j in judgements), "broke"),
         (len(_because(judgements, EXPECTED_FAILURE)), "failed as expected"),
-        (len(_because(judgements, NOT_OFFERED)), NOT_OFFERED),
+        (len(left_out), NOT_OFFERED),
     ]
-    noun = "property" if len(judgements) == 1 else "properties"
     tally = ", ".join(f"{count} {what}" for count, what in counts if count)
-    notes = [f"{len(judgements)} {noun}: {tally}"]
+    notes = [f"{properties(len(judgements))}: {tally}"]
     notes += [f"{j.metric}: {j.reason}" for j in _because(judgements, EXPECTED_FAILURE)]
-    unasked = [j.metric for j in _because(judgements, NOT_OFFERED)]
-    return notes + ([f"{NOT_OFFERED}: {', '.join(unasked)}"] if unasked else [])
+    return notes + not_tried((j.details.get("not_claimed", ()), j.metric) for j in left_out)
+
+
+def not_tried(left_out: Iterable[tuple[Iterable[str], str]]) -> list[str]:
+    """For each set of capabilities that nobody claims: which properties it left untried.
+
+    ``left_out`` has, for each such property, the capabilities and its name.
+    """
+    names: dict[str, list[str]] = {}
+    for capabilities, name in left_out:
+        names.setdefault(", ".join(capabilities), []).append(name)
+    return [
+        f"{words} not claimed: {properties(len(found))} not tried ({', '.join(found)})"
+        for words, found in sorted(names.items())
+    ]
+
+
+def properties(count: int) -> str:
+    """The count with its noun."""
+    return f"{count} {'property' if count == 1 else 'properties'}"
 
 
 def shown(gate: GateResult) -> list[Judgement]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from ..errors import ConfigurationError
-from ..naming import import_named, nearest, registered
+from ..naming import import_named, loaded, nearest
 from ..release import ModelSource
 from .base import Capability, Engine
 
@@ -33,23 +33,17 @@ class EngineSpec:
     load: str
 
 
-def engine_named(name: str) -> EngineSpec:
-    """The registered engine; ConfigurationError, with the nearest name, where none has it."""
-    known = registered(GROUP)
-    if name not in known:
-        raise ConfigurationError(f"unknown engine {name!r}{nearest(name, known)}")
-    spec = import_named(known[name].value)
-    if not isinstance(spec, EngineSpec) or spec.name != name:
-        raise ConfigurationError(
-            f"entry point {name!r} of {GROUP} is {known[name].value}, which is no EngineSpec of "
-            "that name"
-        )
-    return spec
-
-
 def engines() -> Mapping[str, EngineSpec]:
     """Every registered engine by name."""
-    return {name: engine_named(name) for name in registered(GROUP)}
+    return loaded(GROUP, EngineSpec)
+
+
+def engine_named(name: str) -> EngineSpec:
+    """The registered engine; ConfigurationError, with the nearest name, where none has it."""
+    known = engines()
+    if name not in known:
+        raise ConfigurationError(f"unknown engine {name!r}{nearest(name, known)}")
+    return known[name]
 
 
 def load_engine(source: ModelSource) -> Engine:

@@ -180,7 +180,7 @@ def _where(gate: GateResult) -> str:
 
 
 def _judged_lines(gate: GateResult, judgement: Judgement) -> list[str]:
-    """One metric in one line; a property with the whole of what it said, and the law it states."""
+    """One metric in one line; a property with the whole of what it said, and its docstring."""
     if gate.gate != CONFORMANCE:
         return [f"  {judgement.verdict} {_judged(gate, judgement)}"]
     said = str(judgement.details.get("message") or judgement.reason)

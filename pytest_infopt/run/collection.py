@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from pathlib import Path
 
 import pytest
 
 from ..configuration import plan_lines
-from ..conformance.hooks import plan_lines_of, title_of
-from ..conformance.implementations import gate_files
+from ..conformance.hooks import collect_too, plan_lines_of, title_of
 from ..conformance.results import CONFORMANCE
 from ..conformance.suite_items import suite_of
 from ..gates.registry import gates
@@ -17,14 +15,10 @@ from .gate_items import MARKER, is_for_infopt, is_gate, spec_of, subject_of
 from .session import InfoptSession
 
 
-def add_gates(config: pytest.Config, topics: Container[str]) -> None:
+def add_gates(config: pytest.Config) -> None:
     """Collect the installed gates too, unless the command line names what to collect."""
-    if config.args_source is pytest.Config.ArgsSource.ARGS:
-        return
-    files = [spec.procedure_file for spec in gates().values()]
-    files += [path for topic, path in gate_files().items() if topic in topics]
-    # File by file: explicit files are collected whatever the user's python_files says.
-    config.args.extend(map(str, files))
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        collect_too(config, [spec.procedure_file for spec in gates().values()])
 
 
 def moved_arguments(config: pytest.Config) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from .. import __version__
 from ..configuration import fingerprint, load_release
-from ..conformance.hooks import ConformanceHooks
+from ..conformance.hooks import collect_implementations
 from ..conformance.implementations import load_suites
 from ..errors import ConfigurationError
 from ..options import resolve, settings
@@ -41,12 +41,15 @@ def start(config: pytest.Config) -> None:
         suites = load_suites(config, release.implementations)
         session = _open_session(config, release)
         moved_arguments(config)
-        add_gates(config, suites)
+        add_gates(config)
     except ConfigurationError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[SESSION_KEY] = session
+    implementations = collect_implementations(
+        config, suites, Path(release.origin), session.source_arguments
+    )
     for name, hooks in {
-        "conformance": ConformanceHooks(suites, session.source_arguments),
+        "conformance": implementations,
         "collection": CollectionHooks(session),
         "hooks": InfoptHooks(config, session),
         "resume": ResumedVerdicts(session),

@@ -1,6 +1,10 @@
-"""Conformance suites for inference components, and the release gates of ``pytest --infopt``."""
+"""Conformance suites for inference components, and the release gates of ``pytest --infopt``.
+
+`Suite`, `requires` and `for_all` are what a suite is made of; the others are suites.
+"""
 
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +15,7 @@ if TYPE_CHECKING:
         PagedKVSuite,
         PrefixCacheSuite,
     )
+    from .base import Suite, requires
     from .batching import (
         BatcherSuite,
         ContinuousBatchingSuite,
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
         SchedulerSuite,
     )
     from .caching import LayeredCacheSuite, ResponseCacheSuite, SemanticCacheSuite
+    from .properties import for_all
     from .pruning import PruningSuite
     from .quantization import (
         CalibratedQuantizerSuite,
@@ -28,30 +34,6 @@ if TYPE_CHECKING:
         QuantizerSuite,
         SmoothingSuite,
     )
-
-# Imported when asked for: suites need torch, which gates must not bring into pytest's process.
-_MODULES = {
-    "AttentionSuite": ".attention",
-    "BatcherSuite": ".batching",
-    "CalibratedQuantizerSuite": ".quantization",
-    "CodebookSuite": ".quantization",
-    "ContinuousBatchingSuite": ".batching",
-    "DecoderSuite": ".attention",
-    "EmbedderSuite": ".batching",
-    "EmbeddingBatcherSuite": ".batching",
-    "FakeQuantSuite": ".quantization",
-    "KVCacheSuite": ".attention",
-    "LayeredCacheSuite": ".caching",
-    "PackingSuite": ".quantization",
-    "PagedKVSuite": ".attention",
-    "PrefixCacheSuite": ".attention",
-    "PruningSuite": ".pruning",
-    "QuantizerSuite": ".quantization",
-    "ResponseCacheSuite": ".caching",
-    "SchedulerSuite": ".batching",
-    "SemanticCacheSuite": ".caching",
-    "SmoothingSuite": ".quantization",
-}
 
 __all__ = [
     "AttentionSuite",
@@ -74,10 +56,22 @@ __all__ = [
     "SchedulerSuite",
     "SemanticCacheSuite",
     "SmoothingSuite",
+    "Suite",
+    "for_all",
+    "requires",
 ]
+
+_PARTS = {"Suite": "base", "requires": "base", "for_all": "properties"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name], __name__), name)
+    """Import a name when it is asked for: suites need torch, which gates must keep out.
+
+    Our own entry points say where each suite is.
+    """
+    if name in _PARTS:
+        return getattr(import_module(f"{__name__}.{_PARTS[name]}"), name)
+    for entry in entry_points(group="infopt.suites"):
+        if entry.attr == name and entry.module.startswith(f"{__name__}."):
+            return entry.load()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
-"""What every conformance suite shares: tests that cannot be replaced, capabilities, exceptions.
+"""What every suite shares: properties that cannot be replaced, capabilities, exceptions.
 
-A suite is a class of property tests. An implementer subclasses it in a test module, gives the
-factory fixture that it asks for, and says in data what the implementation offers:
+A suite is a class of properties: tests of one technique. An implementer subclasses it in a test
+module, gives the fixture that it asks for, and says in data what the implementation offers:
 
     class TestMine(QuantizerSuite):
         capabilities = {"codes"}                                    # claimed, therefore tested
@@ -9,34 +9,39 @@ factory fixture that it asks for, and says in data what the implementation offer
         @pytest.fixture
         def make_quantizer(self): return MyQuantizer
 
-What is checked when such a class is made, with `TypeError`: no suite test is replaced, by the class
-or by a mixin; claimed capabilities and expected failures exist.
+Making such a class raises `TypeError` where it, or a mixin, replaces a property, and where it
+claims a capability or an expected failure that the suite does not know. Where infopt.toml names an
+implementation under ``[implementations]``, the plugin makes the class: `Suite.made_for`.
 """
 
 from __future__ import annotations
 
-import difflib
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, NoReturn, TypeGuard, TypeVar
+from typing import Any, ClassVar, NoReturn, Self, TypeGuard, TypeVar
 
 import pytest
 
+from pytest_infopt.naming import nearest
+
 Test = TypeVar("Test", bound=Callable[..., Any])
-REQUIRES = "infopt_requires"  # the marker of a test that needs capabilities
-NOT_OFFERED = "not offered"  # how the reason of a test that nobody claimed begins
+REQUIRES = "infopt_requires"  # the marker of a property that needs capabilities
 
 
 class Suite:
     """Base of all suites.
 
-    ``topic`` is the suite's key in ``[implementations]`` of infopt.toml, and ``offers`` says of
-    each capability what it promises; both are the suite's. ``capabilities`` and
-    ``expected_failures`` (test name → reason) are the implementer's.
+    A suite gives ``topic``, its key in ``[implementations]`` of infopt.toml and its entry point's
+    name; ``fixture``, the name of the fixture that hands it the implementation, with
+    ``fixture_returns``, what that is; and ``offers``, what each capability promises. An implementer
+    gives ``capabilities`` and ``expected_failures`` (test name → reason).
     """
 
-    infopt_suite: ClassVar[bool] = True  # by which the plugin knows the tests of suites
+    infopt_suite: ClassVar[bool] = True  # by which the plugin knows the classes of suites
     topic: ClassVar[str] = ""
+    fixture: ClassVar[str] = ""
+    fixture_returns: ClassVar[str] = ""
     offers: ClassVar[Mapping[str, str]] = MappingProxyType({})
     capabilities: ClassVar[Collection[str]] = frozenset()
     expected_failures: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -45,37 +50,35 @@ class Suite:
         super().__init_subclass__(**keywords)
         _refuse_replaced_tests(cls)
         check_claims(cls, cls.capabilities, cls.expected_failures)
+        if cls.fixture and not hasattr(cls, cls.fixture):
+            setattr(cls, cls.fixture, pytest.fixture(name=cls.fixture)(_missing_fixture))
 
     @classmethod
-    def claims(cls, item: pytest.Item) -> tuple[Collection[str], Mapping[str, str]]:
-        """Capabilities and expected failures that hold for a collected test."""
-        return cls.capabilities, cls.expected_failures
+    def made_for(cls, name: str, implementation: Any) -> type[Self]:
+        """The class that is collected for an implementation that infopt.toml names.
+
+        What a subclass says with class attributes (``capabilities``, ``expected_failures``,
+        ``schemes`` and whatever else the suite declares) are here attributes of the implementation.
+        Raises TypeError, as a subclass does, where it claims what the suite does not know.
+        """
+        members = {
+            attribute: getattr(implementation, attribute)
+            for attribute in implementer_attributes(cls)
+            if hasattr(implementation, attribute)
+        }
+        members[cls.fixture] = pytest.fixture(name=cls.fixture)(lambda self: implementation)
+        made: type[Self] = type(name, (cls,), {**members, "__module__": cls.__module__})
+        return made
 
     @classmethod
-    def prepare(cls, item: pytest.Item) -> None:
-        """Mark a collected test by what is claimed; the plugin calls this at collection."""
-        capabilities, expected_failures = cls.claims(item)
-        name = getattr(item, "originalname", item.name)
-        for marker in item.iter_markers(REQUIRES):
-            missing = [word for word in marker.args if word not in capabilities]
-            if missing:
-                meaning = "; ".join(f"{word}: {cls.offers[word]}" for word in missing)
-                item.add_marker(pytest.mark.skip(reason=f"{NOT_OFFERED}: {meaning}"))
-        if name in expected_failures:
-            reason = expected_failures[name]
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
-
-    def missing_fixture(self, name: str, returns: str) -> NoReturn:
-        """Fail with what a suite cannot do without: the body of a fixture that must be given."""
-        pytest.fail(
-            f"{type(self).__name__} is a {_suite_of(type(self)).__name__} and has no fixture "
-            f"{name!r}; define one that returns {returns}",
-            pytrace=False,
-        )
+    def not_claimed(cls, item: pytest.Item) -> list[str]:
+        """The capabilities that a collected test needs and the implementation does not claim."""
+        needed = [word for marker in item.iter_markers(REQUIRES) for word in marker.args]
+        return [word for word in needed if word not in cls.capabilities]
 
 
 def requires(*capabilities: str) -> Callable[[Test], Test]:
-    """A test that runs only where the implementation claims these capabilities."""
+    """A property that is tried only where the implementation claims these capabilities."""
 
     def mark(test: Test) -> Test:
         marked: Test = pytest.mark.infopt_requires(*capabilities)(test)
@@ -85,7 +88,7 @@ def requires(*capabilities: str) -> Callable[[Test], Test]:
 
 
 def suite_tests(suite: type[Suite]) -> dict[str, type[Suite]]:
-    """The property tests of a suite: their names, and the suite class that defines each."""
+    """The properties of a suite: their names, and the suite class that defines each."""
     return {
         name: base
         for base in suite.__mro__
@@ -93,6 +96,17 @@ def suite_tests(suite: type[Suite]) -> dict[str, type[Suite]]:
         for name in vars(base)
         if name.startswith("test_")
     }
+
+
+def implementer_attributes(suite: type[Suite]) -> list[str]:
+    """The class attributes of a suite that an implementer may set."""
+    return ["capabilities", "expected_failures"] + [
+        name
+        for base in suite.__mro__
+        if issubclass(base, Suite) and base is not Suite
+        for name in inspect.get_annotations(base)
+        if name not in inspect.get_annotations(Suite)
+    ]
 
 
 def check_claims(
@@ -122,12 +136,15 @@ def _is_suite(cls: type) -> TypeGuard[type[Suite]]:
     return issubclass(cls, Suite) and "topic" in vars(cls)
 
 
-def _suite_of(cls: type) -> type:
-    return next((base for base in cls.__mro__ if _is_suite(base)), cls)
-
-
 def _unknown(suite: type, what: str, name: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{suite.__name__} knows no {what} {name!r}{hint} (known: {', '.join(names) or 'none'})"
+    return f"{suite.__name__} knows no {what} {name!r}{nearest(name, sorted(known))}"
+
+
+def _missing_fixture(self: Suite) -> NoReturn:
+    """The body of a fixture that the implementer has to give, and has not given."""
+    suite = next(base for base in type(self).__mro__ if _is_suite(base))
+    pytest.fail(
+        f"{type(self).__name__} is a {suite.__name__} and has no fixture {self.fixture!r}; "
+        f"define one that returns {self.fixture_returns}",
+        pytrace=False,
+    )

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, cast
 
 import hypothesis.strategies as st
-import pytest
 import torch
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor, nn
 
 from .base import Suite, requires
-from .laws import EXAMPLES, for_all
+from .properties import EXAMPLES, for_all
 
 
 class Pruner(Protocol):
@@ -84,17 +83,19 @@ class PruningCase:
         return scores * tokens.square().sum(dim=0).sqrt()
 
 
-Law = Callable[[PruningCase], None]
+Property = Callable[[PruningCase], None]
 
 
 class PruningSuite(Suite):
-    """Laws of magnitude pruning and of Wanda, unstructured and N:M, and of training with masks.
+    """Properties of magnitude pruning and Wanda, unstructured and N:M, and of training with masks.
 
     Give a fixture ``make_pruner``: a `MakePruner`. ``patterns`` are the N:M that it takes,
     ``dtypes`` those of weights.
     """
 
     topic = "pruner"
+    fixture = "make_pruner"
+    fixture_returns = "a callable without arguments that makes a pruner"
     offers = {  # noqa: RUF012  # read only
         "sparsity": "mask(weight, sparsity=share) removes that share of the weight",
         "rows": "the share is removed of each row of the last axis, as in Wanda, not of the whole",
@@ -106,10 +107,6 @@ class PruningSuite(Suite):
     dtypes: ClassVar[Sequence[torch.dtype]] = (torch.float32, torch.float16, torch.bfloat16)
     examples: ClassVar[int] = EXAMPLES
 
-    @pytest.fixture
-    def make_pruner(self) -> MakePruner:
-        self.missing_fixture("make_pruner", "a callable without arguments that makes a pruner")
-
     # How many
 
     @requires("sparsity")
@@ -120,7 +117,7 @@ class PruningSuite(Suite):
         of several equal weights; kthvalue at 0; int((1 − sparsity) · n) a float's breadth low.
         """
 
-        def law(case: PruningCase) -> None:
+        def holds(case: PruningCase) -> None:
             removed = ~self._rows(case, case.mask_by(make_pruner()))
             count = removed.shape[1]
             asked = (case.sparsity or 0.0) * count
@@ -131,7 +128,7 @@ class PruningSuite(Suite):
                     f"{found} of {count} weights of row {row} are removed, not {asked:.6g}"
                 )
 
-        self._hold(law, ["sparsity"])
+        self._hold(holds, ["sparsity"])
 
     @requires("patterns")
     def test_each_block_keeps_as_many_as_the_pattern_says(self, make_pruner: MakePruner) -> None:
@@ -141,7 +138,7 @@ class PruningSuite(Suite):
         weights), n and m swapped, a count that is right for another pattern.
         """
 
-        def law(case: PruningCase) -> None:
+        def holds(case: PruningCase) -> None:
             kept, block = case.pattern or (0, 1)
             counts = case.mask_by(make_pruner()).reshape(-1, block).sum(dim=1)
             wrong = counts != kept
@@ -149,7 +146,7 @@ class PruningSuite(Suite):
                 f"block {int(wrong.nonzero()[0])} keeps {counts[wrong][0].item()} of {block}"
             )
 
-        self._hold(law, ["patterns"])
+        self._hold(holds, ["patterns"])
 
     # Which
 
@@ -160,7 +157,7 @@ class PruningSuite(Suite):
         for rows or blocks, a reshape that mixes axes, feature norms along the wrong axis.
         """
 
-        def law(case: PruningCase) -> None:
+        def holds(case: PruningCase) -> None:
             mask = self._rows(case, case.mask_by(make_pruner()))
             scores = self._rows(case, case.scores)
             # Norms here are powers of two: scores are exact, in every dtype.
@@ -172,7 +169,7 @@ class PruningSuite(Suite):
                 f"{largest[wrong][0].item():.6g} goes"
             )
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("activations")
     def test_activations_decide_with_the_weights(self, make_pruner: MakePruner) -> None:
@@ -209,25 +206,25 @@ class PruningSuite(Suite):
     def test_the_mask_is_bool_in_the_shape_of_the_weight(self, make_pruner: MakePruner) -> None:
         """Usual causes: floats that a product accepts and an index does not, a flattened axis."""
 
-        def law(case: PruningCase) -> None:
+        def holds(case: PruningCase) -> None:
             mask = case.mask_by(make_pruner())
             assert mask.dtype is torch.bool
             assert mask.shape == case.weight.shape
             assert mask.device == case.weight.device
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_weight_and_inputs_are_not_modified(self, make_pruner: MakePruner) -> None:
         """Choosing is not yet pruning. Usual causes: abs_ or sort in place, zeros written."""
 
-        def law(case: PruningCase) -> None:
+        def holds(case: PruningCase) -> None:
             inputs = None if case.inputs is None else case.inputs.clone()
             given = replace(case, weight=case.weight.clone(), inputs=inputs)
             given.mask_by(make_pruner())
             assert torch.equal(given.weight, case.weight)
             assert inputs is None or torch.equal(inputs, cast(Tensor, case.inputs))
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_permuting_rows_permutes_the_mask(self, make_pruner: MakePruner) -> None:
         """No row is special (where no two scores are equal).
@@ -235,7 +232,7 @@ class PruningSuite(Suite):
         Usual causes: blocks or rows that overlap, a last row left out, scores of another row.
         """
 
-        def law(case: PruningCase) -> None:
+        def holds(case: PruningCase) -> None:
             if case.weight.ndim < 2:
                 return
             weight = _distinct(case.weight)
@@ -243,7 +240,7 @@ class PruningSuite(Suite):
             expected = replace(case, weight=weight).mask_by(make_pruner())[order]
             assert torch.equal(replace(case, weight=weight[order]).mask_by(make_pruner()), expected)
 
-        self._hold(law, dtypes=[torch.float32])
+        self._hold(holds, dtypes=[torch.float32])
 
     def test_size_and_sign_of_weights_do_not_matter(self, make_pruner: MakePruner) -> None:
         """Powers of two and a change of signs leave the ranking, ties included, as it was.
@@ -251,13 +248,13 @@ class PruningSuite(Suite):
         Usual causes: an absolute threshold or epsilon, a forgotten abs, float16 in between.
         """
 
-        def law(case: PruningCase) -> None:
+        def holds(case: PruningCase) -> None:
             expected = case.mask_by(make_pruner())
             for factor in (-1.0, 2.0**-30, 2.0**30):
                 scaled = replace(case, weight=case.weight * factor)
                 assert torch.equal(scaled.mask_by(make_pruner()), expected), f"times {factor}"
 
-        self._hold(law, dtypes=[torch.float32])
+        self._hold(holds, dtypes=[torch.float32])
 
     def test_the_same_weight_gets_the_same_mask(self, make_pruner: MakePruner) -> None:
         """Masks depend on nothing but the arguments, ties included.
@@ -265,14 +262,14 @@ class PruningSuite(Suite):
         Usual causes: an unstable sort, random tie-breaking, thresholds or norms left over.
         """
 
-        def law(case: PruningCase) -> None:
+        def holds(case: PruningCase) -> None:
             pruner = make_pruner()
             first = case.mask_by(pruner).clone()
             replace(case, weight=case.weight.flip(-1) * 3 + 1).mask_by(pruner)
             assert torch.equal(case.mask_by(pruner), first)
             assert torch.equal(case.mask_by(make_pruner()), first)
 
-        self._hold(law)
+        self._hold(holds)
 
     # Training
 
@@ -309,11 +306,11 @@ class PruningSuite(Suite):
                 allowed = 2**-40 * float(expected.abs().max())
                 assert away <= allowed, f"{optimizer}: {name} is {away:.3g} away"
 
-    # How laws are tried
+    # How properties are tried
 
     def _hold(
         self,
-        law: Law,
+        holds: Property,
         ways: Sequence[str] = ("sparsity", "patterns"),
         dtypes: Sequence[torch.dtype] = (),
     ) -> None:
@@ -321,7 +318,7 @@ class PruningSuite(Suite):
         for way in ways:
             if way in self.capabilities:
                 cases = self._cases(dtypes or self.dtypes, way)
-                for_all(law, cases, traps=self._traps(way), examples=self.examples)
+                for_all(holds, cases, traps=self._traps(way), examples=self.examples)
 
     def _rows(self, case: PruningCase, values: Tensor) -> Tensor:
         """Values as rows [R, n] of those that are ranked among each other."""

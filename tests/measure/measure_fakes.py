@@ -170,6 +170,7 @@ class HiddenStateEngine(ToyTransformer):
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(dtype)
+        self.capabilities |= {Capability.SCORES, Capability.HIDDEN_STATES}
         self.passes = 0
 
     def score(self, token_ids: Sequence[int]) -> HiddenScores:  # type: ignore[override]  # richer scores

@@ -386,7 +386,7 @@ class OneIteratorForAll(SmallLayeredCache):
 
 @dataclass(frozen=True)
 class LayeredMutant:
-    """``by``: the law's assertion, or the error with which the fault comes to the caller."""
+    """``by``: the property's assertion, or the error with which the fault comes to the caller."""
 
     fault: type[SmallLayeredCache]
     broken: str

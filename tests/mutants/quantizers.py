@@ -592,7 +592,7 @@ SAVED = "test_saved_weights_decode_as_before"
 
 @dataclass(frozen=True)
 class QuantizerMutant:
-    """A faulty quantizer, the law that must find it, and the schemes on which it has the fault."""
+    """A faulty quantizer, the property that must find it, and the schemes that it is faulty on."""
 
     fault: type[SmallQuantizer]
     broken: str

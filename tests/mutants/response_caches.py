@@ -1172,7 +1172,7 @@ class HitsThatFailCounted(SmallResponseCache):
 
 @dataclass(frozen=True)
 class CacheMutant:
-    """``by``: the law's assertion, or the error with which the fault comes to the caller."""
+    """``by``: the property's assertion, or the error with which the fault comes to the caller."""
 
     fault: type[SmallResponseCache]
     broken: str

@@ -625,7 +625,7 @@ class StoreErrorsRaised(OnRedis):
 
 @dataclass(frozen=True)
 class SemanticMutant:
-    """``by``: the law's assertion, or the error with which the fault comes to the caller."""
+    """``by``: the property's assertion, or the error with which the fault comes to the caller."""
 
     fault: type[OnRedis]
     broken: str

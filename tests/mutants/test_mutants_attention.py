@@ -1,4 +1,4 @@
-"""AttentionSuite kills faulty kernels by the law named for each, and spares the sound one."""
+"""AttentionSuite kills faulty kernels by the property named for each, and spares the sound one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BatcherSuite kills faulty batchers by the law named for each, and spares sound ones."""
+"""BatcherSuite kills faulty batchers by the property named for each, and spares sound ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ContinuousBatchingSuite kills faulty batchers by the law named for each, spares sound ones."""
+"""ContinuousBatchingSuite kills faulty batchers, each by its property, and spares sound ones."""
 
 from __future__ import annotations
 

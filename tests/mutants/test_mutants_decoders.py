@@ -1,4 +1,4 @@
-"""DecoderSuite kills faulty decoders by the law named for each, and spares the sound ones."""
+"""DecoderSuite kills faulty decoders by the property named for each, and spares the sound ones."""
 
 from __future__ import annotations
 

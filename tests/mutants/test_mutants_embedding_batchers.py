@@ -1,4 +1,4 @@
-"""EmbeddingBatcherSuite and EmbedderSuite kill faulty implementations by the law named for each."""
+"""EmbeddingBatcherSuite and EmbedderSuite kill faulty implementations, each by its own property."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def test_a_faulty_embedding_batcher_is_killed(
 
 
 @pytest.mark.parametrize(
-    ("made", "law"),
+    ("made", "name"),
     [
-        (made, law)
+        (made, name)
         for made in batchers.SOUND
-        for law in claimed_tests(EmbeddingBatcherSuite, made.capabilities)
+        for name in claimed_tests(EmbeddingBatcherSuite, made.capabilities)
     ],
 )
-def test_a_sound_embedding_batcher_is_spared(made: Any, law: str, counted: Any) -> None:
+def test_a_sound_embedding_batcher_is_spared(made: Any, name: str, counted: Any) -> None:
     counted("sound", batchers.AREA)
     claims = {"capabilities": made.capabilities}
-    run_property(EmbeddingBatcherSuite, law, claims, make_embedding_batcher=made)
+    run_property(EmbeddingBatcherSuite, name, claims, make_embedding_batcher=made)
 
 
 @pytest.mark.parametrize("mutant", embedders.MUTANTS, ids=name)
@@ -49,13 +49,13 @@ def test_a_faulty_embedder_is_killed(mutant: embedders.EmbedderMutant, counted: 
 
 
 @pytest.mark.parametrize(
-    ("made", "law"),
+    ("made", "name"),
     [
-        (made, law)
+        (made, name)
         for made in embedders.SOUND
-        for law in claimed_tests(EmbedderSuite, made.capabilities)
+        for name in claimed_tests(EmbedderSuite, made.capabilities)
     ],
 )
-def test_a_sound_embedder_is_spared(made: Any, law: str, counted: Any) -> None:
+def test_a_sound_embedder_is_spared(made: Any, name: str, counted: Any) -> None:
     counted("sound", embedders.AREA)
-    run_property(EmbedderSuite, law, {"capabilities": made.capabilities}, make_embedder=made)
+    run_property(EmbedderSuite, name, {"capabilities": made.capabilities}, make_embedder=made)

@@ -1,4 +1,4 @@
-"""KVCacheSuite kills faulty caches by the law named for each, and spares the sound ones."""
+"""KVCacheSuite kills faulty caches by the property named for each, and spares the sound ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LayeredCacheSuite kills faulty services by the law named for each, and spares sound ones."""
+"""LayeredCacheSuite kills faulty services by the property named for each, and spares sound ones."""
 
 from __future__ import annotations
 

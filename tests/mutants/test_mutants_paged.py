@@ -1,4 +1,4 @@
-"""PagedKVSuite kills faulty paged caches by the law named for each, and spares the sound one."""
+"""PagedKVSuite kills faulty paged caches, each by its property, and spares the sound one."""
 
 from __future__ import annotations
 

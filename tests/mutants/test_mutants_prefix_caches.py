@@ -1,4 +1,4 @@
-"""PrefixCacheSuite kills faulty prefix caches by the law named for each, and spares sound ones."""
+"""PrefixCacheSuite kills faulty prefix caches, each by its property, and spares sound ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QuantizerSuite kills faulty quantizers by the law named for each, and spares the sound one."""
+"""QuantizerSuite kills faulty quantizers, each by its property, and spares the sound one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ResponseCacheSuite kills faulty caches by the law named for each, and spares sound ones."""
+"""ResponseCacheSuite kills faulty caches by the property named for each, and spares sound ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SchedulerSuite kills faulty schedulers by the law named for each, and spares sound ones."""
+"""SchedulerSuite kills faulty schedulers by the property named for each, and spares sound ones."""
 
 from __future__ import annotations
 

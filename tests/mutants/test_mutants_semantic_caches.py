@@ -1,4 +1,4 @@
-"""SemanticCacheSuite kills faulty caches by the law named for each, and spares sound ones."""
+"""SemanticCacheSuite kills faulty caches by the property named for each, and spares sound ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PackingSuite and CodebookSuite kill faulty storage by the law named for each fault."""
+"""PackingSuite and CodebookSuite kill faulty storage by the property named for each fault."""
 
 from __future__ import annotations
 

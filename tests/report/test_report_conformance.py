@@ -17,7 +17,7 @@ from pytest_infopt.results.run_result import RunResult
 from pytest_infopt.results.verdict import Judgement, Verdict
 
 NAME = "sorter pkg:make"
-LAW = "Whoever bisects needs it.\n\nUsual causes: an early exit."
+STATED = "Whoever bisects needs it.\n\nUsual causes: an early exit."
 PASSED = Judgement("nothing_is_lost", None, 1, 1, Verdict.PASS)
 FAILED = Judgement(
     "order",
@@ -26,9 +26,16 @@ FAILED = Judgement(
     1,
     Verdict.FAIL,
     reason="[1, 0] became [1, 0]",
-    details={"message": "[1, 0] became [1, 0]\nsmallest case found: [1, 0]", "law": LAW},
+    details={"message": "[1, 0] became [1, 0]\nsmallest case found: [1, 0]", "law": STATED},
 )
-UNASKED = Judgement("reverse", None, 0, 0, reason="not offered: reverse: sort(values, reverse)")
+UNASKED = Judgement(
+    "reverse",
+    None,
+    0,
+    0,
+    reason="not offered: reverse: sort(values, reverse)",
+    details={"not_claimed": ["reverse"]},
+)
 EXPECTED = Judgement("stable", None, 0, 0, reason="expected failure: #812")
 BROKEN = Judgement("speed", None, 1, 1, Verdict.ERROR, reason="no fixture")
 
@@ -77,7 +84,7 @@ def test_every_property_is_counted_once_and_what_did_not_run_is_named() -> None:
     count, expected, unasked = joined(PASSED, FAILED, UNASKED, EXPECTED).notes
     assert count == "4 properties: 1 passed, 1 failed, 1 failed as expected, 1 not offered"
     assert expected == "stable: expected failure: #812"
-    assert unasked == "not offered: reverse"
+    assert unasked == "reverse not claimed: 1 property not tried (reverse)"
 
 
 def test_one_fault_of_all_properties_is_said_once() -> None:
@@ -96,7 +103,7 @@ def test_tables_show_what_did_not_pass() -> None:
     assert shown(gate) == [PASSED]
 
 
-def test_the_message_has_counterexample_and_law_in_every_report() -> None:
+def test_the_message_has_counterexample_and_property_in_every_report() -> None:
     result = joined(PASSED, FAILED)
     wanted = [
         "  FAIL order",

@@ -1,20 +1,22 @@
-"""Door 2, and suites of the user's own, under ``pytest --infopt``: rows, verdicts, exit statuses.
+"""Implementations by configuration, and suites of the user's own, under ``pytest --infopt``.
 
-The suite here is one of sorters, so that no run loads torch; its gate file lies where a shipped
-one's would, through a conftest that adds a folder to `infopt_suites.gates`.
+The suite here is one of sorters, so that no run loads torch. It comes from a distribution of
+somebody else's, with an entry point: what a third party needs for a suite is a class and a line.
 """
 
 from __future__ import annotations
 
+import html
 import json
+import os
 import shlex
+import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import infopt_suites.gates
-import infopt_suites.laws  # what a run in this process imports first is forgotten
+import infopt_suites
+import infopt_suites.properties  # a run in this process forgets what it imports first
 import pytest
 
 from pytest_infopt.run.exit_status import ExitStatus
@@ -23,52 +25,50 @@ SUITE = '''
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import pytest
 from hypothesis import strategies as st
-from infopt_suites.base import Suite, requires
-from infopt_suites.laws import for_all
+from infopt_suites import Suite, for_all, requires
 
 class SorterSuite(Suite):
     topic = "sorter"
+    fixture = "make_sorter"
+    fixture_returns = "a callable without arguments"
     offers = {"stable": "equal keys keep their order", "reverse": "sort(values, reverse=True)"}
     longest: ClassVar[int] = 5
 
-    @pytest.fixture
-    def make_sorter(self) -> Any:
-        self.missing_fixture("make_sorter", "a callable without arguments")
-
     def test_neighbours_are_in_order(self, make_sorter) -> None:
         """Whoever bisects needs it. Usual causes: an early exit."""
-        def law(values):
+        def holds(values):
             found = make_sorter()(list(values))
             assert all(a <= b for a, b in zip(found, found[1:])), f"{values} became {found}"
-        for_all(law, st.lists(st.integers(0, 9), max_size=self.longest))
+        for_all(holds, st.lists(st.integers(0, 9), max_size=self.longest))
 
     def test_nothing_is_lost(self, make_sorter) -> None:
         """Sorting moves. Usual causes: a set."""
-        def law(values):
+        def holds(values):
             assert len(make_sorter()(list(values))) == len(values)
-        for_all(law, st.lists(st.integers(0, 9), max_size=self.longest))
+        for_all(holds, st.lists(st.integers(0, 9), max_size=self.longest))
 
     @requires("stable")
     def test_equal_keys_keep_their_order(self, make_sorter) -> None:
         """Usual causes: a heap."""
-        assert make_sorter()([1, True]) == [1, True]
+        found = make_sorter()([1, 1.0])
+        assert [type(value) for value in found] == [int, float]
 
     @requires("reverse")
     def test_reverse_reverses(self, make_sorter) -> None:
         """Usual causes: none known."""
         assert make_sorter()([1, 2], reverse=True) == [2, 1]
-'''
-GATE_FILE = """
-import pytest
-from infopt_suites.configured import Configured
-from sorter_suite import SorterSuite
 
-class TestSorter(Configured, SorterSuite):
-    @pytest.fixture
-    def make_sorter(self):
-        return self.implementation
+class LongSorterSuite(SorterSuite):
+    topic = "long_sorter"
+    longest = 9
+'''
+ENTRY_POINTS = """
+[infopt.suites]
+sorter = sorter_suite:SorterSuite
+long_sorter = sorter_suite:LongSorterSuite
+mislabelled = sorter_suite:SorterSuite
+moved = sorter_suite:SorterSuit
 """
 SORTERS = """
 def sound():
@@ -90,14 +90,15 @@ def conform(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
     """``conform("quantizer = …", sorters="…python…")`` runs what [implementations] names."""
-    folder = tmp_path_factory.mktemp("gates")
-    (folder / "test_gate_conformance_sorter.py").write_text(GATE_FILE)
-    # The conftest appends to this copy, which goes with the test.
-    monkeypatch.setattr(infopt_suites.gates, "__path__", [*infopt_suites.gates.__path__])
-    pytester.makeconftest(
-        f"import infopt_suites.gates\ninfopt_suites.gates.__path__.append({str(folder)!r})"
-    )
-    pytester.makepyfile(sorter_suite=SUITE)
+    site = tmp_path_factory.mktemp("site")
+    (site / "sorter_suite.py").write_text(SUITE)
+    metadata = site / "sorters_for_all-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: sorters-for-all\n")
+    (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(site)
+    path = [str(site), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
 
     def run(
         implementations: str, *arguments: str, sorters: str = SORTERS, subprocess: bool = False
@@ -111,10 +112,6 @@ def conform(
         )
 
     return run
-
-
-def gate_file() -> Path:
-    return next(Path(infopt_suites.gates.__path__[-1]).glob("*_sorter.py"))
 
 
 def rows(document: dict[str, Any], candidate: str) -> dict[str, dict[str, Any]]:
@@ -136,7 +133,7 @@ def test_each_property_of_an_implementation_is_a_row(conform: Run, result) -> No
             "*implementations sorter sorters:sound",
             "sorter sorters:sound: PASS",
             "*4 properties: 3 passed, 1 not offered",
-            "*not offered: reverse_reverses",
+            "*reverse not claimed: 1 property not tried (reverse_reverses)",
             "infopt: PASS (1 PASS)*",
         ]
     )
@@ -162,6 +159,14 @@ def test_a_broken_property_fails_the_run_with_its_smallest_counterexample(
         ]
     )
     assert "hypothesis" not in run.stdout.str().partition("FAILURES")[2].partition("infopt =")[0]
+
+
+def test_an_assertion_without_words_says_what_it_compared(conform: Run, result) -> None:
+    unstable = "def made():\n    return lambda values: sorted(values[::-1])\n"
+    conform('sorter = "sorters:made"', sorters=unstable + 'made.capabilities = {"stable"}')
+    row = rows(result(), "sorter sorters:made")["equal_keys_keep_their_order"]
+    assert row["reason"] == "assert [type(value) for value in found] == [int, float]"
+    assert "At index 0 diff: <class 'float'> != <class 'int'>" in row["details"]["message"]
 
 
 def test_an_exception_of_the_implementations_own_keeps_its_traceback(conform: Run) -> None:
@@ -197,12 +202,90 @@ def test_the_command_that_reproduces_runs_that_implementation_alone(
     conform(two)
     command = next(i["reproduce"] for i in result()["items"] if i["verdict"] == "FAIL")
     words = shlex.split(command)
-    module = "infopt_suites.gates.test_gate_conformance_sorter"
-    assert words == ["pytest", "--infopt", "--pyargs", f"{module}::bad"]
-    # The folder of this gate is no package's first, which is where --pyargs looks.
-    run = conform(two, "--rootdir=.", f"{gate_file()}::bad")
+    assert words == ["pytest", "--infopt", "infopt.toml::sorter::bad"]
+    run = pytester.runpytest_inprocess(*words[1:])
     assert run.ret == ExitStatus.FAILED
+    run.stdout.fnmatch_lines(["infopt.toml F*"])
     assert {item["candidate"] for item in result()["items"]} == {"sorter bad"}
+    property_ = f"{words[-1]}::test_nothing_is_lost"
+    assert pytester.runpytest_inprocess("--infopt", property_).ret == ExitStatus.PASSED
+    assert len(result()["gates"]) == 1
+
+
+def test_the_command_that_reproduces_runs_where_the_run_was_started(
+    conform: Run, result, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = pytester.mkdir("releases") / "next release.toml"
+    release.write_text('[implementations]\nsorter = "sorters:lazy"\n')
+    pytester.makepyfile(**{"releases/sorters": SORTERS})
+    for folder in ("releases", "."):
+        monkeypatch.chdir(pytester.path / folder)
+        config = os.path.relpath(release)
+        words = ["--infopt", f"--infopt-config={config}", f"--rootdir={pytester.path}"]
+        assert pytester.runpytest_inprocess(*words).ret == ExitStatus.FAILED
+        command = shlex.split(result()["items"][0]["reproduce"])
+        assert command[-1] == f"{config}::sorter::sorters:lazy"
+        again = pytester.runpytest_inprocess(*command[1:], f"--rootdir={pytester.path}")
+        assert again.ret == ExitStatus.FAILED
+        again.stdout.fnmatch_lines(["*1 failed, *"])
+
+
+@pytest.mark.parametrize(
+    "former",
+    [
+        ["--pyargs", "infopt_suites.gates.test_gate_conformance_sorter{}"],
+        ["suites/infopt_suites/gates/test_gate_conformance_sorter.py{}"],
+    ],
+)
+def test_ids_of_version_0_1_still_run(conform: Run, result, former: list[str]) -> None:
+    two = 'sorter.good = "sorters:sound"\nsorter.bad = "sorters:lazy"'
+    for rest, count in (("", 8), ("::good", 4), ("::good::test_nothing_is_lost", 1)):
+        conform(two, *[word.format(rest) for word in former])
+        assert len(result()["gates"]) == count
+
+
+def test_who_asks_for_the_shipped_gates_gets_implementations_and_no_tests_of_ones_own(
+    conform: Run, result, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(test_mine=OWN)
+    assert conform('sorter = "sorters:sound"', "--pyargs", "infopt_suites.gates").ret == 0
+    assert [item["candidate"] for item in result()["items"]] == ["sorter sorters:sound"]
+    pytester.mkdir("tests")
+    assert conform('sorter = "sorters:sound"', "tests").ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert conform('sorter = "sorters:sound"', ".").ret == ExitStatus.PASSED
+    assert {item["candidate"] for item in result()["items"]} == {
+        "sorter sorters:sound",
+        "sorter test_mine.py::TestMine",
+    }
+
+
+def test_implementations_are_collected_once_wherever_their_file_lies(
+    conform: Run, result, pytester: pytest.Pytester
+) -> None:
+    conform('sorter = "sorters:sound"').stdout.fnmatch_lines(["* / 4 selected"])
+    assert len(result()["gates"]) == 4
+    hidden = pytester.mkdir(".ci") / "release.toml"  # a folder that pytest does not walk
+    (pytester.path / "infopt.toml").rename(hidden)
+    words = ["--infopt", f"--infopt-config={hidden}", "-p", "no:cacheprovider"]
+    assert pytester.runpytest_inprocess(*words).ret == ExitStatus.PASSED
+    assert len(result()["gates"]) == 4
+
+
+def test_shipped_gates_are_collected_from_a_virtual_environment_in_the_project(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = pytester.path / ".venv" / "site-packages"
+    shutil.copytree(infopt_suites.__path__[0], site / "infopt_suites")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ["PYTHONPATH"]]))
+    run = pytester.runpytest_subprocess("--infopt", "--collect-only", "-q")
+    assert run.ret == pytest.ExitCode.OK
+    run.stdout.fnmatch_lines([".venv/*test_gate_quality.py::test_quality*"])
+
+
+def test_implementations_of_two_topics_may_have_one_name(conform: Run, result) -> None:
+    conform('sorter.mine = "sorters:sound"\nlong_sorter.mine = "sorters:sound"', "-k", "mine")
+    titles = {item["candidate"] for item in result()["items"]}
+    assert titles == {"sorter mine", "long_sorter mine"}
 
 
 def test_k_selects_implementations_and_properties(conform: Run, result) -> None:
@@ -219,9 +302,11 @@ def test_k_selects_implementations_and_properties(conform: Run, result) -> None:
         ('sorter = "sortes:sound"', 2, ["sortes:sound", "No module named 'sortes'"]),
         ('\nsorter = "sorters:soun"', 3, ["module sorters has no 'soun'", "did you mean sound?"]),
         ('sorter = "sorters:Sound.make"', 2, ["has no 'Sound'"]),
-        ('sorter.a = "sorters:claims"', 2, ["implementations.sorter.a", "mean 'stable'?"]),
-        ('sorter = "sorters:expects"', 2, ["expected failure", "mean 'test_nothing_is_lost'?"]),
-        ('sorter = "sorters:Other"', 2, ["Other is of a suite of the topic 'other'"]),
+        ('sorter.a = "sorters:claims"', 2, ["implementations.sorter.a", "mean stable?"]),
+        ('sorter = "sorters:expects"', 2, ["expected failure", "mean test_nothing_is_lost?"]),
+        ('sorter = "sorters:Other"', 2, ["Other is a suite of the topic 'other'"]),
+        ('mislabelled = "sorters:sound"', 2, ["SorterSuite is a suite of the topic 'sorter'"]),
+        ('moved = "sorters:sound"', 2, ["sorter_suite:SorterSuit", "did you mean SorterSuite?"]),
         ('sorter = "broken:make"', 2, ["importing broken failed", "RuntimeError: at import"]),
         ('sorter."a b" = "sorters:sound"', 2, ["'a b'", "letters, digits"]),
         ("sorter = 3", 2, ["implementations.sorter", "not 3"]),
@@ -279,7 +364,7 @@ def test_a_property_that_is_skipped_otherwise_is_not_run_and_fails(conform: Run,
     assert (row["verdict"], row["reason"]) == ("FAIL", "NOT RUN: no kernel here")
 
 
-def test_a_suite_test_under_a_skip_marker_is_not_run_and_fails(
+def test_a_property_under_a_skip_marker_is_not_run_and_fails(
     conform: Run, result, pytester: pytest.Pytester
 ) -> None:
     pytester.makepyfile(
@@ -302,6 +387,30 @@ def test_a_suite_test_under_a_skip_marker_is_not_run_and_fails(
     assert found["nothing_is_lost"]["reason"] == "NOT RUN: later"
     run.stdout.fnmatch_lines(["NOT RUN: later", "*2 failed*"])
     assert "error" not in run.stdout.str().splitlines()[-1]
+
+
+@pytest.mark.parametrize("by", ["subclass", "configuration"])
+def test_capabilities_that_nobody_claims_are_shown_with_what_they_leave_untried(
+    conform: Run, result, pytester: pytest.Pytester, by: str
+) -> None:
+    silent = "def silent():\n    return sorted\n"
+    if by == "subclass":
+        pytester.makepyfile(test_mine=OWN.replace('    capabilities = {"reverse"}\n', ""))
+    table = 'sorter = "sorters:silent"'
+    arguments = ["test_mine.py"] if by == "subclass" else []
+    untried = [
+        "*reverse not claimed: 1 property not tried (reverse_reverses)",
+        "*stable not claimed: 1 property not tried (equal_keys_keep_their_order)",
+    ]
+    planned = conform(table, "--collect-only", "-q", *arguments, sorters=silent)
+    planned.stdout.fnmatch_lines(["implementation *: 4 properties, 2 not offered", *untried])
+    run = conform(table, *arguments, sorters=silent)
+    assert run.ret == ExitStatus.PASSED
+    run.stdout.fnmatch_lines(["*4 properties: 2 passed, 2 not offered", *untried])
+    (item,) = result()["items"]
+    assert item["notes"][1:] == [line.removeprefix("*") for line in untried]
+    summary = max((pytester.path / ".infopt" / "runs").glob("*/summary.md")).read_text()
+    assert "reverse not claimed: 1 property not tried" in html.unescape(summary)
 
 
 def test_a_factory_that_cannot_be_had_is_an_error_and_no_verdict(
@@ -384,7 +493,10 @@ def test_the_plan_counts_properties(conform: Run, pytester: pytest.Pytester) -> 
     run = conform('sorter = "sorters:sound"', "--collect-only", "-q", sorters=SORTERS + EXPECTING)
     assert run.ret == pytest.ExitCode.OK
     run.stdout.fnmatch_lines(
-        ["implementation sorter sorters:sound: 4 properties, 1 not offered, 1 expected to fail"]
+        [
+            "implementation sorter sorters:sound: 4 properties, 1 not offered, 1 expected to fail",
+            "  reverse not claimed: 1 property not tried (reverse_reverses)",
+        ]
     )
     assert not list(pytester.path.glob(".infopt/runs/*/result.json"))
 
@@ -435,8 +547,7 @@ def test_a_topic_that_is_not_configured_is_not_imported(
     conform: Run, pytester: pytest.Pytester
 ) -> None:
     pytester.makeconftest(
-        (pytester.path / "conftest.py").read_text() + "\nimport sys\ndef pytest_sessionfinish():\n"
-        "    print('loaded', 'torch' in sys.modules)\n"
+        "import sys\ndef pytest_sessionfinish():\n    print('loaded', 'torch' in sys.modules)\n"
     )
     run = conform('sorter = "sorters:sound"', "-s", subprocess=True)
     assert run.ret == ExitStatus.PASSED
@@ -449,7 +560,7 @@ def test_models_and_implementations_are_one_release(conform: Run, gate, result) 
         "--rootdir=.",
         "--pyargs",
         "infopt_suites.gates.test_gate_quality::test_quality",
-        f"{gate_file()}::sorters:lazy",
+        "infopt.toml::sorter::sorters:lazy",
         budgets='kl_mean = 10\nperplexity_ratio = "off"\ntop1_agreement = "off"',
         more='[implementations]\nsorter = "sorters:lazy"',
     )

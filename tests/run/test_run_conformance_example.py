@@ -1,4 +1,4 @@
-"""The shipped example of door 2, with a real suite: a careful quantizer and its careless twin."""
+"""The shipped example of ``[implementations]``: a careful quantizer and its careless twin."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def test_a_dtype_of_ones_own(quantized_model, reference_model):
     assert reference_model.dtype == "float32"
 
 def test_a_wrong_option_names_the_nearest(quantized_model):
-    with pytest.raises(Exception, match="did you mean 'group_size'"):
+    with pytest.raises(Exception, match="did you mean group_size"):
         quantized_model("int4", group_sise=32)
 """
 

@@ -64,6 +64,10 @@ def test_reference_stands_alone() -> None:
     assert not offenders("infopt_reference", "", ("pytest_infopt", "infopt_suites", "pytest"))
 
 
+def test_the_plugin_reaches_suites_and_gates_through_entry_points_alone() -> None:
+    assert not offenders("pytest_infopt", "", ("infopt_suites",))
+
+
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [

@@ -1,9 +1,11 @@
-"""The frame of all suites: what may not be replaced or claimed, and one door for every topic."""
+"""The frame of suites: what may not be replaced or claimed, and how classes are made of them."""
 
 from __future__ import annotations
 
 import inspect
 import pkgutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -11,18 +13,19 @@ from typing import Any
 import infopt_suites
 import pytest
 from hypothesis import strategies as st
-from infopt_suites.base import NOT_OFFERED, Suite, requires, suite_tests
-from infopt_suites.configured import Configured, implementer_attributes
-from infopt_suites.laws import for_all
+from infopt_suites.base import Suite, implementer_attributes, requires, suite_tests
+from infopt_suites.properties import for_all
 
-from pytest_infopt.conformance.implementations import gate_files, template_topic
-from pytest_infopt.report import conformance
+from pytest_infopt.conformance.implementations import GROUP
+from pytest_infopt.naming import import_named, registered
 
 
 class Doubling(Suite):
     """A suite to try the frame with."""
 
     topic = "doubling"
+    fixture = "double"
+    fixture_returns = "a callable: number -> number"
     offers = {"fast": "is fast"}  # noqa: RUF012
     most: Any = 3
 
@@ -32,10 +35,6 @@ class Doubling(Suite):
     @requires("fast")
     def test_is_fast(self, double: Any) -> None:
         """Usual causes: none."""
-
-
-class Gate(Configured, Doubling):
-    pass
 
 
 def shipped_suites() -> Iterator[type[Suite]]:
@@ -48,33 +47,46 @@ def shipped_suites() -> Iterator[type[Suite]]:
                 yield found
 
 
-def test_every_shipped_suite_has_a_gate_file_and_every_gate_file_a_suite() -> None:
-    assert {suite.topic for suite in shipped_suites()} == set(gate_files())
+def test_every_shipped_suite_is_an_entry_point_of_its_topic_and_a_public_name() -> None:
+    entries = {topic: entry.value for topic, entry in registered(GROUP).items()}
+    ours = {topic for topic, target in entries.items() if target.startswith("infopt_suites.")}
+    assert ours == {suite.topic for suite in shipped_suites()}
+    suites: list[Any] = [import_named(entries[topic]) for topic in sorted(ours)]
+    assert [suite.topic for suite in suites] == sorted(ours)
+    named = {suite.__name__ for suite in suites}
+    assert {*infopt_suites.__all__} == named | {"Suite", "requires", "for_all"}
 
 
-@pytest.mark.parametrize("topic", sorted(gate_files()))
-def test_a_gate_file_holds_one_class_which_is_of_its_topic(topic: str) -> None:
-    module = import_module(f"infopt_suites.gates.test_gate_conformance_{topic}")
-    (template,) = [each for each in vars(module).values() if template_topic(each)]
-    assert template.topic == topic
-    assert template.__test__ is False
+@pytest.mark.parametrize("name", infopt_suites.__all__)
+def test_every_public_name_is_imported_when_it_is_asked_for(name: str) -> None:
+    assert getattr(infopt_suites, name).__name__ == name
 
 
-@pytest.mark.parametrize("topic", sorted(gate_files()))
-def test_a_gate_hands_its_suite_the_implementation_and_every_fixture_it_must_be_given(
-    topic: str,
-) -> None:
-    module = import_module(f"infopt_suites.gates.test_gate_conformance_{topic}")
-    (template,) = [each for each in vars(module).values() if template_topic(each)]
-    demanded = [
-        name
-        for suite in template.__mro__
-        if vars(suite).get("topic")
-        for name, member in vars(suite).items()
-        if callable(member) and "self.missing_fixture(" in inspect.getsource(inspect.unwrap(member))
-    ]
-    assert demanded
-    assert all(name in vars(template) for name in demanded)
+def test_a_name_that_is_not_there_is_refused() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'QuantizrSuite'"):
+        _ = infopt_suites.QuantizrSuite
+
+
+def test_what_a_suite_is_made_of_needs_no_torch() -> None:
+    program = "import sys; from infopt_suites import Suite, for_all, requires; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "numpy", "transformers"} & {*done.stdout.split()}
+
+
+@pytest.mark.parametrize("topic", sorted(registered(GROUP)))
+def test_properties_ask_for_the_fixture_of_their_suite(topic: str) -> None:
+    suite: Any = import_named(registered(GROUP)[topic].value)
+    members = [getattr(suite, name) for name in dir(suite) if not name.startswith("__")]
+    wanted = {
+        parameter
+        for member in members
+        if callable(member)
+        for parameter in inspect.signature(inspect.unwrap(member)).parameters
+    }
+    assert suite.fixture in wanted
+    assert suite.fixture_returns
 
 
 def test_every_property_says_why_it_matters_and_what_breaks_it() -> None:
@@ -95,58 +107,53 @@ def test_a_test_that_is_replaced_is_refused() -> None:
 @pytest.mark.parametrize(
     ("claim", "message"),
     [
-        ({"capabilities": {"fst"}}, "knows no capability 'fst'; did you mean 'fast'"),
-        ({"expected_failures": {"test_double": "#1"}}, "did you mean 'test_doubles'"),
+        ({"capabilities": {"fst"}}, "knows no capability 'fst'; did you mean fast"),
+        ({"expected_failures": {"test_double": "#1"}}, "did you mean test_doubles"),
     ],
 )
-def test_a_claim_that_the_suite_does_not_know_is_refused_at_both_doors(
+def test_a_claim_that_the_suite_does_not_know_is_refused_both_ways(
     claim: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(TypeError, match=message):
         type("Mine", (Doubling,), claim)
     with pytest.raises(TypeError, match=message):
-        Gate.made_for("mine", type("Implementation", (), claim))
+        Doubling.made_for("mine", type("Implementation", (), claim))
 
 
 def test_the_class_of_an_implementation_says_what_the_implementation_says() -> None:
     def double(number: int) -> int:
         return 2 * number
 
-    plain = Gate.made_for("pkg:double", double)
-    assert plain().implementation is double  # not a method of the suite
+    plain = Doubling.made_for("pkg:double", double)
     assert (plain.capabilities, plain.most, plain.__name__) == (frozenset(), 3, "pkg:double")
     double.capabilities = {"fast"}  # type: ignore[attr-defined]
     double.most = 9  # type: ignore[attr-defined]
     double.topic = "another"  # type: ignore[attr-defined]  # the suite's own
-    made = Gate.made_for("pkg:double", double)
+    made = Doubling.made_for("pkg:double", double)
     assert (made.capabilities, made.most, made.topic) == ({"fast"}, 9, "doubling")
     assert plain.most == 3
 
 
 def test_an_implementer_sets_what_the_suite_declares_and_not_the_suites_own() -> None:
-    assert set(implementer_attributes(Gate)) == {"capabilities", "expected_failures", "most"}
+    assert set(implementer_attributes(Doubling)) == {"capabilities", "expected_failures", "most"}
 
 
-def test_reports_know_what_is_not_offered_by_the_suites_word_for_it() -> None:
-    assert conformance.NOT_OFFERED == NOT_OFFERED
-
-
-def test_a_law_fails_on_the_smallest_case_and_names_it() -> None:
-    def law(number: int) -> None:
+def test_a_property_fails_on_the_smallest_case_and_names_it() -> None:
+    def holds(number: int) -> None:
         assert number < 10
 
     with pytest.raises(AssertionError) as raised:
-        for_all(law, st.integers(0, 10**6))
+        for_all(holds, st.integers(0, 10**6))
     assert raised.value.__notes__ == ["smallest case found: 10"]
 
 
 def test_a_trap_is_tried_whatever_is_drawn() -> None:
-    def law(number: int) -> None:
+    def holds(number: int) -> None:
         assert number != -1
 
-    for_all(law, st.integers(0, 10))
+    for_all(holds, st.integers(0, 10))
     with pytest.raises(AssertionError) as raised:
-        for_all(law, st.integers(0, 10), traps=[("below zero", -1)])
+        for_all(holds, st.integers(0, 10), traps=[("below zero", -1)])
     assert raised.value.__notes__ == ["on the trap 'below zero': -1"]
 
 

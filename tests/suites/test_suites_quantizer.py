@@ -1,4 +1,4 @@
-"""QuantizerSuite accepts the reference, through the door that everybody uses."""
+"""QuantizerSuite accepts the reference, by a subclass, as everybody uses it."""
 
 from __future__ import annotations
 

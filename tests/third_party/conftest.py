@@ -24,7 +24,7 @@ def eager() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def counted_as_sound(request: pytest.FixtureRequest, record_property: Any) -> None:
-    """A law that an accepted implementation fails counts as a false alarm of `make kill`."""
+    """A property that an accepted implementation fails counts as a false alarm of `make kill`."""
     suite = request.cls
     if suite is None or not issubclass(suite, Suite):
         return

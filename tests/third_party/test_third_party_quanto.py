@@ -20,7 +20,7 @@ from optimum.quanto import (
 )
 from torch import Tensor
 
-# The laws that a group of zeros breaks when it comes back as NaN.
+# The properties that a group of zeros breaks when it comes back as NaN.
 AT_ZEROS = (
     "test_error_is_within_the_bound_of_the_scheme",
     "test_zero_comes_back_as_exactly_zero",

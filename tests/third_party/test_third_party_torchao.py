@@ -139,7 +139,7 @@ class TestPrimitivesInBfloat16(OfPrimitives):
     dtypes = (torch.bfloat16,)
 
 
-# The laws that a row of zeros breaks when it comes back as NaN.
+# The properties that a row of zeros breaks when it comes back as NaN.
 AT_ZEROS = (
     "test_error_is_within_the_bound_of_the_scheme",
     "test_zero_comes_back_as_exactly_zero",

@@ -32,11 +32,10 @@ from ..linear_layers import DEFAULT_SKIP, select_linear_layers
 from .affine import AsymmetricFormat, SymmetricFormat
 from .grouping import from_rows, scale_shape, to_rows
 from .model import QuantizationReport, model_bytes, replace_linear_layers
-from .number_format import number_format
 from .packing import pack
 from .quantized import QuantizedTensor, check_weight, quantize
 from .scales import divisor, store_scales
-from .scheme import QuantizationScheme
+from .scheme import QuantizationScheme, number_format
 
 
 def fake_quantize(

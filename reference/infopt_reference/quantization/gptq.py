@@ -46,10 +46,9 @@ from torch import Tensor
 
 from .calibration import check_hessian, output_mse
 from .column_grid import StaticGrid, UpdatedGroups
-from .number_format import number_format
 from .packing import pack
 from .quantized import QuantizedTensor, quantize
-from .scheme import Granularity, QuantizationScheme
+from .scheme import Granularity, QuantizationScheme, number_format
 
 DAMPING = 0.01
 BLOCK_SIZE = 128

@@ -33,9 +33,8 @@ from torch.nn import functional
 
 from .checks import require_finite
 from .linear import QuantizedLinear
-from .number_format import number_format
 from .quantized import QuantizedTensor, quantize
-from .scheme import PRESETS, Granularity, QuantizationScheme
+from .scheme import PRESETS, Granularity, QuantizationScheme, number_format
 
 THRESHOLD = 6.0  # the paper's, section 3.2: what it separates, it separates in models of all sizes
 _INT32_FEATURES = (2**31 - 1) // 127**2  # as many products of codes never overflow

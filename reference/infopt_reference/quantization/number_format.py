@@ -1,4 +1,4 @@
-"""The contract of a number format, and which one a scheme asks for.
+"""The contract of a number format, and the formats that have a name.
 
 A format turns rows of weights into integer codes and back. It knows nothing of tensors' shapes
 (`grouping`), of how scales (`scales`) or codes (`packing`) are stored. A further format is a file
@@ -8,17 +8,13 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .affine import AsymmetricFormat, SymmetricFormat
 from .codebook import CODEBOOKS
 from .float8 import E4M3FN, E5M2
-
-if TYPE_CHECKING:
-    from .scheme import QuantizationScheme
 
 
 class NumberFormat(Protocol):
@@ -69,12 +65,3 @@ NAMED_FORMATS: dict[str, NumberFormat] = {
     E4M3FN.name: E4M3FN,
     E5M2.name: E5M2,
 }
-
-
-def number_format(scheme: QuantizationScheme) -> NumberFormat:
-    """The format that a scheme's bits, symmetry and code book name."""
-    if scheme.codebook is not None:
-        return NAMED_FORMATS[scheme.codebook]
-    if scheme.symmetric:
-        return SymmetricFormat(scheme.bits)
-    return AsymmetricFormat(scheme.bits)

@@ -22,10 +22,9 @@ from torch import Tensor
 from .checks import require_finite
 from .double_quantization import BLOCK, compress_scales, decompress_scales
 from .grouping import cache_blocks, from_rows, scale_shape, to_rows
-from .number_format import number_format
 from .packing import pack, unpack
 from .scales import store_scales
-from .scheme import QuantizationScheme
+from .scheme import QuantizationScheme, number_format
 
 
 @dataclass(frozen=True, eq=False)

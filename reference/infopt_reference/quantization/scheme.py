@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from .number_format import NAMED_FORMATS
+from .affine import AsymmetricFormat, SymmetricFormat
+from .number_format import NAMED_FORMATS, NumberFormat
 
 SCALE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -115,6 +116,15 @@ class QuantizationScheme:
         scales = "8 bit" if self.double_quantization else str(self.scale_dtype).split(".")[1]
         packing = "" if self.packed else ", unpacked"
         return f"{self.bits}-bit {grid}, {places[self.granularity]}, scales {scales}{packing}"
+
+
+def number_format(scheme: QuantizationScheme) -> NumberFormat:
+    """The format that a scheme's bits, symmetry and code book name."""
+    if scheme.codebook is not None:
+        return NAMED_FORMATS[scheme.codebook]
+    if scheme.symmetric:
+        return SymmetricFormat(scheme.bits)
+    return AsymmetricFormat(scheme.bits)
 
 
 # int4 and int3 use the zero-point grid: a group of 64 weights is rarely centred, so 2^b levels over

@@ -7,28 +7,29 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar, cast
 
-import pytest
 import torch
 from torch import Tensor
 
 from ..base import Suite, requires
-from ..laws import EXAMPLES, for_all
+from ..properties import EXAMPLES, for_all
 from .cases import TILES, AttentionCase, attention_cases, attention_traps
 from .oracle import plain_attention, rounding_bound, visible
 from .protocol import Attention, AttentionSpec, AttentionWithLse, MakeAttention, MergingAttention
 
-Law = Callable[[AttentionCase], None]
+Property = Callable[[AttentionCase], None]
 
 
 class AttentionSuite(Suite):
-    """Laws of scaled dot-product attention, with whatever masks the implementation offers.
+    """Properties of scaled dot-product attention, with whatever masks the implementation offers.
 
-    Give a fixture ``make_attention``: a `protocol.MakeAttention`. ``dtype`` is the one in which
-    laws are held, float64 where it can be: then rounding hides nothing. ``low_precision`` are those
-    in which the cost of rounding is compared with a plain implementation's.
+    Give a fixture ``make_attention``: a `protocol.MakeAttention`. Properties are tried in
+    ``dtype``, float64 where it can be: then rounding hides nothing. In those of ``low_precision``
+    the cost of rounding is compared with a plain implementation's.
     """
 
     topic = "attention"
+    fixture = "make_attention"
+    fixture_returns = "a callable: AttentionSpec -> attention"
     offers = {  # noqa: RUF012  # read only
         "grouped": "several query heads share a kv head",
         "bidirectional": "causal=False: every query sees every key",
@@ -46,10 +47,6 @@ class AttentionSuite(Suite):
     device: ClassVar[str] = "cpu"
     examples: ClassVar[int] = EXAMPLES
 
-    @pytest.fixture
-    def make_attention(self) -> MakeAttention:
-        self.missing_fixture("make_attention", "a callable: AttentionSpec -> attention")
-
     # The definition
 
     def test_output_is_that_of_the_definition(self, make_attention: MakeAttention) -> None:
@@ -60,11 +57,11 @@ class AttentionSuite(Suite):
         token, an accumulator that is not rescaled when the maximum grows.
         """
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             trial = Trial(self, make_attention, case)
             trial.compare(trial.output(), trial.expected)
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_finite_inputs_give_finite_outputs(self, make_attention: MakeAttention) -> None:
         """Also for a query that sees no key, as those in padded slots: its NaN would be cached and
@@ -73,12 +70,12 @@ class AttentionSuite(Suite):
         Usual causes: −inf − −inf in a softmax of nothing, uninitialised output of an empty loop.
         """
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             output = Trial(self, make_attention, case).output()
             bad = ~torch.isfinite(output)
             assert not bool(bad.any()), f"{int(bad.sum())} of {bad.numel()} outputs not finite"
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("zero-rows")
     def test_a_query_without_keys_gets_zeros(self, make_attention: MakeAttention) -> None:
@@ -87,14 +84,14 @@ class AttentionSuite(Suite):
         Usual causes: a softmax over the mask's fill value, which is the mean of all values.
         """
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             trial = Trial(self, make_attention, case)
             wrong = trial.output().masked_fill(trial.sees_any, 0.0)
             assert not bool((wrong != 0).any()), f"{wrong.abs().max().item():.6g} without a key"
 
         more = AttentionCase(queries=5, keys=2)
         traps = [("more queries than keys", more)]
-        self._hold(law, traps=traps)
+        self._hold(holds, traps=traps)
 
     def test_weights_sum_to_one(self, make_attention: MakeAttention) -> None:
         """Where all values are 1, so is every output.
@@ -103,13 +100,13 @@ class AttentionSuite(Suite):
         twice, a last tile that is read beyond its end.
         """
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             trial = Trial(self, make_attention, case)
             if case.spec.sinks is None:
                 trial.values = torch.ones_like(trial.values)
                 trial.compare(trial.output(), torch.ones_like(trial.expected))
 
-        self._hold(law)
+        self._hold(holds)
 
     # Who sees what
 
@@ -120,7 +117,7 @@ class AttentionSuite(Suite):
         logits outweigh.
         """
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             if not case.spec.causal or case.queries == 1:
                 return
             trial = Trial(self, make_attention, case)
@@ -132,7 +129,7 @@ class AttentionSuite(Suite):
             after = trial.output()[:, :, :-1]
             trial.compare(after, before[:, :, :-1], bound=bound, sees_any=earlier)
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_queries_may_come_in_any_split(self, make_attention: MakeAttention) -> None:
         """Chunked prefill: each part of the queries, over the keys until its end, gives what all
@@ -142,7 +139,7 @@ class AttentionSuite(Suite):
         for an early part, a window counted from the part's start.
         """
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             if not case.spec.causal:
                 return
             trial = Trial(self, make_attention, case)
@@ -162,7 +159,7 @@ class AttentionSuite(Suite):
                     )
                 trial.compare(torch.cat(parts, dim=2), trial.expected)
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("left-padding")
     def test_a_padded_row_gives_what_the_row_gives_alone(
@@ -174,7 +171,7 @@ class AttentionSuite(Suite):
         padding that is masked for queries and not for keys.
         """
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             trial = Trial(self, make_attention, case)
             output = trial.output()
             for row, empty in enumerate(case.padding):
@@ -190,7 +187,7 @@ class AttentionSuite(Suite):
                 sees_any = trial.sees_any[row : row + 1, :, -length:]
                 trial.compare(output[row : row + 1, :, -length:], alone, sees_any=sees_any)
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("grouped")
     def test_grouped_heads_equal_repeated_heads(self, make_attention: MakeAttention) -> None:
@@ -200,7 +197,7 @@ class AttentionSuite(Suite):
         silent where both are of one length.
         """
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             trial = Trial(self, make_attention, case)
             grouped = trial.output()
             trial.keys, trial.values = (
@@ -208,7 +205,7 @@ class AttentionSuite(Suite):
             )
             trial.compare(grouped, trial.output())
 
-        self._hold(law)
+        self._hold(holds)
 
     # How it is computed
 
@@ -222,7 +219,7 @@ class AttentionSuite(Suite):
         # Logits are multiples of 1/8, so beside the shift they take three bits and a few more.
         largest = min(2.0**18, 1 / (32 * torch.finfo(self.dtype).eps))
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             for shift in (largest / 2, -largest / 2, -largest):
                 trial = Trial(self, make_attention, replace(case, head_dim=4))
                 trial.queries = trial.queries.mul(2).round().div(2)
@@ -235,7 +232,7 @@ class AttentionSuite(Suite):
                 trial.compare(trial.output(), before, bound=bound)
 
         # A sink's logit stays where it is.
-        self._hold(lambda case: law(replace(case, spec=replace(case.spec, sinks=None))))
+        self._hold(lambda case: holds(replace(case, spec=replace(case.spec, sinks=None))))
 
     @requires("tiles")
     def test_the_size_of_tiles_changes_nothing(self, make_attention: MakeAttention) -> None:
@@ -245,23 +242,23 @@ class AttentionSuite(Suite):
         the exponent's sign, a last tile that is not masked, a tile with no visible key.
         """
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             trial = Trial(self, make_attention, case)
             for tile in (*TILES, case.keys):
                 tiled = make_attention(replace(case.spec, tile=tile))
                 output = tiled.attend(trial.queries, trial.keys, trial.values, trial.padding)
                 trial.compare(output, trial.expected)
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("lse")
     def test_the_lse_is_that_of_all_logits(self, make_attention: MakeAttention) -> None:
-        """Whoever merges with other keys needs the denominator of these; −inf where there are none.
+        """Merging with other keys needs the denominator of these; −inf where a query sees no key.
 
         Usual causes: the last split's lse, the maximum for the lse, log₂ for ln, another layout.
         """
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             trial = Trial(self, make_attention, case)
             attention = cast(AttentionWithLse, trial.attention)
             output, lse = attention.attend_with_lse(
@@ -273,7 +270,7 @@ class AttentionSuite(Suite):
             same |= (lse == -math.inf) & (trial.lse == -math.inf)
             assert bool(same.all()), f"lse {lse[~same][0].item()}, not {trial.lse[~same][0].item()}"
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("lse", "merge", "left-padding", "bidirectional")
     def test_merged_parts_equal_the_whole(self, make_attention: MakeAttention) -> None:
@@ -283,7 +280,7 @@ class AttentionSuite(Suite):
         without keys in a part.
         """
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             trial = Trial(self, make_attention, case)
             attention = cast(MergingAttention, trial.attention)
             for size in (1, 2, 5):
@@ -304,7 +301,7 @@ class AttentionSuite(Suite):
                     assert bool((off <= trial.bound).all()), f"lse off by {off.max().item():.6g}"
 
         everything = AttentionSpec(causal=False)
-        self._hold(lambda case: law(replace(case, spec=everything)))
+        self._hold(lambda case: holds(replace(case, spec=everything)))
 
     def test_low_precision_costs_what_it_costs_a_plain_implementation(
         self, make_attention: MakeAttention
@@ -334,7 +331,7 @@ class AttentionSuite(Suite):
         [B, H, S, D].
         """
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             trial = Trial(self, make_attention, case)
             trial.queries, trial.keys, trial.values = (
                 x.transpose(1, 2).contiguous().transpose(1, 2)
@@ -342,7 +339,7 @@ class AttentionSuite(Suite):
             )
             trial.compare(trial.output(), trial.expected)
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_the_inputs_are_not_modified(self, make_attention: MakeAttention) -> None:
         """Keys and values are the cache's.
@@ -350,26 +347,26 @@ class AttentionSuite(Suite):
         Usual causes: scaling the queries or filling masked slots in place.
         """
 
-        def law(case: AttentionCase) -> None:
+        def holds(case: AttentionCase) -> None:
             trial = Trial(self, make_attention, case)
             copies = [x.clone() for x in (trial.queries, trial.keys, trial.values)]
             trial.output()
             for name, copy in zip(("queries", "keys", "values"), copies, strict=True):
                 assert torch.equal(getattr(trial, name), copy), f"{name} were changed"
 
-        self._hold(law)
+        self._hold(holds)
 
-    # How laws are tried
+    # How properties are tried
 
-    def _hold(self, law: Law, traps: Sequence[tuple[str, AttentionCase]] = ()) -> None:
-        """Try the law on drawn problems and on the traps."""
+    def _hold(self, holds: Property, traps: Sequence[tuple[str, AttentionCase]] = ()) -> None:
+        """Try the property on drawn problems and on the traps."""
         __tracebackhide__ = True
 
         def every() -> Iterator[tuple[str, AttentionCase]]:
             yield from attention_traps(self.capabilities)
             yield from traps
 
-        for_all(law, attention_cases(self.capabilities), traps=every(), examples=self.examples)
+        for_all(holds, attention_cases(self.capabilities), traps=every(), examples=self.examples)
 
 
 class Trial:

@@ -16,8 +16,8 @@ from torch import Tensor
 class CacheGeometry:
     """The cache that the suite asks for.
 
-    ``capacity``: no more tokens than that are written, for who allocates in advance. ``window``: a
-    query sees the last so many tokens, its own included; None for all.
+    ``capacity``: the most tokens that are written; a cache may allocate them in advance.
+    ``window``: a query sees so many last tokens, its own included; None for all.
     """
 
     layers: int

@@ -1,4 +1,4 @@
-"""Attention problems for the laws: all features at once, on shapes as small as show a fault.
+"""Attention problems for the properties: all features at once, on shapes as small as show a fault.
 
 Legend: B batch, T query length, S key length, H query heads, G kv heads, D head dim.
 """

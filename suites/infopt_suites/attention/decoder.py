@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
-import pytest
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
 from ..base import Suite, requires
-from ..laws import for_all
+from ..properties import for_all
 from .decoder_protocol import CroppableDecoder, Decoder, MakeDecoder, ReorderableDecoder
 
 
@@ -28,19 +27,21 @@ class DecoderCase:
         return sum(self.chunks)
 
 
-Law = Callable[[DecoderCase], None]
+Property = Callable[[DecoderCase], None]
 
 
 class DecoderSuite(Suite):
-    """Laws of decoding with a cache, for any model of the transformers kind.
+    """Properties of decoding with a cache, for any model of the transformers kind.
 
-    Give a fixture ``make_decoder``: a `decoder_protocol.MakeDecoder`. Outputs in ``dtype`` may be
-    off by twice what the same model without a cache is off, in the same dtype, from float64's.
-    ``longest`` is the most tokens that rows have: more than the windows of the model, and than the
-    length that its positions were made for where it goes beyond that.
+    Give a fixture ``make_decoder``: a `decoder_protocol.MakeDecoder`. The same model without a
+    cache, in ``dtype``, is off float64's outputs; outputs with the cache may be off twice as far.
+    ``longest`` is the most tokens that rows have. It has to exceed the windows of the model, and
+    the length that its positions were made for where the model goes beyond that.
     """
 
     topic = "decoder"
+    fixture = "make_decoder"
+    fixture_returns = "a callable: torch.dtype -> decoder"
     offers = {  # noqa: RUF012  # read only
         "left-padding": "rows of a batch may begin with slots that hold no token",
         "crop": "crop(past, length) takes tokens back",
@@ -51,10 +52,6 @@ class DecoderSuite(Suite):
     longest: ClassVar[int] = 20
     examples: ClassVar[int] = 15
 
-    @pytest.fixture
-    def make_decoder(self) -> MakeDecoder:
-        self.missing_fixture("make_decoder", "a callable: torch.dtype -> decoder")
-
     def test_cached_logits_equal_uncached_ones(self, make_decoder: MakeDecoder) -> None:
         """For every split into a prompt and the rest, token by token, and in chunks.
 
@@ -62,17 +59,17 @@ class DecoderSuite(Suite):
         window that is one token short, rotations of two bases in one cache.
         """
 
-        def law(case: DecoderCase) -> None:
+        def holds(case: DecoderCase) -> None:
             trial = Trial(self, make_decoder, case)
             trial.compare(trial.cached(), "cached")
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_later_tokens_change_no_earlier_logits(self, make_decoder: MakeDecoder) -> None:
         """Usual causes: a mask that lets the first query of a chunk see its last key, statistics
         over all positions."""
 
-        def law(case: DecoderCase) -> None:
+        def holds(case: DecoderCase) -> None:
             trial = Trial(self, make_decoder, case)
             kept = max(case.slots - case.chunks[-1], 1)
             trial.ids[:, kept:] = (trial.ids[:, kept:] + 1) % trial.decoder.vocab_size
@@ -82,7 +79,7 @@ class DecoderSuite(Suite):
             ):
                 trial.compare(found[:, :kept], f"{what}, with other tokens behind")
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("left-padding")
     def test_a_padded_row_gives_what_the_row_gives_alone(self, make_decoder: MakeDecoder) -> None:
@@ -92,12 +89,12 @@ class DecoderSuite(Suite):
         counted from the slot, a mask for the new tokens alone.
         """
 
-        def law(case: DecoderCase) -> None:
+        def holds(case: DecoderCase) -> None:
             trial = Trial(self, make_decoder, case)
             trial.compare(trial.decoder.logits(trial.ids, trial.mask), "in a batch, uncached")
             trial.compare(trial.cached(), "in a batch, cached")
 
-        self._hold(law, padded=True)
+        self._hold(holds, padded=True)
 
     @requires("left-padding")
     def test_padded_slots_say_nothing(self, make_decoder: MakeDecoder) -> None:
@@ -106,7 +103,7 @@ class DecoderSuite(Suite):
         Usual causes: padding known by its id and not by the mask, a softmax over no keys.
         """
 
-        def law(case: DecoderCase) -> None:
+        def holds(case: DecoderCase) -> None:
             trial = Trial(self, make_decoder, case)
             trial.ids = torch.where(
                 trial.mask, trial.ids, (trial.ids + 1) % trial.decoder.vocab_size
@@ -115,7 +112,7 @@ class DecoderSuite(Suite):
                 assert bool(torch.isfinite(found).all()), "a logit is not finite"
                 trial.compare(found, "with other ids in padded slots")
 
-        self._hold(law, padded=True)
+        self._hold(holds, padded=True)
 
     @requires("crop")
     def test_tokens_taken_back_leave_no_trace(self, make_decoder: MakeDecoder) -> None:
@@ -124,7 +121,7 @@ class DecoderSuite(Suite):
         Usual causes: positions counted by calls, a window that has dropped what is needed again.
         """
 
-        def law(case: DecoderCase) -> None:
+        def holds(case: DecoderCase) -> None:
             trial = Trial(self, make_decoder, case)
             drafts = trial.ids.flip(1)[:, :3]
             done, past = 0, None
@@ -142,7 +139,7 @@ class DecoderSuite(Suite):
                 found, _ = trial.step(past, last, done)
                 trial.compare(found, "after cropping", start=last)
 
-        self._hold(law, padded="left-padding" in self.capabilities)
+        self._hold(holds, padded="left-padding" in self.capabilities)
 
     @requires("reorder")
     def test_rows_go_on_where_another_row_stopped(self, make_decoder: MakeDecoder) -> None:
@@ -151,7 +148,7 @@ class DecoderSuite(Suite):
         Usual causes: no reordering, of one layer alone, or along another axis.
         """
 
-        def law(case: DecoderCase) -> None:
+        def holds(case: DecoderCase) -> None:
             trial = Trial(self, make_decoder, DecoderCase((0, 0, 0), case.chunks))
             split = case.slots // 2
             if split == 0:
@@ -164,7 +161,7 @@ class DecoderSuite(Suite):
             found, _ = trial.step(past, split, case.slots)
             trial.compare(found, "after reordering", start=split)
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_a_long_sequence_leaves_no_trace_in_the_next(self, make_decoder: MakeDecoder) -> None:
         """A short one after it gives what it gives in a new model.
@@ -178,12 +175,12 @@ class DecoderSuite(Suite):
             trial.compare(decoder.logits(trial.ids, trial.mask), "uncached, after a long sequence")
             trial.compare(trial.cached(), "cached, after a long sequence")
 
-    # How laws are tried
+    # How properties are tried
 
     def _yardstick(self, plain: Decoder, gold: Decoder) -> float:
         """How far the model without a cache is off float64, over rows of every length.
 
-        Of many rows, since an error of rounding is a matter of chance; made once a law.
+        Of many rows, since an error of rounding is a matter of chance; made once for all cases.
         """
         if not hasattr(self, "_off"):
             rows = self._ids(plain, 4, self.longest)
@@ -196,10 +193,10 @@ class DecoderSuite(Suite):
         ids = torch.randint(decoder.vocab_size, (rows, slots), generator=generator)
         return ids.to(self.device)
 
-    def _hold(self, law: Law, padded: bool = False) -> None:
+    def _hold(self, holds: Property, padded: bool = False) -> None:
         __tracebackhide__ = True
         cases = decoder_cases(self.longest, padded)
-        for_all(law, cases, traps=decoder_traps(self.longest, padded), examples=self.examples)
+        for_all(holds, cases, traps=decoder_traps(self.longest, padded), examples=self.examples)
 
 
 class Trial:

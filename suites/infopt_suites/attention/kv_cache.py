@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
-import pytest
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
 from ..base import Suite, requires
-from ..laws import EXAMPLES, for_all
+from ..properties import EXAMPLES, for_all
 from .cache_protocol import (
     CacheGeometry,
     CroppableCache,
@@ -38,18 +37,20 @@ class CacheCase:
     chunks: tuple[int, ...] = (1,)
 
 
-Law = Callable[[CacheCase], None]
+Property = Callable[[CacheCase], None]
 
 
 class KVCacheSuite(Suite):
-    """Laws of KV caches: growing, preallocated, windowed or quantized.
+    """Properties of KV caches: growing, preallocated, windowed or quantized.
 
-    Give a fixture ``make_cache``: a `cache_protocol.MakeCache`. A quantized cache also says in
-    ``bits`` what it keeps of a number and in ``residual`` how many of the newest tokens it may keep
-    as they are.
+    Give a fixture ``make_cache``: a `cache_protocol.MakeCache`. A quantized cache also declares
+    ``bits``, to which it rounds numbers, and ``residual``, how many of the newest tokens it may
+    keep as they are.
     """
 
     topic = "kv_cache"
+    fixture = "make_cache"
+    fixture_returns = "a callable: CacheGeometry -> cache"
     offers = {  # noqa: RUF012  # read only
         "mask-sizes": "get_mask_sizes(query_length, layer) says which keys an update gives",
         "window": "a geometry may have a window",
@@ -70,10 +71,6 @@ class KVCacheSuite(Suite):
     residual: ClassVar[int] = 0
     examples: ClassVar[int] = EXAMPLES
 
-    @pytest.fixture
-    def make_cache(self) -> MakeCache:
-        self.missing_fixture("make_cache", "a callable: CacheGeometry -> cache")
-
     # What is read
 
     def test_updates_give_back_every_token_in_order(self, make_cache: MakeCache) -> None:
@@ -84,10 +81,10 @@ class KVCacheSuite(Suite):
         stride, a position that is not moved on, layers that share a counter.
         """
 
-        def law(case: CacheCase) -> None:
+        def holds(case: CacheCase) -> None:
             self._filled(make_cache, case)
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_seq_length_counts_every_token(self, make_cache: MakeCache) -> None:
         """Positions of the next tokens are counted from it, in each layer for itself.
@@ -95,7 +92,7 @@ class KVCacheSuite(Suite):
         Usual causes: the window's or the buffer's length, a counter that all layers move.
         """
 
-        def law(case: CacheCase) -> None:
+        def holds(case: CacheCase) -> None:
             filled = Filled(self, make_cache, case)
             for layer in range(case.layers):
                 assert filled.cache.get_seq_length(layer) == 0
@@ -111,7 +108,7 @@ class KVCacheSuite(Suite):
                             f"get_seq_length({other}) is {found} after {expected} tokens"
                         )
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("mask-sizes")
     def test_masks_are_as_wide_as_the_keys(self, make_cache: MakeCache) -> None:
@@ -121,7 +118,7 @@ class KVCacheSuite(Suite):
         tokens into a full window.
         """
 
-        def law(case: CacheCase) -> None:
+        def holds(case: CacheCase) -> None:
             filled = Filled(self, make_cache, case)
             for count in case.chunks:
                 for layer, (keys, values) in enumerate(filled.draw(count)):
@@ -134,7 +131,7 @@ class KVCacheSuite(Suite):
                     assert returned[1].shape[2] == width
                     assert 0 <= offset <= filled.oldest_needed(count, layer)
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("logical")
     def test_what_is_stored_is_what_was_written(self, make_cache: MakeCache) -> None:
@@ -144,7 +141,7 @@ class KVCacheSuite(Suite):
         a view of the caller's tensor, a residual that is never flushed.
         """
 
-        def law(case: CacheCase) -> None:
+        def holds(case: CacheCase) -> None:
             filled = self._filled(make_cache, case)
             for layer in range(case.layers):
                 stored = cast(ReadableCache, filled.cache).logical_kv(layer)
@@ -156,7 +153,7 @@ class KVCacheSuite(Suite):
                 assert width >= needed, f"{width} tokens are stored, {needed} can be seen"
                 filled.compare(layer, stored, filled.length - width, f"stored in layer {layer}")
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_written_tensors_are_the_callers_own(self, make_cache: MakeCache) -> None:
         """They are not changed, and what the caller does with them later changes nothing.
@@ -164,7 +161,7 @@ class KVCacheSuite(Suite):
         Usual causes: a first update that keeps the tensor itself, a view into a shared projection.
         """
 
-        def law(case: CacheCase) -> None:
+        def holds(case: CacheCase) -> None:
             filled = Filled(self, make_cache, case)
             for count in case.chunks:
                 for layer, tokens in enumerate(filled.draw(count)):
@@ -175,7 +172,7 @@ class KVCacheSuite(Suite):
                         given.fill_(-77.0)
             filled.step(1)
 
-        self._hold(law)
+        self._hold(holds)
 
     # What is taken back
 
@@ -189,7 +186,7 @@ class KVCacheSuite(Suite):
         for a positive one, layers that were forgotten.
         """
 
-        def law(case: CacheCase) -> None:
+        def holds(case: CacheCase) -> None:
             if case.window is not None and sum(case.chunks) >= case.window:
                 case = replace(case, window=sum(case.chunks) + 1)
             written = sum(case.chunks)
@@ -202,7 +199,7 @@ class KVCacheSuite(Suite):
                 filled.step(2)
                 filled.step(1)
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("reorder")
     def test_reordering_gathers_rows(self, make_cache: MakeCache) -> None:
@@ -212,7 +209,7 @@ class KVCacheSuite(Suite):
         views that share memory.
         """
 
-        def law(case: CacheCase) -> None:
+        def holds(case: CacheCase) -> None:
             case = replace(case, batch=3)
             for rows in ([0, 1, 2], [2, 0, 1], [0, 0, 2], [1, 1, 1]):
                 self._reordered(make_cache, case, rows)
@@ -221,7 +218,7 @@ class KVCacheSuite(Suite):
                 cast(ReorderableCache, filled.cache).reorder(torch.tensor(rows))
             filled.step(1)
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("reorder")
     def test_rows_that_are_done_can_leave(self, make_cache: MakeCache) -> None:
@@ -230,11 +227,11 @@ class KVCacheSuite(Suite):
         Usual causes: buffers of the former batch size, lengths of a row that left.
         """
 
-        def law(case: CacheCase) -> None:
+        def holds(case: CacheCase) -> None:
             for rows in ([1], [2, 0]):
                 self._reordered(make_cache, replace(case, batch=3), rows)
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("reset")
     def test_a_reset_cache_is_as_new(self, make_cache: MakeCache) -> None:
@@ -243,7 +240,7 @@ class KVCacheSuite(Suite):
         Usual causes: counters or scales that stay, a window that is still full.
         """
 
-        def law(case: CacheCase) -> None:
+        def holds(case: CacheCase) -> None:
             for warm_up in (0.0, 1000.0):
                 filled = Filled(self, make_cache, case)
                 for layer, tokens in enumerate(filled.draw(sum(case.chunks))):
@@ -255,7 +252,7 @@ class KVCacheSuite(Suite):
                 for count in case.chunks:
                     filled.step(count)
 
-        self._hold(law)
+        self._hold(holds)
 
     # What it costs
 
@@ -267,7 +264,7 @@ class KVCacheSuite(Suite):
         Usual causes: tokens that a window has left, a second copy, float32 for a half cache.
         """
 
-        def law(case: CacheCase) -> None:
+        def holds(case: CacheCase) -> None:
             filled = self._filled(make_cache, case)
             kept = filled.geometry.capacity
             if case.window is not None:
@@ -276,7 +273,7 @@ class KVCacheSuite(Suite):
             found = cast(WeighedCache, filled.cache).nbytes()
             assert found <= allowed, f"{found} bytes are kept; {kept} tokens take {allowed}"
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("quantized")
     def test_old_tokens_are_really_rounded(self, make_cache: MakeCache) -> None:
@@ -336,7 +333,7 @@ class KVCacheSuite(Suite):
         Usual causes: one end for all rows, the longest's; an end that stays when its row leaves.
         """
 
-        def law(case: CacheCase) -> None:
+        def holds(case: CacheCase) -> None:
             geometry = self._geometry(replace(case, batch=3, window=None), len(case.chunks) + 2)
             cache = cast(RaggedCache, make_cache(geometry))
             generator = torch.Generator().manual_seed(len(case.chunks))
@@ -371,18 +368,18 @@ class KVCacheSuite(Suite):
                 append(lengths)
                 check()
 
-        self._hold(law)
+        self._hold(holds)
 
-    # How laws are tried
+    # How properties are tried
 
-    def _hold(self, law: Law) -> None:
-        """Try the law on drawn sequences of writes and on the traps."""
+    def _hold(self, holds: Property) -> None:
+        """Try the property on drawn sequences of writes and on the traps."""
         __tracebackhide__ = True
         windowed = "window" in self.capabilities
         windows: list[int | None] = [*self.windows] if windowed else []
         if "full" in self.capabilities or not windowed:
             windows.append(None)
-        for_all(law, cache_cases(windows), traps=cache_traps(windows), examples=self.examples)
+        for_all(holds, cache_cases(windows), traps=cache_traps(windows), examples=self.examples)
 
     def _geometry(self, case: CacheCase, spare: int = 4) -> CacheGeometry:
         return CacheGeometry(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -14,9 +14,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-if TYPE_CHECKING:
-    from .paged import Pages
-
+from .pages import Pages
 
 MOST = 4  # sequences at a time, so that each of them is met again
 

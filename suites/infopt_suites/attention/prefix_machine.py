@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -14,9 +14,7 @@ from hypothesis.stateful import (
 )
 
 from .prefix_protocol import Extra
-
-if TYPE_CHECKING:
-    from .prefix_cache import Request, Serving
+from .prefix_serving import Request, Serving
 
 MOST = 3  # requests at a time
 

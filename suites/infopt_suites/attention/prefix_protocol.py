@@ -16,9 +16,9 @@ Extra = Mapping[str, str]
 class PrefixGeometry:
     """The cache that the suite asks for: ``num_blocks`` blocks of ``block_size`` tokens.
 
-    ``hash_function``: what the cache is to hash with, where it can be told (capability "hash").
-    ``store``: called for each block before insert makes it known, to copy it elsewhere; what it
-    raises, insert raises (capability "store").
+    ``hash_function``: the cache hashes with it, if it can be told so (capability "hash").
+    ``store``: insert calls it for each block before the block is known, to copy it elsewhere, and
+    raises what it raises (capability "store").
     """
 
     num_blocks: int

@@ -17,10 +17,11 @@ from .protocol import BatchPolicy, MakeBatcher
 
 
 class BatcherSuite(BatcherCancellationSuite):
-    """Laws of batchers on asyncio, on virtual time.
+    """Properties of batchers on asyncio, on virtual time.
 
-    Give a fixture ``make_batcher``: a `protocol.MakeBatcher`. ``batch_sizes`` and ``max_wait`` are
-    those that are tried; ``wrong_results`` of `batcher_failures.WRONG` are those it does not allow.
+    Give a fixture ``make_batcher``: a `protocol.MakeBatcher`. The suite tries
+    ``batch_sizes`` and ``max_wait``. ``wrong_results`` are the results among
+    `batcher_failures.WRONG` that the batcher refuses.
     """
 
     topic = "batcher"

@@ -14,11 +14,11 @@ from .protocol import MakeBatcher
 
 
 class UnusualError(BaseException):
-    """No Exception, as some cancellations and exits are none."""
+    """A BaseException that is no Exception, like some cancellations and exits."""
 
 
 class Demanding(Exception):
-    """Cannot be made anew from its own arguments, and no copy equals it."""
+    """An error that cannot be made anew from its own arguments, and that no copy equals."""
 
     def __init__(self, *, reason: str) -> None:
         super().__init__(reason)

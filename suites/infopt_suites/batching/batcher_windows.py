@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
-import pytest
 from hypothesis import strategies as st
 
 from ..base import Suite, requires
-from ..laws import for_all
+from ..properties import for_all
 from .batcher_trial import Call, Serve, Trial, after, finish, held
 from .clock import run_virtual
 from .protocol import BatchPolicy, MakeBatcher
@@ -22,6 +21,8 @@ class BatcherWindowSuite(Suite):
     """The part of `BatcherSuite` about sizes and windows."""
 
     topic = "batcher"
+    fixture = "make_batcher"
+    fixture_returns = "a callable: batch function, BatchPolicy -> batcher"
     offers = {  # noqa: RUF012  # read only
         "age": "max_wait is the item's age, also when calls ran meanwhile",
         "window": "items that come within max_wait of the oldest share its call",
@@ -45,10 +46,6 @@ class BatcherWindowSuite(Suite):
     max_wait: ClassVar[float] = 8.0  # seconds of virtual time
     examples: ClassVar[int] = 40
 
-    @pytest.fixture
-    def make_batcher(self) -> MakeBatcher:
-        self.missing_fixture("make_batcher", "a callable: batch function, BatchPolicy -> batcher")
-
     def test_every_caller_gets_its_own_result(self, make_batcher: MakeBatcher) -> None:
         """Under arrivals and durations of any kind, once, in batches of a legal size and in time.
 
@@ -57,7 +54,7 @@ class BatcherWindowSuite(Suite):
         """
         concurrent = "concurrency" in self.capabilities
 
-        def law(case: tuple[int, int, list[tuple[int, int]]]) -> None:
+        def holds(case: tuple[int, int, list[tuple[int, int]]]) -> None:
             size, at_once, arrivals = case
 
             async def serve(call: Call) -> object:
@@ -79,7 +76,7 @@ class BatcherWindowSuite(Suite):
             st.integers(1, 3) if concurrent else st.just(1),
             st.lists(arrival, min_size=1, max_size=14),
         )
-        for_all(law, cases, examples=self.examples)
+        for_all(holds, cases, examples=self.examples)
 
     def test_leftovers_are_served_without_later_arrivals(self, make_batcher: MakeBatcher) -> None:
         """n items at once and then nobody: all are served, also those that fill no batch.

@@ -17,7 +17,7 @@ IDLE_TURNS = 10
 
 
 class ContinuousBatchingSuite(ContinuousTokenSuite):
-    """Laws of continuous batching on a real model, a tiny Llama that the suite brings.
+    """Properties of continuous batching on a real model, a tiny Llama that the suite brings.
 
     Give a fixture ``make_continuous_batcher``: a `continuous_protocol.MakeContinuousBatcher`.
     Greedy tokens are compared with the model's own without a cache, up to the first near-tie of
@@ -38,7 +38,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
         is never told.
         """
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             for _ in range(2):
                 found = await together(
                     [
@@ -52,7 +52,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
                 assert len(found) == 5
             await serving.check(3, DEFAULT)
 
-        self._serve(make_continuous_batcher, self.roomy, law)
+        self._serve(make_continuous_batcher, self.roomy, holds)
 
     @requires("memory")
     def test_what_could_never_fit_is_refused(
@@ -63,7 +63,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
         Usual causes: admission that waits for room that will never be there.
         """
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             most = self.tight.num_blocks * self.tight.block_size
             prompt = serving.oracle.prompt(min(most + 2, LENGTH - 2))
             await together(
@@ -75,7 +75,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
                 ]
             )
 
-        self._serve(make_continuous_batcher, self.tight, law)
+        self._serve(make_continuous_batcher, self.tight, holds)
 
     def test_a_step_that_raises_leaves_nobody_waiting(
         self, make_continuous_batcher: MakeContinuousBatcher
@@ -89,7 +89,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
         oracle = self._oracle()
         poison = oracle.prompt(6)[5]
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             # A prompt's first tokens are without it; it is the sixth of this seed.
             clean = [x for x in range(1, 9) if poison not in serving.oracle.prompt(4, x)]
             parameters = [GenerationParameters(1)] * 3
@@ -114,7 +114,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
                         serving.compare(4, parameters[0], seed, each)
             await serving.check(6, DEFAULT)
 
-        self._serve(make_continuous_batcher, self.roomy, law, oracle)
+        self._serve(make_continuous_batcher, self.roomy, holds, oracle)
 
     def test_who_leaves_takes_the_request_along(
         self, make_continuous_batcher: MakeContinuousBatcher
@@ -125,12 +125,12 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
         nobody, blocks given back by those alone that end.
         """
 
-        def law(callers: tuple[Caller, ...]) -> None:
+        def holds(callers: tuple[Caller, ...]) -> None:
             for limits in (self.roomy, self.tight):
                 service = partial(Serving.serve, callers=callers)
                 self._serve(make_continuous_batcher, limits, service)
 
-        self._hold(law, leave=True)
+        self._hold(holds, leave=True)
 
         async def all_leave(serving: Serving) -> None:
             for turns in (0, 1, 3, 8):
@@ -156,7 +156,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
         Usual causes: only the consumer ends, the producer goes on into a queue without a reader.
         """
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             for count in (1, 2, 5):
                 async with aclosing(serving.streaming(3, GenerationParameters(60))) as tokens:
                     read = [await anext(tokens) for _ in range(count)]
@@ -164,7 +164,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
                 assert read == expected
                 await self._settled(serving, self.roomy)
 
-        self._serve(make_continuous_batcher, self.roomy, law)
+        self._serve(make_continuous_batcher, self.roomy, holds)
 
     def test_a_stop_leaves_nobody_waiting(
         self, make_continuous_batcher: MakeContinuousBatcher
@@ -176,7 +176,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
         """
         oracle = self._oracle()
 
-        async def law(turns: int) -> None:
+        async def holds(turns: int) -> None:
             batcher = make_continuous_batcher(oracle.served, self.roomy)
             serving = Serving(batcher, oracle, self._pause)
             await batcher.start()
@@ -193,7 +193,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
             assert isinstance(late, Exception), f"{late} was given after the stop"
 
         for turns in (0, 1, 5):
-            self._run(law(turns))
+            self._run(holds(turns))
 
     @requires("restart")
     def test_a_restarted_batcher_serves_as_a_new_one(
@@ -205,7 +205,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
         first run, two loops on one queue.
         """
 
-        async def law(limits: ContinuousLimits, serving: Serving) -> None:
+        async def holds(limits: ContinuousLimits, serving: Serving) -> None:
             for turns in (1, 2, 6):
                 tasks = [
                     asyncio.ensure_future(outcome(serving.generate(n, GenerationParameters(9), n)))
@@ -220,7 +220,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
                 await together(serving.check(n, GenerationParameters(6), n) for n in (3, 8, 1, 5))
 
         for limits in (self.roomy, self.tight):
-            self._serve(make_continuous_batcher, limits, partial(law, limits))
+            self._serve(make_continuous_batcher, limits, partial(holds, limits))
 
     @requires("idle")
     def test_nothing_is_done_while_nobody_asks(
@@ -231,7 +231,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
         Usual causes: a loop that looks every few milliseconds whether somebody is there.
         """
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             loop = asyncio.get_running_loop()
             assert isinstance(loop, VirtualLoop), "claim idle where virtual is True"
             for _ in range(2):
@@ -242,4 +242,4 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
                 turns = loop.turns - before
                 assert turns <= IDLE_TURNS, f"{turns} turns of the event loop in ten idle minutes"
 
-        self._serve(make_continuous_batcher, self.roomy, law)
+        self._serve(make_continuous_batcher, self.roomy, holds)

@@ -23,7 +23,7 @@ class ContinuousLimits:
 
 @dataclass(frozen=True)
 class GenerationParameters:
-    """How a request's tokens are chosen, and when it ends; what is not claimed is never asked for.
+    """How a request's tokens are chosen, and when it ends. The suite uses what is claimed alone.
 
     ``temperature`` 0 is greedy. Of the others, the ``top_k`` most likely tokens may be drawn, and
     the fewest whose probabilities reach ``top_p``. ``stop_token_ids`` end the output and stay part

@@ -1,4 +1,4 @@
-"""The first laws of `ContinuousBatchingSuite`: which tokens a request gets, and when it ends."""
+"""The first part of `ContinuousBatchingSuite`: which tokens a request gets, and when it ends."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, ClassVar, cast
 
-import pytest
 import torch
 
 from ..base import Suite, requires
-from ..laws import for_all
+from ..properties import for_all
 from .clock import run_virtual
 from .continuous_oracle import VOCABULARY, Oracle
 from .continuous_protocol import (
@@ -35,9 +34,11 @@ Service = Callable[[Serving], Awaitable[None]]
 
 
 class ContinuousTokenSuite(Suite):
-    """The part of `ContinuousBatchingSuite` about what is generated, and how laws are tried."""
+    """What `ContinuousBatchingSuite` asks of generated tokens, and how properties are tried."""
 
     topic = "continuous_batcher"
+    fixture = "make_continuous_batcher"
+    fixture_returns = "a callable: model, ContinuousLimits -> batcher"
     offers = {  # noqa: RUF012  # read only
         "stream": "stream(prompt, parameters): tokens as soon as they are known",
         "chunked": "prompts may be longer than a step",
@@ -57,12 +58,6 @@ class ContinuousTokenSuite(Suite):
     tight: ClassVar[ContinuousLimits] = TIGHT
     examples: ClassVar[int] = 12
 
-    @pytest.fixture
-    def make_continuous_batcher(self) -> MakeContinuousBatcher:
-        self.missing_fixture(
-            "make_continuous_batcher", "a callable: model, ContinuousLimits -> batcher"
-        )
-
     # What is generated
 
     def test_tokens_are_those_of_the_model(
@@ -74,13 +69,13 @@ class ContinuousTokenSuite(Suite):
         token more or less, the first token sampled from the wrong row of the prompt's logits.
         """
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             size = self.roomy.block_size
             for length in (1, 2, size - 1, size, size + 1, 2 * size, 3 * size + 1):
                 for new in (1, 2, size + 1):
                     await serving.check(length, GenerationParameters(new))
 
-        self._serve(make_continuous_batcher, self.roomy, law)
+        self._serve(make_continuous_batcher, self.roomy, holds)
 
     def test_neighbours_change_no_token(
         self, make_continuous_batcher: MakeContinuousBatcher
@@ -91,7 +86,7 @@ class ContinuousTokenSuite(Suite):
         row, a slot that is shared, results given out in another order.
         """
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             for lengths in ((1, 9), (9, 1, 4), (5, 5, 5, 5), (2, 13, 3, 8), (1, 2, 3, 4, 5, 6)):
                 for seeds in ([0] * 6, range(6)):
                     parameters = [GenerationParameters(3 + i % 4) for i in range(6)]
@@ -100,7 +95,7 @@ class ContinuousTokenSuite(Suite):
                         for request in zip(lengths, parameters, seeds, strict=False)
                     )
 
-        self._serve(make_continuous_batcher, self.roomy, law)
+        self._serve(make_continuous_batcher, self.roomy, holds)
 
     def test_joining_and_leaving_change_no_token(
         self, make_continuous_batcher: MakeContinuousBatcher
@@ -111,12 +106,12 @@ class ContinuousTokenSuite(Suite):
         owner of a slot, a prompt and single tokens in one step that share a mask.
         """
 
-        def law(callers: tuple[Caller, ...]) -> None:
+        def holds(callers: tuple[Caller, ...]) -> None:
             self._serve(
                 make_continuous_batcher, self.roomy, partial(Serving.serve, callers=callers)
             )
 
-        self._hold(law, leave=False)
+        self._hold(holds, leave=False)
 
     def test_preemption_changes_no_token(
         self, make_continuous_batcher: MakeContinuousBatcher
@@ -127,7 +122,7 @@ class ContinuousTokenSuite(Suite):
         generator that goes on where it should not, requests that wait for ever.
         """
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             most = self.tight.num_blocks * self.tight.block_size
             for new in (most // 4, most // 2):
                 await together(
@@ -135,7 +130,7 @@ class ContinuousTokenSuite(Suite):
                     for length in (2, 5, 3, 7, 4)
                 )
 
-        self._serve(make_continuous_batcher, self.tight, law)
+        self._serve(make_continuous_batcher, self.tight, holds)
 
     @requires("chunked")
     def test_a_prompt_in_parts_changes_no_token(
@@ -146,14 +141,14 @@ class ContinuousTokenSuite(Suite):
         Usual causes: a token sampled after each part, a part that does not see those before it.
         """
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             tokens = self.tight.max_num_batched_tokens
             for length in (tokens - 1, tokens, tokens + 1, tokens + 5):
                 await serving.check(length, GenerationParameters(3))
                 short = [serving.check(n, GenerationParameters(6), n) for n in (1, 2)]
                 await together([*short, serving.check(length, GenerationParameters(2))])
 
-        self._serve(make_continuous_batcher, self.tight, law)
+        self._serve(make_continuous_batcher, self.tight, holds)
 
     @requires("sampling")
     def test_drawn_tokens_do_not_depend_on_neighbours(
@@ -203,7 +198,7 @@ class ContinuousTokenSuite(Suite):
         """
         count, temperatures = 250, (0.5, 3.0)
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             hot = [
                 GenerationParameters(1, temperature=temperatures[i % 2], seed=i)
                 for i in range(2 * count)
@@ -220,7 +215,7 @@ class ContinuousTokenSuite(Suite):
                     f"{float(off.abs().sum()):.3g} in all; chance explains {allowed:.3g}"
                 )
 
-        self._serve(make_continuous_batcher, self.roomy, law)
+        self._serve(make_continuous_batcher, self.roomy, holds)
 
     @requires("sampling")
     def test_filters_leave_the_most_likely_tokens(
@@ -232,7 +227,7 @@ class ContinuousTokenSuite(Suite):
         where the sum of probabilities is looked at.
         """
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             chances = serving.oracle.probabilities(serving.oracle.prompt(6), 2.0)
             likely = chances.sort(descending=True)
             third = float(likely.values[2])
@@ -260,7 +255,7 @@ class ContinuousTokenSuite(Suite):
                     f"temperature of 2, {sorted(expected)} are likely enough"
                 )
 
-        self._serve(make_continuous_batcher, self.roomy, law)
+        self._serve(make_continuous_batcher, self.roomy, holds)
 
     # When it ends
 
@@ -275,7 +270,7 @@ class ContinuousTokenSuite(Suite):
         token that is cut off or one that comes after it.
         """
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             for length in (3, 8):
                 prompt = serving.oracle.prompt(length)
                 tokens, _ = serving.oracle.tokens(prompt, 8)
@@ -287,7 +282,7 @@ class ContinuousTokenSuite(Suite):
                 ]
                 await together(serving.check(length, parameters) for parameters in requests)
 
-        self._serve(make_continuous_batcher, self.roomy, law)
+        self._serve(make_continuous_batcher, self.roomy, holds)
 
     @requires("stop-sequences")
     def test_a_stop_sequence_ends_its_request_alone(
@@ -298,14 +293,14 @@ class ContinuousTokenSuite(Suite):
         Usual causes: its first or last token alone, a run that began in the prompt.
         """
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             prompt = serving.oracle.prompt(7)
             tokens, _ = serving.oracle.tokens(prompt, 8)
             for run in (tokens[1:3], tokens[2:5], [prompt[-1], tokens[0]], [tokens[2], 0, 0]):
                 parameters = GenerationParameters(8, stop_sequences=(tuple(run),))
                 await together([serving.check(7, parameters), serving.check(7, DEFAULT)])
 
-        self._serve(make_continuous_batcher, self.roomy, law)
+        self._serve(make_continuous_batcher, self.roomy, holds)
 
     @requires("stream")
     def test_a_stream_gives_the_same_tokens_as_they_come(
@@ -317,7 +312,7 @@ class ContinuousTokenSuite(Suite):
         in one stream, tokens given again after a preemption.
         """
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             await together(
                 serving.check(length, GenerationParameters(length), length, stream=True)
                 for length in (1, 4, 9, 6)
@@ -341,7 +336,7 @@ class ContinuousTokenSuite(Suite):
                 "after it"
             )
 
-        self._serve(make_continuous_batcher, self.roomy, law)
+        self._serve(make_continuous_batcher, self.roomy, holds)
 
         async def tight(serving: Serving) -> None:
             new = GenerationParameters(self.tight.num_blocks * self.tight.block_size // 2)
@@ -357,7 +352,7 @@ class ContinuousTokenSuite(Suite):
         Usual causes: a batch that ends with its longest, one that is filled when it is empty.
         """
 
-        async def law(serving: Serving) -> None:
+        async def holds(serving: Serving) -> None:
             ended: list[int] = []
 
             async def request(index: int, new: int) -> None:
@@ -367,9 +362,9 @@ class ContinuousTokenSuite(Suite):
             await together(request(i, 60 if i == 0 else 2) for i in range(9))
             assert ended[-1] == 0, f"request 0 of 60 tokens ended before others, of 2: {ended}"
 
-        self._serve(make_continuous_batcher, self.roomy, law)
+        self._serve(make_continuous_batcher, self.roomy, holds)
 
-    # How laws are tried
+    # How properties are tried
 
     def _oracle(self) -> Oracle:
         if not hasattr(self, "_made"):
@@ -425,10 +420,10 @@ class ContinuousTokenSuite(Suite):
         for _ in range(turns):
             await asyncio.sleep(0 if self.virtual else TURN)
 
-    def _hold(self, law: Callable[[tuple[Caller, ...]], None], leave: bool) -> None:
+    def _hold(self, holds: Callable[[tuple[Caller, ...]], None], leave: bool) -> None:
         __tracebackhide__ = True
         drawn = "sampling" in self.capabilities
-        for_all(law, traces(drawn, leave), examples=self.examples)
+        for_all(holds, traces(drawn, leave), examples=self.examples)
 
 
 async def _bounded(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -26,13 +25,15 @@ class MakeEmbedder(Protocol):
 
 
 class EmbedderSuite(Suite):
-    """Laws of models that turn texts into vectors, in batches with padding.
+    """Properties of models that turn texts into vectors, in batches with padding.
 
     Give a fixture ``make_embedder``: a `MakeEmbedder`. Vectors of ``dtype`` may be off by rounding:
     by `MARGIN` times what each text alone is off from float64, over all texts.
     """
 
     topic = "embedder"
+    fixture = "make_embedder"
+    fixture_returns = "a callable: dtype, batch size -> texts -> vectors"
     offers = {  # noqa: RUF012  # read only
         "empty": "a text without any token has a vector",
         "normalized": "vectors have length 1",
@@ -40,10 +41,6 @@ class EmbedderSuite(Suite):
     dtype: ClassVar[torch.dtype] = torch.float32
     lengths: ClassVar[Sequence[int]] = (1, 24, 2, 9, 1, 60, 3, 17, 5)  # in words
     truncated: ClassVar[int] = 2000  # words: more than the model takes
-
-    @pytest.fixture
-    def make_embedder(self) -> MakeEmbedder:
-        self.missing_fixture("make_embedder", "a callable: dtype, batch size -> texts -> vectors")
 
     def test_a_vector_does_not_depend_on_its_neighbours(self, make_embedder: MakeEmbedder) -> None:
         """A short text beside a long one is padded; its vector is that of the text alone.

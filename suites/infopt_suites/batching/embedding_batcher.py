@@ -1,4 +1,4 @@
-"""EmbeddingBatcherSuite: does every text get its own vector, whoever else asks for what?"""
+"""EmbeddingBatcherSuite: does every text get its own vector, whatever others ask for?"""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
-import pytest
 from hypothesis import strategies as st
 
 from ..base import Suite, requires
-from ..laws import for_all
+from ..properties import for_all
 from .batcher_failures import WRONG, check_told, others
 from .batcher_trial import Call, Serve, after, finish, held
 from .clock import run_virtual
@@ -23,13 +22,15 @@ Scenario = Callable[[EmbeddingTrial], Awaitable[None]]
 
 
 class EmbeddingBatcherSuite(Suite):
-    """Laws of batchers for embeddings, on virtual time.
+    """Properties of batchers for embeddings, on virtual time.
 
     Give a fixture ``make_embedding_batcher``: a `protocol.MakeEmbeddingBatcher`. The backend is the
-    suite's. Whether a real model's vectors depend on their neighbours is `EmbedderSuite`'s matter.
+    suite's. `EmbedderSuite` asks whether a real model's vectors depend on their neighbours.
     """
 
     topic = "embedding_batcher"
+    fixture = "make_embedding_batcher"
+    fixture_returns = "a callable: backend, BatchPolicy -> embedding batcher"
     offers = {  # noqa: RUF012  # read only
         "shared": "texts that come within max_wait share calls, whoever asks",
         "deduplicates": "of equal texts that are not ready yet, one is computed",
@@ -43,12 +44,6 @@ class EmbeddingBatcherSuite(Suite):
     max_wait: ClassVar[float] = 8.0  # seconds of virtual time
     examples: ClassVar[int] = 60
 
-    @pytest.fixture
-    def make_embedding_batcher(self) -> MakeEmbeddingBatcher:
-        self.missing_fixture(
-            "make_embedding_batcher", "a callable: backend, BatchPolicy -> embedding batcher"
-        )
-
     def test_every_text_gets_its_own_vector(
         self, make_embedding_batcher: MakeEmbeddingBatcher
     ) -> None:
@@ -59,7 +54,7 @@ class EmbeddingBatcherSuite(Suite):
         overwrites, duplicates that are dropped from the result, texts sorted and not sorted back.
         """
 
-        def law(case: tuple[int, int, list[tuple[int, list[str], int, bool]]]) -> None:
+        def holds(case: tuple[int, int, list[tuple[int, list[str], int, bool]]]) -> None:
             size, at_once, arrivals = case
 
             async def serve(call: Call) -> Any:
@@ -89,7 +84,7 @@ class EmbeddingBatcherSuite(Suite):
             st.integers(1, 3) if concurrent else st.just(1),
             st.lists(arrival, min_size=1, max_size=8),
         )
-        for_all(law, cases, examples=self.examples)
+        for_all(holds, cases, examples=self.examples)
 
     def test_no_texts_need_no_call(self, make_embedding_batcher: MakeEmbeddingBatcher) -> None:
         """An empty list has no vectors, and nobody waits for them.

@@ -12,7 +12,7 @@ from .protocol import EmbeddingBatcher
 
 
 class Text(str):
-    """A text of which it can be seen whether it is still held."""
+    """A text that shows whether anything still holds it."""
 
     __slots__ = ("__weakref__",)
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import pytest
 from hypothesis import strategies as st
 
 from ..base import Suite, requires
-from ..laws import for_all
 from ..machines import run_machine
+from ..properties import for_all
 from .scheduler_machine import SchedulerMachine
 from .scheduler_protocol import MakeScheduler, NewRequest, Policy, SchedulerLimits
 from .scheduler_trial import Trial
@@ -30,14 +29,16 @@ class Load:
 
 
 class SchedulerSuite(Suite):
-    """Laws of scheduling by iteration: who computes how many tokens in which step.
+    """Properties of scheduling by iteration: who computes how many tokens in which step.
 
     Give a fixture ``make_scheduler``: a `scheduler_protocol.MakeScheduler`. Claim "fcfs", "skip" or
-    both, as the scheduler offers. A request that waits has to be begun within ``patience`` steps,
-    however many others come. ``examples`` sequences of operations are tried, of ``steps`` each.
+    both, as the scheduler offers. A waiting request has to begin within ``patience`` steps, however
+    many others come. ``examples`` sequences of operations are tried, of ``steps`` each.
     """
 
     topic = "scheduler"
+    fixture = "make_scheduler"
+    fixture_returns = "a callable: SchedulerLimits -> scheduler"
     offers = {  # noqa: RUF012  # read only
         "chunked": "prompts are computed in parts, beside the tokens of those that decode",
         "preemption": "who loses its blocks is begun again before those that have not run",
@@ -51,10 +52,6 @@ class SchedulerSuite(Suite):
     examples: ClassVar[int] = 40
     steps: ClassVar[int] = 25
 
-    @pytest.fixture
-    def make_scheduler(self) -> MakeScheduler:
-        self.missing_fixture("make_scheduler", "a callable: SchedulerLimits -> scheduler")
-
     def test_every_request_ends_with_all_its_tokens(self, make_scheduler: MakeScheduler) -> None:
         """Under any load, in a bounded number of steps; each once, and all is free then.
 
@@ -63,7 +60,7 @@ class SchedulerSuite(Suite):
         computed whose blocks are gone.
         """
 
-        def law(load: Load) -> None:
+        def holds(load: Load) -> None:
             trial = self._trial(make_scheduler, load.limits)
             for prompt, new in load.requests:
                 trial.add(prompt, new)
@@ -73,7 +70,7 @@ class SchedulerSuite(Suite):
                 assert tokens is not None
                 assert len(tokens) == new
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_what_fits_runs_together(self, make_scheduler: MakeScheduler) -> None:
         """Where there is room in every budget, all are begun in the first step, and each computes
@@ -300,7 +297,7 @@ class SchedulerSuite(Suite):
                 assert trial.ended == {stopped: [1] * count + [STOP]}
                 trial.drain()
 
-    # How laws are tried
+    # How properties are tried
 
     @property
     def _policies(self) -> Sequence[Policy]:
@@ -350,12 +347,12 @@ class SchedulerSuite(Suite):
             trial.step()
         trial.drain()
 
-    def _hold(self, law: object, policies: Sequence[Policy] = ()) -> None:
+    def _hold(self, holds: object, policies: Sequence[Policy] = ()) -> None:
         __tracebackhide__ = True
         named = list(policies or self._policies)
         chunked = "chunked" in self.capabilities
         for_all(
-            law,  # type: ignore[arg-type]  # a callable of a load
+            holds,  # type: ignore[arg-type]  # a callable of a load
             loads(named, chunked),
             traps=load_traps(named, chunked),
             examples=self.examples,

@@ -1,5 +1,4 @@
-"""A scheduler at work: its steps are carried out, and each is compared with what is known of the
-requests."""
+"""A scheduler at work: carries out its steps, and compares each with what the requests need."""
 
 from __future__ import annotations
 

@@ -11,26 +11,35 @@ from typing import Any, ClassVar
 
 import pytest
 
-from .computing_laws import ComputingLaws
-from .key_laws import KeyLaws
-from .layer_laws import LayerLaws
+from .computing_properties import ComputingProperties
+from .key_properties import KeyProperties
+from .layer_properties import LayerProperties
 from .protocol import Answer, Chunk, Compute, LayeredSpec, MakeLayeredCache, Request
 from .response import OFFERS
-from .store_laws import StoreLaws
-from .time_laws import TimeLaws
+from .store_properties import StoreProperties
+from .time_properties import TimeProperties
 from .trial import Caches
-from .value_laws import ValueLaws
+from .value_properties import ValueProperties
 from .vectors import DIMENSION, KnownVectors
 
 
-class LayeredCacheSuite(LayerLaws, KeyLaws, ValueLaws, TimeLaws, ComputingLaws, StoreLaws):
+class LayeredCacheSuite(
+    LayerProperties,
+    KeyProperties,
+    ValueProperties,
+    TimeProperties,
+    ComputingProperties,
+    StoreProperties,
+):
     """Give a fixture ``make_layered_cache``: a `LayeredSpec` to a service with ``complete``.
 
-    The suite brings model and embedder. The laws of caches are tried on it as well: what the model
-    says is what is kept. What claims "redis" is tried on the server of ``redis_server``.
+    The suite brings model and embedder. The properties of caches are tried on it as well: a cache
+    keeps what the model says. One that claims "redis" is tried on the server of ``redis_server``.
     """
 
     topic = "layered_cache"
+    fixture = "make_layered_cache"
+    fixture_returns = "a service for a LayeredSpec"
     offers: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
             **{name: OFFERS[name] for name in OFFERS if name != "capacity"},
@@ -40,10 +49,6 @@ class LayeredCacheSuite(LayerLaws, KeyLaws, ValueLaws, TimeLaws, ComputingLaws, 
             "stream": "answers can be streamed",
         }
     )
-
-    @pytest.fixture
-    def make_layered_cache(self) -> MakeLayeredCache:
-        self.missing_fixture("make_layered_cache", "a service for a LayeredSpec")
 
     @pytest.fixture
     def services(self, make_layered_cache: MakeLayeredCache, redis_url: str | None) -> Caches:
@@ -63,7 +68,7 @@ def layered_services(make: Any, redis_url: str | None, *, real_time: bool = Fals
 
 @dataclass(frozen=True)
 class AsCaches:
-    """Makes caches with ``get`` and ``set`` of layered ones, by a model that says what it is told.
+    """Makes caches with ``get`` and ``set`` of layered ones, with a model that repeats its input.
 
     It can be pickled if ``make`` can.
     """
@@ -76,7 +81,7 @@ class AsCaches:
 
 
 class AsCache:
-    """A layered cache as a cache: what it asks the model for was not kept."""
+    """A layered cache as a cache: a request that reaches the model was not kept."""
 
     def __init__(self, service: Any) -> None:
         self.service = service

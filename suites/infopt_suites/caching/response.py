@@ -1,4 +1,4 @@
-"""Properties of caches that answer a request again with what it was answered before."""
+"""Properties of caches that give a request the answer that it got before."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import ClassVar
 
 import pytest
 
-from .batch_laws import BatchLaws
-from .computing_laws import ComputingLaws
-from .counting_laws import CountingLaws
-from .key_laws import KeyLaws
+from .batch_properties import BatchProperties
+from .computing_properties import ComputingProperties
+from .counting_properties import CountingProperties
+from .key_properties import KeyProperties
 from .protocol import MakeResponseCache
-from .replacing_laws import ReplacingLaws
-from .room_laws import RoomLaws
-from .store_laws import StoreLaws
-from .time_laws import TimeLaws
+from .replacing_properties import ReplacingProperties
+from .room_properties import RoomProperties
+from .store_properties import StoreProperties
+from .time_properties import TimeProperties
 from .trial import Caches
-from .value_laws import ValueLaws
+from .value_properties import ValueProperties
 
 OFFERS: Mapping[str, str] = MappingProxyType(
     {
@@ -39,32 +39,30 @@ OFFERS: Mapping[str, str] = MappingProxyType(
 
 
 class ResponseCacheSuite(
-    KeyLaws,
-    ValueLaws,
-    ReplacingLaws,
-    TimeLaws,
-    RoomLaws,
-    ComputingLaws,
-    BatchLaws,
-    CountingLaws,
-    StoreLaws,
+    KeyProperties,
+    ValueProperties,
+    ReplacingProperties,
+    TimeProperties,
+    RoomProperties,
+    ComputingProperties,
+    BatchProperties,
+    CountingProperties,
+    StoreProperties,
 ):
     """Give a fixture ``make_response_cache``: a `CacheSpec` to a cache with ``get`` and ``set``.
 
-    What claims "redis" is tried on the server of the fixture ``redis_server``.
+    A cache that claims "redis" is tried on the server of the fixture ``redis_server``.
     """
 
     topic = "response_cache"
+    fixture = "make_response_cache"
+    fixture_returns = "a cache for a CacheSpec"
     offers: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
             **OFFERS,
             "batch": "get_or_compute_batch computes what of a batch is not kept, in one call",
         }
     )
-
-    @pytest.fixture
-    def make_response_cache(self) -> MakeResponseCache:
-        self.missing_fixture("make_response_cache", "a cache for a CacheSpec")
 
     @pytest.fixture
     def caches(self, make_response_cache: MakeResponseCache, redis_url: str | None) -> Caches:

@@ -8,50 +8,48 @@ from typing import ClassVar
 
 import pytest
 
-from .computing_laws import ComputingLaws
-from .counting_laws import CountingLaws
-from .key_laws import KeyLaws
+from .computing_properties import ComputingProperties
+from .counting_properties import CountingProperties
+from .key_properties import KeyProperties
 from .protocol import MakeSemanticCache, Request, SemanticSpec
-from .replacing_laws import ReplacingLaws
+from .replacing_properties import ReplacingProperties
 from .response import OFFERS
-from .room_laws import RoomLaws
-from .similarity_laws import SimilarityLaws
-from .store_laws import StoreLaws
-from .time_laws import TimeLaws
+from .room_properties import RoomProperties
+from .similarity_properties import SimilarityProperties
+from .store_properties import StoreProperties
+from .time_properties import TimeProperties
 from .trial import Caches
-from .value_laws import ValueLaws
+from .value_properties import ValueProperties
 from .vectors import DIMENSION, KnownVectors
 
 
 class SemanticCacheSuite(
-    SimilarityLaws,
-    KeyLaws,
-    ValueLaws,
-    ReplacingLaws,
-    TimeLaws,
-    RoomLaws,
-    ComputingLaws,
-    CountingLaws,
-    StoreLaws,
+    SimilarityProperties,
+    KeyProperties,
+    ValueProperties,
+    ReplacingProperties,
+    TimeProperties,
+    RoomProperties,
+    ComputingProperties,
+    CountingProperties,
+    StoreProperties,
 ):
     """Give a fixture ``make_semantic_cache``: a `SemanticSpec` to a cache with ``get``, ``set``.
 
-    The suite brings the embedder, whose similarities it knows. What claims "redis" is tried on the
-    server of the fixture ``redis_server``. Not tried is what no threshold can tell: that "X" and
-    "not X" are similar texts.
+    The suite brings the embedder, whose similarities it knows. A cache that claims "redis" is tried
+    on the server of the fixture ``redis_server``. The suite leaves out what no threshold can tell:
+    that "X" and "not X" are similar texts.
     """
 
     topic = "semantic_cache"
+    fixture = "make_semantic_cache"
+    fixture_returns = "a cache for a SemanticSpec"
     offers: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
             **OFFERS,
             "sync": "lookup finds what get does, without an event loop",
         }
     )
-
-    @pytest.fixture
-    def make_semantic_cache(self) -> MakeSemanticCache:
-        self.missing_fixture("make_semantic_cache", "a cache for a SemanticSpec")
 
     @pytest.fixture
     def caches(self, make_semantic_cache: MakeSemanticCache, redis_url: str | None) -> Caches:

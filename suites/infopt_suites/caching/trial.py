@@ -1,4 +1,4 @@
-"""Putting a law on trial: caches of one namespace, their clock, and their Redis server."""
+"""Putting a property on trial: caches of one namespace, their clock, and their Redis server."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .redis_entries import RedisEntries
 from .redis_proxy import RedisProxy
 from .requests import FIELDS, IRRELEVANT
 
-Law = Callable[["Trial"], Awaitable[None]]
+Property = Callable[["Trial"], Awaitable[None]]
 _NUMBERS = itertools.count()
-_HANGS = 30.0  # seconds after which a law has hung: the laws take less than a few
+_HANGS = 30.0  # seconds after which a property has hung: the properties take less than a few
 
 
 class Trial:
-    """What a law works with: `open` makes caches, `advance` lets time pass."""
+    """What a property works with: `open` makes caches, `advance` lets time pass."""
 
     def __init__(
         self,
@@ -83,12 +83,12 @@ class Trial:
         if self._entries is not None:
             self._entries.age(seconds)
 
-    async def judge(self, law: Law, within: float) -> None:
-        """Run the law and close the caches; raises AssertionError where it never ends."""
+    async def judge(self, holds: Property, within: float) -> None:
+        """Run the property and close the caches; raises AssertionError where it never ends."""
         began = time.monotonic()
         try:
             async with asyncio.timeout(within):
-                await law(self)
+                await holds(self)
         except TimeoutError as error:
             if time.monotonic() - began < within:
                 raise
@@ -111,12 +111,12 @@ class Caches:
     real_time: bool = False
 
     def check(
-        self, law: Law, *, proxied: bool = False, within: float = _HANGS, **options: Any
+        self, holds: Property, *, proxied: bool = False, within: float = _HANGS, **options: Any
     ) -> None:
-        """Raise what the law raises on caches of a new namespace, which is removed again.
+        """Raise what the property raises on caches of a new namespace, which is removed again.
 
         ``proxied``: the caches see the Redis server through ``trial.proxy``.
-        ``within``: the seconds after which the law has hung.
+        ``within``: the seconds after which the property has hung.
         """
         __tracebackhide__ = True
         namespace = f"infopt{os.getpid():08x}n{next(_NUMBERS):06x}"
@@ -129,7 +129,7 @@ class Caches:
         asked = self.spec(namespace, VirtualClock(), directory, **chosen)
         trial = Trial(self.make, asked, entries, proxy, real_time=self.real_time)
         try:
-            asyncio.run(trial.judge(law, within))
+            asyncio.run(trial.judge(holds, within))
         finally:
             if proxy is not None:
                 proxy.close()

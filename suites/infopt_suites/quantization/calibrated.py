@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 
-import pytest
 import torch
 from infopt_reference.quantization import Granularity, QuantizationScheme, preset, quantize
 from torch import Tensor
@@ -47,13 +46,15 @@ class MakeCalibratedQuantizer(Protocol):
 
 
 class CalibratedQuantizerSuite(Suite):
-    """Laws of weight quantizers that are calibrated on layer inputs, for each of ``schemes``.
+    """Properties of weight quantizers that are calibrated on layer inputs, for each of ``schemes``.
 
     Give a fixture ``make_calibrated_quantizer``: a `MakeCalibratedQuantizer`. Errors are those of
     the layer's outputs, ‖X·(W − Q)ᵀ‖², in float64.
     """
 
     topic = "calibrated_quantizer"
+    fixture = "make_calibrated_quantizer"
+    fixture_returns = "a callable: QuantizationScheme -> calibrated quantizer"
     offers = {  # noqa: RUF012  # read only
         "ragged": "the last group of a row may be shorter than group_size",
         "streaming": "observe may be called again and again; tokens add up",
@@ -68,12 +69,6 @@ class CalibratedQuantizerSuite(Suite):
         preset("int4", group_size=32),
     )
     dtypes: ClassVar[Sequence[torch.dtype]] = (torch.float32, torch.bfloat16)
-
-    @pytest.fixture
-    def make_calibrated_quantizer(self) -> MakeCalibratedQuantizer:
-        self.missing_fixture(
-            "make_calibrated_quantizer", "a callable: QuantizationScheme -> calibrated quantizer"
-        )
 
     # What calibration is for
 
@@ -343,7 +338,7 @@ class CalibratedQuantizerSuite(Suite):
             most = max(len(set(restored[ids == i].tolist())) for i in range(int(ids.max()) + 1))
             assert most <= 2**scheme.bits, f"{scheme}: {most} levels in one group"
 
-    # How laws are tried
+    # How properties are tried
 
     def _columns(self, scheme: QuantizationScheme) -> int:
         """Three groups, the last one short where that is offered."""

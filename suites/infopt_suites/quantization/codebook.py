@@ -17,7 +17,7 @@ GRID = 4001  # evenly spaced numbers between the ends, beside all that are near 
 
 
 class CodebookSuite(Suite):
-    """Laws of small number formats, tried on all of their 4 to 256 codes.
+    """Properties of small number formats, tried on all of their 4 to 256 codes.
 
     Give a fixture ``codebook``: a `protocol.Codebook`, and ``levels``: the published table in code
     order, NaN and infinities included. ``ties`` says where a number in the middle of two levels
@@ -26,6 +26,8 @@ class CodebookSuite(Suite):
     """
 
     topic = "codebook"
+    fixture = "codebook"
+    fixture_returns = "an object with encode and decode"
     offers = {  # noqa: RUF012  # read only
         "saturates": "numbers beyond the largest level, infinity too, get the largest level",
         "keeps-nan": "NaN gets a code that decodes to NaN",
@@ -33,10 +35,6 @@ class CodebookSuite(Suite):
     }
     levels: ClassVar[Sequence[float]] = ()
     ties: ClassVar[str] = "either"
-
-    @pytest.fixture
-    def codebook(self) -> Codebook:
-        self.missing_fixture("codebook", "an object with encode and decode")
 
     def test_every_code_decodes_to_its_level(self, codebook: Codebook) -> None:
         """The whole table, to the last bit of float32.

@@ -6,18 +6,17 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Protocol, cast
 
-import pytest
 import torch
 from infopt_reference.quantization import Granularity, QuantizationScheme, preset
 from torch import Tensor, nn
 
 from ..base import Suite, requires
-from ..laws import for_all
+from ..properties import for_all
 from .grids import grid_of, group_extremes, group_ids
 from .protocol import Quantizer
 from .weights import Accepted, WeightCase, weight_cases, weight_traps
 
-Law = Callable[[WeightCase], None]
+Property = Callable[[WeightCase], None]
 
 
 class FakeQuantizer(Protocol):
@@ -58,12 +57,14 @@ class MakeFakeQuantizer(Protocol):
 
 
 class FakeQuantSuite(Suite):
-    """Laws of fake quantization for quantization-aware training, for every scheme of ``schemes``.
+    """Properties of fake quantization, as training with it needs, for every scheme of ``schemes``.
 
     Give a fixture ``make_fake_quantizer``: a `MakeFakeQuantizer`.
     """
 
     topic = "fake_quantizer"
+    fixture = "make_fake_quantizer"
+    fixture_returns = "a callable: QuantizationScheme -> fake quantizer"
     offers = {  # noqa: RUF012  # read only
         "ragged": "the last group of a row may be shorter than group_size",
         "given-scales": "scales (and zero points) may be given: weights beyond them are clamped",
@@ -79,12 +80,6 @@ class FakeQuantSuite(Suite):
     dtypes: ClassVar[Sequence[torch.dtype]] = (torch.float32, torch.bfloat16)
     examples: ClassVar[int] = 25
 
-    @pytest.fixture
-    def make_fake_quantizer(self) -> MakeFakeQuantizer:
-        self.missing_fixture(
-            "make_fake_quantizer", "a callable: QuantizationScheme -> fake quantizer"
-        )
-
     # Forward
 
     def test_training_sees_what_is_deployed(self, make_fake_quantizer: MakeFakeQuantizer) -> None:
@@ -95,7 +90,7 @@ class FakeQuantSuite(Suite):
         other ranges than the quantizer's.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             fake = make_fake_quantizer(case.scheme)
             deployed = _deployed(fake, case.weight)
             seen = fake(case.weight.clone().requires_grad_()).detach()
@@ -108,17 +103,17 @@ class FakeQuantSuite(Suite):
                 f"{deployed[different][0].item():.9g} deployed"
             )
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_the_weight_is_not_modified(self, make_fake_quantizer: MakeFakeQuantizer) -> None:
-        """The float weights are what is trained. Usual causes: in-place rounding or clamping."""
+        """Training changes the float weights. Usual causes: in-place rounding or clamping."""
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             weight = case.weight.clone()
             make_fake_quantizer(case.scheme)(weight)
             assert torch.equal(weight, case.weight), "fake quantization changed the weight itself"
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_nothing_is_remembered_from_earlier_weights(
         self, make_fake_quantizer: MakeFakeQuantizer
@@ -129,7 +124,7 @@ class FakeQuantSuite(Suite):
         evaluation that rounds otherwise than training.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             fake = make_fake_quantizer(case.scheme)
             first = fake(case.weight).detach().clone()
             fake(case.weight.flip(-1) * 3 + 1)
@@ -138,7 +133,7 @@ class FakeQuantSuite(Suite):
                 fake.eval()
                 assert torch.equal(fake(case.weight).detach(), first), "eval() changes the result"
 
-        self._hold(law)
+        self._hold(holds)
 
     # Backward
 
@@ -152,7 +147,7 @@ class FakeQuantSuite(Suite):
         the step.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             weight = case.weight.clone().requires_grad_()
             rounded = make_fake_quantizer(case.scheme)(weight)
             upstream = _upstream(case.weight)
@@ -173,7 +168,7 @@ class FakeQuantSuite(Suite):
                 f"{rounded[wrong][0].item():.6g}"
             )
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_training_moves_the_deployed_weights(
         self, make_fake_quantizer: MakeFakeQuantizer
@@ -288,14 +283,14 @@ class FakeQuantSuite(Suite):
                 moved = parameter.detach() != before[name]
                 assert bool(moved.all()), f"{scheme}: {int((~moved).sum())} of {name} did not move"
 
-    # How laws are tried
+    # How properties are tried
 
-    def _hold(self, law: Law) -> None:
+    def _hold(self, holds: Property) -> None:
         __tracebackhide__ = True
         accepted = Accepted(self.dtypes, (2,), "ragged" in self.capabilities)
         traps = (trap for scheme in self.schemes for trap in weight_traps(scheme, accepted))
         cases = weight_cases(list(self.schemes), accepted)
-        for_all(law, cases, traps=traps, examples=self.examples)
+        for_all(holds, cases, traps=traps, examples=self.examples)
 
     def _trained_modules(
         self, make_fake_quantizer: MakeFakeQuantizer

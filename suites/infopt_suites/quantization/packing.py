@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..base import Suite, requires
-from ..laws import EXAMPLES, for_all
+from ..properties import EXAMPLES, for_all
 from .protocol import Packing
 
 
@@ -35,7 +35,7 @@ class CodesCase:
 
 
 class PackingSuite(Suite):
-    """Laws of bit packing, for every width of ``bits`` and signedness of ``signs``.
+    """Properties of bit packing, for every width of ``bits`` and signedness of ``signs``.
 
     Give a fixture ``packing``: a `protocol.Packing`. Numbers of codes are multiples of
     ``count_multiple`` (a format of whole words asks for 8, 32, …); packed codes take whole units of
@@ -43,6 +43,8 @@ class PackingSuite(Suite):
     """
 
     topic = "packing"
+    fixture = "packing"
+    fixture_returns = "an object with pack and unpack"
     offers = {  # noqa: RUF012  # read only
         "refuses-overflow": "a code that needs more bits raises ValueError",
         "saturates": "a code that needs more bits is stored as the nearest that fits",
@@ -53,21 +55,17 @@ class PackingSuite(Suite):
     unit_bits: ClassVar[int] = 8
     examples: ClassVar[int] = EXAMPLES
 
-    @pytest.fixture
-    def packing(self) -> Packing:
-        self.missing_fixture("packing", "an object with pack and unpack")
-
     def test_unpacking_gives_back_what_was_packed(self, packing: Packing) -> None:
         """Usual causes: a buffer sized by 32 // bits, codes that straddle two words, a tail that
         is dropped, sign bits that are not extended."""
 
-        def law(case: CodesCase) -> None:
+        def holds(case: CodesCase) -> None:
             packed = packing.pack(case.codes, case.bits)
             restored = packing.unpack(packed, case.bits, len(case.codes), case.signed)
             assert restored.dtype is case.codes.dtype
             assert torch.equal(restored, case.codes), f"came back as {restored.tolist()}"
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_every_pair_of_neighbours_survives(self, packing: Packing) -> None:
         """Exhaustive: each code beside each other one, in both places.
@@ -111,20 +109,20 @@ class PackingSuite(Suite):
         Usual causes: one code a byte, ten 3-bit codes in a word, a row of padding.
         """
 
-        def law(case: CodesCase) -> None:
+        def holds(case: CodesCase) -> None:
             packed = packing.pack(case.codes, case.bits)
             kept = packed.untyped_storage().nbytes()
             units = math.ceil(len(case.codes) * case.bits / self.unit_bits)
             allowed = units * self.unit_bits // 8
             assert kept <= allowed, f"{len(case.codes)} codes take {kept} bytes, not {allowed}"
 
-        self._hold(law)
+        self._hold(holds)
 
     def test_the_codes_are_not_modified(self, packing: Packing) -> None:
         """Usual causes: an offset that is added to signed codes in place; a result that shares
         memory with its input."""
 
-        def law(case: CodesCase) -> None:
+        def holds(case: CodesCase) -> None:
             codes = case.codes.clone()
             packed = packing.pack(codes, case.bits)
             assert torch.equal(codes, case.codes), "packing changed the codes themselves"
@@ -132,7 +130,7 @@ class PackingSuite(Suite):
             packing.unpack(packed, case.bits, len(codes), case.signed)
             assert torch.equal(packed, before), "unpacking changed the packed codes"
 
-        self._hold(law)
+        self._hold(holds)
 
     @requires("refuses-overflow")
     def test_a_code_that_does_not_fit_is_refused(self, packing: Packing) -> None:
@@ -163,7 +161,7 @@ class PackingSuite(Suite):
         missing = -len(case.codes) % self.count_multiple
         return CodesCase(case.bits, torch.cat([case.codes, case.codes.new_zeros(missing)]))
 
-    def _hold(self, law: Callable[[CodesCase], None]) -> None:
+    def _hold(self, holds: Callable[[CodesCase], None]) -> None:
         __tracebackhide__ = True
 
         @st.composite
@@ -183,7 +181,7 @@ class PackingSuite(Suite):
             for bits, signed in self._widths()
             for count in (1, 7, 8, 9, 10, 31, 32, 33, 63, 64, 65, 100)
         ]
-        for_all(law, draw_case(), traps=traps, examples=self.examples)
+        for_all(holds, draw_case(), traps=traps, examples=self.examples)
 
 
 def _all_codes(bits: int, signed: bool) -> Tensor:

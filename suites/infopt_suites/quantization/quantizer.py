@@ -14,7 +14,7 @@ from infopt_reference.quantization import PRESETS, Granularity, QuantizationSche
 from torch import Tensor
 
 from ..base import Suite, requires
-from ..laws import EXAMPLES, for_all
+from ..properties import EXAMPLES, for_all
 from .grids import bounds, group_extremes, group_ids, near_tie
 from .protocol import CodesShown, MakeQuantizer, ScalesShown, StateKept
 from .trials import (
@@ -38,18 +38,20 @@ from .weights import (
     weight_traps,
 )
 
-Law = Callable[[WeightCase], None]
+Property = Callable[[WeightCase], None]
 
 
 class QuantizerSuite(Suite):
-    """Laws of weight-only quantizers, for every scheme of ``schemes``.
+    """Properties of weight-only quantizers, for every scheme of ``schemes``.
 
     Give a fixture ``make_quantizer``: a `protocol.MakeQuantizer`. ``dtypes``, ``ranks``
     and ``shortest_side`` say which weights the implementation takes, ``examples`` how many are
-    drawn for each law.
+    drawn for each property.
     """
 
     topic = "quantizer"
+    fixture = "make_quantizer"
+    fixture_returns = "a callable: QuantizationScheme -> quantizer"
     offers = {  # noqa: RUF012  # read only
         "codes": "codes(quantized) shows the integer codes in the weight's shape",
         "scales": "scales(quantized) shows one scale a group",
@@ -65,10 +67,6 @@ class QuantizerSuite(Suite):
     shortest_side: ClassVar[int] = 1
     examples: ClassVar[int] = EXAMPLES
 
-    @pytest.fixture
-    def make_quantizer(self) -> MakeQuantizer:
-        self.missing_fixture("make_quantizer", "a callable: QuantizationScheme -> quantizer")
-
     # The round trip
 
     def test_error_is_within_the_bound_of_the_scheme(self, make_quantizer: MakeQuantizer) -> None:
@@ -79,7 +77,7 @@ class QuantizerSuite(Suite):
         codes packed or decoded under another convention, a scale that decoding forgets.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             trial = Trial(make_quantizer, case)
             allowed = bounds(case.weight, case.scheme, trial.grid)
             error = (case.weight.double() - trial.restored.double()).abs()
@@ -93,18 +91,18 @@ class QuantizerSuite(Suite):
                     f"{allowed.derivation(where)}"
                 )
 
-        self._hold(law, make_quantizer)
+        self._hold(holds, make_quantizer)
 
     def test_zero_comes_back_as_exactly_zero(self, make_quantizer: MakeQuantizer) -> None:
         """Pruned weights, padding and dead channels must stay 0: products with them are skipped.
 
-        Of a grid without a level at 0 this is asked for groups of zeros.
+        A grid without a level at 0 has to keep groups of zeros alone.
 
         Usual causes: a zero point that is not rounded, 0/0 in a group of zeros, a code book
         without a 0.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             trial = Trial(make_quantizer, case)
             zeros = case.weight == 0
             if not trial.grid.zero_is_level:
@@ -113,7 +111,7 @@ class QuantizerSuite(Suite):
             wrong = trial.restored[zeros]
             assert not bool((wrong != 0).any()), f"0 came back as {wrong[wrong != 0][0].item()}"
 
-        self._hold(law, make_quantizer, subnormal_scales=True)
+        self._hold(holds, make_quantizer, subnormal_scales=True)
 
     def test_finite_weights_come_back_finite(self, make_quantizer: MakeQuantizer) -> None:
         """One NaN spreads over a whole activation.
@@ -122,23 +120,23 @@ class QuantizerSuite(Suite):
         infinity or NaN, uninitialised padding.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             restored = Trial(make_quantizer, case).restored
             bad = ~torch.isfinite(restored)
             assert not bool(bad.any()), f"{int(bad.sum())} of {bad.numel()} weights not finite"
 
-        self._hold(law, make_quantizer, subnormal_scales=True)
+        self._hold(holds, make_quantizer, subnormal_scales=True)
 
     def test_shape_dtype_and_device_come_back(self, make_quantizer: MakeQuantizer) -> None:
         """Usual causes: padding that is not cut off again, a flattened axis, float32 throughout."""
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             restored = Trial(make_quantizer, case).restored
             assert restored.shape == case.weight.shape
             assert restored.dtype is case.weight.dtype
             assert restored.device == case.weight.device
 
-        self._hold(law, make_quantizer)
+        self._hold(holds, make_quantizer)
 
     def test_the_weight_is_not_modified(self, make_quantizer: MakeQuantizer) -> None:
         """The caller may still need it: tied weights, a second format, an error metric.
@@ -146,12 +144,12 @@ class QuantizerSuite(Suite):
         Usual causes: in-place division or clamping on a view of the input.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             weight = case.weight.clone()
             Trial(make_quantizer, replace(case, weight=weight))
             assert torch.equal(weight, case.weight), "quantizing changed the weight itself"
 
-        self._hold(law, make_quantizer)
+        self._hold(holds, make_quantizer)
 
     def test_quantizing_again_changes_nothing(self, make_quantizer: MakeQuantizer) -> None:
         """Levels are where a weight goes, so a weight on a level stays.
@@ -160,7 +158,7 @@ class QuantizerSuite(Suite):
         decoder and the encoder disagree, boundaries that are no midpoints, a one-sided shift.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             once = Trial(make_quantizer, case)
             twice = Trial(make_quantizer, replace(case, weight=once.restored))
             low, high = group_extremes(case.weight, case.scheme)
@@ -179,13 +177,13 @@ class QuantizerSuite(Suite):
                 f"weights on levels moved by up to {moved[kept].max().item():.6g}"
             )
 
-        self._hold(law, make_quantizer, self._singly_scaled(), torch.float32)
+        self._hold(holds, make_quantizer, self._singly_scaled(), torch.float32)
 
     def test_order_within_a_group_is_kept(self, make_quantizer: MakeQuantizer) -> None:
         """Rounding is monotone. Usual causes: codes that wrap around, swapped nibbles, a code book
         in the order of its bit patterns, a sign lost in packing."""
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             restored = Trial(make_quantizer, case).restored.double().reshape(-1)
             ids = group_ids(case.weight.shape, case.scheme).reshape(-1)
             order = torch.argsort(case.weight.double().reshape(-1), stable=True)
@@ -195,7 +193,7 @@ class QuantizerSuite(Suite):
                 "of two weights in a group the larger came back smaller"
             )
 
-        self._hold(law, make_quantizer)
+        self._hold(holds, make_quantizer)
 
     # Symmetries
 
@@ -206,13 +204,13 @@ class QuantizerSuite(Suite):
         """
         mirrored = [s for s in self.schemes if s.symmetric and is_mirrored(make_quantizer, s)]
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             plain = Trial(make_quantizer, case)
             negated = Trial(make_quantizer, replace(case, weight=-case.weight)).restored
             tie = near_tie(case.weight, case.scheme, plain.grid)
             require_same(negated, -plain.restored, excused=tie)
 
-        self._hold(law, make_quantizer, mirrored)
+        self._hold(holds, make_quantizer, mirrored)
 
     def test_powers_of_two_pass_through(self, make_quantizer: MakeQuantizer) -> None:
         """Scaling by a power of two rounds nothing, so codes stay and scales follow.
@@ -221,7 +219,7 @@ class QuantizerSuite(Suite):
         in a scale or a divisor, constants that suit weights of one size.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             plain = Trial(make_quantizer, case)
             allowed = bounds(case.weight, case.scheme, plain.grid)
             fine = plainly_scaled(allowed, case.scheme) & (case.weight.abs() < 2.0**12)
@@ -230,7 +228,7 @@ class QuantizerSuite(Suite):
                 restored = Trial(make_quantizer, scaled).restored
                 require_same(restored, plain.restored * 2.0**exponent, excused=~fine)
 
-        self._hold(law, make_quantizer, self._singly_scaled(), torch.float32)
+        self._hold(holds, make_quantizer, self._singly_scaled(), torch.float32)
 
     def test_permuting_weights_permutes_the_result(self, make_quantizer: MakeQuantizer) -> None:
         """What shares a scale may come in any order: rows of groups, channels, a tensor's weights.
@@ -238,7 +236,7 @@ class QuantizerSuite(Suite):
         Usual causes: a scale read at the wrong index, a neighbour's bits, a loop that starts late.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             scheme, weight = case.scheme, case.weight
             axis = scheme.axis if scheme.granularity is Granularity.CHANNEL else 0
             if scheme.granularity is Granularity.GROUP and weight.ndim == 1:
@@ -249,7 +247,7 @@ class QuantizerSuite(Suite):
             expected = Trial(make_quantizer, case).restored.index_select(axis, order)
             require_same(restored, expected)
 
-        self._hold(law, make_quantizer, self._singly_scaled())
+        self._hold(holds, make_quantizer, self._singly_scaled())
 
     # Independence
 
@@ -261,7 +259,7 @@ class QuantizerSuite(Suite):
         """
         channels = [s for s in self.schemes if s.granularity is Granularity.CHANNEL]
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             axis = case.scheme.axis
             plain = Trial(make_quantizer, case).restored
             for channel in {0, case.weight.shape[axis] - 1}:
@@ -273,7 +271,7 @@ class QuantizerSuite(Suite):
                 expected = plain.index_select(axis, index)
                 require_same(restored.index_select(axis, index), expected)
 
-        self._hold(law, make_quantizer, channels, torch.float32)
+        self._hold(holds, make_quantizer, channels, torch.float32)
 
     def test_each_group_is_what_it_is_alone(self, make_quantizer: MakeQuantizer) -> None:
         """A group quantized by itself, the short last one too, gives the same weights.
@@ -283,7 +281,7 @@ class QuantizerSuite(Suite):
         """
         groups = [s for s in self._singly_scaled() if s.granularity is Granularity.GROUP]
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             restored = Trial(make_quantizer, case).restored
             size, length = case.scheme.group_size or 1, case.weight.shape[-1]
             rows = case.weight.reshape(-1, length)
@@ -295,7 +293,7 @@ class QuantizerSuite(Suite):
                 expected = restored.reshape(-1, length)[row, start : start + size]
                 require_same(alone.reshape(-1), expected)
 
-        self._hold(law, make_quantizer, groups)
+        self._hold(holds, make_quantizer, groups)
 
     def test_nothing_is_remembered_from_earlier_weights(
         self, make_quantizer: MakeQuantizer
@@ -305,7 +303,7 @@ class QuantizerSuite(Suite):
         Usual causes: buffers reused without being cleared, a cache keyed by shape, running ranges.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             fresh = Trial(make_quantizer, case).restored
             used, other = make_quantizer(case.scheme), case.weight.flip(-1) / 4 + 1
             used.dequantize(used.quantize(other))
@@ -313,7 +311,7 @@ class QuantizerSuite(Suite):
             used.dequantize(used.quantize(other))
             require_same(used.dequantize(quantized), fresh)
 
-        self._hold(law, make_quantizer)
+        self._hold(holds, make_quantizer)
 
     @requires("strided")
     def test_memory_layout_does_not_matter(self, make_quantizer: MakeQuantizer) -> None:
@@ -322,12 +320,12 @@ class QuantizerSuite(Suite):
         Usual causes: a kernel that reads memory in order, `view` on strides that it does not fit.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             expected = Trial(make_quantizer, case).restored
             for view in strided_views(case.weight):
                 require_same(Trial(make_quantizer, replace(case, weight=view)).restored, expected)
 
-        self._hold(law, make_quantizer)
+        self._hold(holds, make_quantizer)
 
     # Statistics
 
@@ -402,7 +400,7 @@ class QuantizerSuite(Suite):
         grid, the zero point added after the clamp.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             trial = Trial(make_quantizer, case)
             codes = cast(CodesShown, trial.quantizer).codes(trial.quantized)
             assert codes.shape == case.weight.shape
@@ -412,7 +410,7 @@ class QuantizerSuite(Suite):
             unsigned = low >= 0 and high < 2**bits
             assert signed or unsigned, f"codes {low}…{high} do not fit {bits} bits"
 
-        self._hold(law, make_quantizer)
+        self._hold(holds, make_quantizer)
 
     @requires("scales")
     def test_every_group_has_a_scale(self, make_quantizer: MakeQuantizer) -> None:
@@ -421,14 +419,14 @@ class QuantizerSuite(Suite):
         Usual causes: a floored division, scales on the wrong axis.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             trial = Trial(make_quantizer, case)
             scales = cast(ScalesShown, trial.quantizer).scales(trial.quantized)
             groups = int(group_ids(case.weight.shape, case.scheme).max()) + 1
             assert scales.numel() == groups, f"{scales.numel()} scales for {groups} groups"
             assert bool((torch.isfinite(scales) & (scales >= 0)).all())
 
-        self._hold(law, make_quantizer)
+        self._hold(holds, make_quantizer)
 
     def test_decoded_weights_are_levels_of_the_code_book(
         self, make_quantizer: MakeQuantizer
@@ -439,7 +437,7 @@ class QuantizerSuite(Suite):
         """
         books = [s for s in self._singly_scaled() if s.codebook is not None]
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             trial = Trial(make_quantizer, case)
             allowed = bounds(case.weight, case.scheme, trial.grid)
             levels = torch.tensor(trial.grid.levels, dtype=torch.float64)
@@ -452,7 +450,7 @@ class QuantizerSuite(Suite):
                 f"{steps.flatten()[off.argmax()].item():.9g} scales is no level"
             )
 
-        self._hold(law, make_quantizer, books, torch.float32)
+        self._hold(holds, make_quantizer, books, torch.float32)
 
     @requires("state")
     def test_stored_bytes_are_those_of_the_scheme(self, make_quantizer: MakeQuantizer) -> None:
@@ -461,7 +459,7 @@ class QuantizerSuite(Suite):
         Usual causes: one code a byte, an unpacked copy kept beside, float32 zero points, padding.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             trial = Trial(make_quantizer, case)
             state = cast(StateKept, trial.quantizer).state(trial.quantized)
             kept = sum(tensor.untyped_storage().nbytes() for tensor in state.values())
@@ -469,7 +467,7 @@ class QuantizerSuite(Suite):
             sizes = {name: tensor.untyped_storage().nbytes() for name, tensor in state.items()}
             assert kept <= allowed, f"{kept} bytes are kept, {sizes}; the scheme has {allowed}"
 
-        self._hold(law, make_quantizer)
+        self._hold(holds, make_quantizer)
 
     @requires("state")
     def test_saved_weights_decode_as_before(self, make_quantizer: MakeQuantizer) -> None:
@@ -479,7 +477,7 @@ class QuantizerSuite(Suite):
         another convention for signs between writer and reader.
         """
 
-        def law(case: WeightCase) -> None:
+        def holds(case: WeightCase) -> None:
             trial = Trial(make_quantizer, case)
             state = cast(StateKept, trial.quantizer).state(trial.quantized)
             copies = {name: tensor.clone() for name, tensor in state.items()}
@@ -488,9 +486,9 @@ class QuantizerSuite(Suite):
             restored = reader.dequantize(reader.restore(copies, other))
             require_same(restored, trial.restored)
 
-        self._hold(law, make_quantizer)
+        self._hold(holds, make_quantizer)
 
-    # How laws are tried
+    # How properties are tried
 
     @property
     def _accepted(self) -> Accepted:
@@ -503,13 +501,13 @@ class QuantizerSuite(Suite):
 
     def _hold(
         self,
-        law: Law,
+        holds: Property,
         make_quantizer: MakeQuantizer,
         schemes: Sequence[QuantizationScheme] | None = None,
         dtype: torch.dtype | None = None,
         subnormal_scales: bool = False,
     ) -> None:
-        """Try the law on drawn weights and on the traps of every scheme."""
+        """Try the property on drawn weights and on the traps of every scheme."""
         __tracebackhide__ = True
         chosen = list(self.schemes if schemes is None else schemes)
         if dtype is not None and dtype not in self.dtypes:
@@ -523,7 +521,7 @@ class QuantizerSuite(Suite):
         )
         if chosen:
             cases = weight_cases(chosen, accepted)
-            for_all(law, cases, traps=traps, examples=self.examples)
+            for_all(holds, cases, traps=traps, examples=self.examples)
 
     def _errors_fall(
         self, make_quantizer: MakeQuantizer, family: Sequence[QuantizationScheme]

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -74,22 +73,20 @@ class Network:
 
 
 class SmoothingSuite(Suite):
-    """Laws of the scaling step of AWQ and SmoothQuant, on small networks.
+    """Properties of the scaling step of AWQ and SmoothQuant, on small networks.
 
     Give a fixture ``make_smoother``: a `MakeSmoother`.
     """
 
     topic = "smoother"
+    fixture = "make_smoother"
+    fixture_returns = "a callable without arguments that makes a smoother"
     offers = {  # noqa: RUF012  # read only
         "norms": "the producer may be an nn.LayerNorm or an nn.RMSNorm",
         "linear-producers": "the producer may be an nn.Linear",
         "fused-producers": "the producer may be an nn.Linear whose last outputs alone are read",
         "mean-statistic": "scales follow mean |x|, on which one token has little influence (AWQ)",
     }
-
-    @pytest.fixture
-    def make_smoother(self) -> MakeSmoother:
-        self.missing_fixture("make_smoother", "a callable without arguments that makes a smoother")
 
     def test_the_function_is_preserved_in_float64(self, make_smoother: MakeSmoother) -> None:
         """Before anything is rounded to few bits, every consumer computes what it did.
@@ -255,7 +252,7 @@ class SmoothingSuite(Suite):
             found = smoothed.producer.get_parameter(name)
             assert torch.equal(found[:-FEATURES], parameter[:-FEATURES]), f"other rows of {name}"
 
-    # How laws are tried
+    # How properties are tried
 
     def _networks(self, dtype: torch.dtype) -> Iterator[Network]:
         if "norms" in self.capabilities:

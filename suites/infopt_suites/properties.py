@@ -1,4 +1,4 @@
-"""Checking a law: on inputs that Hypothesis draws and shrinks, then on named traps.
+"""Trying a property: on inputs that Hypothesis draws and shrinks, then on named traps.
 
 Every search is derandomized: the same implementation gets the same inputs on every machine, so a
 suite neither flickers nor needs luck. Traps are inputs on which real libraries have failed; they
@@ -15,31 +15,32 @@ from hypothesis.strategies import SearchStrategy
 
 Case = TypeVar("Case")
 
-EXAMPLES = 40  # drawn inputs for each law; a suite may want more or fewer
+EXAMPLES = 40  # drawn inputs for each property; a suite may want more or fewer
 
 
 def for_all(
-    law: Callable[[Case], None],
+    holds: Callable[[Case], None],
     cases: SearchStrategy[Case],
     *,
     traps: Iterable[tuple[str, Case]] = (),
     examples: int = EXAMPLES,
 ) -> None:
-    """Raise the law's AssertionError on the smallest drawn case, or the first trap, that breaks it.
+    """Try a property: call ``holds`` with drawn cases, then with the traps.
 
+    Raises its AssertionError on the smallest drawn case, or the first trap, that breaks it.
     ``traps`` are pairs of a name, which tells what the input brings out, and the input.
     """
     __tracebackhide__ = True
-    _search(law, cases, examples)
+    _search(holds, cases, examples)
     for name, case in traps:
         try:
-            law(case)
+            holds(case)
         except Exception as error:
             error.add_note(f"on the trap {name!r}: {case!r}")
             raise
 
 
-def _search(law: Callable[[Any], None], cases: SearchStrategy[Any], examples: int) -> None:
+def _search(holds: Callable[[Any], None], cases: SearchStrategy[Any], examples: int) -> None:
     __tracebackhide__ = True
 
     # Health checks speak of slow or large inputs, which weights are.
@@ -55,12 +56,12 @@ def _search(law: Callable[[Any], None], cases: SearchStrategy[Any], examples: in
         suppress_health_check=list(HealthCheck),
     )
     @given(case=cases)
-    def holds(case: Any) -> None:
+    def tried(case: Any) -> None:
         __tracebackhide__ = True
         try:
-            law(case)
+            holds(case)
         except Exception as error:
             error.add_note(f"smallest case found: {case!r}")
             raise
 
-    holds()
+    tried()

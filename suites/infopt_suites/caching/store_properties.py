@@ -26,7 +26,7 @@ _SCANS = _SLOW_COMMANDS | {
 _executed: list[str] = []
 
 
-class StoreLaws(CacheSuite):
+class StoreProperties(CacheSuite):
     topic = ""
 
     @requires("clear")
@@ -38,7 +38,7 @@ class StoreLaws(CacheSuite):
         escaping, counters or an index that survive.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             base = trial.spec.namespace
             own = f"{base}[ab]*?"
             others = [f"{base}a", f"{base}[ab]*?more", f"{base}[ab]", f"{base}axx", f"{base}bcd"]
@@ -58,7 +58,7 @@ class StoreLaws(CacheSuite):
             await cache.set(BASE, reply("new"))
             same(await cache.get(BASE), reply("new"), "after it was cleared")
 
-        caches.check(law)
+        caches.check(holds)
 
     @requires("redis", "clear")
     def test_clearing_leaves_nothing_and_spares_what_others_put_there(self, caches: Caches) -> None:
@@ -67,7 +67,7 @@ class StoreLaws(CacheSuite):
         Usual causes: ``FLUSHDB``, ``KEYS`` on a server that others use.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache, namespace = await trial.open(), trial.spec.namespace
             foreign = [
                 f"{namespace}2",
@@ -95,7 +95,7 @@ class StoreLaws(CacheSuite):
             finally:
                 trial.entries.remove(foreign)
 
-        caches.check(law, proxied=True)
+        caches.check(holds, proxied=True)
 
     @requires("redis")
     def test_keys_carry_the_namespace(self, caches: Caches) -> None:
@@ -104,14 +104,14 @@ class StoreLaws(CacheSuite):
         Usual causes: a bare hash for a key.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             before = len(trial.entries.keys())
             await cache.set(BASE, reply("kept"))
             found = len(trial.entries.keys()) - before
             assert found > 0, f"no key with {trial.spec.namespace} in its name was written"
 
-        caches.check(law)
+        caches.check(holds)
 
     @requires("redis")
     def test_a_look_up_costs_the_same_however_much_is_kept(self, caches: Caches) -> None:
@@ -120,7 +120,7 @@ class StoreLaws(CacheSuite):
         Usual causes: ``KEYS`` or ``SCAN`` for a look-up, a command for each entry.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             costs = []
             for count in (5, 100):
@@ -132,7 +132,7 @@ class StoreLaws(CacheSuite):
                 f"a hit and a miss are {costs[:2]} commands with 5 entries, {costs[2:]} with 100"
             )
 
-        caches.check(law, proxied=True)
+        caches.check(holds, proxied=True)
 
     @requires("redis")
     def test_damaged_entries_are_misses(self, caches: Caches) -> None:
@@ -158,7 +158,7 @@ class StoreLaws(CacheSuite):
 
         for change in changes:
 
-            async def law(trial: Trial, change: bytes | None = change) -> None:
+            async def holds(trial: Trial, change: bytes | None = change) -> None:
                 cache = await trial.open()
                 await cache.set(BASE, reply("kept" * 50))
                 damaged = trial.entries.damage(change)
@@ -167,7 +167,7 @@ class StoreLaws(CacheSuite):
                 what = "cut in half" if change is None else f"replaced by {change[:30]!r}"
                 await _check_miss(self, cache, what)
 
-            caches.check(law)
+            caches.check(holds)
 
         async def retyped(trial: Trial) -> None:
             cache = await trial.open()
@@ -189,7 +189,7 @@ class StoreLaws(CacheSuite):
         """
         for fault in FAULTS:
 
-            async def law(trial: Trial, fault: Fault = fault) -> None:
+            async def holds(trial: Trial, fault: Fault = fault) -> None:
                 cache = await trial.open()
                 await cache.set(BASE, reply("kept"))
                 await cache.set(ask("Other?"), reply("other"))
@@ -201,7 +201,7 @@ class StoreLaws(CacheSuite):
                 await cache.set(ask("Newest?"), reply("newest"))
                 same(await cache.get(ask("Newest?")), reply("newest"), f"after {fault}")
 
-            caches.check(law, proxied=True, redis_timeout=0.25, within=15.0)
+            caches.check(holds, proxied=True, redis_timeout=0.25, within=15.0)
 
     @requires("redis")
     def test_a_store_that_is_down_at_the_start_is_a_miss(self, caches: Caches) -> None:
@@ -210,7 +210,7 @@ class StoreLaws(CacheSuite):
         Usual causes: a connection or an index made when the cache is.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             trial.proxy.fault = "down"
             cache = await trial.open()
             nothing(await cache.get(BASE))
@@ -219,7 +219,7 @@ class StoreLaws(CacheSuite):
             await cache.set(ask("Later?"), reply("later"))
             same(await _again(cache, ask("Later?")), reply("later"), "when the server is there")
 
-        caches.check(law, proxied=True)
+        caches.check(holds, proxied=True)
 
     @requires("redis")
     def test_a_slow_store_is_waited_for_or_done_without(self, caches: Caches) -> None:
@@ -228,7 +228,7 @@ class StoreLaws(CacheSuite):
         Usual causes: late replies that answer the next request.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             asked = [ask(f"Question {number}?") for number in range(4)]
             for number, request in enumerate(asked):
@@ -241,18 +241,18 @@ class StoreLaws(CacheSuite):
                         same(found, reply(f"answer {number}"), f"replies {delay} s late")
             same(await _again(cache, asked[0]), reply("answer 0"), "when it is quick again")
 
-        caches.check(law, proxied=True, redis_timeout=0.2)
+        caches.check(holds, proxied=True, redis_timeout=0.2)
 
     @requires("redis", "warns")
     def test_a_store_that_fails_is_told_of(self, caches: Caches) -> None:
-        """In the log, as a warning: a cache that has been down for a week is nobody's wish.
+        """The log has a warning: nobody wants a cache that has been down for a week.
 
         Usual causes: ``except Exception: pass``.
         """
         told: tuple[Fault, ...] = ("down", "full", "read-only")
         for fault in told:
 
-            async def law(trial: Trial, fault: Fault = fault) -> None:
+            async def holds(trial: Trial, fault: Fault = fault) -> None:
                 cache = await trial.open()
                 await cache.get(BASE)
                 trial.proxy.fault = fault
@@ -261,7 +261,7 @@ class StoreLaws(CacheSuite):
                     await cache.get(BASE)
                 assert records, f"the server was {fault}, and no warning was logged"
 
-            caches.check(law, proxied=True)
+            caches.check(holds, proxied=True)
 
 
 async def _keep(cache: Any, asked: list[Any]) -> None:

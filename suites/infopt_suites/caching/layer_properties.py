@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ..base import requires
-from .computing_laws import outcome_of
+from .computing_properties import outcome_of
 from .protocol import Answer, Chunk, Request
 from .requests import BASE, ask, changed, reply
 from .trial import Caches, CacheSuite, Trial, same
@@ -54,7 +54,7 @@ class ScriptedModel:
         return self.answer or reply(f"call {self.calls} about {question} and what it means")
 
 
-class LayerLaws(CacheSuite):
+class LayerProperties(CacheSuite):
     topic = ""
 
     def test_the_model_is_asked_once(self, services: Caches) -> None:
@@ -63,7 +63,7 @@ class LayerLaws(CacheSuite):
         Usual causes: a layer that is not written, or not read; one layer's miss taken for all.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             service, model = await trial.open(), _model(trial)
             first = await service.complete(ask("the asked one"))
             same(first, reply("call 1 about the asked one and what it means"))
@@ -75,7 +75,7 @@ class LayerLaws(CacheSuite):
             same(await service.complete(ask("a far one")), far)
             same(await service.complete(ask("a near one")), first)
 
-        _check(services, law)
+        _check(services, holds)
 
     def test_other_contexts_ask_the_model(self, services: Caches) -> None:
         """Another tenant, model or parameter, for the same and for a similar question.
@@ -83,7 +83,7 @@ class LayerLaws(CacheSuite):
         Usual causes: a scope that one of the layers does not know.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             service, model = await trial.open(), _model(trial)
             await service.complete(ask("the asked one"))
             others: list[dict[str, Any]] = [{"tenant": "acme"}, {"model": "another"}, {"seed": 1}]
@@ -95,7 +95,7 @@ class LayerLaws(CacheSuite):
                     assert answer["content"].startswith(about), f"{fields}: {answer['content']}"
             assert model.calls == 1 + len(others)
 
-        _check(services, law)
+        _check(services, holds)
 
     def test_with_bypass_the_model_answers(self, services: Caches) -> None:
         """Each time, whatever is kept; and what is kept stays an answer to its question.
@@ -103,7 +103,7 @@ class LayerLaws(CacheSuite):
         Usual causes: one of the layers asked all the same.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             service, model = await trial.open(), _model(trial)
             for number in (1, 2):
                 answer = await service.complete(ask("the asked one"), bypass=True)
@@ -117,7 +117,7 @@ class LayerLaws(CacheSuite):
             answer = await service.complete(ask("the asked one"))
             assert "about the asked one" in answer["content"], answer["content"]
 
-        _check(services, law)
+        _check(services, holds)
 
     @requires("policy")
     def test_no_layer_keeps_what_must_not_be_kept(self, services: Caches) -> None:
@@ -126,7 +126,7 @@ class LayerLaws(CacheSuite):
         Usual causes: a rule of one layer that the other does not have.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             service, model = await trial.open(), _model(trial)
             model.answer = reply("Once upon a", finish_reason="length")
             await service.complete(ask("the asked one"))
@@ -141,7 +141,7 @@ class LayerLaws(CacheSuite):
                 answer = await service.complete(ask(question, **sampled))
                 assert answer["content"].startswith(f"call {calls} about"), answer["content"]
 
-        _check(services, law, cache_sampled=False)
+        _check(services, holds, cache_sampled=False)
 
     @requires("ttl")
     def test_no_layer_answers_after_the_end(self, services: Caches) -> None:
@@ -151,7 +151,7 @@ class LayerLaws(CacheSuite):
         Usual causes: an answer of the second layer written to the first with a whole time to live.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             service, model = await trial.open(), _model(trial)
             await service.complete(ask("the asked one"))
             await trial.advance(0.75 * self.ttl)
@@ -163,7 +163,7 @@ class LayerLaws(CacheSuite):
                 answer = await service.complete(ask(question))
                 assert not answer["content"].startswith("call 1 "), f"{question}, at 1.25"
 
-        _check(services, law, ttl=self.ttl)
+        _check(services, holds, ttl=self.ttl)
 
     def test_without_its_embedder_equal_requests_are_served(self, services: Caches) -> None:
         """The first layer needs none.
@@ -174,13 +174,13 @@ class LayerLaws(CacheSuite):
         def fail(text: str) -> Any:
             raise ConnectionError("the embedder is down")
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             service, model = await trial.open(), _model(trial)
             first = await service.complete(BASE)
             same(await service.complete(BASE), first)
             assert model.calls == 1, f"{model.calls} calls for equal requests"
 
-        _check(services, law, embed=fail)
+        _check(services, holds, embed=fail)
 
     @requires("shared")
     def test_other_instances_answer_from_both_layers(self, services: Caches) -> None:
@@ -189,7 +189,7 @@ class LayerLaws(CacheSuite):
         Usual causes: a layer that is written to memory alone.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             first, second = await trial.open(), await trial.open()
             answer = await first.complete(ask("the asked one"))
             for service in (second, await trial.open()):
@@ -197,7 +197,7 @@ class LayerLaws(CacheSuite):
                 same(await service.complete(ask("the asked one")), answer)
             assert _model(trial).calls == 1
 
-        _check(services, law)
+        _check(services, holds)
 
     @requires("counters")
     def test_each_layer_counts_what_it_answered(self, services: Caches) -> None:
@@ -206,7 +206,7 @@ class LayerLaws(CacheSuite):
         Usual causes: look-ups counted in place of answers, a layer that counts what it passed on.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             service = await trial.open()
             for question in ("the asked one", "the asked one", "a near one", "a far one"):
                 await service.complete(ask(question))
@@ -219,7 +219,7 @@ class LayerLaws(CacheSuite):
             assert total == 64, f"{counted} are {total} answers, of 64"
             assert counted["model"] == 2, f"{counted}"
 
-        _check(services, law)
+        _check(services, holds)
 
     @requires("stream")
     def test_a_stream_is_replayed_whole(self, services: Caches) -> None:
@@ -231,7 +231,7 @@ class LayerLaws(CacheSuite):
         content = "call 1 about the asked one and what it means"
         for ways in ("ss", "sc", "cs", "sss"):
 
-            async def law(trial: Trial, ways: str = ways) -> None:
+            async def holds(trial: Trial, ways: str = ways) -> None:
                 service, model = await trial.open(), _model(trial)
                 for number, way in enumerate(ways):
                     if way == "c":
@@ -243,7 +243,7 @@ class LayerLaws(CacheSuite):
                 assert near == content, f"a similar question, streamed: {near!r}"
                 assert model.calls == 1, f"{model.calls} calls for one question, asked {ways}"
 
-            _check(services, law)
+            _check(services, holds)
 
     @requires("stream")
     def test_a_stream_that_breaks_off_is_not_kept(self, services: Caches) -> None:
@@ -289,9 +289,9 @@ class LayerLaws(CacheSuite):
             model.answer = None
             await _check_whole(service)
 
-        laws = [abandoned, broken, cancelled]
-        for law in [*laws, cut_off] if "policy" in self.capabilities else laws:
-            _check(services, law)
+        ends = [abandoned, broken, cancelled]
+        for holds in [*ends, cut_off] if "policy" in self.capabilities else ends:
+            _check(services, holds)
 
     @requires("stream")
     def test_streams_at_once_are_whole(self, services: Caches) -> None:
@@ -300,7 +300,7 @@ class LayerLaws(CacheSuite):
         Usual causes: one iterator for several callers.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             service, model = await trial.open(), _model(trial)
             model.seconds = 0.001
             ways = [_streamed(service.stream(ask("the asked one"))) for _ in range(5)]
@@ -312,7 +312,7 @@ class LayerLaws(CacheSuite):
             kept = (await service.complete(ask("the asked one")))["content"]
             assert kept.endswith("about the asked one and what it means"), kept
 
-        _check(services, law)
+        _check(services, holds)
 
     def test_a_failing_model_is_asked_again(self, services: Caches) -> None:
         """Its error is the caller's, for this request alone.
@@ -320,7 +320,7 @@ class LayerLaws(CacheSuite):
         Usual causes: an error kept as an answer; an old answer served in its place.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             service, model = await trial.open(), _model(trial)
             model.error = ConnectionError("the model is down")
             for _ in range(2):
@@ -330,13 +330,13 @@ class LayerLaws(CacheSuite):
             answer = await service.complete(changed(BASE))
             assert answer["content"].startswith("call 3"), answer["content"]
 
-        _check(services, law)
+        _check(services, holds)
 
 
-def _check(services: Caches, law: Any, **options: Any) -> None:
+def _check(services: Caches, holds: Any, **options: Any) -> None:
     __tracebackhide__ = True
     chosen = {"threshold": 0.9, "embed": KnownVectors(_NEAR), **options}
-    services.check(law, model=ScriptedModel(), **chosen)
+    services.check(holds, model=ScriptedModel(), **chosen)
 
 
 def _model(trial: Trial) -> ScriptedModel:

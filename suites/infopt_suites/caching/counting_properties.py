@@ -1,4 +1,4 @@
-"""What is counted adds up to what was asked."""
+"""Hits and misses add up to the requests."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 from ..base import requires
-from .computing_laws import TOGETHER
+from .computing_properties import TOGETHER
 from .counted import Computation
 from .requests import BASE, ask, reply
 from .trial import Caches, CacheSuite, Trial
 
 
-class CountingLaws(CacheSuite):
+class CountingProperties(CacheSuite):
     topic = ""
 
     @requires("counters")
@@ -23,7 +23,7 @@ class CountingLaws(CacheSuite):
         or not at all; keeping an answer counted.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             await _check_counts(cache, 0, 0)
             await cache.set(BASE, reply("kept"))
@@ -43,7 +43,7 @@ class CountingLaws(CacheSuite):
                 await cache.get_or_compute(ask("New?"), Computation())
                 await _check_counts(cache, 2 + TOGETHER, 2 + TOGETHER)
 
-        caches.check(law)
+        caches.check(holds)
 
 
 async def _check_counts(cache: Any, hits: int, misses: int) -> None:

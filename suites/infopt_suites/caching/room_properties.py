@@ -1,4 +1,4 @@
-"""What happens when there is no more room: something goes, and is a miss from then on."""
+"""A full cache drops an entry, which is a miss from then on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .requests import ask, reply
 from .trial import Caches, CacheSuite, Trial, same
 
 
-class RoomLaws(CacheSuite):
+class RoomProperties(CacheSuite):
     topic = ""
 
     @requires("capacity")
@@ -19,7 +19,7 @@ class RoomLaws(CacheSuite):
         """
         for capacity in (1, 2, 5):
 
-            async def law(trial: Trial, capacity: int = capacity) -> None:
+            async def holds(trial: Trial, capacity: int = capacity) -> None:
                 cache = await trial.open()
                 asked = [ask(f"Question {number}?") for number in range(3 * capacity)]
                 for number, request in enumerate(asked):
@@ -32,7 +32,7 @@ class RoomLaws(CacheSuite):
                     for each in kept:
                         same(found[each], reply(f"answer {each}"))
 
-            caches.check(law, capacity=capacity)
+            caches.check(holds, capacity=capacity)
 
     @requires("capacity")
     def test_keeping_an_answer_anew_takes_no_room(self, caches: Caches) -> None:
@@ -42,7 +42,7 @@ class RoomLaws(CacheSuite):
         whether any is needed.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             for number in range(7):
                 await cache.set(ask("First?"), reply(f"first {number}"))
@@ -53,7 +53,7 @@ class RoomLaws(CacheSuite):
             same(await cache.get(ask("First?")), reply("first 6"), "the cache was full")
             same(await cache.get(ask("Second?")), reply("second again"))
 
-        caches.check(law, capacity=2)
+        caches.check(holds, capacity=2)
 
     @requires("capacity", "shared")
     def test_a_store_that_is_too_full_can_be_opened(self, caches: Caches) -> None:
@@ -62,7 +62,7 @@ class RoomLaws(CacheSuite):
         Usual causes: entries loaded before there is anything that evicts.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             asked = [ask(f"Question {number}?") for number in range(8)]
             writer = await trial.open(capacity=7)
             for number, request in enumerate(asked[:7]):
@@ -79,4 +79,4 @@ class RoomLaws(CacheSuite):
             room = sum(answer is not None for answer in kept)
             assert room <= 3, f"{room} entries where 3 have room"
 
-        caches.check(law)
+        caches.check(holds)

@@ -1,17 +1,17 @@
-"""An answer may be kept for a request that has one: it then takes its place in every respect."""
+"""A request may get another answer, which then takes the old one's place in every respect."""
 
 from __future__ import annotations
 
 from hypothesis import strategies as st
 
 from ..base import requires
-from ..laws import for_all
+from ..properties import for_all
 from .protocol import Answer
 from .requests import BASE, ask, changed, reply
 from .trial import Caches, CacheSuite, Trial, nothing, same
 
 
-class ReplacingLaws(CacheSuite):
+class ReplacingProperties(CacheSuite):
     topic = ""
 
     def test_a_later_answer_replaces_the_earlier(self, caches: Caches) -> None:
@@ -20,7 +20,7 @@ class ReplacingLaws(CacheSuite):
         Usual causes: written only if it is not there, a second entry that is found after the first.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             await cache.set(ask("Another?"), reply("another"))
             for content in ("one", "two" * 1000, "three"):
@@ -29,18 +29,18 @@ class ReplacingLaws(CacheSuite):
                 same(await cache.get(BASE), kept)
             same(await cache.get(ask("Another?")), reply("another"))
 
-        caches.check(law)
+        caches.check(holds)
 
     def test_any_sequence_agrees_with_a_dictionary(self, caches: Caches) -> None:
         """Keeping and asking in any order, on a few requests that differ in little.
 
-        Usual causes: all of the other laws', together.
+        Usual causes: all of the other properties', together.
         """
         asked = [BASE, changed(BASE, model="small-70b"), ask("And?"), ask("And?", seed=7)]
         step = st.tuples(st.booleans(), st.integers(0, len(asked) - 1))
 
         def law_of(steps: list[tuple[bool, int]]) -> None:
-            async def law(trial: Trial) -> None:
+            async def holds(trial: Trial) -> None:
                 cache = await trial.open()
                 kept: dict[int, Answer] = {}
                 for number, (keep, which) in enumerate(steps):
@@ -52,7 +52,7 @@ class ReplacingLaws(CacheSuite):
                     else:
                         nothing(await cache.get(asked[which]), f"request {which}")
 
-            caches.check(law)
+            caches.check(holds)
 
         for_all(law_of, st.lists(step, max_size=12), examples=25)
 
@@ -63,7 +63,7 @@ class ReplacingLaws(CacheSuite):
         Usual causes: an expiry that is set only for new keys (``EXPIRE NX``, ``SETNX``).
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             asked = BASE, ask("Nobody asks this?")
             for content in ("old", "new"):
@@ -74,4 +74,4 @@ class ReplacingLaws(CacheSuite):
             await trial.advance(0.5 * self.ttl)
             nothing(await cache.get(asked[1]), "at 1.25 times its time")
 
-        caches.check(law, ttl=self.ttl)
+        caches.check(holds, ttl=self.ttl)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from ..base import requires
-from ..laws import for_all
+from ..properties import for_all
 from .protocol import Answer
 from .requests import BASE, TRAPS_OF_ANSWERS, ask, changed, replies, reply
 from .trial import Caches, CacheSuite, Trial, nothing, same
 
 
-class ValueLaws(CacheSuite):
+class ValueProperties(CacheSuite):
     topic = ""
 
     def test_answers_come_back_equal(self, caches: Caches) -> None:
@@ -25,12 +25,12 @@ class ValueLaws(CacheSuite):
         """
 
         def law_of(answer: Answer) -> None:
-            async def law(trial: Trial) -> None:
+            async def holds(trial: Trial) -> None:
                 cache = await trial.open()
                 await cache.set(BASE, copy.deepcopy(answer))
                 same(await cache.get(BASE), answer)
 
-            caches.check(law)
+            caches.check(holds)
 
         for_all(law_of, replies(), traps=TRAPS_OF_ANSWERS, examples=25)
 
@@ -59,7 +59,7 @@ class ValueLaws(CacheSuite):
             np.array([np.nan, np.inf], dtype=np.float16),
         ]
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             for number, value in enumerate(values):
                 request = ask(f"Value {number}?")
@@ -67,7 +67,7 @@ class ValueLaws(CacheSuite):
                 wanted = reply("kept", value=value, nested=[{"value": value}])
                 same(await cache.get(request), wanted, repr(value))
 
-        caches.check(law)
+        caches.check(holds)
 
     def test_changing_an_answer_does_not_change_the_kept_one(self, caches: Caches) -> None:
         """Callers may do with their answers what they like, at any depth; the one who kept it and
@@ -76,7 +76,7 @@ class ValueLaws(CacheSuite):
         Usual causes: references in place of copies, shallow copies.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             own = _nested()
             await cache.set(BASE, own)
@@ -87,7 +87,7 @@ class ValueLaws(CacheSuite):
                 _spoil(found)
             same(await cache.get(BASE), _nested())
 
-        caches.check(law)
+        caches.check(holds)
 
     def test_changing_a_request_does_not_change_what_is_kept(self, caches: Caches) -> None:
         """Conversations grow in place: the list of messages is the caller's.
@@ -95,7 +95,7 @@ class ValueLaws(CacheSuite):
         Usual causes: the request itself kept as the key, compared when it has changed.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             request = changed(BASE, messages=copy.deepcopy(BASE["messages"]))
             await cache.set(request, reply("kept"))
@@ -103,7 +103,7 @@ class ValueLaws(CacheSuite):
             nothing(await cache.get(request), "the conversation has grown since")
             same(await cache.get(BASE), reply("kept"))
 
-        caches.check(law)
+        caches.check(holds)
 
 
 def _nested() -> dict[str, Any]:

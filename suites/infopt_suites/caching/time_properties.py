@@ -7,7 +7,7 @@ from .requests import BASE, ask, reply
 from .trial import Caches, CacheSuite, Trial, nothing, same
 
 
-class TimeLaws(CacheSuite):
+class TimeProperties(CacheSuite):
     topic = ""
 
     @requires("ttl")
@@ -17,7 +17,7 @@ class TimeLaws(CacheSuite):
         Usual causes: no expiry set, milliseconds for seconds, the clock of another machine.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             await cache.set(BASE, reply("kept"))
             await cache.set(ask("Nobody asks this?"), reply("kept"))
@@ -25,11 +25,11 @@ class TimeLaws(CacheSuite):
             same(await cache.get(BASE), reply("kept"), "at 0.75 of its time")
             await trial.advance(0.5 * self.ttl)
             nothing(await cache.get(ask("Nobody asks this?")), "at 1.25 times its time")
-            await trial.advance(self.ttl)  # for a hit, which is another law's matter
+            await trial.advance(self.ttl)  # for a hit, which is another property's matter
             await cache.set(BASE, reply("kept again"))
             same(await cache.get(BASE), reply("kept again"), "kept again after its end")
 
-        caches.check(law, ttl=self.ttl)
+        caches.check(holds, ttl=self.ttl)
 
     @requires("ttl")
     def test_hits_do_not_make_it_live_longer(self, caches: Caches) -> None:
@@ -39,7 +39,7 @@ class TimeLaws(CacheSuite):
         is found.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             await cache.set(BASE, reply("kept"))
             for _ in range(3):
@@ -48,7 +48,7 @@ class TimeLaws(CacheSuite):
             await trial.advance(0.5 * self.ttl)
             nothing(await cache.get(BASE), "at 1.25 times its time, found three times before")
 
-        caches.check(law, ttl=self.ttl)
+        caches.check(holds, ttl=self.ttl)
 
     @requires("ttl")
     def test_each_entry_has_its_own_time(self, caches: Caches) -> None:
@@ -57,7 +57,7 @@ class TimeLaws(CacheSuite):
         Usual causes: one expiry for all, such as that of the hash or file that they are in.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             for number in range(4):
                 await cache.set(ask(f"Question {number}?"), reply(f"answer {number}"))
@@ -68,7 +68,7 @@ class TimeLaws(CacheSuite):
             for number in (2, 3):
                 same(await cache.get(ask(f"Question {number}?")), reply(f"answer {number}"))
 
-        caches.check(law, ttl=self.ttl)
+        caches.check(holds, ttl=self.ttl)
 
     @requires("ttl")
     def test_without_a_time_to_live_nothing_ends(self, caches: Caches) -> None:
@@ -77,13 +77,13 @@ class TimeLaws(CacheSuite):
         Usual causes: a default that nobody can turn off, None taken for 0.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             await cache.set(BASE, reply("kept"))
             await trial.advance(self.ttl if self.real_time else 30 * 86400.0)
             same(await cache.get(BASE), reply("kept"))
 
-        caches.check(law, ttl=None)
+        caches.check(holds, ttl=None)
 
     @requires("ttl", "shared")
     def test_other_instances_keep_to_its_end(self, caches: Caches) -> None:
@@ -92,7 +92,7 @@ class TimeLaws(CacheSuite):
         Usual causes: a layer in memory that is filled from the store with a whole time to live.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             first, second = await trial.open(), await trial.open()
             await first.set(BASE, reply("kept"))
             await trial.advance(0.75 * self.ttl)
@@ -102,4 +102,4 @@ class TimeLaws(CacheSuite):
             for cache in (second, first, await trial.open()):
                 nothing(await cache.get(BASE), "at 1.25 times its time")
 
-        caches.check(law, ttl=self.ttl)
+        caches.check(holds, ttl=self.ttl)

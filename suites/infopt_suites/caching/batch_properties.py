@@ -1,4 +1,4 @@
-"""Batches of which a part is kept."""
+"""Batches of requests, some of which the cache has."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import itertools
 from typing import Any
 
 from ..base import requires
-from .computing_laws import Unavailable, outcome_of
+from .computing_properties import Unavailable, outcome_of
 from .counted import BatchComputation, answer_to
 from .requests import ask
 from .trial import Caches, CacheSuite, Trial, nothing, same
 
 
-class BatchLaws(CacheSuite):
+class BatchProperties(CacheSuite):
     topic = ""
 
     @requires("batch")
@@ -26,7 +26,7 @@ class BatchLaws(CacheSuite):
         asked = [ask(f"Question {number}?") for number in range(4)]
         for kept in itertools.product((False, True), repeat=4):
 
-            async def law(trial: Trial, kept: tuple[bool, ...] = kept) -> None:
+            async def holds(trial: Trial, kept: tuple[bool, ...] = kept) -> None:
                 cache, compute = await trial.open(), BatchComputation()
                 first = [each for each, known in zip(asked, kept, strict=True) if known]
                 if first:
@@ -43,7 +43,7 @@ class BatchLaws(CacheSuite):
                     assert found is not None, f"not kept: {request['messages'][-1]}"
                     assert found["content"] == answer_to(request, 0)["content"], "another's answer"
 
-            caches.check(law)
+            caches.check(holds)
 
     @requires("batch")
     def test_a_batch_may_ask_the_same_twice(self, caches: Caches) -> None:
@@ -52,7 +52,7 @@ class BatchLaws(CacheSuite):
         Usual causes: a dictionary from request to place.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache, compute = await trial.open(), BatchComputation()
             names = ("a", "b", "a", "c", "a", "c")
             asked = [ask(f"Question {name}?") for name in names]
@@ -62,7 +62,7 @@ class BatchLaws(CacheSuite):
                 _check_batch(batch, answers, f"a batch of {len(batch)} with repetitions")
             assert all(compute.batches), "the model was called with nothing"
 
-        caches.check(law)
+        caches.check(holds)
 
     @requires("batch")
     def test_a_batch_that_fails_keeps_nothing(self, caches: Caches) -> None:
@@ -71,7 +71,7 @@ class BatchLaws(CacheSuite):
         Usual causes: entries made before the call.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache, compute = await trial.open(), BatchComputation()
             asked = [ask(f"Question {number}?") for number in range(3)]
             await cache.get_or_compute_batch(asked[:1], compute)
@@ -83,7 +83,7 @@ class BatchLaws(CacheSuite):
             compute.error = None
             _check_batch(asked, await cache.get_or_compute_batch(asked, compute), "after an error")
 
-        caches.check(law)
+        caches.check(holds)
 
 
 def _check_batch(asked: Any, answers: Any, where: str) -> None:

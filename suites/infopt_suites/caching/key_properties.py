@@ -1,4 +1,4 @@
-"""Which requests share an answer: those that nothing distinguishes but what makes no difference."""
+"""Requests share an answer if they differ in nothing that makes a difference to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from ..base import requires
-from ..laws import for_all
+from ..properties import for_all
 from .protocol import Request
 from .requests import (
     BASE,
@@ -49,7 +49,7 @@ _DELIMITERS = (
 )
 
 
-class KeyLaws(CacheSuite):
+class KeyProperties(CacheSuite):
     topic = ""
 
     def test_a_kept_answer_is_found(self, caches: Caches) -> None:
@@ -59,7 +59,7 @@ class KeyLaws(CacheSuite):
         is written under another name than it is read.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             questions = [ask(f"Question {number}?") for number in range(20)]
             for request in questions:
@@ -68,7 +68,7 @@ class KeyLaws(CacheSuite):
             for request in questions * 2:
                 same(await cache.get(request), reply(short(request)))
 
-        caches.check(law)
+        caches.check(holds)
 
     def test_every_field_is_told_apart(self, caches: Caches) -> None:
         """Each value of each field has its own answer: model, messages, tools, sampling, adapter,
@@ -79,7 +79,7 @@ class KeyLaws(CacheSuite):
         or cut before it is hashed.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             told = list(variants(self.fields))
             for number, (change, request) in enumerate(told):
@@ -88,7 +88,7 @@ class KeyLaws(CacheSuite):
             for number, (change, request) in enumerate(told):
                 self.expect(await cache.get(request), reply(f"answer {number}"), request, change)
 
-        caches.check(law)
+        caches.check(holds)
 
     def test_any_two_requests_are_told_apart(self, caches: Caches) -> None:
         """Several fields differ at once, in any combination.
@@ -100,7 +100,7 @@ class KeyLaws(CacheSuite):
         def law_of(pair: tuple[Request, Request]) -> None:
             first, second = pair
 
-            async def law(trial: Trial) -> None:
+            async def holds(trial: Trial) -> None:
                 cache = await trial.open()
                 await cache.set(first, reply("first"))
                 nothing(await cache.get(second), f"{short(first)} was kept")
@@ -109,7 +109,7 @@ class KeyLaws(CacheSuite):
                 self.expect(await cache.get(second), reply("second"), second)
 
             if first != second:
-                caches.check(law)
+                caches.check(holds)
 
         for_all(law_of, pairs(self.fields), examples=100)
 
@@ -121,7 +121,7 @@ class KeyLaws(CacheSuite):
         names = [name for name in ("tenant", "adapter", "model") if name in self.fields]
         neighbours = [*itertools.pairwise(names)]
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             kept: dict[str, Request] = {}
             request: Request
@@ -142,7 +142,7 @@ class KeyLaws(CacheSuite):
             for content, request in kept.items():
                 same(await cache.get(request), reply(content))
 
-        caches.check(law)
+        caches.check(holds)
 
     def test_values_that_look_like_fields_are_told_apart(self, caches: Caches) -> None:
         """A value with another field's name and value in it is not that field.
@@ -153,7 +153,7 @@ class KeyLaws(CacheSuite):
         joints = ("", ", ", ",", "&", "|", "\n", ";", "', ", '", ')
         texts = [name for name in ("model", "stop", "tenant", "adapter") if name in self.fields]
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             for first, second in itertools.permutations(texts, 2):
                 plain = changed(BASE, **{first: "a", second: "b"})
@@ -164,7 +164,7 @@ class KeyLaws(CacheSuite):
                     request = changed(BASE, **others)
                     nothing(await cache.get(request), f"{first} = {value!r}")
 
-        caches.check(law)
+        caches.check(holds)
 
     def test_the_order_of_keys_makes_no_difference(self, caches: Caches) -> None:
         """A mapping is the same whatever the order in which it was filled, at every depth.
@@ -172,13 +172,13 @@ class KeyLaws(CacheSuite):
         Usual causes: JSON without sorted keys, ``repr`` or ``str`` of a mapping.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             for change, request in variants(self.fields):
                 await cache.set(request, reply(change))
                 self.expect(await cache.get(reordered(request)), reply(change), request, change)
 
-        caches.check(law)
+        caches.check(holds)
 
     def test_what_changes_no_answer_makes_no_difference(self, caches: Caches) -> None:
         """Timeouts, the caller's own marks: with them the same answer is found.
@@ -186,7 +186,7 @@ class KeyLaws(CacheSuite):
         Usual causes: the whole call hashed, with all that the client adds to it.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             await cache.set(BASE, reply("kept"))
             for field in self.irrelevant:
@@ -194,7 +194,7 @@ class KeyLaws(CacheSuite):
                     found = await cache.get(changed(BASE, **{field: value}))
                     same(found, reply("kept"), f"{field} = {value!r}")
 
-        caches.check(law)
+        caches.check(holds)
 
     def test_namespaces_do_not_meet(self, caches: Caches) -> None:
         """Two applications on one store each have their own answers.
@@ -203,7 +203,7 @@ class KeyLaws(CacheSuite):
         dictionary that all caches share.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             base = trial.spec.namespace
             names = [base, f"{base}b", f"{base}:b", f"b{base}", base.upper() + base]
             opened = [await trial.open(namespace=name) for name in names]
@@ -213,7 +213,7 @@ class KeyLaws(CacheSuite):
             for name, cache in zip(names, opened, strict=True):
                 same(await cache.get(BASE), reply(name), name)
 
-        caches.check(law)
+        caches.check(holds)
 
     @requires("shared")
     def test_another_instance_finds_it(self, caches: Caches) -> None:
@@ -223,7 +223,7 @@ class KeyLaws(CacheSuite):
         Usual causes: entries written when the cache is closed, salts of one instance.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             first, second = await trial.open(), await trial.open()
             nothing(await second.get(BASE), "before it was kept")
             await first.set(BASE, reply("kept"))
@@ -233,7 +233,7 @@ class KeyLaws(CacheSuite):
             await trial.close(second)
             same(await (await trial.open()).get(BASE), reply("kept"), "in a new instance")
 
-        caches.check(law)
+        caches.check(holds)
 
     @requires("shared", "processes")
     def test_another_process_finds_it(self, caches: Caches) -> None:
@@ -242,7 +242,7 @@ class KeyLaws(CacheSuite):
         Usual causes: a key made with ``hash``, ``id`` or the order of a set.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             kept = [BASE, *(changed(BASE, messages=each) for each in MESSAGES[13:19])]
             for number, request in enumerate(kept):
@@ -253,13 +253,13 @@ class KeyLaws(CacheSuite):
             for number, answer in enumerate(found):
                 same(answer, reply(f"answer {number}"), "in another process")
 
-        caches.check(law)
+        caches.check(holds)
 
 
 _CHILD = """
 import pickle, sys
 sys.path[:] = pickle.load(sys.stdin.buffer)
-from infopt_suites.caching.key_laws import answer_from_pipe
+from infopt_suites.caching.key_properties import answer_from_pipe
 answer_from_pipe()
 """
 

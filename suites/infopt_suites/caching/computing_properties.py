@@ -1,4 +1,4 @@
-"""Who computes what is not kept: once for all who ask, and never in vain."""
+"""What is not kept is computed once for all who ask, and never in vain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOGETHER = 40  # requests at once: clients have a limit of connections
 _MEANWHILE = 0.02  # seconds in which they all have come; a longer way costs no false alarm
 
 
-class ComputingLaws(CacheSuite):
+class ComputingProperties(CacheSuite):
     topic = ""
 
     @requires("compute")
@@ -26,7 +26,7 @@ class ComputingLaws(CacheSuite):
         taken for a miss because it is falsy.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache, compute = await trial.open(), Computation()
             for request in (BASE, ask("And of Germany?")):
                 compute.calls = 0
@@ -38,7 +38,7 @@ class ComputingLaws(CacheSuite):
             same(await cache.get_or_compute(ask("And of Spain?"), compute), reply("set"))
             assert compute.calls == 1, "computed though another had set it"
 
-        caches.check(law)
+        caches.check(holds)
 
     @requires("compute")
     def test_what_fails_is_raised_and_not_kept(self, caches: Caches) -> None:
@@ -48,7 +48,7 @@ class ComputingLaws(CacheSuite):
         None.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             for number in range(2):
                 error = Unavailable(f"failure {number}")
@@ -57,7 +57,7 @@ class ComputingLaws(CacheSuite):
                 nothing(await cache.get(BASE), "after an error")
             same(await cache.get_or_compute(BASE, Computation()), reply("computed 1"))
 
-        caches.check(law)
+        caches.check(holds)
 
     @requires("single flight")
     def test_equal_requests_at_once_compute_once(self, caches: Caches) -> None:
@@ -66,7 +66,7 @@ class ComputingLaws(CacheSuite):
         Usual causes: a lock about the look-up alone, one answer object for all.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache, compute = await trial.open(), Computation(seconds=_MEANWHILE)
             ways = [cache.get_or_compute(changed(BASE), compute) for _ in range(TOGETHER)]
             answers = await asyncio.gather(*ways)
@@ -77,7 +77,7 @@ class ComputingLaws(CacheSuite):
                 f"{TOGETHER} equal requests were computed {compute.calls} times"
             )
 
-        caches.check(law)
+        caches.check(holds)
 
     @requires("single flight")
     def test_other_requests_do_not_wait(self, caches: Caches) -> None:
@@ -86,7 +86,7 @@ class ComputingLaws(CacheSuite):
         Usual causes: one lock for all.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache, meeting = await trial.open(), asyncio.Barrier(2)
 
             async def meet() -> Answer:
@@ -102,7 +102,7 @@ class ComputingLaws(CacheSuite):
             for answer in answers:
                 same(answer, reply("met"))
 
-        caches.check(law)
+        caches.check(holds)
 
     @requires("single flight")
     def test_a_failing_leader_leaves_nobody_waiting(self, caches: Caches) -> None:
@@ -113,7 +113,7 @@ class ComputingLaws(CacheSuite):
         the table of flights that stays, an error that is kept.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache, error = await trial.open(), Unavailable("the model is down")
             failing = Computation(error, _MEANWHILE)
             ways = [cache.get_or_compute(BASE, failing) for _ in range(8)]
@@ -126,7 +126,7 @@ class ComputingLaws(CacheSuite):
                 same(outcome, reply("computed 1"), "after the failure")
             assert compute.calls == 1, f"computed {compute.calls} times after the failure"
 
-        caches.check(law)
+        caches.check(holds)
 
     @requires("single flight")
     def test_a_cancelled_request_takes_no_other_with_it(self, caches: Caches) -> None:
@@ -137,7 +137,7 @@ class ComputingLaws(CacheSuite):
         """
         for cancelled in range(4):
 
-            async def law(trial: Trial, cancelled: int = cancelled) -> None:
+            async def holds(trial: Trial, cancelled: int = cancelled) -> None:
                 cache, compute = await trial.open(), Computation(seconds=3 * _MEANWHILE)
                 tasks = []
                 for _ in range(4):
@@ -154,7 +154,7 @@ class ComputingLaws(CacheSuite):
                 found = await cache.get(BASE)
                 same(await cache.get_or_compute(BASE, Computation()), found or reply("computed 1"))
 
-            caches.check(law)
+            caches.check(holds)
 
     @requires("policy")
     def test_sampled_answers_are_kept_only_on_request(self, caches: Caches) -> None:
@@ -165,7 +165,7 @@ class ComputingLaws(CacheSuite):
         that refuses temperature 0 because it is falsy.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             strict = await trial.open(cache_sampled=False, namespace=trial.spec.namespace + "s")
             free = await trial.open(cache_sampled=True)
             for temperature in (None, 1.0, 0.5, 0.0):
@@ -179,7 +179,7 @@ class ComputingLaws(CacheSuite):
                 else:
                     nothing(await strict.get(request), where)
 
-        caches.check(law)
+        caches.check(holds)
 
     @requires("policy", "compute")
     def test_sampled_answers_are_computed_each_time(self, caches: Caches) -> None:
@@ -189,7 +189,7 @@ class ComputingLaws(CacheSuite):
         requests that must not share.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache, compute = await trial.open(), Computation(seconds=_MEANWHILE)
             request = changed(BASE, temperature=1.0)
             for _ in range(2):
@@ -199,7 +199,7 @@ class ComputingLaws(CacheSuite):
             assert compute.calls == 5, f"5 sampled requests, computed {compute.calls} times"
             nothing(await cache.get(request))
 
-        caches.check(law, cache_sampled=False)
+        caches.check(holds, cache_sampled=False)
 
     @requires("policy")
     def test_answers_that_are_no_answers_are_not_kept(self, caches: Caches) -> None:
@@ -214,7 +214,7 @@ class ComputingLaws(CacheSuite):
             "nothing": reply(None),
         }
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             for kind, answer in kinds.items():
                 await cache.set(BASE, answer)
@@ -224,11 +224,11 @@ class ComputingLaws(CacheSuite):
                     same(given, answer, f"{kind}, to the one who computed it")
                     nothing(await cache.get(BASE), kind)
 
-        caches.check(law)
+        caches.check(holds)
 
 
 class Unavailable(Exception):
-    """What a model raises in these laws."""
+    """What a model raises in these properties."""
 
 
 async def outcome_of(way: Any) -> Any:

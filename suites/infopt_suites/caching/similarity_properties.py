@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ..base import requires
-from ..laws import for_all
+from ..properties import for_all
 from .requests import BASE, FIELDS, ask, changed, reply, short
 from .trial import Caches, CacheSuite, Trial, nothing, same
 from .vectors import DIMENSION, KnownVectors, at, cosine, directionless
@@ -19,7 +19,7 @@ from .vectors import DIMENSION, KnownVectors, at, cosine, directionless
 _EPS = float(np.finfo(np.float32).eps)
 
 
-class SimilarityLaws(CacheSuite):
+class SimilarityProperties(CacheSuite):
     """``resolution``: by how much a cosine that the implementation computes may be off; by default
     the rounding of float32 in two normalizations and a product.
     ``shared_fields``: fields over which answers are shared on purpose.
@@ -46,7 +46,7 @@ class SimilarityLaws(CacheSuite):
             if abs(near - threshold) <= self.resolution:
                 return
 
-            async def law(trial: Trial) -> None:
+            async def holds(trial: Trial) -> None:
                 cache = await trial.open()
                 await cache.set(ask("the kept one"), reply("kept"))
                 found = await cache.get(ask("a near one"))
@@ -57,7 +57,7 @@ class SimilarityLaws(CacheSuite):
                     nothing(found, where)
 
             known = {"the kept one": at(1.0), "a near one": at(near)}
-            caches.check(law, threshold=threshold, embed=KnownVectors(known))
+            caches.check(holds, threshold=threshold, embed=KnownVectors(known))
 
         traps = [
             ("opposite", (0.9, -1.0)),
@@ -76,7 +76,7 @@ class SimilarityLaws(CacheSuite):
         lengths = (1.0, 1e-4, 10.0, 1e4)
         for kept, new in itertools.product(lengths, lengths):
 
-            async def law(trial: Trial, where: str = f"lengths {kept} and {new}") -> None:
+            async def holds(trial: Trial, where: str = f"lengths {kept} and {new}") -> None:
                 cache = await trial.open()
                 await cache.set(ask("the kept one"), reply("kept"))
                 same(await cache.get(ask("a near one")), reply("kept"), f"0.95, {where}")
@@ -84,7 +84,7 @@ class SimilarityLaws(CacheSuite):
 
             known = {"the kept one": at(1.0, length=kept)}
             known |= {"a near one": at(0.95, length=new), "a far one": at(0.85, length=new)}
-            caches.check(law, threshold=0.9, embed=KnownVectors(known))
+            caches.check(holds, threshold=0.9, embed=KnownVectors(known))
 
     def test_an_embedding_without_a_direction_hits_nothing(self, caches: Caches) -> None:
         """Zeros, NaN, infinities, another number of numbers: no hit, no error, and no harm to the
@@ -95,7 +95,7 @@ class SimilarityLaws(CacheSuite):
         """
         for kind, vector in directionless():
 
-            async def law(trial: Trial, kind: str = kind) -> None:
+            async def holds(trial: Trial, kind: str = kind) -> None:
                 cache = await trial.open()
                 await cache.set(ask("the kept one"), reply("kept"))
                 nothing(await cache.get(ask("a broken one")), f"{kind}, asked")
@@ -108,7 +108,7 @@ class SimilarityLaws(CacheSuite):
 
             known = {"the kept one": at(1.0), "a near one": at(0.95), "a far one": at(0.5)}
             known |= {"a broken one": vector, "another broken one": vector}
-            caches.check(law, threshold=0.9, embed=KnownVectors(known))
+            caches.check(holds, threshold=0.9, embed=KnownVectors(known))
 
     def test_the_most_similar_question_answers(self, caches: Caches) -> None:
         """Whatever the order in which they were kept, and word for word before all others.
@@ -119,7 +119,7 @@ class SimilarityLaws(CacheSuite):
         known = {phrase: at(each, axis=3) for phrase, each in cosines.items()}
         for order in itertools.permutations(("at a", "at b", "at c")):
 
-            async def law(trial: Trial, order: tuple[str, ...] = order) -> None:
+            async def holds(trial: Trial, order: tuple[str, ...] = order) -> None:
                 cache = await trial.open()
                 for phrase in order:
                     await cache.set(ask(phrase), reply(phrase))
@@ -127,7 +127,7 @@ class SimilarityLaws(CacheSuite):
                 for phrase in order:
                     same(await cache.get(ask(phrase)), reply(phrase), "word for word")
 
-            caches.check(law, threshold=0.9, embed=KnownVectors(known))
+            caches.check(holds, threshold=0.9, embed=KnownVectors(known))
 
     def test_equally_similar_questions_answer_the_same_way_each_time(self, caches: Caches) -> None:
         """Any of them, and always that one.
@@ -135,7 +135,7 @@ class SimilarityLaws(CacheSuite):
         Usual causes: a comparison that fails on ties, such as sorting answers.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             for axis in (1, 2, 3):
                 await cache.set(ask(f"at axis {axis}"), reply(f"axis {axis}"))
@@ -145,7 +145,7 @@ class SimilarityLaws(CacheSuite):
                 same(answer, answers[0], "asked again")
 
         known = {f"at axis {axis}": at(0.95, axis=axis) for axis in (1, 2, 3)}
-        caches.check(law, threshold=0.9, embed=KnownVectors({**known, "the middle": at(1.0)}))
+        caches.check(holds, threshold=0.9, embed=KnownVectors({**known, "the middle": at(1.0)}))
 
     def test_answers_agree_with_comparing_all(self, caches: Caches) -> None:
         """Any questions and any order: the best above the threshold, or nothing.
@@ -164,7 +164,7 @@ class SimilarityLaws(CacheSuite):
             known = {f"kept {chr(97 + i)}": [*map(float, v), *padding] for i, v in enumerate(kept)}
             known |= {f"new {chr(97 + i)}": [*map(float, v), *padding] for i, v in enumerate(asked)}
 
-            async def law(trial: Trial) -> None:
+            async def holds(trial: Trial) -> None:
                 cache = await trial.open()
                 there: list[str] = []
                 for phrase in known:
@@ -174,7 +174,7 @@ class SimilarityLaws(CacheSuite):
                 for phrase in known:
                     self._check_best(known, there, phrase, await cache.get(ask(phrase)))
 
-            caches.check(law, threshold=0.75, embed=KnownVectors(known))
+            caches.check(holds, threshold=0.75, embed=KnownVectors(known))
 
         for_all(law_of, cases, examples=30)
 
@@ -203,7 +203,7 @@ class SimilarityLaws(CacheSuite):
         """
         contexts = list(_contexts([f for f in self.fields if f not in self.shared_fields]))
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             for number, (change, fields) in enumerate(contexts):
                 for question in ("the kept one", "a near one"):
@@ -216,7 +216,7 @@ class SimilarityLaws(CacheSuite):
                     same(found, reply(f"answer {number}"), f"{question}, {change}")
 
         known = {"the kept one": at(1.0), "a near one": at(0.97)}
-        caches.check(law, threshold=0.9, embed=KnownVectors(known))
+        caches.check(holds, threshold=0.9, embed=KnownVectors(known))
 
     def test_other_contexts_do_not_stand_in_the_way(self, caches: Caches) -> None:
         """Though more similar questions are there, in contexts that must not answer.
@@ -226,7 +226,7 @@ class SimilarityLaws(CacheSuite):
         """
         scope = next(name for name in ("tenant", "model") if name in self.fields)
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             await cache.set(ask("a near one"), reply("own"))
             for number in range(40):
@@ -236,7 +236,7 @@ class SimilarityLaws(CacheSuite):
             nothing(await cache.get(ask("a far one")))
 
         known = {"the kept one": at(1.0), "a near one": at(0.95), "a far one": at(0.5)}
-        caches.check(law, threshold=0.9, embed=KnownVectors(known))
+        caches.check(holds, threshold=0.9, embed=KnownVectors(known))
 
     @requires("ttl")
     def test_a_similar_question_does_not_make_it_live_longer(self, caches: Caches) -> None:
@@ -245,7 +245,7 @@ class SimilarityLaws(CacheSuite):
         Usual causes: the expiry set anew with each hit; vectors that outlive their answers.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             await cache.set(ask("the kept one"), reply("kept"))
             await trial.advance(0.75 * self.ttl)
@@ -258,7 +258,7 @@ class SimilarityLaws(CacheSuite):
             nothing(await cache.get(ask("a near one")), "when both are over")
 
         known = {"the kept one": at(1.0), "a near one": at(0.97), "a later one": at(0.92)}
-        caches.check(law, threshold=0.9, ttl=self.ttl, embed=KnownVectors(known))
+        caches.check(holds, threshold=0.9, ttl=self.ttl, embed=KnownVectors(known))
 
     @requires("capacity")
     def test_what_was_evicted_answers_no_more(self, caches: Caches) -> None:
@@ -268,7 +268,7 @@ class SimilarityLaws(CacheSuite):
         rows that move up when one goes.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             for axis in range(1, 6):
                 await cache.set(ask(f"at axis {axis}"), reply(f"axis {axis}"))
@@ -281,7 +281,7 @@ class SimilarityLaws(CacheSuite):
 
         known = {f"at axis {axis}": at(0.0, axis) for axis in range(1, 6)}
         known |= {f"near axis {axis}": at(0.2, axis) for axis in range(1, 6)}
-        caches.check(law, threshold=0.9, capacity=2, embed=KnownVectors(known))
+        caches.check(holds, threshold=0.9, capacity=2, embed=KnownVectors(known))
 
     def test_a_similar_question_gets_the_answer_that_replaced_another(self, caches: Caches) -> None:
         """And questions that are similar to each other keep an answer each.
@@ -290,7 +290,7 @@ class SimilarityLaws(CacheSuite):
         nearest question.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             for number in range(3):
                 await cache.set(ask("the kept one"), reply(f"kept {number}"))
@@ -300,7 +300,7 @@ class SimilarityLaws(CacheSuite):
             same(await cache.get(ask("a near one")), reply("near"))
 
         known = {"the kept one": at(1.0), "a near one": at(0.95)}
-        caches.check(law, threshold=0.9, embed=KnownVectors(known))
+        caches.check(holds, threshold=0.9, embed=KnownVectors(known))
 
     def test_questions_kept_at_once_are_all_found(self, caches: Caches) -> None:
         """Many requests end at the same time.
@@ -309,13 +309,13 @@ class SimilarityLaws(CacheSuite):
         """
         phrases = {f"number {chr(97 + n)}": at(0.0, n) for n in range(1, DIMENSION)}
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             await asyncio.gather(*(cache.set(ask(each), reply(each)) for each in phrases))
             for each in phrases:
                 same(await cache.get(ask(each)), reply(each), each)
 
-        caches.check(law, threshold=0.9, embed=KnownVectors(phrases))
+        caches.check(holds, threshold=0.9, embed=KnownVectors(phrases))
 
     def test_an_embedder_that_fails_is_a_miss(self, caches: Caches) -> None:
         """A service that answers without its embedder answers better than one that does not.
@@ -323,7 +323,7 @@ class SimilarityLaws(CacheSuite):
         Usual causes: no thought of it.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             cache = await trial.open()
             await cache.set(ask("Known?"), reply("known"))
             nothing(await cache.get(ask(_FAILS)))
@@ -337,7 +337,7 @@ class SimilarityLaws(CacheSuite):
                 assert found["content"] in ("computed", "kept without a vector"), short(found)
             same(await cache.get(ask("Known?")), reply("known"), "when it works again")
 
-        caches.check(law, embed=_failing)
+        caches.check(holds, embed=_failing)
 
     @requires("sync")
     def test_looking_up_without_a_loop_finds_the_same(self, caches: Caches) -> None:
@@ -351,7 +351,7 @@ class SimilarityLaws(CacheSuite):
             known[f"cosine {name}"] = at(each)
         for threshold in (0.3, 0.6, 0.9, 0.99):
 
-            async def law(trial: Trial, threshold: float = threshold) -> None:
+            async def holds(trial: Trial, threshold: float = threshold) -> None:
                 cache = await trial.open()
                 await cache.set(ask("the kept one"), reply("kept"))
                 for phrase in known:
@@ -363,7 +363,7 @@ class SimilarityLaws(CacheSuite):
                     else:
                         same(direct, awaited, where)
 
-            caches.check(law, threshold=threshold, embed=KnownVectors(known))
+            caches.check(holds, threshold=threshold, embed=KnownVectors(known))
 
     @requires("shared")
     def test_other_instances_find_similar_questions(self, caches: Caches) -> None:
@@ -372,7 +372,7 @@ class SimilarityLaws(CacheSuite):
         Usual causes: an index that is read at the start alone, or never.
         """
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             first, second = await trial.open(), await trial.open()
             nothing(await second.get(ask("a near one")), "before it was kept")
             await first.set(ask("the kept one"), reply("kept"))
@@ -385,7 +385,7 @@ class SimilarityLaws(CacheSuite):
                     nothing(await cache.get(ask("a near one")), "after another has cleared it")
 
         known = {"the kept one": at(1.0), "a near one": at(0.95), "a far one": at(0.5)}
-        caches.check(law, threshold=0.9, embed=KnownVectors(known))
+        caches.check(holds, threshold=0.9, embed=KnownVectors(known))
 
     @requires("shared")
     def test_another_embedder_compares_with_nothing(self, caches: Caches) -> None:
@@ -398,7 +398,7 @@ class SimilarityLaws(CacheSuite):
         there = {"the kept one": at(0.0), "the other one": at(1.0), "a near one": at(0.0, 2)}
         longer = {phrase: [*vector, 0.0, 0.0] for phrase, vector in there.items()}
 
-        async def law(trial: Trial) -> None:
+        async def holds(trial: Trial) -> None:
             first = await trial.open()
             await first.set(ask("the kept one"), reply("kept"))
             second = await trial.open(embedder="another", embed=KnownVectors(there))
@@ -413,7 +413,7 @@ class SimilarityLaws(CacheSuite):
                 same(await cache.get(ask("the other one")), reply("other"))
             same(await first.get(ask("a near one")), reply("kept"), "with the first embedder")
 
-        caches.check(law, threshold=0.9, embed=KnownVectors(here))
+        caches.check(holds, threshold=0.9, embed=KnownVectors(here))
 
 
 _FAILS = "The embedder fails at this?"

@@ -1,0 +1,192 @@
+"""A paged cache with a record beside it of what each sequence must read."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from .oracle import plain_attention, rounding_bound
+from .paged_protocol import (
+    AttendingPagedKV,
+    CountedPagedKV,
+    DeliveredPagedKV,
+    ExposedPagedKV,
+    PagedGeometry,
+    PagedKV,
+)
+from .protocol import AttentionSpec
+
+
+class Pages:
+    """A paged cache, and what each of its sequences must read."""
+
+    fork_copies, can_truncate = False, True
+
+    def __init__(
+        self, cache: PagedKV, geometry: PagedGeometry, capabilities: frozenset[str]
+    ) -> None:
+        self.cache, self.geometry, self.capabilities = cache, geometry, capabilities
+        self.truth: dict[int, tuple[Tensor, Tensor]] = {}  # [L, G, S, D] each
+        self.generator = torch.Generator().manual_seed(5)
+        self.poison()
+
+    @property
+    def used(self) -> int:
+        return self.geometry.num_blocks - self.cache.num_free_blocks
+
+    def length(self, sequence: int) -> int:
+        return self.truth[sequence][0].shape[2]
+
+    def start(self, sequence: int) -> None:
+        self.cache.allocate(sequence)
+        empty = self._draw(0)
+        self.truth[sequence] = empty, empty
+
+    def append(self, sequence: int, count: int) -> bool:
+        """Append new tokens if there are blocks for them; see that the cache knows whether."""
+        return self._write(sequence, (self._draw(count), self._draw(count)))
+
+    def copied_by_fork(self, parent: int) -> int:
+        """Blocks that a fork takes."""
+        return int(self.fork_copies and self.length(parent) % self.geometry.block_size > 0)
+
+    def fork(self, parent: int, child: int) -> bool:
+        """Fork if there is a block for the copy, where one is made at once."""
+        if self.copied_by_fork(parent) > self.cache.num_free_blocks:
+            return False
+        self.cache.fork(parent, child)
+        self.truth[child] = self.truth[parent]
+        return True
+
+    def truncate(self, sequence: int, length: int) -> None:
+        keys, values = self.truth[sequence]
+        kept = keys[:, :, :length], values[:, :, :length]
+        if not self.can_truncate:
+            self.free(sequence)
+            self.start(sequence)
+            self._write(sequence, kept)
+            return
+        self.cache.truncate(sequence, length)
+        self.truth[sequence] = kept
+
+    def free(self, sequence: int) -> None:
+        self.cache.free(sequence)
+        del self.truth[sequence]
+
+    def preempt(self, sequence: int) -> None:
+        """Free a sequence and compute it again, if there are blocks for it."""
+        tokens = self.truth[sequence]
+        self.free(sequence)
+        self.start(sequence)
+        self._write(sequence, tokens)
+
+    def poison(self) -> None:
+        """Fill what no sequence holds with NaN."""
+        if "pool" not in self.capabilities:
+            return
+        held = {block for sequence in self.truth for block in self.cache.block_table(sequence)}
+        free = [block for block in range(self.geometry.num_blocks) if block not in held]
+        for layer in range(self.geometry.layers):
+            for memory in cast(ExposedPagedKV, self.cache).pool(layer):
+                memory[free] = math.nan
+
+    def check(self) -> None:
+        """Raise AssertionError unless tables are right and every sequence reads its tokens."""
+        tables = {sequence: list(self.cache.block_table(sequence)) for sequence in self.truth}
+        self._check_blocks(tables)
+        for sequence, written in self.truth.items():
+            for layer in range(self.geometry.layers):
+                found = self.cache.read(sequence, layer)
+                for name, tensor, truth in zip(("keys", "values"), found, written, strict=True):
+                    assert tensor.shape == truth[layer].shape, f"sequence {sequence}: {name}"
+                    same = tensor == truth[layer]  # a NaN is the same as nothing
+                    wrong = sorted({int(i) for i in (~same).any(-1).any(0).nonzero()})
+                    assert not wrong, (
+                        f"sequence {sequence} in {tables[sequence]} reads other {name} than were "
+                        f"written for its tokens {wrong} in layer {layer}"
+                    )
+
+    def attend(self, sequences: Sequence[int], count: int) -> None:
+        """Attend with the last ``count`` tokens of each; compare with the definition."""
+        layer, heads = self.geometry.layers - 1, 2 * self.geometry.kv_heads
+        shape = len(sequences), heads, count, self.geometry.head_dim
+        queries = torch.randn(shape, generator=self.generator)
+        queries = queries.to(self.geometry.device, self.geometry.dtype)
+        output = cast(AttendingPagedKV, self.cache).attend(sequences, queries, layer)
+        for row, sequence in enumerate(sequences):
+            keys, values = (x[layer][None] for x in self.truth[sequence])
+            alone = queries[row : row + 1]
+            expected, _ = plain_attention(alone, keys, values, AttentionSpec())
+            allowed = rounding_bound(alone, keys, values, self.geometry.dtype)
+            off = (output[row].double() - expected[0]).abs()
+            assert bool((off <= allowed).all()), (
+                f"row {row}, the last {count} of {keys.shape[2]} tokens: off by {off.max():.6g}"
+            )
+
+    def _draw(self, count: int) -> Tensor:
+        g = self.geometry
+        drawn = torch.randn(g.layers, g.kv_heads, count, g.head_dim, generator=self.generator)
+        return drawn.to(g.device, g.dtype)
+
+    def _write(self, sequence: int, tokens: tuple[Tensor, Tensor]) -> bool:
+        count = tokens[0].shape[2]
+        needed, free = self._needed(sequence, count), self.cache.num_free_blocks
+        fits = needed <= free
+        said = self.cache.can_append(sequence, count)
+        assert said == fits, (
+            f"can_append says {said}: {count} tokens need {needed} blocks, {free} are free"
+        )
+        if fits:
+            self.cache.append(sequence, *(x.clone() for x in tokens))
+            self.truth[sequence] = (
+                torch.cat([self.truth[sequence][0], tokens[0]], dim=2),
+                torch.cat([self.truth[sequence][1], tokens[1]], dim=2),
+            )
+        else:
+            self._must_refuse(sequence, tokens)
+        self.poison()
+        return fits
+
+    def _needed(self, sequence: int, count: int) -> int:
+        """New blocks for more tokens; one more to copy a last block that others write behind."""
+        size, length = self.geometry.block_size, self.length(sequence)
+        added = -(-(length + count) // size) - -(-length // size)
+        if not count or length % size == 0:
+            return added
+        last = self.cache.block_table(sequence)[-1]
+        owners = sum(last in self.cache.block_table(other) for other in self.truth)
+        return added + (owners > 1)
+
+    def _must_refuse(self, sequence: int, tokens: tuple[Tensor, Tensor]) -> None:
+        try:
+            self.cache.append(sequence, *tokens)
+        except Exception:  # of whatever kind: it is refused, and nothing changed
+            self.check()
+        else:
+            raise AssertionError("append succeeded though can_append had said no")
+
+    def _check_blocks(self, tables: dict[int, list[int]]) -> None:
+        owners = Counter(block for table in tables.values() for block in table)
+        free = self.cache.num_free_blocks
+        assert free + len(owners) == self.geometry.num_blocks, (
+            f"{free} blocks are free and {len(owners)} in tables, of {self.geometry.num_blocks}"
+        )
+        for sequence, table in tables.items():
+            wanted = -(-self.length(sequence) // self.geometry.block_size)
+            assert len(table) == wanted, f"{len(table)} blocks for {self.length(sequence)} tokens"
+            assert len(set(table)) == len(table), f"a block is twice in the table {table}"
+            assert all(0 <= block < self.geometry.num_blocks for block in table)
+            if "runner" in self.capabilities:
+                seen = list(cast(DeliveredPagedKV, self.cache).runner_table(sequence))
+                assert seen == table, f"the runner reads {seen}, the allocator wrote {table}"
+        if "references" in self.capabilities:
+            for block in range(self.geometry.num_blocks):
+                counted = cast(CountedPagedKV, self.cache).references(block)
+                assert counted == owners[block], (
+                    f"block {block} counts {counted} references and is in {owners[block]} tables"
+                )
