@@ -1,38 +1,33 @@
-"""The README's examples, executed: its configuration, its commands, its test."""
+"""What README and the hand-written pages say of the product, against the product."""
 
 from __future__ import annotations
 
 import re
-import shlex
+import tomllib
 from pathlib import Path
 
+import infopt_suites
 import pytest
-from tiny_models import make_model, make_tokenizer
+from documentation_pages import DOCS, README, ROOT, blocks_of
 
+from pytest_infopt import __version__
 from pytest_infopt.configuration import load_release
-from pytest_infopt.engines.formats import CALIBRATION, FORMATS, PLAIN
-from pytest_infopt.naming import registered
-from pytest_infopt.options import OPTIONS
-from pytest_infopt.results.verdict import Verdict
+from pytest_infopt.engines.formats import format_of
 from pytest_infopt.run.exit_status import ExitStatus
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXT = README.read_text(encoding="utf-8")
+MOST_LINES = 200
+REPORT = DOCS / "how-to" / "read-a-report.md"
 
 
-def blocks(language: str) -> list[str]:
-    found = re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    assert found, f"the README has no {language} block"
-    return [str(block) for block in found]
+def test_the_readme_is_short() -> None:
+    assert TEXT.count("\n") <= MOST_LINES
 
 
-def commands() -> list[list[str]]:
-    lines = [line[2:] for block in blocks("console") for line in block.splitlines()]
-    return [shlex.split(line) for line in lines if line.startswith("pytest")]
-
-
-def test_the_configuration_is_accepted(tmp_path: Path) -> None:
-    text, _, _ = blocks("toml")
+def test_the_configuration_means_what_the_page_says(tmp_path: Path) -> None:
+    text = next(
+        b.text for b in blocks_of(DOCS / "how-to/gate-your-model.md") if b.language == "toml"
+    )
     (tmp_path / "infopt.toml").write_text(text)
     release = load_release(tmp_path)
     assert [candidate.name for candidate in release.candidates] == ["nf4", "distilled"]
@@ -43,22 +38,12 @@ def test_the_configuration_is_accepted(tmp_path: Path) -> None:
     assert "causality_error_ratio" not in student.budgets
 
 
-def test_the_table_of_quantizations_is_that_of_the_loaders(tmp_path: Path) -> None:
-    rows = re.findall(r"^\| (`[^|]+) \|[^|]+\|([^|]*)\|([^|]*)\|$", README, flags=re.MULTILINE)
-    named = {name: needs for names, _, needs in rows for name in re.findall(r"`([\w-]+)`", names)}
-    assert set(FORMATS) <= set(named)
-    for name, form in FORMATS.items():
-        extra = form.extra or form.module
-        assert f"[{extra}]" in named[name] if extra else "[" not in named[name], name
-    options = " ".join(options for _, options, _ in rows)
-    for form in FORMATS.values():
-        for option in (form.options or frozenset()) - PLAIN - CALIBRATION:
-            assert f"`{option}`" in README, option
-    assert "grid" in options
-    text = blocks("toml")[1]
+def test_the_quantization_example_sets_options_that_its_loader_knows(tmp_path: Path) -> None:
+    page = DOCS / "how-to" / "choose-a-quantization.md"
+    (text,) = (block.text for block in blocks_of(page) if block.language == "toml")
     (tmp_path / "infopt.toml").write_text('[reference]\nmodel = "./my-model"\n' + text)
     (candidate,) = load_release(tmp_path).candidates
-    FORMATS[candidate.source.quantization].check_options(candidate.source.options)
+    format_of(candidate.source.quantization).check_options(candidate.source.options)
 
 
 def test_the_quantizers_example_gates_every_method_side_by_side() -> None:
@@ -66,76 +51,60 @@ def test_the_quantizers_example_gates_every_method_side_by_side() -> None:
     quantizations = {candidate.source.quantization for candidate in release.candidates}
     assert {"int8", "int4", "nf4", "gptq", "awq", "fp8"} <= quantizations
     for candidate in release.candidates:
-        FORMATS[candidate.source.quantization].check_options(candidate.source.options)
+        format_of(candidate.source.quantization).check_options(candidate.source.options)
 
 
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_commands_print_their_plan(command: list[str], pytester: pytest.Pytester) -> None:
-    run = pytester.runpytest_inprocess(*command[1:], "--collect-only", "-p", "no:cacheprovider")
-    assert run.ret == pytest.ExitCode.OK
-    run.stdout.fnmatch_lines(["reference: *", "*test_quality*"])
-
-
-def test_the_test_runs_with_and_without_infopt(pytester: pytest.Pytester) -> None:
-    model = pytester.path / "model"
-    make_model("llama").save_pretrained(model)
-    make_tokenizer().save_pretrained(model)
-    (pytester.path / "infopt.toml").write_text(
-        f'[reference]\nmodel = "{model}"\n[candidates.int8]\nquantization = "int8"\n'
-    )
-    code, _ = blocks("python")
-    path = pytester.makepyfile(test_readme=code)
-    plain = ["-p", "no:cacheprovider", "--strict-markers", str(path)]
-    pytester.runpytest_inprocess(*plain).assert_outcomes(passed=1)
-    run = pytester.runpytest_inprocess("--infopt", *plain)
-    run.assert_outcomes(passed=1)
-    run.stdout.fnmatch_lines(["*largest logit error*PASS*"])
-    broken = code.replace("at_most=0.1", "at_most=1e-9")
-    path.write_text(broken)
-    run = pytester.runpytest_inprocess("--infopt", *plain)
-    assert run.ret == ExitStatus.FAILED
-    run.stdout.fnmatch_lines(
-        ["*beyond its limit: largest logit error*", f"infopt: {Verdict.FAIL}*"]
-    )
-
-
-def test_the_quantizer_of_the_example_conforms(pytester: pytest.Pytester) -> None:
-    _, code = blocks("python")
-    path = pytester.makepyfile(test_readme=code)
-    run = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--strict-markers", str(path))
-    outcomes = run.parseoutcomes()
-    assert outcomes["passed"] >= 15
-    assert outcomes.keys() <= {"passed", "skipped"}
-    path.write_text(code.replace(".round()", ""))
-    run = pytester.runpytest_inprocess("-p", "no:cacheprovider", str(path))
-    run.stdout.fnmatch_lines(["*smallest case found:*", "FAILED *rounding_is_unbiased*"])
+def test_every_example_is_in_the_table() -> None:
+    text = (DOCS / "how-to" / "gate-your-model.md").read_text(encoding="utf-8")
+    for path in (ROOT / "examples").glob("*/infopt.toml"):
+        assert f"\n| `{path.parent.name}` |" in text
 
 
 def test_implementations_of_the_example_are_read(tmp_path: Path) -> None:
-    _, _, text = blocks("toml")
+    page = DOCS / "how-to" / "check-components.md"
+    (text,) = (block.text for block in blocks_of(page) if block.language == "toml")
     (tmp_path / "infopt.toml").write_text(text)
     release = load_release(tmp_path)
     assert [each.topic for each in release.implementations] == ["quantizer", "packing"]
 
 
 def test_every_suite_is_in_the_table() -> None:
-    for topic, entry in registered("infopt.suites").items():
-        assert f"| `{entry.attr}` | `{topic}` |" in README
+    rows = dict(re.findall(r"^\| `(\w+Suite)` \| `(\w+)` \|", TEXT, flags=re.MULTILINE))
+    suites = {name: getattr(infopt_suites, name) for name in infopt_suites.__all__}
+    topics = {n: s.topic for n, s in suites.items() if getattr(s, "topic", "")}
+    assert rows == topics
 
 
-def test_every_option_named_exists() -> None:
-    named = set(re.findall(r"--infopt[a-z-]*", README))
-    assert named <= {option.flag for option in OPTIONS.values()}
-
-
+@pytest.mark.parametrize("page", [README, REPORT], ids=lambda page: page.stem)
 @pytest.mark.parametrize("verdict", ["PASS", "FAIL"])
-def test_both_runs_are_shown(verdict: str) -> None:
-    assert any(f"infopt: {verdict} (" in block for block in blocks("text"))
+def test_both_runs_are_shown(page: Path, verdict: str) -> None:
+    texts = [block.text for block in blocks_of(page) if block.language == "text"]
+    assert any(f"infopt: {verdict} (" in text for text in texts)
+
+
+def test_the_readmes_runs_are_parts_of_the_whole_ones() -> None:
+    """Figures are replaced in both places, or the shortened run is of another run."""
+    whole = REPORT.read_text(encoding="utf-8").splitlines()
+    for block in blocks_of(README):
+        if block.language == "text":
+            for line in block.text.splitlines():
+                assert line in whole or line.startswith("["), line
 
 
 def test_exit_statuses_are_the_codes_own() -> None:
-    for status in (ExitStatus.INCONCLUSIVE, ExitStatus.HARNESS_ERROR):
-        assert re.search(rf"^\| {int(status)} \|", README, flags=re.MULTILINE), status
+    rows = re.findall(r"^\| (\d+) \|", TEXT, flags=re.MULTILINE)
+    assert set(rows) == {str(int(status)) for status in ExitStatus}
+
+
+def test_the_changelog_has_this_version_and_takes_the_next() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    settings = project["tool"]["towncrier"]
+    top = text.partition(settings["start_string"])[2]
+    assert top.lstrip().startswith(f"## {__version__} (")
+    kinds = {kind["directory"] for kind in settings["type"]}
+    for path in (ROOT / settings["directory"]).glob("*.*.md"):
+        assert path.suffixes[-2].removeprefix(".") in kinds, path.name
 
 
 @pytest.mark.slow
