@@ -196,6 +196,15 @@ def test_a_report_is_written_with_the_others(recipe: Recipe) -> None:
     assert (recipe.reports() / "result.json").is_file()
 
 
+def test_a_report_may_print_lines(recipe: Recipe) -> None:
+    recipe.follow("add-a-report")
+    recipe.follow("add-a-suite")
+    module = recipe.site / "infopt_csv" / "__init__.py"
+    lines = "lines=lambda run, width: [f'{len(run.gates)} rows in gates.csv'[:width]]"
+    module.write_text(module.read_text().replace("write=write", f"write=write, {lines}"))
+    recipe.run().stdout.fnmatch_lines(["2 rows in gates.csv"])
+
+
 def test_a_report_that_breaks_is_named_and_changes_no_verdict(recipe: Recipe) -> None:
     recipe.follow("add-a-report")
     recipe.follow("add-a-suite")
