@@ -16,7 +16,7 @@ class MetricTest(ABC):
     """The test of one metric against one limit, fed unit by unit.
 
     ``limit`` is None where no budget was set: the estimate and its interval are still made. ``n``
-    counts single values where the caller says how many a unit holds, ``clusters`` counts units.
+    counts single values where the caller says how many a unit holds, ``units`` counts units.
     ``statistical`` says whether FAIL can be wrong by chance, so that it has to share an error rate.
     """
 

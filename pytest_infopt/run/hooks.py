@@ -7,12 +7,9 @@ from typing import Any
 
 import pytest
 
-from ..conformance.results import CONFORMANCE
 from ..errors import InfoptError, InvalidComparisonError
-from ..report.annotations import annotation_lines
-from ..report.junit import gate_from_properties, junit_properties
-from ..report.registry import write_reports
-from ..report.terminal import terminal_lines
+from ..report.junit import gate_from_properties
+from ..report.registry import report_lines, write_reports
 from ..results.gate_result import GateResult
 from ..results.verdict import Verdict, combine
 from .exit_status import exit_status
@@ -29,6 +26,7 @@ class InfoptHooks:
         self._progress = Progress(config)
         self._is_controller = not hasattr(config, "workerinput")
         self._explained = 0  # failed reports that are a verdict's
+        self._unwritten: list[str] = []  # what kept reports of the run from being written
         session.on_progress = self._progress.show
 
     @pytest.hookimpl(wrapper=True)
@@ -56,33 +54,6 @@ class InfoptHooks:
         finally:
             self._progress.clear()
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        gate = item.stash.get(GATE_KEY, None)
-        if gate is not None and call.when == "call":
-            result = self._session.results.get((gate.spec.name, gate.candidate.name))
-            if result is not None:
-                item.user_properties.extend(junit_properties(result))
-        return (yield)
-
-    def pytest_report_teststatus(
-        self, report: pytest.CollectReport | pytest.TestReport
-    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-        if report.when != "call" or not isinstance(report, pytest.TestReport):
-            return None
-        gate = gate_from_properties(report.user_properties)
-        if gate is None or gate.gate == CONFORMANCE:
-            return None
-        if gate.not_run:
-            return "not run", "N", ("NOT RUN", {"yellow": True})
-        if gate.verdict is Verdict.INCONCLUSIVE:
-            return "inconclusive", "I", ("INCONCLUSIVE", {"yellow": True})
-        if gate.verdict is Verdict.ERROR:
-            return "error", "E", ("HARNESS ERROR", {"red": True})
-        return None
-
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         gate = _result_of(report)
         if gate is not None:
@@ -95,7 +66,7 @@ class InfoptHooks:
         if not self._is_controller or session.config.option.collectonly:
             return
         run = self._session.run_result()
-        write_reports(run, self._session.directory)
+        self._unwritten = write_reports(run, self._session.directory)
         self._session.baselines.update(run.gates)
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = self._exit_status(session)
@@ -105,15 +76,15 @@ class InfoptHooks:
             return
         run = self._session.run_result()
         terminalreporter.section("infopt")
-        for line in terminal_lines(run, config.get_terminal_writer().fullwidth):
-            terminalreporter.write_line(line)
-        terminalreporter.write_line(f"reports: {self._session.directory}")
-        for line in annotation_lines(run):
+        lines = report_lines(run, config.get_terminal_writer().fullwidth)
+        for line in [*lines, f"reports: {self._session.directory}", *self._unwritten]:
             terminalreporter.write_line(line)
 
     def _exit_status(self, session: pytest.Session) -> int:
         results = self._session.results
         verdicts = [result.verdict for result in results.values()]
+        if self._unwritten:
+            verdicts.append(Verdict.ERROR)
         if any(key not in results for key in self._session.planned):
             verdicts.append(Verdict.INCONCLUSIVE)  # planned, but -x or an exit kept it from running
         policy = self._session.release.statistics.policy

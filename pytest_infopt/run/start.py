@@ -26,6 +26,7 @@ from .baseline_policy import BaselinePolicy
 from .capabilities import CapabilityHooks
 from .collection import CollectionHooks, add_gates, moved_arguments
 from .hooks import InfoptHooks
+from .item_reports import ItemReports
 from .resume import ResumedVerdicts
 from .session import SESSION_KEY, InfoptSession
 from .xdist import XdistHooks
@@ -52,6 +53,7 @@ def start(config: pytest.Config) -> None:
         "conformance": implementations,
         "collection": CollectionHooks(session),
         "hooks": InfoptHooks(config, session),
+        "item-reports": ItemReports(session),
         "resume": ResumedVerdicts(session),
         "capabilities": CapabilityHooks(session),
     }.items():

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_infopt import ModelPair, Sample, remote
+from pytest_infopt.errors import ConfigurationError
 from pytest_infopt.naming import import_named
 
 from .gate import GATE, PRECISION, SemanticCachePlan
@@ -112,5 +113,7 @@ class SemanticCacheMeasure:
         sys.path.insert(0, str(self._release.directory.absolute()))
         try:
             return import_named(_OWN.get(self._plan.embedder, self._plan.embedder))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"semantic_cache.embedder {error}") from error
         finally:
             sys.path.pop(0)
