@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .engines.base import Capability, Engine
     from .gates.base import BudgetContext, GateSpec
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 # Before anything imports them: gate and suite modules assert, and their users must see the values.
 pytest.register_assert_rewrite("infopt_suites")
 
-__version__ = "0.1.0"
 _MODULES = {
     ".engines.base": ("Capability", "Engine"),
     ".gates.base": ("BudgetContext", "GateSpec"),

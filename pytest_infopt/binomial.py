@@ -13,6 +13,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["at_most", "upper_bound"]
+
 
 def at_most(events: int, trials: int, rate: float) -> float:
     """P(X ≤ events) of ``trials`` independent trials of this rate."""

@@ -1,5 +1,14 @@
 """Errors that a user can act on: each names what is wrong, where, and the remedy."""
 
+__all__ = [
+    "ConfigurationError",
+    "InfoptError",
+    "InvalidComparisonError",
+    "ModelLoadError",
+    "NonFiniteLogitsError",
+    "WorkerError",
+]
+
 
 class InfoptError(Exception):
     """Base of all errors of this package that are not a verdict on a candidate."""

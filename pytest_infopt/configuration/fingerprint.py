@@ -13,7 +13,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..corpus import corpus_fingerprint, load_corpus
 from ..errors import ConfigurationError
 from ..metrics.budget import Budget
@@ -26,6 +25,7 @@ from ..release import (
     ServerSource,
     Statistics,
 )
+from ..version import __version__
 
 EXCLUDED: Mapping[type, Mapping[str, str]] = {
     Release: {

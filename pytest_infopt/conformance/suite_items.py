@@ -47,7 +47,9 @@ def pytest_runtest_makereport(
         )
         return report
     test = item.function  # type: ignore[attr-defined]  # a pytest.Function
-    if item.config.option.tbstyle == "auto" and _is_a_propertys_own(call.excinfo, test.__module__):
+    if item.config.option.tbstyle == "auto" and _is_the_property_itself(
+        call.excinfo, test.__module__
+    ):
         report.longrepr = _broken_property(call.excinfo)
     report.sections.append((SECTION, inspect.getdoc(test) or ""))
     return report
@@ -59,7 +61,7 @@ def suite_of(item: pytest.Item) -> Any | None:
     return cls if isinstance(cls, type) and hasattr(cls, "infopt_suite") else None
 
 
-def _is_a_propertys_own(raised: pytest.ExceptionInfo[BaseException], module: str) -> bool:
+def _is_the_property_itself(raised: pytest.ExceptionInfo[BaseException], module: str) -> bool:
     """Whether the property itself, or a helper of the suite, says that it is broken.
 
     What the implementation raises is another matter: there the traceback counts.

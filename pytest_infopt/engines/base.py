@@ -53,11 +53,11 @@ class Capability(StrEnum):
     FULL_LOGITS = "full logits"  # the logits of a plain forward pass, every vocabulary entry
     HIDDEN_STATES = "hidden states"  # scores can be kept as hidden states, and made from them again
     BATCHES = "batches"  # several prompts in one pass
-    CACHE = "stepwise KV cache"  # can be driven step by step through its KV cache
+    CACHE = "cache"  # can be driven step by step through its KV cache
     KV_SIZE = "KV cache size"  # its KV cache can be weighed, and predicted
-    STREAM = "token stream"  # can generate token by token, with arrival times
+    STREAM = "stream"  # can generate token by token, with arrival times
     MEMORY = "memory"  # can say what its weights weigh
-    MODULES = "torch module"  # the model is at hand: dtype errors, localisation, other caches
+    MODULES = "modules"  # the model is at hand: dtype errors, localisation, other caches
 
 
 class Scores(Protocol):

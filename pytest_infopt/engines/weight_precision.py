@@ -15,6 +15,8 @@ from ..release import ModelSource
 from .files.embedded import PREFIX
 from .formats import DTYPES, format_of, is_width
 
+__all__ = ["Precision", "dtype_bits", "precision_of"]
+
 
 @dataclass(frozen=True)
 class Precision:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+__all__ = ["Cell", "MeasuredTable"]
+
 Cell = str | float | int | None
 
 

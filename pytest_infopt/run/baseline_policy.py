@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import pytest
 
-from .. import __version__
 from ..errors import ConfigurationError
 from ..gates.registry import gates, metrics
 from ..metrics.budget import Budget
@@ -18,6 +17,7 @@ from ..release import Candidate, Release
 from ..results.gate_result import GateResult
 from ..results.verdict import Judgement, Verdict
 from ..store.baselines import BaselineError, Baselines, Entry, Provenance, far_bound
+from ..version import __version__
 
 
 @dataclass

@@ -7,21 +7,17 @@ resuming, judging and the failure message are here.
 from __future__ import annotations
 
 import random
-import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-import pytest
-
 from ..gates.base import GateSpec
 from ..judge.gate_judge import GateJudge
 from ..metrics.budget import Budget
 from ..metrics.metric import Metric, Rule
 from ..release import AnyPlan, Candidate, Release
-from ..report.message import failure_message
 from ..results.gate_result import GateResult
 from ..results.sample import Sample, TokenFinding
 from ..results.verdict import Judgement, Verdict
@@ -162,26 +158,22 @@ class GateRun(Generic[AnyMeasure]):
             self.notes.insert(0, "identical outputs")
         worst = sorted(self._findings, key=lambda finding: finding.kl, reverse=True)[:_FINDINGS]
         checked = [self._session.baselines.check(self.candidate, j) for j in self.judgements]
-        self._finish(self._result(checked, [asdict(finding) for finding in worst]))
+        self._session.conclude(self._result(checked, [asdict(finding) for finding in worst]))
 
     def abstain(self, reason: str) -> None:
         """Conclude without evidence: the comparison is not valid, so nothing is said of it."""
-        self._finish(self._result(self._inconclusive(reason)))
+        self._session.conclude(self._result(_undecided(self.budgets, reason)))
 
     def not_run(self, reason: str) -> None:
         """Conclude without having measured: an engine lacks what the gate requires."""
-        self._finish(replace(self._result(self._inconclusive(reason)), not_run=reason))
+        self._session.conclude(
+            replace(self._result(_undecided(self.budgets, reason)), not_run=reason)
+        )
 
     def error(self, message: str) -> None:
         """Store that measuring broke: no statement about the candidate."""
         self.fault = message
         self._session.finish(self._result([]))
-
-    def _inconclusive(self, reason: str) -> list[Judgement]:
-        return [
-            Judgement(name, None, 0, 0, Verdict.INCONCLUSIVE, budget.limit, reason=reason)
-            for name, budget in self.budgets.items()
-        ]
 
     def _judge(
         self, planned: int, metrics: Sequence[Metric], budgets: Mapping[str, Budget] | None
@@ -202,11 +194,6 @@ class GateRun(Generic[AnyMeasure]):
             identical_outputs_pass=self.spec.identical_outputs_pass,
         )
 
-    def _finish(self, result: GateResult) -> None:
-        __tracebackhide__ = True
-        self._session.finish(result)
-        raise_unless_passed(result, self.release.statistics.policy)
-
     def _result(
         self, judgements: list[Judgement], findings: list[dict[str, object]] | None = None
     ) -> GateResult:
@@ -217,27 +204,17 @@ class GateRun(Generic[AnyMeasure]):
             judgements=judgements,
             notes=self.notes,
             findings=findings or [],
-            reproduce=self._reproduce(),
+            reproduce=self._session.command_for(self.spec, self.candidate),
             details=self.details,
             error=self.fault,
         )
 
-    def _reproduce(self) -> str:
-        where = f"{self.spec.procedure}::test_{self.spec.word}[{self.candidate.name}]"
-        seed = f"--infopt-seed={self.release.statistics.seed}"
-        return shlex.join(
-            ["pytest", "--infopt", *self._session.source_arguments, seed, "--pyargs", where]
-        )
 
-
-def raise_unless_passed(result: GateResult, policy: str) -> None:
-    """Turn a gate's verdict into the pytest item's own outcome."""
-    __tracebackhide__ = True
-    if result.verdict is Verdict.PASS:
-        return
-    if result.verdict is Verdict.INCONCLUSIVE and policy == "warn":
-        return
-    pytest.fail(failure_message(result), pytrace=False)
+def _undecided(budgets: Mapping[str, Budget], reason: str) -> list[Judgement]:
+    return [
+        Judgement(name, None, 0, 0, Verdict.INCONCLUSIVE, budget.limit, reason=reason)
+        for name, budget in budgets.items()
+    ]
 
 
 def sample_values(sample: Sample, metrics: Iterable[Metric]) -> dict[str, float | Sequence[float]]:

@@ -6,6 +6,7 @@ has one of its own and the controller has one that only gathers results and writ
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -15,15 +16,17 @@ from typing import Any
 
 import pytest
 
-from .. import __version__
 from ..conformance.results import CONFORMANCE, merged
 from ..gates.base import GateSpec
 from ..metrics.budget import Budget
 from ..release import Candidate, Release
+from ..report.message import failure_message
 from ..results.gate_result import GateResult
 from ..results.run_result import RunResult
 from ..results.sample import Sample
+from ..results.verdict import Verdict
 from ..store.journal import Journal, RunRecords
+from ..version import __version__
 from .baseline_policy import BaselinePolicy
 from .models import LoadedModels
 
@@ -85,6 +88,22 @@ class InfoptSession:
         """Keep an item's result, in memory and in the journal."""
         self.results[(result.gate, result.candidate)] = result
         self.journal.write_item(result)
+
+    def conclude(self, result: GateResult) -> None:
+        """Keep the result; fail the pytest item unless it passed or the policy lets it be."""
+        __tracebackhide__ = True
+        self.finish(result)
+        policy = self.release.statistics.policy
+        lenient = result.verdict is Verdict.INCONCLUSIVE and policy == "warn"
+        if result.verdict is not Verdict.PASS and not lenient:
+            pytest.fail(failure_message(result), pytrace=False)
+
+    def command_for(self, spec: GateSpec, candidate: Candidate) -> str:
+        """The shell command that runs this gate on this candidate again."""
+        where = f"{spec.procedure}::test_{spec.word}[{candidate.name}]"
+        seed = f"--infopt-seed={self.release.statistics.seed}"
+        words = ["pytest", "--infopt", *self.source_arguments, seed, "--pyargs", where]
+        return shlex.join(words)
 
     def gather(self, result: GateResult) -> None:
         """Keep the result that a report brought; properties of one implementation make one."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from .. import __version__
 from ..configuration import fingerprint, load_release
 from ..conformance.hooks import collect_implementations
 from ..conformance.implementations import load_suites
@@ -22,6 +21,7 @@ from ..store.journal import (
     new_run_id,
     run_directory,
 )
+from ..version import __version__
 from .baseline_policy import BaselinePolicy
 from .capabilities import CapabilityHooks
 from .collection import CollectionHooks, add_gates, moved_arguments

@@ -95,5 +95,5 @@ def test_what_an_engine_lacks_is_said_in_words() -> None:
         able(BIGRAM, WholeLogitsEngine)
     required = capabilities_of(Both) | {Capability.MODULES}
     missing = lacking("bigram", BIGRAM.capabilities, required)
-    assert missing == "engine 'bigram' lacks: batches, torch module"
+    assert missing == "engine 'bigram' lacks: batches, modules"
     assert lacking("tiny", TINY.capabilities, required) == ""

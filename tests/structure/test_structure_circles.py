@@ -41,7 +41,7 @@ def circle(found: Graph) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("package", ["infopt_reference", "infopt_suites"])
+@pytest.mark.parametrize("package", ["infopt_reference", "infopt_suites", "pytest_infopt"])
 def test_no_module_imports_one_that_imports_it(package: str) -> None:
     found = graph(dict(modules(package)))
     assert any(found.values())
@@ -67,13 +67,11 @@ def test_a_circle_is_found(tmp_path: Path) -> None:
     assert not circle(found)
 
 
-def test_suites_need_public_names_of_the_plugin_alone() -> None:
-    """Gates are apart: they are the plugin's own procedures."""
+def test_suites_and_gates_need_public_names_of_the_plugin_alone() -> None:
     package = dict(modules("infopt_suites"))
     asked = {
         (node.module, alias.name)
-        for name, path in package.items()
-        if ".gates" not in name
+        for path in package.values()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pytest_infopt")
         for alias in node.names

@@ -14,7 +14,17 @@ PACKAGES = {
     "infopt_reference": ROOT / "reference" / "infopt_reference",
     "infopt_suites": ROOT / "suites" / "infopt_suites",
 }
-HEAVY = {"torch", "transformers", "scipy", "numpy", "pydantic", "rich", "safetensors"}
+HEAVY = {
+    "asyncio",
+    "torch",
+    "transformers",
+    "scipy",
+    "numpy",
+    "pydantic",
+    "redis",
+    "rich",
+    "safetensors",
+}
 
 
 def modules(package: str, below: str = "") -> Iterator[tuple[str, Path]]:

@@ -14,6 +14,8 @@ import torch
 from ..base import CacheReading, CannotCropError
 from .footprint import cache_tensors, storage_bytes
 
+__all__ = ["CachedRows"]
+
 
 def left_padded(rows: Sequence[torch.Tensor], pad: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Ids [B, T] with each row at the right edge, and the mask [B, T] of its tokens.
