@@ -1,0 +1,91 @@
+"""A journal of an earlier version replays to that version's verdicts, number for number.
+
+`earlier_run` is what the commit 4a2eb5c wrote of the release below: two candidates, every gate that
+takes models, both verdicts. Its samples are judged anew here; none is measured again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_infopt.configuration import fingerprint, load_release
+from pytest_infopt.strict_json import loads
+
+EARLIER = Path(__file__).parent / "earlier_run"
+CANDIDATES = {"bf16": 'dtype = "bfloat16"', "int4": 'quantization = "int4"'}
+BUDGETS = "ttft_ratio = 50\ntpot_ratio = 50\nkl_p99 = 0.5\n"
+SIZES = """
+[batching]
+batch_sizes = [1, 2]
+[long_context]
+lengths = [16]
+[caches]
+lengths = [8, 16]
+batch_sizes = [1, 2]
+system_tokens = 16
+question_tokens = 4
+requests = 2
+block_size = 4
+[latency]
+prompt_tokens = 4
+new_tokens = 2
+warmup = 1
+[statistics]
+seed = 3
+"""
+OF_THE_RUN = ("item", "seconds")
+
+
+def test_an_earlier_journal_replays_to_its_result(
+    gate: Callable[..., pytest.RunResult],
+    result: Callable[[], dict[str, Any]],
+    pytester: pytest.Pytester,
+) -> None:
+    def run(*arguments: str) -> pytest.RunResult:
+        return gate(*arguments, candidates=CANDIDATES, budgets=BUDGETS, more=SIZES)
+
+    run("--collect-only")  # writes the configuration
+    folder = pytester.path / ".infopt" / "runs" / "earlier"
+    folder.mkdir(parents=True)
+    gated = fingerprint(load_release(pytester.path), pytester.path)
+    (folder / "journal.jsonl").write_text("\n".join(samples_of_the_earlier_run(gated)) + "\n")
+    run("--infopt-resume=earlier")
+    before, after = loads(read("result.json.gz")), loads((folder / "result.json").read_text())
+    assert rows(after) == rows(before)
+    assert [item["verdict"] for item in after["items"]] == [i["verdict"] for i in before["items"]]
+    journal = (folder / "journal.jsonl").read_text().splitlines()
+    new = journal[len(samples_of_the_earlier_run(gated)) :]
+    assert {json.loads(line)["kind"] for line in new} == {"run", "item"}
+
+
+def samples_of_the_earlier_run(gated: str) -> list[str]:
+    """Its journal without verdicts, as if it had gated the release of that fingerprint.
+
+    The fingerprint itself is made otherwise now.
+    """
+    records = [json.loads(line) for line in read("journal.jsonl.gz").splitlines()]
+    kept = [record for record in records if record["kind"] != "item"]
+    return [
+        json.dumps({**record, "fingerprint": gated} if record["kind"] == "run" else record)
+        for record in kept
+    ]
+
+
+def read(name: str) -> str:
+    return gzip.decompress((EARLIER / name).read_bytes()).decode()
+
+
+def rows(document: dict[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Every judgement by gate, candidate and metric, with all of its numbers and words."""
+    return {
+        (row["gate"], row["candidate"], row["metric"]): {
+            key: value for key, value in row.items() if key not in OF_THE_RUN
+        }
+        for row in document["gates"]
+    }
