@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .session import InfoptSession
 
 Unit = TypeVar("Unit")
+Value = TypeVar("Value")
 AnyMeasure = TypeVar("AnyMeasure")
 _FINDINGS = 3  # worst tokens that a failure shows
 
@@ -50,8 +51,6 @@ class GateRun(Generic[AnyMeasure]):
         self._findings: list[TokenFinding] = []
         self._started = time.monotonic()
 
-    # What the procedure asks for
-
     def plan(self, kind: type[AnyPlan]) -> AnyPlan:
         """The release's plan of that class."""
         return self.release.plan(kind)
@@ -73,6 +72,13 @@ class GateRun(Generic[AnyMeasure]):
         with self._session.models.fresh(self.candidate) as client:
             yield cast(AnyMeasure, client.proxy(self.spec.measure_target))
 
+    def once(self, name: str, compute: Callable[[], Value]) -> Value:
+        """What a gate needs once in a run, for all candidates; computed when first asked for."""
+        kept = self._session.kept
+        if (self.spec.name, name) not in kept:
+            kept[(self.spec.name, name)] = compute()
+        return cast(Value, kept[(self.spec.name, name)])
+
     def reload_models(self) -> None:
         """Load the same models anew, in a new process."""
         self._session.models.of(self.candidate, self.spec).restart()
@@ -90,8 +96,6 @@ class GateRun(Generic[AnyMeasure]):
     def distrust_timing(self, reason: str) -> None:
         """Whatever this session times from now on does not count."""
         self._session.distrust = reason
-
-    # Measuring
 
     def collect(
         self,
@@ -149,8 +153,6 @@ class GateRun(Generic[AnyMeasure]):
             found = {s.unit: s.details[name] for s in self.samples if name in s.details}
             if found:
                 self.details[name] = found
-
-    # Coming to an end
 
     def conclude(self) -> None:
         """Store the result; fail the pytest item unless it passed or the policy lets it be."""

@@ -40,7 +40,8 @@ class InfoptSession:
 
     ``directory`` is the run's own folder; ``earlier`` holds what a run that is being resumed left
     behind; ``source_arguments`` are the command-line arguments that name the release, for the
-    command that reproduces a failure. ``distrust`` says why this runner cannot time, if it cannot.
+    command that reproduces a failure; ``kept`` is what gates keep for all candidates, by gate and
+    name. ``distrust`` says why this runner cannot time, if it cannot.
     """
 
     release: Release
@@ -54,6 +55,7 @@ class InfoptSession:
     results: dict[tuple[str, str], GateResult] = field(default_factory=dict)
     planned: list[tuple[str, str]] = field(default_factory=list)
     descriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    kept: dict[tuple[str, str], object] = field(default_factory=dict)
     distrust: str = ""
     on_progress: Progress | None = None
     _started: datetime = field(default_factory=lambda: datetime.now(UTC))

@@ -23,14 +23,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from infopt_suites.gates.quality.measure import QualityMeasure
 from pytest_infopt.configuration.defaults import default_budgets
-from pytest_infopt.process.bench import Bench
 
 from pytest_infopt.configuration import load_release
 from pytest_infopt.corpus import load_corpus, tokenise
+from pytest_infopt.engines.base import WholeLogitsEngine, able
 from pytest_infopt.gates.registry import gate_named
 from pytest_infopt.judge.gate_judge import GateJudge
 from pytest_infopt.metrics.budget import Budget
+from pytest_infopt.process.model_pair import ModelPair
 from pytest_infopt.release import Candidate, ModelSource, Release, Statistics
 from pytest_infopt.results.sample import Sample
 from pytest_infopt.results.verdict import Judgement, Verdict, combine
@@ -54,21 +56,23 @@ def seconds(step: Callable[[str], object], name: str) -> float:
 def overhead(release: Release, source: ModelSource, root: Path) -> str:
     """One row. The cache is new, so that the reference is scored for every document."""
     corpus = replace(release.corpus, max_tokens=TIMED_TOKENS)
-    bench = Bench(replace(release, corpus=corpus), source, root, root / f"timed-{source.name}")
-    tokenised = tokenise(load_corpus(corpus, root), bench.reference.encode, corpus)
+    pair = ModelPair(replace(release, corpus=corpus), source, root, root / f"timed-{source.name}")
+    quality = QualityMeasure(pair)
+    engines = [able(engine, WholeLogitsEngine) for engine in (pair.reference, pair.candidate)]
+    tokenised = tokenise(load_corpus(corpus, root), pair.reference.encode, corpus)
     ids = {document.id: document.token_ids for document in tokenised.documents}
 
     def forward_passes(name: str) -> None:
-        bench.reference.full_logits(ids[name])
-        bench.candidate.full_logits(ids[name])
+        for engine in engines:
+            engine.full_logits(ids[name])
 
     measured: list[float] = []
     bare: list[float] = []
     coin = random.Random(SEED)
-    long = [name for name in bench.documents() if len(ids[name]) == TIMED_TOKENS]
+    long = [name for name in quality.documents() if len(ids[name]) == TIMED_TOKENS]
     # One document more than is counted: the first calls of everything are slow.
     for name in long[: TIMED_DOCUMENTS + 1]:
-        steps = [(measured, bench.measure_document), (bare, forward_passes)]
+        steps = [(measured, quality.document), (bare, forward_passes)]
         for times, step in steps if coin.random() < 0.5 else steps[::-1]:
             times.append(seconds(step, name))
     del measured[0], bare[0]
@@ -107,6 +111,7 @@ def session(
         alpha_pass=rules.alpha_pass,
         alpha_fail=rules.alpha_fail * limits.share,
         planned=planned,
+        identical_outputs_pass=gate_named("quality").identical_outputs_pass,
     )
     for sample in draw.choices(samples, k=planned):
         judge.update(sample_values(sample, judge.metrics), sample.identical, sample.weight)
@@ -141,9 +146,9 @@ def verdicts(
 
 def measured_samples(release: Release, source: ModelSource, root: Path) -> tuple[list[Sample], int]:
     """Samples of random documents, and how many documents the gate would plan."""
-    bench = Bench(release, source, root, root / "measured")
-    names = bench.documents()  # in random order
-    return [bench.measure_document(name) for name in names[:MEASURED_DOCUMENTS]], len(names)
+    quality = QualityMeasure(ModelPair(release, source, root, root / "measured"))
+    names = quality.documents()  # in random order
+    return [quality.document(name) for name in names[:MEASURED_DOCUMENTS]], len(names)
 
 
 def means(name: str, samples: Sequence[Sample]) -> str:

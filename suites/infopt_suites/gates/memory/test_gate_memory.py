@@ -58,21 +58,31 @@ def against_reference(budgets: Mapping[str, Budget], reference: Sample) -> dict[
 
 
 def resident(gate: GateRun[MemoryMeasure]) -> list[Judgement]:
-    """Peak resident memory of fresh processes: judged where budgeted, else one pair is shown."""
-    most = MOST_PAIRS if RESIDENT.name in gate.budgets else 1
+    """Peak resident memory of fresh processes: judged where budgeted, in pairs of random order;
+    else the candidate's is shown against one reading of the reference for the whole run."""
+    judged = RESIDENT.name in gate.budgets
+    most = MOST_PAIRS if judged else 1
     return gate.collect(
         range(most),
-        lambda index: fresh_pair(gate, candidate_first=gate.coin(index)),
+        lambda index: fresh_pair(gate, gate.coin(index)) if judged else shown_pair(gate),
         planned=most,
         phase="resident",
         metrics=[RESIDENT],
     )
 
 
-def fresh_pair(gate: GateRun[MemoryMeasure], *, candidate_first: bool) -> Sample:
-    """Peak resident memory of a fresh process with the candidate over one with the reference."""
-    peaks = {}
-    for of_candidate in (candidate_first, not candidate_first):
-        with gate.fresh_process() as measure:
-            peaks[of_candidate] = measure.resident_bytes(of_candidate)
+def fresh_pair(gate: GateRun[MemoryMeasure], candidate_first: bool) -> Sample:
+    order = (candidate_first, not candidate_first)
+    peaks = {of_candidate: resident_bytes(gate, of_candidate) for of_candidate in order}
     return resident_pair(peaks[False], peaks[True], "processes")
+
+
+def shown_pair(gate: GateRun[MemoryMeasure]) -> Sample:
+    reference = gate.once("resident bytes", lambda: resident_bytes(gate, of_candidate=False))
+    return resident_pair(reference, resident_bytes(gate, of_candidate=True), "processes")
+
+
+def resident_bytes(gate: GateRun[MemoryMeasure], of_candidate: bool) -> int:
+    """The peak of a fresh process that loads one model and serves one request."""
+    with gate.fresh_process() as measure:
+        return measure.resident_bytes(of_candidate)
