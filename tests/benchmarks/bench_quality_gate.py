@@ -23,8 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from default_limits import default_budgets
 from infopt_suites.gates.quality.measure import QualityMeasure
-from pytest_infopt.configuration.defaults import default_budgets
 
 from pytest_infopt.configuration import load_release
 from pytest_infopt.corpus import load_corpus, tokenise

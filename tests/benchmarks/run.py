@@ -35,6 +35,7 @@ def succeeds(name: str) -> bool:
     script = Path(__file__).with_name(f"bench_{name}.py")
     # Threads that spin while they wait take the core that another process's thread needs.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", **os.environ}
+    environment["PYTHONPATH"] = str(script.parents[1])  # tests/, whose helpers some share
     print(f"== {name}", flush=True)
     started = time.perf_counter()
     status = subprocess.run([sys.executable, str(script)], env=environment).returncode
