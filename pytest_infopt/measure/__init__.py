@@ -16,6 +16,7 @@ from .dtype_error import (
 )
 from .findings import Decode, named_tokens
 from .greedy import NEAR_TIE_ULPS, Mismatches, first_finding, greedy_mismatches
+from .self_comparison import SelfComparison
 from .timing import RequestTiming, SlowedEngine, measure_pair, time_request, warm_up
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "DtypeError",
     "Mismatches",
     "RequestTiming",
+    "SelfComparison",
     "SlowedEngine",
     "TokenComparison",
     "compare_scores",

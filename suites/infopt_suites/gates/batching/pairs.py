@@ -34,14 +34,7 @@ from infopt_reference.batching import (
 from pytest_infopt import Sample
 from pytest_infopt.engines.base import BatchEngine, WholeLogitsEngine
 from pytest_infopt.errors import InfoptError, InvalidComparisonError
-from pytest_infopt.measure import (
-    dtype_error_of,
-    dtype_named,
-    greedy_mismatches,
-    host_logits,
-    rms,
-    two_runs,
-)
+from pytest_infopt.measure import SelfComparison, host_logits
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 LARGEST_LOGITS = 2**30  # bytes of a batch's logits, which engines compute at once
@@ -72,9 +65,8 @@ def measure_batch_invariance(
     In a batch of three or more it is the first row and the last, with ``neighbours`` between them,
     over and over where they are too few. Neighbours of other lengths make for padding. ``oracle``
     and ``plain`` [T, V] are the reference's logits of the prompt in the widest dtype and in the
-    engine's. An error is the RMS over a row's positions over twice the dtype error's worst position
-    (`equivalence`). Sizes whose logits would take more than `LARGEST_LOGITS` bytes are left out,
-    and named in ``details["left_out"]``.
+    engine's (`SelfComparison`). Sizes whose logits would take more than `LARGEST_LOGITS` bytes are
+    left out, and named in ``details["left_out"]``.
 
     Raises InvalidComparisonError where the oracle is no finer than the engine's dtype or no size is
     left, ValueError for sizes below 1 or no neighbours, NonFiniteLogitsError for NaN and infinity.
@@ -85,29 +77,18 @@ def measure_batch_invariance(
             f"batch sizes {list(sizes)} with {len(neighbours)} neighbours; give sizes of 1 or "
             "more, and one neighbour at least"
         )
-    dtype = dtype_named(engine.dtype)
-    dtype_error = dtype_error_of(oracle.detach().cpu().double(), plain, dtype)
-    if not dtype_error.usable:
-        raise InvalidComparisonError(
-            f"{unit}: the oracle does not show what {engine.dtype} costs; set equivalence.oracle "
-            "to float64"
-        )
+    found = SelfComparison(engine, oracle, plain, unit, least_tokens=1)
     alone = host_logits(engine.full_logits(prompt))
-    errors: dict[str, float] = {}
-    mismatches: dict[str, int] = {}
     left_out = []
     for size in sizes:
         batch, places = _batch_with(prompt, neighbours, size)
-        if size * max(map(len, batch)) * engine.vocabulary * dtype.itemsize > LARGEST_LOGITS:
+        if size * max(map(len, batch)) * engine.vocabulary * found.dtype.itemsize > LARGEST_LOGITS:
             left_out.append(size)
             continue
         rows = engine.batch_logits(batch)
-        own = [host_logits(rows[place]) for place in places]
-        errors[str(size)] = max(rms(row - alone) for row in own) / (2 * dtype_error.worst)
-        mismatches[str(size)] = max(
-            len(greedy_mismatches(row, alone, two_runs(dtype_error), dtype).illegal) for row in own
-        )
-    if not errors:
+        for place in places:
+            found.add(str(size), rows[place], alone)
+    if not found.errors:
         raise InvalidComparisonError(
             f"{unit}: logits of the smallest batch are above {LARGEST_LOGITS} bytes; give a prompt "
             f"and neighbours shorter than {max(map(len, [prompt, *neighbours]))} tokens"
@@ -115,11 +96,8 @@ def measure_batch_invariance(
     return Sample(
         unit=unit,
         weight=len(prompt),
-        values={
-            "batch_invariance_error_ratio": max(errors.values()),
-            "batch_invariance_mismatches": float(max(mismatches.values())),
-        },
-        details={"errors": errors, "mismatches": mismatches, "left_out": left_out},
+        values=found.values("batch_invariance_error_ratio", "batch_invariance_mismatches"),
+        details={**found.details(), "left_out": left_out},
         seconds=time.perf_counter() - started,
     )
 

@@ -25,15 +25,7 @@ from pytest_infopt.engines.base import (
     KVSizeEngine,
     WholeLogitsEngine,
 )
-from pytest_infopt.errors import InvalidComparisonError
-from pytest_infopt.measure import (
-    dtype_error_of,
-    dtype_named,
-    greedy_mismatches,
-    host_logits,
-    rms,
-    two_runs,
-)
+from pytest_infopt.measure import SelfComparison, host_logits
 
 from .growth import fitted_exponent
 
@@ -61,31 +53,16 @@ def measure_kv_prompt(
     engine's dtype, or the prompt has fewer than two tokens.
     """
     started = time.perf_counter()
-    dtype = dtype_named(engine.dtype)
-    dtype_error = dtype_error_of(oracle.detach().cpu().double(), plain, dtype)
-    if not dtype_error.usable or len(token_ids) < 2:
-        raise InvalidComparisonError(
-            f"{unit}: {len(token_ids)} tokens in {engine.dtype}, whose own cost the oracle does "
-            "not show; set equivalence.oracle to float64, and equivalence.tokens to at least 2"
-        )
+    found = SelfComparison(engine, oracle, plain, unit, least_tokens=2)
     uncached = host_logits(engine.full_logits(token_ids))
     ways, left_out = _ways(engine, token_ids)
-    errors, mismatches = {}, {}
-    granted = two_runs(dtype_error)
     for name, (rows, first) in ways.items():
-        logits = host_logits(rows)
-        exact = uncached[: len(logits)]
-        errors[name] = rms((logits - exact)[first:]) / (2 * dtype_error.worst)
-        found = greedy_mismatches(logits, exact, granted.rows(0, len(logits)), dtype)
-        mismatches[name] = len(found.illegal)
+        found.add(name, rows, uncached[: len(rows)], first=first)
     return Sample(
         unit=unit,
         weight=len(token_ids),
-        values={
-            "kv_error_ratio": max(errors.values()),
-            "kv_greedy_mismatches": float(max(mismatches.values())),
-        },
-        details={"errors": errors, "mismatches": mismatches, "left_out": left_out},
+        values=found.values("kv_error_ratio", "kv_greedy_mismatches"),
+        details={**found.details(), "left_out": left_out},
         seconds=time.perf_counter() - started,
     )
 

@@ -19,15 +19,7 @@ import torch
 
 from pytest_infopt import MeasuredTable, Sample
 from pytest_infopt.engines.base import WholeLogitsEngine
-from pytest_infopt.errors import InvalidComparisonError
-from pytest_infopt.measure import (
-    dtype_error_of,
-    dtype_named,
-    greedy_mismatches,
-    host_logits,
-    rms,
-    two_runs,
-)
+from pytest_infopt.measure import SelfComparison, host_logits
 
 from .prefix_server import ServedPrompt
 
@@ -65,14 +57,8 @@ def measure_prefix_prompt(
     prompt has fewer than four tokens.
     """
     started = time.perf_counter()
-    dtype = dtype_named(engine.dtype)
-    dtype_error = dtype_error_of(oracle.detach().cpu().double(), plain, dtype)
+    found = SelfComparison(engine, oracle, plain, unit, least_tokens=4)
     count = len(token_ids)
-    if not dtype_error.usable or count < 4:
-        raise InvalidComparisonError(
-            f"{unit}: {count} tokens in {engine.dtype}, whose own cost the oracle does not show; "
-            "set equivalence.oracle to float64, and equivalence.tokens to at least 4"
-        )
     block_size = max(1, count // 4)
     prompt = list(token_ids)
     # Another end, and another whole prompt: the same tokens in another order.
@@ -87,27 +73,20 @@ def measure_prefix_prompt(
     for index in range(2):  # enough to evict whatever was there
         server.serve(stranger, {"tenant": str(index)})
     served["after eviction"] = (prompt, server.serve(prompt))
-    granted = two_runs(dtype_error)
     plain_passes = {tuple(p): host_logits(engine.full_logits(p)) for p, _ in served.values()}
-    errors, mismatches = {}, {}
     for name, (asked, answer) in served.items():
-        exact = plain_passes[tuple(asked)][answer.cached_tokens :]
-        logits = host_logits(answer.logits)
-        errors[name] = rms(logits - exact) / (2 * dtype_error.worst)
-        found = greedy_mismatches(logits, exact, granted.rows(answer.cached_tokens), dtype)
-        mismatches[name] = len(found.illegal)
+        start = answer.cached_tokens
+        found.add(name, answer.logits, plain_passes[tuple(asked)][start:], start=start)
     shareable = (count - 1) // block_size * block_size
     return Sample(
         unit=unit,
         weight=count,
         values={
-            "prefix_error_ratio": max(errors.values()),
-            "prefix_greedy_mismatches": float(max(mismatches.values())),
+            **found.values("prefix_error_ratio", "prefix_greedy_mismatches"),
             "prefix_saved_share": served["warm"][1].cached_tokens / shareable,
         },
         details={
-            "errors": errors,
-            "mismatches": mismatches,
+            **found.details(),
             "cached_tokens": {name: answer.cached_tokens for name, (_, answer) in served.items()},
             "block_size": block_size,
         },
