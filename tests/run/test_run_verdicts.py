@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import xml.etree.ElementTree as ElementTree
 from typing import Any
@@ -306,3 +307,25 @@ def test_rows_that_see_each_other_fail_the_batching_gate(gate, result, pytester)
     run.stdout.fnmatch_lines(["*FAIL batch_invariance_error_ratio*"])
     errors = result()["items"][0]["details"]["errors"]["prompt-0"]
     assert errors["1"] <= 2 < errors["4"]
+
+
+@pytest.mark.parametrize(
+    "former",
+    [
+        "infopt_suites.gates.test_gate_memory::test_memory[same]",
+        "infopt_suites/gates/test_gate_memory.py::test_memory[same]",
+        "infopt_suites.gates.memory.test_gate_memory::test_memory[same]",
+    ],
+)
+def test_node_ids_of_the_version_before_go_on_working(gate, result, former: str) -> None:
+    run = gate("--pyargs", former)
+    run.assert_outcomes(passed=1)
+    assert [(item["gate"], item["candidate"]) for item in result()["items"]] == [("memory", "same")]
+
+
+def test_the_command_that_reproduces_runs_that_gate_alone(gate, result) -> None:
+    gate("-k", "memory")
+    (item,) = result()["items"]
+    words = shlex.split(item["reproduce"])
+    assert words[:2] == ["pytest", "--infopt"]
+    gate(*words[2:]).assert_outcomes(passed=1)
