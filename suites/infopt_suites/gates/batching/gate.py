@@ -15,8 +15,8 @@ from pytest_infopt import (
     setting,
 )
 
-from ..limits import ERROR_RATIO
 from ..plans import CachesPlan, EquivalencePlan
+from ..self_comparisons import error_ratio, limits, mismatches
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,13 @@ class BatchingPlan(Plan):
 
 
 INVARIANCE = (
-    Metric(
+    error_ratio(
         "batch_invariance_error_ratio",
-        Unit.RATIO,
-        Rule.WORST,
         "logits of a batch's rows against those alone, worst batch size / the dtype's error",
-        self_comparison=True,
     ),
-    Metric(
+    mismatches(
         "batch_invariance_mismatches",
-        Unit.COUNT,
-        Rule.WORST,
         "greedy tokens that a batch changes where there is no near-tie",
-        self_comparison=True,
     ),
 )
 THROUGHPUT = Metric(
@@ -82,7 +76,7 @@ WINDOW = Metric(
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
     """Batching may change no result; what it gains in time is reported, and limited on request."""
-    return {"batch_invariance_error_ratio": ERROR_RATIO, "batch_invariance_mismatches": 0.0}
+    return limits(INVARIANCE)
 
 
 GATE = GateSpec(

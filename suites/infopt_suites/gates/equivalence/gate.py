@@ -2,37 +2,28 @@
 
 from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
 
-from ..limits import ERROR_RATIO
 from ..plans import EquivalencePlan
+from ..self_comparisons import ERROR_RATIO, error_ratio, limits
 
 _SELF_COMPARISONS = (
-    Metric(
+    error_ratio(
         "causality_error_ratio",
-        Unit.RATIO,
-        Rule.WORST,
         "change of earlier logits when a later token changes / the dtype's own error",
-        self_comparison=True,
     ),
-    Metric(
+    error_ratio(
         "cached_error_ratio",
-        Unit.RATIO,
-        Rule.WORST,
         "logits with the KV cache against those without / the dtype's own error",
-        self_comparison=True,
     ),
-    Metric(
+    error_ratio(
         "batch_error_ratio",
-        Unit.RATIO,
-        Rule.WORST,
         "logits of a left-padded batch row against those alone / the dtype's own error",
-        self_comparison=True,
     ),
 )
 
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
     """A model has to agree with itself in any format; with the reference only if meant lossless."""
-    itself = {metric.name: ERROR_RATIO for metric in _SELF_COMPARISONS}
+    itself = limits(_SELF_COMPARISONS)
     if not context.precision.lossless:
         return itself
     return {"logit_error_ratio": ERROR_RATIO, "greedy_mismatches": 0.0, **itself}

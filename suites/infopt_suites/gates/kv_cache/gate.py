@@ -2,23 +2,16 @@
 
 from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
 
-from ..limits import ERROR_RATIO
 from ..plans import CachesPlan, EquivalencePlan
+from ..self_comparisons import error_ratio, limits, mismatches
 
 OUTPUTS = (
-    Metric(
+    error_ratio(
         "kv_error_ratio",
-        Unit.RATIO,
-        Rule.WORST,
         "logits through the KV cache, by its worst way, against those without / dtype's error",
-        self_comparison=True,
     ),
-    Metric(
-        "kv_greedy_mismatches",
-        Unit.COUNT,
-        Rule.WORST,
-        "greedy tokens that the KV cache changes where there is no near-tie",
-        self_comparison=True,
+    mismatches(
+        "kv_greedy_mismatches", "greedy tokens that the KV cache changes where there is no near-tie"
     ),
 )
 SIZE = Metric(
@@ -31,7 +24,7 @@ SIZE = Metric(
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
     """In any format, a cache changes nothing beyond rounding and holds what its formula says."""
-    return {"kv_error_ratio": ERROR_RATIO, "kv_greedy_mismatches": 0.0, "kv_size_error": 0.0}
+    return {**limits(OUTPUTS), SIZE.name: 0.0}
 
 
 GATE = GateSpec(

@@ -14,8 +14,8 @@ from pytest_infopt import (
     setting,
 )
 
-from ..limits import ERROR_RATIO
 from ..plans import EquivalencePlan
+from ..self_comparisons import ERROR_RATIO, error_ratio
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,9 @@ GATE = GateSpec(
             Rule.WORST,
             "largest mean KL(reference ‖ candidate) at the end of a text, over the swept lengths",
         ),
-        Metric(
+        error_ratio(
             "long_context_error_ratio",
-            Unit.RATIO,
-            Rule.WORST,
             "last logits through the KV cache against those without / the dtype's own error",
-            self_comparison=True,
         ),
     ),
 )

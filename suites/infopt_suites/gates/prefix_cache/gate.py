@@ -2,8 +2,8 @@
 
 from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
 
-from ..limits import ERROR_RATIO
 from ..plans import CachesPlan, EquivalencePlan, LatencyPlan
+from ..self_comparisons import ERROR_RATIO, error_ratio, mismatches
 
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
@@ -26,19 +26,13 @@ GATE = GateSpec(
     requires=frozenset({Capability.FULL_LOGITS, Capability.MODULES}),
     default_budgets=default_budgets,
     metrics=(
-        Metric(
+        error_ratio(
             "prefix_error_ratio",
-            Unit.RATIO,
-            Rule.WORST,
             "logits behind a cached prefix against the plain pass / the dtype's own error",
-            self_comparison=True,
         ),
-        Metric(
+        mismatches(
             "prefix_greedy_mismatches",
-            Unit.COUNT,
-            Rule.WORST,
             "greedy tokens that a cached prefix changes where there is no near-tie",
-            self_comparison=True,
         ),
         Metric(
             "prefix_saved_share",
