@@ -13,6 +13,7 @@ from .batcher_cancellation import BatcherCancellationSuite
 from .batcher_failures import others
 from .batcher_machine import BatcherMachine
 from .batcher_trial import SLACK, Call, Item, Trial, answer, finish, held
+from .batcher_windows import on_batcher
 from .protocol import BatchPolicy, MakeBatcher
 
 
@@ -51,70 +52,60 @@ class BatcherSuite(BatcherCancellationSuite):
                 self.run(make_batcher, scenario, self.max_wait)
 
     @requires("stop")
-    def test_a_stopped_batcher_turns_callers_away(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher()
+    async def test_a_stopped_batcher_turns_callers_away(self, trial: Trial) -> None:
         """With an exception, at once; a second stop does nothing.
 
         Usual causes: a queue that takes items and has no worker any more.
         """
-
-        async def scenario(trial: Trial) -> None:
-            await trial.until_served(trial.submit_all(2))
-            await trial.stop()
-            await trial.stop()
-            late = trial.submit_all(2)
-            await trial.until_done(late, within=0.0)
-            for caller in late:
-                assert isinstance(caller.error, Exception), (
-                    f"submit after stop: {caller.error or caller.task.result()!r}"
-                )
-            assert len(trial.calls) == 1, "a call was made after stop"
-
-        self.run(make_batcher, scenario)
+        await trial.until_served(trial.submit_all(2))
+        await trial.stop()
+        await trial.stop()
+        late = trial.submit_all(2)
+        await trial.until_done(late, within=0.0)
+        for caller in late:
+            assert isinstance(caller.error, Exception), (
+                f"submit after stop: {caller.error or caller.task.result()!r}"
+            )
+        assert len(trial.calls) == 1, "a call was made after stop"
 
     @requires("stop")
-    def test_callers_that_come_while_it_stops_do_not_wait(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(3.0, each={"count": (1, 4)})
+    async def test_callers_that_come_while_it_stops_do_not_wait(
+        self, trial: Trial, count: int
+    ) -> None:
         """They are turned away, or served.
 
         Usual causes: the line is emptied once, and what comes after that is forgotten.
         """
-        for count in (1, 4):
-
-            async def scenario(trial: Trial, count: int = count) -> None:
-                trial.submit_all(count)
-                await trial.pause(self.max_wait)
-                stopping = asyncio.create_task(trial.stop(), name="stop")
-                for _ in range(4):
-                    trial.submit()
-                    await asyncio.sleep(0)
-                await trial.pause(0.5)
-                trial.submit()
-                await stopping
-                await trial.until_done()
-
-            self.run(make_batcher, scenario, 3.0)
+        trial.submit_all(count)
+        await trial.pause(self.max_wait)
+        stopping = asyncio.create_task(trial.stop(), name="stop")
+        for _ in range(4):
+            trial.submit()
+            await asyncio.sleep(0)
+        await trial.pause(0.5)
+        trial.submit()
+        await stopping
+        await trial.until_done()
 
     @requires("drain")
-    def test_a_stop_that_drains_serves_all(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(1.0, each={"count": (1, 3, 4, 8), "moment": (0.0, 0.5, 1.5)})
+    async def test_a_stop_that_drains_serves_all(
+        self, trial: Trial, count: int, moment: float
+    ) -> None:
         """When it returns, and without waiting for windows that nobody will come in.
 
         Usual causes: what is in the worker's hands is forgotten, a last batch that is not full.
         """
-        for count in (1, 3, 4, 8):
-            for moment in (0.0, 0.5, 1.5):
-
-                async def scenario(
-                    trial: Trial, count: int = count, moment: float = moment
-                ) -> None:
-                    trial.submit_all(count)
-                    await trial.pause(moment * self.max_wait)
-                    before = trial.loop.time()
-                    await trial.stop(drain=True)
-                    took = trial.loop.time() - before
-                    await trial.until_served(within=0.0)
-                    most = -(-count // 3) + self.max_wait + SLACK
-                    assert took <= most, f"stop took {took:g} s for {count} items in calls of 1 s"
-
-                self.run(make_batcher, scenario, 1.0)
+        trial.submit_all(count)
+        await trial.pause(moment * self.max_wait)
+        before = trial.loop.time()
+        await trial.stop(drain=True)
+        took = trial.loop.time() - before
+        await trial.until_served(within=0.0)
+        most = -(-count // 3) + self.max_wait + SLACK
+        assert took <= most, f"stop took {took:g} s for {count} items in calls of 1 s"
 
     @requires("immediate")
     def test_a_stop_at_once_serves_nothing_more(self, make_batcher: MakeBatcher) -> None:
@@ -145,26 +136,23 @@ class BatcherSuite(BatcherCancellationSuite):
                 self.run(make_batcher, scenario, 50.0 * self.max_wait)
 
     @requires("restart")
-    def test_a_stopped_batcher_starts_again(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(1.0)
+    async def test_a_stopped_batcher_starts_again(self, trial: Trial) -> None:
         """As if nothing had been, several times.
 
         Usual causes: a flag that stays, a worker that is not made anew, items of the life before.
         """
-
-        async def scenario(trial: Trial) -> None:
-            for count in (4, 0, 1, 3):
-                callers = trial.submit_all(count)
-                await trial.pause(0.5)
-                await trial.stop()
-                await trial.until_done(callers, within=0.0)
-                await trial.batcher.start()
-                before = len(trial.calls)
-                later = trial.submit_all(4)
-                await trial.until_served(later)
-                sent = sum(trial.sizes[before:])
-                assert sent == 4, f"{sent} items were sent for 4 after a restart"
-
-        self.run(make_batcher, scenario, 1.0)
+        for count in (4, 0, 1, 3):
+            callers = trial.submit_all(count)
+            await trial.pause(0.5)
+            await trial.stop()
+            await trial.until_done(callers, within=0.0)
+            await trial.batcher.start()
+            before = len(trial.calls)
+            later = trial.submit_all(4)
+            await trial.until_served(later)
+            sent = sum(trial.sizes[before:])
+            assert sent == 4, f"{sent} items were sent for 4 after a restart"
 
     @requires("rejects")
     def test_a_full_line_turns_callers_away(self, make_batcher: MakeBatcher) -> None:
@@ -232,30 +220,25 @@ class BatcherSuite(BatcherCancellationSuite):
                 self.run(make_batcher, scenario, held, window=False, max_queue_size=bound)
 
     @requires("idle")
-    def test_nothing_wakes_the_loop_while_nothing_can_be_done(
-        self, make_batcher: MakeBatcher
-    ) -> None:
+    @on_batcher(held)
+    async def test_nothing_wakes_the_loop_while_nothing_can_be_done(self, trial: Trial) -> None:
         """Before the first item, after the last, and while a call runs for long.
 
         Usual causes: a loop that looks whether something came, a timeout to look at a flag.
         """
-
-        async def scenario(trial: Trial) -> None:
-            await self._undisturbed(trial, "before the first item")
-            first = trial.submit_all(4)
-            await trial.pause(2.0 * self.max_wait)
-            await self._undisturbed(trial, "while a call runs and an item waits for it")
-            await self._finish_all(trial)
-            await trial.until_served(first)
-            await self._undisturbed(trial, "after the last item")
-            gone = trial.submit_all(1)
-            await trial.pause(0.5 * self.max_wait)
-            await self._cancelled(trial, gone)
-            await trial.pause(2.0 * self.max_wait)
-            await self._finish_all(trial)
-            await self._undisturbed(trial, "after a caller gave up")
-
-        self.run(make_batcher, scenario, held)
+        await self._undisturbed(trial, "before the first item")
+        first = trial.submit_all(4)
+        await trial.pause(2.0 * self.max_wait)
+        await self._undisturbed(trial, "while a call runs and an item waits for it")
+        await self._finish_all(trial)
+        await trial.until_served(first)
+        await self._undisturbed(trial, "after the last item")
+        gone = trial.submit_all(1)
+        await trial.pause(0.5 * self.max_wait)
+        await self._cancelled(trial, gone)
+        await trial.pause(2.0 * self.max_wait)
+        await self._finish_all(trial)
+        await self._undisturbed(trial, "after a caller gave up")
 
     def test_many_rounds_leave_nothing_behind(self, make_batcher: MakeBatcher) -> None:
         """Results, errors and callers that gave up: neither their items nor tasks pile up.

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 
 from ..base import Suite, requires
-from ..properties import for_all
+from ..properties import for_all, tried
 from .batcher_failures import WRONG, check_told, others
 from .batcher_trial import Call, Serve, after, finish, held
 from .clock import run_virtual
@@ -19,6 +19,7 @@ from .embedding_trial import EmbeddingTrial, Text, vector_of
 from .protocol import BatchPolicy, MakeEmbeddingBatcher
 
 Scenario = Callable[[EmbeddingTrial], Awaitable[None]]
+on_batcher = tried("make_embedding_batcher", by="run")  # a property that is a scenario
 
 
 class EmbeddingBatcherSuite(Suite):
@@ -86,20 +87,17 @@ class EmbeddingBatcherSuite(Suite):
         )
         for_all(holds, cases, examples=self.examples)
 
-    def test_no_texts_need_no_call(self, make_embedding_batcher: MakeEmbeddingBatcher) -> None:
+    @on_batcher()
+    async def test_no_texts_need_no_call(self, trial: EmbeddingTrial) -> None:
         """An empty list has no vectors, and nobody waits for them.
 
         Usual causes: a wait for a batch that is never sent, an empty batch that is.
         """
-
-        async def scenario(trial: EmbeddingTrial) -> None:
-            await trial.until_served([trial.embed([])], within=0.0)
-            assert not trial.calls, "the backend was called for no texts"
-            full, empty = trial.embed(["a", "b"]), trial.embed([])
-            await trial.until_served([empty], within=0.0)
-            await trial.until_served([full])
-
-        self.run(make_embedding_batcher, scenario)
+        await trial.until_served([trial.embed([])], within=0.0)
+        assert not trial.calls, "the backend was called for no texts"
+        full, empty = trial.embed(["a", "b"]), trial.embed([])
+        await trial.until_served([empty], within=0.0)
+        await trial.until_served([full])
 
     def test_long_lists_are_split_and_joined(
         self, make_embedding_batcher: MakeEmbeddingBatcher
@@ -147,41 +145,31 @@ class EmbeddingBatcherSuite(Suite):
 
                 self.run(make_embedding_batcher, scenario, 1.0, size)
 
-    def test_texts_are_taken_as_they_are(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_texts_are_taken_as_they_are(self, trial: EmbeddingTrial) -> None:
         """Also where they are empty, or equal but for spaces and capitals.
 
         Usual causes: ``if text``, keys that are stripped or lowered.
         """
         texts = ["", " ", "a", "A", "a ", "ä", "a\u0308", "\n", "None"]
+        await trial.until_served([trial.embed(texts), trial.embed([""]), trial.embed([])])
 
-        async def scenario(trial: EmbeddingTrial) -> None:
-            await trial.until_served([trial.embed(texts), trial.embed([""]), trial.embed([])])
-
-        self.run(make_embedding_batcher, scenario)
-
-    def test_lists_belong_to_their_callers(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
-    ) -> None:
+    @on_batcher(2.0, 9)
+    async def test_lists_belong_to_their_callers(self, trial: EmbeddingTrial) -> None:
         """What a caller does to the list it gave, or got, is nobody else's matter.
 
         Usual causes: the caller's list is kept until the batch is sent; one result list for all.
         """
-
-        async def scenario(trial: EmbeddingTrial) -> None:
-            given = ["a", "b"]
-            caller = trial.add(["a", "b"], trial.batcher.embed(given))  # type: ignore[attr-defined]  # an embedding batcher
-            other = trial.embed(["a", "b"])
-            await trial.pause(1.0)
-            given[:] = ["c"]
-            await trial.until_served([caller])
-            got = caller.task.result()
-            if isinstance(got, list):
-                got.clear()
-            await trial.until_served([other, trial.embed(["a", "b"])])
-
-        self.run(make_embedding_batcher, scenario, 2.0, 9)
+        given = ["a", "b"]
+        caller = trial.add(["a", "b"], trial.batcher.embed(given))  # type: ignore[attr-defined]  # an embedding batcher
+        other = trial.embed(["a", "b"])
+        await trial.pause(1.0)
+        given[:] = ["c"]
+        await trial.until_served([caller])
+        got = caller.task.result()
+        if isinstance(got, list):
+            got.clear()
+        await trial.until_served([other, trial.embed(["a", "b"])])
 
     @requires("shared")
     def test_callers_share_calls(self, make_embedding_batcher: MakeEmbeddingBatcher) -> None:
@@ -207,28 +195,23 @@ class EmbeddingBatcherSuite(Suite):
                 self.run(make_embedding_batcher, scenario, 1.0, size)
 
     @requires("deduplicates")
-    def test_equal_texts_are_computed_once(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
-    ) -> None:
+    @on_batcher(held, 5)
+    async def test_equal_texts_are_computed_once(self, trial: EmbeddingTrial) -> None:
         """While they wait, and while a call with them runs; when they are ready, anew.
 
         Usual causes: a look at the line and none at what runs, a text that stays known.
         """
-
-        async def scenario(trial: EmbeddingTrial) -> None:
-            callers = [trial.embed(["a", "b", "a"]), trial.embed(["b", "a"])]
+        callers = [trial.embed(["a", "b", "a"]), trial.embed(["b", "a"])]
+        await trial.pause(self.max_wait)
+        callers.append(trial.embed(["b", "c"]))
+        await trial.pause(1.0)
+        for _ in range(4):
+            for call in trial.open_calls:
+                finish(call)
             await trial.pause(self.max_wait)
-            callers.append(trial.embed(["b", "c"]))
-            await trial.pause(1.0)
-            for _ in range(4):
-                for call in trial.open_calls:
-                    finish(call)
-                await trial.pause(self.max_wait)
-            await trial.until_served(callers)
-            computed = sorted(text for call in trial.calls for text in call.items)
-            assert computed == ["a", "b", "c"], f"{computed} were computed for a, b and c"
-
-        self.run(make_embedding_batcher, scenario, held, 5)
+        await trial.until_served(callers)
+        computed = sorted(text for call in trial.calls for text in call.items)
+        assert computed == ["a", "b", "c"], f"{computed} were computed for a, b and c"
 
     def test_a_failing_call_fails_those_who_asked_for_its_texts(
         self, make_embedding_batcher: MakeEmbeddingBatcher
@@ -347,65 +330,57 @@ class EmbeddingBatcherSuite(Suite):
                 self.run(make_embedding_batcher, scenario, self.max_wait, 4)
 
     @requires("withdraw")
-    def test_texts_whose_callers_are_gone_are_not_sent(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
-    ) -> None:
+    @on_batcher(held)
+    async def test_texts_whose_callers_are_gone_are_not_sent(self, trial: EmbeddingTrial) -> None:
         """And those that somebody else asks for are.
 
         Usual causes: a count of callers that is never taken down, an entry that stays in the line.
         """
-
-        async def scenario(trial: EmbeddingTrial) -> None:
-            running = trial.embed(["1", "2", "3"])
-            await trial.pause(self.max_wait)  # takes the slot
-            gone = [trial.embed(["a", "shared", "a"]), trial.embed(["b", "a"])]
-            left = trial.embed(["shared", "c"])
-            await trial.pause(1.0)
-            for caller in gone:
-                caller.task.cancel()
-            await trial.pause(1.0)
-            for _ in range(4):
-                for call in trial.open_calls:
-                    finish(call)
-                await trial.pause(self.max_wait)
-            await trial.until_served([running, left])
-            sent = {text for call in trial.calls for text in call.items}
-            assert not sent & {"a", "b"}, f"{sent & {'a', 'b'}} were sent, whose callers are gone"
-
-        self.run(make_embedding_batcher, scenario, held)
+        running = trial.embed(["1", "2", "3"])
+        await trial.pause(self.max_wait)  # takes the slot
+        gone = [trial.embed(["a", "shared", "a"]), trial.embed(["b", "a"])]
+        left = trial.embed(["shared", "c"])
+        await trial.pause(1.0)
+        for caller in gone:
+            caller.task.cancel()
+        await trial.pause(1.0)
+        for _ in range(4):
+            for call in trial.open_calls:
+                finish(call)
+            await trial.pause(self.max_wait)
+        await trial.until_served([running, left])
+        sent = {text for call in trial.calls for text in call.items}
+        assert not sent & {"a", "b"}, f"{sent & {'a', 'b'}} were sent, whose callers are gone"
 
     @requires("rejects")
-    def test_a_list_without_room_is_turned_away_as_a_whole(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
+    @on_batcher(held, max_queue_size=4, reject_when_full=True)
+    async def test_a_list_without_room_is_turned_away_as_a_whole(
+        self, trial: EmbeddingTrial
     ) -> None:
         """None of its texts is computed, and smaller lists still fit.
 
         Usual causes: texts are let in one by one until one does not fit.
         """
-
-        async def scenario(trial: EmbeddingTrial) -> None:
-            served = [trial.embed(["1", "2", "3"])]
-            await trial.pause(self.max_wait)  # takes the slot
-            for texts, fits in ((["a", "b"], True), (["c", "d", "e"], False), (["f", "g"], True)):
-                caller = trial.embed(texts)
-                await trial.pause()
-                assert caller.task.done() is not fits, (
-                    f"{len(texts)} texts {'were' if fits else 'were not'} turned away; 4 may wait, "
-                    f"and {2 * (len(served) - 1)} did"
-                )
-                if fits:
-                    served.append(caller)
-                else:
-                    assert isinstance(caller.error, Exception), "served without a call"
-            for _ in range(4):
-                for call in trial.open_calls:
-                    finish(call)
-                await trial.pause(self.max_wait)
-            await trial.until_served(served)
-            sent = {text for call in trial.calls for text in call.items}
-            assert not sent & {"c", "d", "e"}, f"{sent & {'c', 'd', 'e'}} of a refused list"
-
-        self.run(make_embedding_batcher, scenario, held, max_queue_size=4, reject_when_full=True)
+        served = [trial.embed(["1", "2", "3"])]
+        await trial.pause(self.max_wait)  # takes the slot
+        for texts, fits in ((["a", "b"], True), (["c", "d", "e"], False), (["f", "g"], True)):
+            caller = trial.embed(texts)
+            await trial.pause()
+            assert caller.task.done() is not fits, (
+                f"{len(texts)} texts {'were' if fits else 'were not'} turned away; 4 may wait, "
+                f"and {2 * (len(served) - 1)} did"
+            )
+            if fits:
+                served.append(caller)
+            else:
+                assert isinstance(caller.error, Exception), "served without a call"
+        for _ in range(4):
+            for call in trial.open_calls:
+                finish(call)
+            await trial.pause(self.max_wait)
+        await trial.until_served(served)
+        sent = {text for call in trial.calls for text in call.items}
+        assert not sent & {"c", "d", "e"}, f"{sent & {'c', 'd', 'e'}} of a refused list"
 
     def test_many_rounds_leave_nothing_behind(
         self, make_embedding_batcher: MakeEmbeddingBatcher
@@ -445,21 +420,16 @@ class EmbeddingBatcherSuite(Suite):
         self.run(make_embedding_batcher, scenario, serve)
 
     @requires("typed")
-    def test_a_single_string_is_no_list_of_texts(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_a_single_string_is_no_list_of_texts(self, trial: EmbeddingTrial) -> None:
         """It is refused, and not taken for its letters.
 
         Usual causes: a string is a sequence of strings.
         """
-
-        async def scenario(trial: EmbeddingTrial) -> None:
-            caller = trial.add(["abc"], trial.batcher.embed("abc"))  # type: ignore[attr-defined]  # an embedding batcher
-            await trial.until_done([caller])
-            assert isinstance(caller.error, Exception), f"'abc': {caller.task.result()!r}"
-            assert not trial.calls, "the backend was called for the letters of a string"
-
-        self.run(make_embedding_batcher, scenario)
+        caller = trial.add(["abc"], trial.batcher.embed("abc"))  # type: ignore[attr-defined]  # an embedding batcher
+        await trial.until_done([caller])
+        assert isinstance(caller.error, Exception), f"'abc': {caller.task.result()!r}"
+        assert not trial.calls, "the backend was called for the letters of a string"
 
     @requires("stop")
     def test_after_a_stop_nobody_waits(self, make_embedding_batcher: MakeEmbeddingBatcher) -> None:
