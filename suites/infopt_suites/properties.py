@@ -20,6 +20,16 @@ Case = TypeVar("Case")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., None]]
 
+# Health checks speak of slow or large inputs, which weights are.
+SEARCH = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=False,
+    report_multiple_bugs=False,
+    phases=[Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
 EXAMPLES = 40  # drawn inputs for each property; a suite may want more or fewer
 
 
@@ -82,18 +92,8 @@ def tried(fixture: str, by: str = "_hold") -> Callable[..., Decorator]:
 def _search(holds: Callable[[Any], None], cases: SearchStrategy[Any], examples: int) -> None:
     __tracebackhide__ = True
 
-    # Health checks speak of slow or large inputs, which weights are.
-    @settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        print_blob=False,
-        verbosity=Verbosity.quiet,  # it prints cases field by field; their repr says more
-        report_multiple_bugs=False,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
+    # It would print cases field by field; their repr says more.
+    @settings(SEARCH, max_examples=examples, verbosity=Verbosity.quiet)
     @given(case=cases)
     def tried(case: Any) -> None:
         __tracebackhide__ = True
