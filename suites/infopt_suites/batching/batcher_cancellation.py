@@ -97,24 +97,22 @@ class BatcherCancellationSuite(BatcherFailureSuite):
         await trial.until_served(others(callers, [gone]))
         await self._served_later(trial)
 
-    def test_callers_that_give_up_in_time_are_told_so(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher()
+    async def test_callers_that_give_up_in_time_are_told_so(self, trial: Trial) -> None:
         """asyncio.timeout around submit ends when it says, wherever the item is.
 
         Usual causes: a wait that is shielded, a CancelledError that is swallowed.
         """
-
-        async def scenario(trial: Trial) -> None:
-            for windows in (0.5, 1.5, 0.5):  # in an open batch, in a call, in the line
-                item, seconds = Item(len(trial.callers)), windows * self.max_wait
-                impatient = trial.add(item, asyncio.wait_for(trial.batcher.submit(item), seconds))
-                await trial.until_done([impatient], within=seconds)
-                assert isinstance(impatient.error, TimeoutError), (
-                    f"a timeout of {seconds:g} s around submit ended with {impatient.error!r}"
-                )
-            trial.serve = after(0.0)
-            await trial.until_served(trial.submit_all(3))
-
-        self.run(make_batcher, scenario, 3.0 * self.max_wait)
+        trial.serve = after(3.0 * self.max_wait)
+        for windows in (0.5, 1.5, 0.5):  # in an open batch, in a call, in the line
+            item, seconds = Item(len(trial.callers)), windows * self.max_wait
+            impatient = trial.add(item, asyncio.wait_for(trial.batcher.submit(item), seconds))
+            await trial.until_done([impatient], within=seconds)
+            assert isinstance(impatient.error, TimeoutError), (
+                f"a timeout of {seconds:g} s around submit ended with {impatient.error!r}"
+            )
+        trial.serve = after(0.0)
+        await trial.until_served(trial.submit_all(3))
 
     @requires("withdraw")
     @on_batcher(held, each={"gone": ([0], [1], [2, 3], [0, 1, 2, 3])})
@@ -137,12 +135,12 @@ class BatcherCancellationSuite(BatcherFailureSuite):
         await trial.pause(self.max_wait)
         if {"full", "window"} <= {*self.capabilities}:
             assert trial.sizes == [3, 3], f"3 items with callers in calls of {trial.sizes}"
-        await self._finish_all(trial)
+        await trial.finish_all()
         await trial.until_served(left)
         alone, calls = trial.submit_all(2), len(trial.calls)
         await trial.pause(0.5 * self.max_wait)
         await self._cancelled(trial, alone)
-        await self._finish_all(trial)
+        await trial.finish_all()
         sent = {id(item) for call in trial.calls for item in call.items}
         for place in gone:
             assert id(callers[place].item) not in sent, "an item without a caller was sent"
@@ -184,10 +182,3 @@ class BatcherCancellationSuite(BatcherFailureSuite):
         for call in trial.open_calls:
             finish(call)
         await trial.until_served(later)
-
-    async def _finish_all(self, trial: Trial) -> None:
-        """Let calls end until none is made any more."""
-        for _ in range(20):
-            for call in trial.open_calls:
-                finish(call)
-            await trial.pause(self.max_wait)

@@ -179,26 +179,24 @@ class BatcherWindowSuite(Suite):
                 self.run(make_batcher, scenario, 1.0, size)
 
     @requires("open")
-    def test_items_that_wait_for_a_slot_share_calls(self, make_batcher: MakeBatcher) -> None:
+    @on_each_size()
+    async def test_items_that_wait_for_a_slot_share_calls(self, trial: Trial) -> None:
         """What came one by one while a call ran fits into ceil(k / max_batch_size) further ones.
 
         Usual causes: a batch that is closed when its window ends, and not when it can be sent.
         """
-        for size in self.batch_sizes:
-
-            async def scenario(trial: Trial, size: int = size) -> None:
-                trial.submit()
-                await trial.pause(1.5 * self.max_wait)
-                for _ in range(2 * size + 1):
-                    trial.submit()
-                    await trial.pause(0.375 * self.max_wait)
-                assert trial.sizes == [1], f"calls of {trial.sizes} while the first one ran"
-                await trial.until_served()
-                assert len(trial.calls) == 4, (
-                    f"calls of {trial.sizes}: after the first one, {2 * size + 1} items waited"
-                )
-
-            self.run(make_batcher, scenario, 8.0 * self.max_wait, size)
+        size = trial.policy.max_batch_size
+        trial.serve = after(8.0 * self.max_wait)
+        trial.submit()
+        await trial.pause(1.5 * self.max_wait)
+        for _ in range(2 * size + 1):
+            trial.submit()
+            await trial.pause(0.375 * self.max_wait)
+        assert trial.sizes == [1], f"calls of {trial.sizes} while the first one ran"
+        await trial.until_served()
+        assert len(trial.calls) == 4, (
+            f"calls of {trial.sizes}: after the first one, {2 * size + 1} items waited"
+        )
 
     @requires("window")
     @on_batcher(0.0, 7)
@@ -257,30 +255,27 @@ class BatcherWindowSuite(Suite):
             )
 
     @requires("concurrency")
-    def test_results_go_to_their_callers_whichever_call_ends_first(
-        self, make_batcher: MakeBatcher
+    @on_each_size(max_concurrency=3, each={"durations": ((9.0, 5.0, 1.0), (5.0, 9.0, 1.0))})
+    async def test_results_go_to_their_callers_whichever_call_ends_first(
+        self, trial: Trial, durations: tuple[float, ...]
     ) -> None:
         """Three calls at a time, of which the first is the slowest.
 
         Usual causes: results in the order of completion.
         """
-        for size in self.batch_sizes:
-            for durations in ((9.0, 5.0, 1.0), (5.0, 9.0, 1.0)):
 
-                async def serve(call: Call, durations: tuple[float, ...] = durations) -> object:
-                    return await after(durations[call.index % 3])(call)
+        async def serve(call: Call) -> object:
+            return await after(durations[call.index % 3])(call)
 
-                async def scenario(trial: Trial, size: int = size) -> None:
-                    callers = trial.submit_all(3 * size)
-                    await trial.pause(self.max_wait)
-                    assert len(trial.calls) == 3, f"{len(trial.calls)} of 3 calls run"
-                    await trial.until_served()
-                    first, last = callers[0].ended, callers[-1].ended
-                    assert first is not None
-                    assert last is not None
-                    assert last < first, "a quick call's caller waited for a slow one"
-
-                self.run(make_batcher, scenario, serve, size, max_concurrency=3)
+        trial.serve = serve
+        callers = trial.submit_all(3 * trial.policy.max_batch_size)
+        await trial.pause(self.max_wait)
+        assert len(trial.calls) == 3, f"{len(trial.calls)} of 3 calls run"
+        await trial.until_served()
+        first, last = callers[0].ended, callers[-1].ended
+        assert first is not None
+        assert last is not None
+        assert last < first, "a quick call's caller waited for a slow one"
 
     @requires("concurrency")
     @on_each_size(held, max_concurrency=2)
@@ -309,7 +304,11 @@ class BatcherWindowSuite(Suite):
         await trial.until_served()
 
     def run_each_size(
-        self, make_batcher: MakeBatcher, scenario: Scenario, serve: Serve | float, **options: Any
+        self,
+        make_batcher: MakeBatcher,
+        scenario: Scenario,
+        serve: Serve | float = 0.0,
+        **options: Any,
     ) -> None:
         """`run` with each of ``batch_sizes``."""
         __tracebackhide__ = True

@@ -13,13 +13,20 @@ from hypothesis import strategies as st
 from ..base import Suite, requires
 from ..properties import for_all, tried
 from .batcher_failures import WRONG, check_told, others
-from .batcher_trial import Call, Serve, after, finish, held
+from .batcher_trial import Call, Serve, after, held
 from .clock import run_virtual
 from .embedding_trial import EmbeddingTrial, Text, vector_of
 from .protocol import BatchPolicy, MakeEmbeddingBatcher
 
 Scenario = Callable[[EmbeddingTrial], Awaitable[None]]
 on_batcher = tried("make_embedding_batcher", by="run")  # a property that is a scenario
+
+_WRONG: dict[str, Callable[[Call], Any]] = {
+    "one vector less": lambda call: call.answers()[:-1],
+    "one vector more": lambda call: [*call.answers(), [0.0, 0.0]],
+    "no vectors": lambda call: [],
+    **WRONG,
+}
 
 
 class EmbeddingBatcherSuite(Suite):
@@ -205,10 +212,7 @@ class EmbeddingBatcherSuite(Suite):
         await trial.pause(self.max_wait)
         callers.append(trial.embed(["b", "c"]))
         await trial.pause(1.0)
-        for _ in range(4):
-            for call in trial.open_calls:
-                finish(call)
-            await trial.pause(self.max_wait)
+        await trial.finish_all()
         await trial.until_served(callers)
         computed = sorted(text for call in trial.calls for text in call.items)
         assert computed == ["a", "b", "c"], f"{computed} were computed for a, b and c"
@@ -275,37 +279,35 @@ class EmbeddingBatcherSuite(Suite):
 
                     self.run(make_embedding_batcher, scenario, serve, max_concurrency=slots)
 
-    def test_a_wrong_number_of_vectors_fails_the_call(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
+    @on_batcher(each={"name": _WRONG})
+    async def test_a_wrong_number_of_vectors_fails_the_call(
+        self, trial: EmbeddingTrial, name: str
     ) -> None:
         """One less, one more, or what is no list of vectors: nobody gets a vector of another text.
 
         Usual causes: zip without strict.
         """
-        wrong: dict[str, Callable[[Call], Any]] = {
-            "one vector less": lambda call: call.answers()[:-1],
-            "one vector more": lambda call: [*call.answers(), [0.0, 0.0]],
-            "no vectors": lambda call: [],
-            **WRONG,
-        }
-        for name, make in wrong.items():
 
-            async def serve(call: Call, make: Callable[[Call], Any] = make) -> Any:
-                return make(call) if call.index == 0 else call.answers()
+        async def serve(call: Call) -> Any:
+            return _WRONG[name](call) if call.index == 0 else call.answers()
 
-            async def scenario(trial: EmbeddingTrial, name: str = name) -> None:
-                caller = trial.embed(["a", "b", "c"])
-                await trial.until_done([caller])
-                assert caller.error is not None, (
-                    f"the backend gave {name} for 3 texts, and the caller got "
-                    f"{caller.task.result()!r}"
-                )
-                await trial.until_served([trial.embed(["a", "b", "c"])])
+        trial.serve = serve
+        caller = trial.embed(["a", "b", "c"])
+        await trial.until_done([caller])
+        assert caller.error is not None, (
+            f"the backend gave {name} for 3 texts, and the caller got {caller.task.result()!r}"
+        )
+        await trial.until_served([trial.embed(["a", "b", "c"])])
 
-            self.run(make_embedding_batcher, scenario, serve)
-
-    def test_a_caller_who_gives_up_leaves_the_others_alone(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
+    @on_batcher(
+        size=4,
+        each={
+            "windows": (0.0, 0.5, 1.5),
+            "gone": ([0], [1], [2], [3], [0, 1], [0, 2, 3], [0, 1, 2, 3]),
+        },
+    )
+    async def test_a_caller_who_gives_up_leaves_the_others_alone(
+        self, trial: EmbeddingTrial, windows: float, gone: list[int]
     ) -> None:
         """Also those who asked for the same texts, in an open batch as in a running call.
 
@@ -313,21 +315,14 @@ class EmbeddingBatcherSuite(Suite):
         and cancelled by one.
         """
         lists = (["a", "b"], ["b", "c"], ["a", "c", "d"], ["e"])
-        for windows in (0.0, 0.5, 1.5):
-            for gone in ([0], [1], [2], [3], [0, 1], [0, 2, 3], [0, 1, 2, 3]):
-
-                async def scenario(
-                    trial: EmbeddingTrial, windows: float = windows, gone: list[int] = gone
-                ) -> None:
-                    callers = [trial.embed(texts) for texts in lists]
-                    await trial.pause(windows * self.max_wait)
-                    for place in gone:
-                        callers[place].task.cancel()
-                    await trial.until_done([callers[place] for place in gone], within=0.0)
-                    again = [trial.embed(texts) for texts in lists[:2]]
-                    await trial.until_served([*others(callers, gone), *again])
-
-                self.run(make_embedding_batcher, scenario, self.max_wait, 4)
+        trial.serve = after(self.max_wait)
+        callers = [trial.embed(texts) for texts in lists]
+        await trial.pause(windows * self.max_wait)
+        for place in gone:
+            callers[place].task.cancel()
+        await trial.until_done([callers[place] for place in gone], within=0.0)
+        again = [trial.embed(texts) for texts in lists[:2]]
+        await trial.until_served([*others(callers, gone), *again])
 
     @requires("withdraw")
     @on_batcher(held)
@@ -344,10 +339,7 @@ class EmbeddingBatcherSuite(Suite):
         for caller in gone:
             caller.task.cancel()
         await trial.pause(1.0)
-        for _ in range(4):
-            for call in trial.open_calls:
-                finish(call)
-            await trial.pause(self.max_wait)
+        await trial.finish_all()
         await trial.until_served([running, left])
         sent = {text for call in trial.calls for text in call.items}
         assert not sent & {"a", "b"}, f"{sent & {'a', 'b'}} were sent, whose callers are gone"
@@ -374,17 +366,13 @@ class EmbeddingBatcherSuite(Suite):
                 served.append(caller)
             else:
                 assert isinstance(caller.error, Exception), "served without a call"
-        for _ in range(4):
-            for call in trial.open_calls:
-                finish(call)
-            await trial.pause(self.max_wait)
+        await trial.finish_all()
         await trial.until_served(served)
         sent = {text for call in trial.calls for text in call.items}
         assert not sent & {"c", "d", "e"}, f"{sent & {'c', 'd', 'e'}} of a refused list"
 
-    def test_many_rounds_leave_nothing_behind(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_many_rounds_leave_nothing_behind(self, trial: EmbeddingTrial) -> None:
         """Neither texts nor tasks pile up.
 
         Usual causes: a dict of texts that nobody takes out.
@@ -397,27 +385,25 @@ class EmbeddingBatcherSuite(Suite):
                 raise ValueError("one of its texts")
             return [vector_of(text) for text in texts]
 
-        async def scenario(trial: EmbeddingTrial) -> None:
-            alive: weakref.WeakSet[Text] = weakref.WeakSet()
-            for turn in range(30):
-                texts = [Text(f"text {turn} {index}") for index in range(5)]
-                alive.update(texts)
-                callers = [trial.embed(texts[:3]), trial.embed(texts[2:])]
-                del texts
-                await trial.pause(self.max_wait)
-                if turn % 3 == 0:
-                    callers[0].task.cancel()
-                await trial.until_done()
-                trial.calls.clear()
-                trial.callers.clear()
-                del callers
-                await trial.pause(3.0 * self.max_wait)
-            tasks = len(asyncio.all_tasks())
-            gc.collect()
-            assert len(alive) <= 10, f"{len(alive)} of 150 texts are still held when all is done"
-            assert tasks <= 4, f"{tasks} tasks run when nothing is left to do"
-
-        self.run(make_embedding_batcher, scenario, serve)
+        trial.serve = serve
+        alive: weakref.WeakSet[Text] = weakref.WeakSet()
+        for turn in range(30):
+            texts = [Text(f"text {turn} {index}") for index in range(5)]
+            alive.update(texts)
+            callers = [trial.embed(texts[:3]), trial.embed(texts[2:])]
+            del texts
+            await trial.pause(self.max_wait)
+            if turn % 3 == 0:
+                callers[0].task.cancel()
+            await trial.until_done()
+            trial.calls.clear()
+            trial.callers.clear()
+            del callers
+            await trial.pause(3.0 * self.max_wait)
+        tasks = len(asyncio.all_tasks())
+        gc.collect()
+        assert len(alive) <= 10, f"{len(alive)} of 150 texts are still held when all is done"
+        assert tasks <= 4, f"{tasks} tasks run when nothing is left to do"
 
     @requires("typed")
     @on_batcher()
@@ -432,29 +418,25 @@ class EmbeddingBatcherSuite(Suite):
         assert not trial.calls, "the backend was called for the letters of a string"
 
     @requires("stop")
-    def test_after_a_stop_nobody_waits(self, make_embedding_batcher: MakeEmbeddingBatcher) -> None:
+    @on_batcher(each={"windows": (0.0, 0.5, 1.5), "count": (0, 1, 2, 7)})
+    async def test_after_a_stop_nobody_waits(
+        self, trial: EmbeddingTrial, windows: float, count: int
+    ) -> None:
         """With an open batch, with calls that run, with a line behind them.
 
         Usual causes: the worker is cancelled, and neither what it took nor what waits is looked at.
         """
-        for windows in (0.0, 0.5, 1.5):
-            for count in (0, 1, 2, 7):
-
-                async def scenario(
-                    trial: EmbeddingTrial, windows: float = windows, count: int = count
-                ) -> None:
-                    callers = [trial.embed([f"{n}", "shared", f"{n} too"]) for n in range(count)]
-                    await trial.pause(windows * self.max_wait)
-                    await trial.stop()
-                    await trial.until_done(callers, within=0.0)
-                    for caller in callers:
-                        if caller.served:
-                            trial.check_result(caller)
-                    late = trial.embed(["late"])
-                    await trial.until_done([late], within=0.0)
-                    assert isinstance(late.error, Exception), "served after a stop"
-
-                self.run(make_embedding_batcher, scenario, self.max_wait)
+        trial.serve = after(self.max_wait)
+        callers = [trial.embed([f"{n}", "shared", f"{n} too"]) for n in range(count)]
+        await trial.pause(windows * self.max_wait)
+        await trial.stop()
+        await trial.until_done(callers, within=0.0)
+        for caller in callers:
+            if caller.served:
+                trial.check_result(caller)
+        late = trial.embed(["late"])
+        await trial.until_done([late], within=0.0)
+        assert isinstance(late.error, Exception), "served after a stop"
 
     def run(
         self,
