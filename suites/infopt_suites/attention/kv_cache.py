@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from hypothesis import strategies as st
@@ -159,63 +159,51 @@ class KVCacheSuite(Suite):
     # What is taken back
 
     @requires("crop")
-    def test_cropping_then_appending_equals_never_having_appended(
-        self, make_cache: MakeCache
-    ) -> None:
+    @on_caches()
+    def test_cropping_then_appending_equals_never_having_appended(self, empty: Filled) -> None:
         """Rejected drafts leave no trace. Only where no window has dropped what comes back.
 
         Usual causes: a counter that is cropped and a tensor that is not, a negative length taken
         for a positive one, layers that were forgotten.
         """
-
-        def holds(empty: Filled) -> None:
-            case = empty.case
-            if case.window is not None and sum(case.chunks) >= case.window:
-                case = replace(case, window=sum(case.chunks) + 1)
-            written = sum(case.chunks)
-            for kept in {0, 1, written // 2, written - 1, written}:
-                filled = Filled(self, make_cache, case).fill()
-                cast(CroppableCache, filled.cache).crop(kept)
-                filled.keep_tokens(kept)
-                for layer in range(case.layers):
-                    assert filled.cache.get_seq_length(layer) == kept
-                filled.step(2)
-                filled.step(1)
-
-        self._hold(make_cache, holds)
+        case = empty.case
+        if case.window is not None and sum(case.chunks) >= case.window:
+            case = replace(case, window=sum(case.chunks) + 1)
+        written = sum(case.chunks)
+        for kept in {0, 1, written // 2, written - 1, written}:
+            filled = empty.of(case)
+            cast(CroppableCache, filled.cache).crop(kept)
+            filled.keep_tokens(kept)
+            for layer in range(case.layers):
+                assert filled.cache.get_seq_length(layer) == kept
+            filled.step(2)
+            filled.step(1)
 
     @requires("reorder")
-    def test_reordering_gathers_rows(self, make_cache: MakeCache) -> None:
+    @on_caches()
+    def test_reordering_gathers_rows(self, empty: Filled) -> None:
         """Row i is then what row ``rows[i]`` was, in every layer; two that were one go on apart.
 
         Usual causes: gathering along the heads or positions, a layer that is skipped, expanded
         views that share memory.
         """
-
-        def holds(empty: Filled) -> None:
-            case = replace(empty.case, batch=3)
-            for rows in ([0, 1, 2], [2, 0, 1], [0, 0, 2], [1, 1, 1]):
-                self._reordered(make_cache, case, rows)
-            filled = Filled(self, make_cache, case).fill()
-            for rows in ([1, 2, 0], [2, 0, 1]):  # a permutation and its inverse
-                cast(ReorderableCache, filled.cache).reorder(torch.tensor(rows))
-            filled.step(1)
-
-        self._hold(make_cache, holds)
+        case = replace(empty.case, batch=3)
+        for rows in ([0, 1, 2], [2, 0, 1], [0, 0, 2], [1, 1, 1]):
+            self._reordered(empty, case, rows)
+        filled = empty.of(case)
+        for rows in ([1, 2, 0], [2, 0, 1]):  # a permutation and its inverse
+            cast(ReorderableCache, filled.cache).reorder(torch.tensor(rows))
+        filled.step(1)
 
     @requires("reorder")
-    def test_rows_that_are_done_can_leave(self, make_cache: MakeCache) -> None:
+    @on_caches()
+    def test_rows_that_are_done_can_leave(self, empty: Filled) -> None:
         """The others go on as if they had been alone.
 
         Usual causes: buffers of the former batch size, lengths of a row that left.
         """
-
-        def holds(empty: Filled) -> None:
-            case = empty.case
-            for rows in ([1], [2, 0]):
-                self._reordered(make_cache, replace(case, batch=3), rows)
-
-        self._hold(make_cache, holds)
+        for rows in ([1], [2, 0]):
+            self._reordered(empty, replace(empty.case, batch=3), rows)
 
     @requires("reset")
     @on_caches(each={"warm_up": (0.0, 1000.0)})
@@ -230,8 +218,7 @@ class KVCacheSuite(Suite):
         cast(ResettableCache, filled.cache).reset()
         for layer in range(filled.case.layers):
             assert filled.cache.get_seq_length(layer) == 0
-        for count in filled.case.chunks:
-            filled.step(count)
+        filled.fill()
 
     # What it costs
 
@@ -303,49 +290,46 @@ class KVCacheSuite(Suite):
     # Ragged rows
 
     @requires("ragged")
-    def test_rows_of_different_lengths_do_not_touch(self, make_cache: MakeCache) -> None:
+    @on_caches()
+    def test_rows_of_different_lengths_do_not_touch(self, empty: Filled) -> None:
         """Each row grows at its own end, also when the longest has left.
 
         Usual causes: one end for all rows, the longest's; an end that stays when its row leaves.
         """
+        case = empty.case
+        geometry = self._geometry(replace(case, batch=3, window=None), len(case.chunks) + 2)
+        cache = cast(RaggedCache, empty.make(geometry))
+        generator = torch.Generator().manual_seed(len(case.chunks))
+        rows: list[list[Any]] = [[[] for _ in range(case.layers)] for _ in range(3)]
 
-        def holds(empty: Filled) -> None:
-            case = empty.case
-            geometry = self._geometry(replace(case, batch=3, window=None), len(case.chunks) + 2)
-            cache = cast(RaggedCache, make_cache(geometry))
-            generator = torch.Generator().manual_seed(len(case.chunks))
-            rows: list[list[Any]] = [[[] for _ in range(case.layers)] for _ in range(3)]
+        def append(lengths: list[int]) -> None:
+            shape = len(lengths), geometry.kv_heads, max(*lengths, 1), geometry.head_dim
+            for layer in range(case.layers):
+                keys, values = (
+                    torch.randn(shape, generator=generator).to(self.device, self.dtype)
+                    for _ in range(2)
+                )
+                cache.append(keys, values, layer, torch.tensor(lengths))
+                for row, length in enumerate(lengths):
+                    rows[row][layer].append((keys[row, :, :length], values[row, :, :length]))
 
-            def append(lengths: list[int]) -> None:
-                shape = len(lengths), geometry.kv_heads, max(*lengths, 1), geometry.head_dim
-                for layer in range(case.layers):
-                    keys, values = (
-                        torch.randn(shape, generator=generator).to(self.device, self.dtype)
-                        for _ in range(2)
-                    )
-                    cache.append(keys, values, layer, torch.tensor(lengths))
-                    for row, length in enumerate(lengths):
-                        rows[row][layer].append((keys[row, :, :length], values[row, :, :length]))
+        def check() -> None:
+            for row, written in enumerate(rows):
+                for layer, parts in enumerate(written):
+                    for found, given in zip(
+                        cache.row_kv(row, layer), zip(*parts, strict=True), strict=True
+                    ):
+                        truth = torch.cat(given, dim=1)[None]
+                        self._compare(found[None], truth, truth, f"row {row}, layer {layer}")
 
-            def check() -> None:
-                for row, written in enumerate(rows):
-                    for layer, parts in enumerate(written):
-                        for found, given in zip(
-                            cache.row_kv(row, layer), zip(*parts, strict=True), strict=True
-                        ):
-                            truth = torch.cat(given, dim=1)[None]
-                            self._compare(found[None], truth, truth, f"row {row}, layer {layer}")
-
-            for index, count in enumerate(case.chunks):
-                append([count, 1, (index + 1) % 2])
-                check()
-            cache.reorder(torch.tensor([2, 1]))  # the longest leaves
-            rows[:] = [[list(layer) for layer in rows[row]] for row in (2, 1)]
-            for lengths in ([1, 1], [0, 2]):
-                append(lengths)
-                check()
-
-        self._hold(make_cache, holds)
+        for index, count in enumerate(case.chunks):
+            append([count, 1, (index + 1) % 2])
+            check()
+        cache.reorder(torch.tensor([2, 1]))  # the longest leaves
+        rows[:] = [[list(layer) for layer in rows[row]] for row in (2, 1)]
+        for lengths in ([1, 1], [0, 2]):
+            append(lengths)
+            check()
 
     # How properties are tried
 
@@ -375,8 +359,8 @@ class KVCacheSuite(Suite):
             device=self.device,
         )
 
-    def _reordered(self, make_cache: MakeCache, case: CacheCase, rows: Sequence[int]) -> None:
-        filled = Filled(self, make_cache, case).fill()
+    def _reordered(self, empty: Filled, case: CacheCase, rows: Sequence[int]) -> None:
+        filled = empty.of(case)
         cast(ReorderableCache, filled.cache).reorder(torch.tensor(rows, device=self.device))
         filled.gather_rows(rows)
         for count in (1, 2):
@@ -405,7 +389,7 @@ class Filled:
     """A cache, and everything that was written into it."""
 
     def __init__(self, suite: KVCacheSuite, make_cache: MakeCache, case: CacheCase) -> None:
-        self.suite, self.case = suite, case
+        self.suite, self.make, self.case = suite, make_cache, case
         self.geometry = suite._geometry(case)
         self.cache: KVCache = make_cache(self.geometry)
         self.generator = torch.Generator().manual_seed(11)
@@ -414,11 +398,16 @@ class Filled:
         empty = empty.to(suite.device, suite.dtype)
         self.truth: list[tuple[Tensor, Tensor]] = [(empty, empty) for _ in range(case.layers)]
 
-    def fill(self) -> Self:
+    def fill(self) -> None:
         """Write what the case says."""
         for count in self.case.chunks:
             self.step(count)
-        return self
+
+    def of(self, case: CacheCase) -> Filled:
+        """Another cache, with what this case says."""
+        other = Filled(self.suite, self.make, case)
+        other.fill()
+        return other
 
     @property
     def length(self) -> int:
