@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+from .properties import SEARCH
 
 
 def run_machine(
@@ -23,15 +25,5 @@ def run_machine(
     __tracebackhide__ = True
     run_state_machine_as_test(
         type(machine.__name__, (machine,), dict(members)),
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            derandomize=True,
-            database=None,
-            deadline=None,
-            print_blob=False,
-            report_multiple_bugs=False,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
+        settings=settings(SEARCH, max_examples=examples, stateful_step_count=steps),
     )

@@ -7,7 +7,10 @@ are tried whatever Hypothesis draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from inspect import Parameter, Signature
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
@@ -15,6 +18,18 @@ from hypothesis.strategies import SearchStrategy
 
 Case = TypeVar("Case")
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., None]]
+
+# Health checks speak of slow or large inputs, which weights are.
+SEARCH = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=False,
+    report_multiple_bugs=False,
+    phases=[Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
 EXAMPLES = 40  # drawn inputs for each property; a suite may want more or fewer
 
 
@@ -40,21 +55,45 @@ def for_all(
             raise
 
 
+def tried(fixture: str, by: str = "_hold") -> Callable[..., Decorator]:
+    """A decorator of properties that say what holds of one case: ``test_…(self, case)``.
+
+    With ``on_each = tried("make_cache")``, ``@on_each(*arguments, **options)`` makes such a method
+    a test with that fixture, which calls the suite's method ``by(fixture's value, holds,
+    *arguments, **options)``. That has to call ``holds`` with every case. ``each``: values of the
+    property's further arguments, by name; it is tried with all their combinations.
+    """
+
+    def decorator(
+        *arguments: Any, each: Mapping[str, Iterable[Any]] | None = None, **options: Any
+    ) -> Decorator:
+        values = each or {}
+        combinations = [
+            dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())
+        ]
+
+        def decorate(holds: Callable[..., Any]) -> Callable[..., None]:
+            @functools.wraps(holds)
+            def test(self: Any, **given: Any) -> None:
+                __tracebackhide__ = True
+                for chosen in combinations:
+                    bound = functools.partial(holds, self, **chosen)
+                    getattr(self, by)(given[fixture], bound, *arguments, **options)
+
+            names = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", fixture)]
+            test.__signature__ = Signature(names)  # type: ignore[attr-defined]  # pytest reads it
+            return test
+
+        return decorate
+
+    return decorator
+
+
 def _search(holds: Callable[[Any], None], cases: SearchStrategy[Any], examples: int) -> None:
     __tracebackhide__ = True
 
-    # Health checks speak of slow or large inputs, which weights are.
-    @settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        print_blob=False,
-        verbosity=Verbosity.quiet,  # it prints cases field by field; their repr says more
-        report_multiple_bugs=False,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
+    # It would print cases field by field; their repr says more.
+    @settings(SEARCH, max_examples=examples, verbosity=Verbosity.quiet)
     @given(case=cases)
     def tried(case: Any) -> None:
         __tracebackhide__ = True

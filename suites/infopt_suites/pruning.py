@@ -14,7 +14,7 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor, nn
 
 from .base import Suite, requires
-from .properties import EXAMPLES, for_all
+from .properties import EXAMPLES, for_all, tried
 
 
 class Pruner(Protocol):
@@ -83,7 +83,7 @@ class PruningCase:
         return scores * tokens.square().sum(dim=0).sqrt()
 
 
-Property = Callable[[PruningCase], None]
+on_weights = tried("make_pruner")  # a property of a new pruner and a `PruningCase`
 
 
 class PruningSuite(Suite):
@@ -110,66 +110,63 @@ class PruningSuite(Suite):
     # How many
 
     @requires("sparsity")
-    def test_the_share_that_is_asked_for_is_removed(self, make_pruner: MakePruner) -> None:
+    @on_weights(["sparsity"])
+    def test_the_share_that_is_asked_for_is_removed(
+        self, pruner: Pruner, case: PruningCase
+    ) -> None:
         """Exactly sparsity · n weights go, rounded either way where that is no integer.
 
         Speed and size are planned with it. Usual causes: a threshold that keeps, or removes, all
         of several equal weights; kthvalue at 0; int((1 − sparsity) · n) a float's breadth low.
         """
-
-        def holds(case: PruningCase) -> None:
-            removed = ~self._rows(case, case.mask_by(make_pruner()))
-            count = removed.shape[1]
-            asked = (case.sparsity or 0.0) * count
-            rounding = count * 2**-52  # of the product, and of sparsity itself
-            least, most = math.floor(asked + rounding), math.ceil(asked - rounding)
-            for row, found in enumerate(removed.sum(dim=1).tolist()):
-                assert least <= found <= most, (
-                    f"{found} of {count} weights of row {row} are removed, not {asked:.6g}"
-                )
-
-        self._hold(holds, ["sparsity"])
+        removed = ~self._rows(case, case.mask_by(pruner))
+        count = removed.shape[1]
+        asked = (case.sparsity or 0.0) * count
+        rounding = count * 2**-52  # of the product, and of sparsity itself
+        least, most = math.floor(asked + rounding), math.ceil(asked - rounding)
+        for row, found in enumerate(removed.sum(dim=1).tolist()):
+            assert least <= found <= most, (
+                f"{found} of {count} weights of row {row} are removed, not {asked:.6g}"
+            )
 
     @requires("patterns")
-    def test_each_block_keeps_as_many_as_the_pattern_says(self, make_pruner: MakePruner) -> None:
+    @on_weights(["patterns"])
+    def test_each_block_keeps_as_many_as_the_pattern_says(
+        self, pruner: Pruner, case: PruningCase
+    ) -> None:
         """A sparse kernel reads exactly n of each m, so one block with more breaks the layout.
 
         Usual causes: a threshold and equal weights, blocks down the columns (silent on square
         weights), n and m swapped, a count that is right for another pattern.
         """
-
-        def holds(case: PruningCase) -> None:
-            kept, block = case.pattern or (0, 1)
-            counts = case.mask_by(make_pruner()).reshape(-1, block).sum(dim=1)
-            wrong = counts != kept
-            assert not bool(wrong.any()), (
-                f"block {int(wrong.nonzero()[0])} keeps {counts[wrong][0].item()} of {block}"
-            )
-
-        self._hold(holds, ["patterns"])
+        kept, block = case.pattern or (0, 1)
+        counts = case.mask_by(pruner).reshape(-1, block).sum(dim=1)
+        wrong = counts != kept
+        assert not bool(wrong.any()), (
+            f"block {int(wrong.nonzero()[0])} keeps {counts[wrong][0].item()} of {block}"
+        )
 
     # Which
 
-    def test_what_stays_scores_no_less_than_what_goes(self, make_pruner: MakePruner) -> None:
+    @on_weights()
+    def test_what_stays_scores_no_less_than_what_goes(
+        self, pruner: Pruner, case: PruningCase
+    ) -> None:
         """The smallest weights, or products with activations, are those that matter least.
 
         Usual causes: a forgotten abs, a ranking upside down, scores ranked over the whole weight
         for rows or blocks, a reshape that mixes axes, feature norms along the wrong axis.
         """
-
-        def holds(case: PruningCase) -> None:
-            mask = self._rows(case, case.mask_by(make_pruner()))
-            scores = self._rows(case, case.scores)
-            # Norms here are powers of two: scores are exact, in every dtype.
-            smallest = scores.where(mask, math.inf).amin(dim=1)
-            largest = scores.where(~mask, -math.inf).amax(dim=1)
-            wrong = smallest < largest
-            assert not bool(wrong.any()), (
-                f"a score of {smallest[wrong][0].item():.6g} stays where one of "
-                f"{largest[wrong][0].item():.6g} goes"
-            )
-
-        self._hold(holds)
+        mask = self._rows(case, case.mask_by(pruner))
+        scores = self._rows(case, case.scores)
+        # Norms here are powers of two: scores are exact, in every dtype.
+        smallest = scores.where(mask, math.inf).amin(dim=1)
+        largest = scores.where(~mask, -math.inf).amax(dim=1)
+        wrong = smallest < largest
+        assert not bool(wrong.any()), (
+            f"a score of {smallest[wrong][0].item():.6g} stays where one of "
+            f"{largest[wrong][0].item():.6g} goes"
+        )
 
     @requires("activations")
     def test_activations_decide_with_the_weights(self, make_pruner: MakePruner) -> None:
@@ -203,28 +200,24 @@ class PruningSuite(Suite):
 
     # Symmetries
 
-    def test_the_mask_is_bool_in_the_shape_of_the_weight(self, make_pruner: MakePruner) -> None:
+    @on_weights()
+    def test_the_mask_is_bool_in_the_shape_of_the_weight(
+        self, pruner: Pruner, case: PruningCase
+    ) -> None:
         """Usual causes: floats that a product accepts and an index does not, a flattened axis."""
+        mask = case.mask_by(pruner)
+        assert mask.dtype is torch.bool
+        assert mask.shape == case.weight.shape
+        assert mask.device == case.weight.device
 
-        def holds(case: PruningCase) -> None:
-            mask = case.mask_by(make_pruner())
-            assert mask.dtype is torch.bool
-            assert mask.shape == case.weight.shape
-            assert mask.device == case.weight.device
-
-        self._hold(holds)
-
-    def test_weight_and_inputs_are_not_modified(self, make_pruner: MakePruner) -> None:
+    @on_weights()
+    def test_weight_and_inputs_are_not_modified(self, pruner: Pruner, case: PruningCase) -> None:
         """Choosing is not yet pruning. Usual causes: abs_ or sort in place, zeros written."""
-
-        def holds(case: PruningCase) -> None:
-            inputs = None if case.inputs is None else case.inputs.clone()
-            given = replace(case, weight=case.weight.clone(), inputs=inputs)
-            given.mask_by(make_pruner())
-            assert torch.equal(given.weight, case.weight)
-            assert inputs is None or torch.equal(inputs, cast(Tensor, case.inputs))
-
-        self._hold(holds)
+        inputs = None if case.inputs is None else case.inputs.clone()
+        given = replace(case, weight=case.weight.clone(), inputs=inputs)
+        given.mask_by(pruner)
+        assert torch.equal(given.weight, case.weight)
+        assert inputs is None or torch.equal(inputs, cast(Tensor, case.inputs))
 
     def test_permuting_rows_permutes_the_mask(self, make_pruner: MakePruner) -> None:
         """No row is special (where no two scores are equal).
@@ -232,15 +225,15 @@ class PruningSuite(Suite):
         Usual causes: blocks or rows that overlap, a last row left out, scores of another row.
         """
 
-        def holds(case: PruningCase) -> None:
+        def holds(pruner: Pruner, case: PruningCase) -> None:
             if case.weight.ndim < 2:
                 return
             weight = _distinct(case.weight)
             order = torch.arange(len(weight)).roll(1).flip(0)
-            expected = replace(case, weight=weight).mask_by(make_pruner())[order]
+            expected = replace(case, weight=weight).mask_by(pruner)[order]
             assert torch.equal(replace(case, weight=weight[order]).mask_by(make_pruner()), expected)
 
-        self._hold(holds, dtypes=[torch.float32])
+        self._hold(make_pruner, holds, dtypes=[torch.float32])
 
     def test_size_and_sign_of_weights_do_not_matter(self, make_pruner: MakePruner) -> None:
         """Powers of two and a change of signs leave the ranking, ties included, as it was.
@@ -248,13 +241,13 @@ class PruningSuite(Suite):
         Usual causes: an absolute threshold or epsilon, a forgotten abs, float16 in between.
         """
 
-        def holds(case: PruningCase) -> None:
-            expected = case.mask_by(make_pruner())
+        def holds(pruner: Pruner, case: PruningCase) -> None:
+            expected = case.mask_by(pruner)
             for factor in (-1.0, 2.0**-30, 2.0**30):
                 scaled = replace(case, weight=case.weight * factor)
                 assert torch.equal(scaled.mask_by(make_pruner()), expected), f"times {factor}"
 
-        self._hold(holds, dtypes=[torch.float32])
+        self._hold(make_pruner, holds, dtypes=[torch.float32])
 
     def test_the_same_weight_gets_the_same_mask(self, make_pruner: MakePruner) -> None:
         """Masks depend on nothing but the arguments, ties included.
@@ -262,14 +255,13 @@ class PruningSuite(Suite):
         Usual causes: an unstable sort, random tie-breaking, thresholds or norms left over.
         """
 
-        def holds(case: PruningCase) -> None:
-            pruner = make_pruner()
+        def holds(pruner: Pruner, case: PruningCase) -> None:
             first = case.mask_by(pruner).clone()
             replace(case, weight=case.weight.flip(-1) * 3 + 1).mask_by(pruner)
             assert torch.equal(case.mask_by(pruner), first)
             assert torch.equal(case.mask_by(make_pruner()), first)
 
-        self._hold(holds)
+        self._hold(make_pruner, holds)
 
     # Training
 
@@ -310,15 +302,20 @@ class PruningSuite(Suite):
 
     def _hold(
         self,
-        holds: Property,
+        make_pruner: MakePruner,
+        holds: Callable[[Pruner, PruningCase], None],
         ways: Sequence[str] = ("sparsity", "patterns"),
         dtypes: Sequence[torch.dtype] = (),
     ) -> None:
         __tracebackhide__ = True
+
+        def tried_on(case: PruningCase) -> None:
+            holds(make_pruner(), case)
+
         for way in ways:
             if way in self.capabilities:
                 cases = self._cases(dtypes or self.dtypes, way)
-                for_all(holds, cases, traps=self._traps(way), examples=self.examples)
+                for_all(tried_on, cases, traps=self._traps(way), examples=self.examples)
 
     def _rows(self, case: PruningCase, values: Tensor) -> Tensor:
         """Values as rows [R, n] of those that are ranked among each other."""

@@ -14,7 +14,7 @@ import infopt_suites
 import pytest
 from hypothesis import strategies as st
 from infopt_suites.base import Suite, implementer_attributes, requires, suite_tests
-from infopt_suites.properties import for_all
+from infopt_suites.properties import for_all, tried
 
 from pytest_infopt.conformance.implementations import GROUP
 from pytest_infopt.naming import import_named, registered
@@ -163,3 +163,41 @@ def test_a_search_draws_the_same_each_time() -> None:
         for_all(seen.append, st.integers())
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0])) > 10
+
+
+class Halving(Suite):
+    """A suite whose properties say what holds of one case."""
+
+    topic = "halving"
+    fixture = "halve"
+    fixture_returns = "a callable: number -> number"
+    on_numbers = tried("halve")
+
+    @on_numbers(3, least=2, each={"sign": (1, -1), "scale": (1, 10)})
+    def test_halves(self, case: Any, sign: int, scale: int) -> None:
+        """Usual causes: none."""
+        halve, number = case
+        assert halve(sign * scale * number) == sign * scale * number / 2
+
+    def _hold(self, halve: Any, holds: Any, most: int, least: int = 0) -> None:
+        for number in range(least, most + 1):
+            holds((halve, number))
+
+
+def test_a_property_of_one_case_is_a_test_of_the_implementation_on_all_cases() -> None:
+    asked: list[int] = []
+
+    def halve(number: int) -> float:
+        asked.append(number)
+        return number / 2
+
+    Halving().test_halves(halve=halve)
+    assert asked == [2, 3, 20, 30, -2, -3, -20, -30]
+    with pytest.raises(AssertionError):
+        Halving().test_halves(halve=lambda number: abs(number) / 2)
+
+
+def test_pytest_sees_the_fixture_and_the_docstring_of_a_property_of_one_case() -> None:
+    assert [*inspect.signature(Halving.test_halves).parameters] == ["self", "halve"]
+    assert Halving.test_halves.__doc__ == "Usual causes: none."
+    assert suite_tests(Halving) == {"test_halves": Halving}

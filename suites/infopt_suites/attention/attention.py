@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar, cast
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..base import Suite, requires
-from ..properties import EXAMPLES, for_all
+from ..properties import EXAMPLES, for_all, tried
 from .cases import TILES, AttentionCase, attention_cases, attention_traps
 from .oracle import plain_attention, rounding_bound, visible
 from .protocol import Attention, AttentionSpec, AttentionWithLse, MakeAttention, MergingAttention
 
-Property = Callable[[AttentionCase], None]
+on_problems = tried("make_attention")  # a property of a `Trial`
 
 
 class AttentionSuite(Suite):
@@ -49,259 +49,206 @@ class AttentionSuite(Suite):
 
     # The definition
 
-    def test_output_is_that_of_the_definition(self, make_attention: MakeAttention) -> None:
+    @on_problems()
+    def test_output_is_that_of_the_definition(self, trial: Trial) -> None:
         """softmax(Q·Kᵀ / √D)·V over the visible keys, in float64, within what sums may round.
 
         Usual causes: a causal mask aligned to the first keys instead of the last, kv heads repeated
         along another axis, a window off by one, chunks counted from the slot and not from the
         token, an accumulator that is not rescaled when the maximum grows.
         """
+        trial.compare(trial.output(), trial.expected)
 
-        def holds(case: AttentionCase) -> None:
-            trial = Trial(self, make_attention, case)
-            trial.compare(trial.output(), trial.expected)
-
-        self._hold(holds)
-
-    def test_finite_inputs_give_finite_outputs(self, make_attention: MakeAttention) -> None:
+    @on_problems()
+    def test_finite_inputs_give_finite_outputs(self, trial: Trial) -> None:
         """Also for a query that sees no key, as those in padded slots: its NaN would be cached and
         read by the next layer.
 
         Usual causes: −inf − −inf in a softmax of nothing, uninitialised output of an empty loop.
         """
-
-        def holds(case: AttentionCase) -> None:
-            output = Trial(self, make_attention, case).output()
-            bad = ~torch.isfinite(output)
-            assert not bool(bad.any()), f"{int(bad.sum())} of {bad.numel()} outputs not finite"
-
-        self._hold(holds)
+        output = trial.output()
+        bad = ~torch.isfinite(output)
+        assert not bool(bad.any()), f"{int(bad.sum())} of {bad.numel()} outputs not finite"
 
     @requires("zero-rows")
-    def test_a_query_without_keys_gets_zeros(self, make_attention: MakeAttention) -> None:
+    @on_problems(traps=[("more queries than keys", AttentionCase(queries=5, keys=2))])
+    def test_a_query_without_keys_gets_zeros(self, trial: Trial) -> None:
         """The sum over no keys is 0, also where there are more queries than keys.
 
         Usual causes: a softmax over the mask's fill value, which is the mean of all values.
         """
+        wrong = trial.output().masked_fill(trial.sees_any, 0.0)
+        assert not bool((wrong != 0).any()), f"{wrong.abs().max().item():.6g} without a key"
 
-        def holds(case: AttentionCase) -> None:
-            trial = Trial(self, make_attention, case)
-            wrong = trial.output().masked_fill(trial.sees_any, 0.0)
-            assert not bool((wrong != 0).any()), f"{wrong.abs().max().item():.6g} without a key"
-
-        more = AttentionCase(queries=5, keys=2)
-        traps = [("more queries than keys", more)]
-        self._hold(holds, traps=traps)
-
-    def test_weights_sum_to_one(self, make_attention: MakeAttention) -> None:
+    @on_problems()
+    def test_weights_sum_to_one(self, trial: Trial) -> None:
         """Where all values are 1, so is every output.
 
         Usual causes: a mask after the softmax, a denominator that misses a tile or counts one
         twice, a last tile that is read beyond its end.
         """
-
-        def holds(case: AttentionCase) -> None:
-            trial = Trial(self, make_attention, case)
-            if case.spec.sinks is None:
-                trial.values = torch.ones_like(trial.values)
-                trial.compare(trial.output(), torch.ones_like(trial.expected))
-
-        self._hold(holds)
+        if trial.case.spec.sinks is None:
+            trial.values = torch.ones_like(trial.values)
+            trial.compare(trial.output(), torch.ones_like(trial.expected))
 
     # Who sees what
 
-    def test_later_tokens_change_nothing_before_them(self, make_attention: MakeAttention) -> None:
+    @on_problems()
+    def test_later_tokens_change_nothing_before_them(self, trial: Trial) -> None:
         """What is still to come is not known when decoding.
 
         Usual causes: no mask, a mask of the wrong sign or corner, a finite fill value that large
         logits outweigh.
         """
+        if not trial.case.spec.causal or trial.case.queries == 1:
+            return
+        before = trial.output()
+        trial.keys[:, :, -1] += 40.0
+        trial.values[:, :, -1] += 1000.0
+        bound = rounding_bound(trial.queries, trial.keys, trial.values, self.dtype)
+        earlier = trial.sees_any[:, :, :-1]
+        after = trial.output()[:, :, :-1]
+        trial.compare(after, before[:, :, :-1], bound=bound, sees_any=earlier)
 
-        def holds(case: AttentionCase) -> None:
-            if not case.spec.causal or case.queries == 1:
-                return
-            trial = Trial(self, make_attention, case)
-            before = trial.output()
-            trial.keys[:, :, -1] += 40.0
-            trial.values[:, :, -1] += 1000.0
-            bound = rounding_bound(trial.queries, trial.keys, trial.values, self.dtype)
-            earlier = trial.sees_any[:, :, :-1]
-            after = trial.output()[:, :, :-1]
-            trial.compare(after, before[:, :, :-1], bound=bound, sees_any=earlier)
-
-        self._hold(holds)
-
-    def test_queries_may_come_in_any_split(self, make_attention: MakeAttention) -> None:
+    @on_problems()
+    def test_queries_may_come_in_any_split(self, trial: Trial) -> None:
         """Chunked prefill: each part of the queries, over the keys until its end, gives what all
         queries give at once.
 
         Usual causes: a mask that assumes the first query at position 0, the whole prompt's length
         for an early part, a window counted from the part's start.
         """
-
-        def holds(case: AttentionCase) -> None:
-            if not case.spec.causal:
-                return
-            trial = Trial(self, make_attention, case)
-            offset = case.keys - case.queries
-            for size in range(1, case.queries):
-                parts = []
-                for start in range(0, case.queries, size):
-                    stop = min(start + size, case.queries)
-                    until = offset + stop
-                    parts.append(
-                        trial.attention.attend(
-                            trial.queries[:, :, start:stop],
-                            trial.keys[:, :, :until],
-                            trial.values[:, :, :until],
-                            None if trial.padding is None else trial.padding.clamp(max=until),
-                        )
+        if not trial.case.spec.causal:
+            return
+        offset = trial.case.keys - trial.case.queries
+        for size in range(1, trial.case.queries):
+            parts = []
+            for start in range(0, trial.case.queries, size):
+                stop = min(start + size, trial.case.queries)
+                until = offset + stop
+                parts.append(
+                    trial.attention.attend(
+                        trial.queries[:, :, start:stop],
+                        trial.keys[:, :, :until],
+                        trial.values[:, :, :until],
+                        None if trial.padding is None else trial.padding.clamp(max=until),
                     )
-                trial.compare(torch.cat(parts, dim=2), trial.expected)
-
-        self._hold(holds)
+                )
+            trial.compare(torch.cat(parts, dim=2), trial.expected)
 
     @requires("left-padding")
-    def test_a_padded_row_gives_what_the_row_gives_alone(
-        self, make_attention: MakeAttention
-    ) -> None:
+    @on_problems()
+    def test_a_padded_row_gives_what_the_row_gives_alone(self, trial: Trial) -> None:
         """Who else is in the batch must not matter.
 
         Usual causes: one length for the whole batch, windows and chunks counted from the slot,
         padding that is masked for queries and not for keys.
         """
-
-        def holds(case: AttentionCase) -> None:
-            trial = Trial(self, make_attention, case)
-            output = trial.output()
-            for row, empty in enumerate(case.padding):
-                length = min(case.queries, case.keys - empty)
-                if length == 0:
-                    continue
-                alone = trial.attention.attend(
-                    trial.queries[row : row + 1, :, -length:],
-                    trial.keys[row : row + 1, :, empty:],
-                    trial.values[row : row + 1, :, empty:],
-                    None,
-                )
-                sees_any = trial.sees_any[row : row + 1, :, -length:]
-                trial.compare(output[row : row + 1, :, -length:], alone, sees_any=sees_any)
-
-        self._hold(holds)
+        output = trial.output()
+        for row, empty in enumerate(trial.case.padding):
+            length = min(trial.case.queries, trial.case.keys - empty)
+            if length == 0:
+                continue
+            alone = trial.attention.attend(
+                trial.queries[row : row + 1, :, -length:],
+                trial.keys[row : row + 1, :, empty:],
+                trial.values[row : row + 1, :, empty:],
+                None,
+            )
+            sees_any = trial.sees_any[row : row + 1, :, -length:]
+            trial.compare(output[row : row + 1, :, -length:], alone, sees_any=sees_any)
 
     @requires("grouped")
-    def test_grouped_heads_equal_repeated_heads(self, make_attention: MakeAttention) -> None:
+    @on_problems()
+    def test_grouped_heads_equal_repeated_heads(self, trial: Trial) -> None:
         """Query head h reads kv head h // (H / G), as if each kv head were there H / G times.
 
         Usual causes: heads repeated as 0 1 0 1 for 0 0 1 1, or along the sequence axis, which is
         silent where both are of one length.
         """
-
-        def holds(case: AttentionCase) -> None:
-            trial = Trial(self, make_attention, case)
-            grouped = trial.output()
-            trial.keys, trial.values = (
-                x.repeat_interleave(case.repeats, dim=1) for x in (trial.keys, trial.values)
-            )
-            trial.compare(grouped, trial.output())
-
-        self._hold(holds)
+        grouped = trial.output()
+        trial.keys, trial.values = (
+            x.repeat_interleave(trial.case.repeats, dim=1) for x in (trial.keys, trial.values)
+        )
+        trial.compare(grouped, trial.output())
 
     # How it is computed
 
-    def test_a_constant_in_all_logits_changes_nothing(self, make_attention: MakeAttention) -> None:
+    # A sink's logit stays where it is.
+    @on_problems(lambda case: replace(case, head_dim=4, spec=replace(case.spec, sinks=None)))
+    def test_a_constant_in_all_logits_changes_nothing(self, trial: Trial) -> None:
         """Softmax is invariant to it. Logits go up to 2^18, or what the dtype holds exactly.
 
         Usual causes: −10,000 as "minus infinity", a running maximum that starts at −50,000, exp
         without subtracting the maximum.
         """
-
         # Logits are multiples of 1/8, so beside the shift they take three bits and a few more.
         largest = min(2.0**18, 1 / (32 * torch.finfo(self.dtype).eps))
-
-        def holds(case: AttentionCase) -> None:
-            for shift in (largest / 2, -largest / 2, -largest):
-                trial = Trial(self, make_attention, replace(case, head_dim=4))
-                trial.queries = trial.queries.mul(2).round().div(2)
-                trial.keys = trial.keys.mul(2).round().div(2)
-                # The last coordinate adds (q·k) / √4 = shift to each logit.
-                trial.queries[..., -1], trial.keys[..., -1] = 2.0, 0.0
-                bound = rounding_bound(trial.queries, trial.keys, trial.values, self.dtype)
-                before = trial.output()
-                trial.keys[..., -1] = shift
-                trial.compare(trial.output(), before, bound=bound)
-
-        # A sink's logit stays where it is.
-        self._hold(lambda case: holds(replace(case, spec=replace(case.spec, sinks=None))))
+        trial.queries = trial.queries.mul(2).round().div(2)
+        trial.keys = trial.keys.mul(2).round().div(2)
+        # The last coordinate adds (q·k) / √4 = shift to each logit.
+        trial.queries[..., -1], trial.keys[..., -1] = 2.0, 0.0
+        bound = rounding_bound(trial.queries, trial.keys, trial.values, self.dtype)
+        before = trial.output()
+        for shift in (largest / 2, -largest / 2, -largest):
+            trial.keys[..., -1] = shift
+            trial.compare(trial.output(), before, bound=bound)
 
     @requires("tiles")
-    def test_the_size_of_tiles_changes_nothing(self, make_attention: MakeAttention) -> None:
+    @on_problems()
+    def test_the_size_of_tiles_changes_nothing(self, trial: Trial) -> None:
         """Partial softmaxes are merged exactly, in tiles of 1, 2, 3, 7, 16 and all keys.
 
         Usual causes: an accumulator or a denominator that is not rescaled when the maximum grows,
         the exponent's sign, a last tile that is not masked, a tile with no visible key.
         """
-
-        def holds(case: AttentionCase) -> None:
-            trial = Trial(self, make_attention, case)
-            for tile in (*TILES, case.keys):
-                tiled = make_attention(replace(case.spec, tile=tile))
-                output = tiled.attend(trial.queries, trial.keys, trial.values, trial.padding)
-                trial.compare(output, trial.expected)
-
-        self._hold(holds)
+        for tile in (*TILES, trial.case.keys):
+            tiled = trial.make(replace(trial.case.spec, tile=tile))
+            output = tiled.attend(trial.queries, trial.keys, trial.values, trial.padding)
+            trial.compare(output, trial.expected)
 
     @requires("lse")
-    def test_the_lse_is_that_of_all_logits(self, make_attention: MakeAttention) -> None:
+    @on_problems()
+    def test_the_lse_is_that_of_all_logits(self, trial: Trial) -> None:
         """Merging with other keys needs the denominator of these; −inf where a query sees no key.
 
         Usual causes: the last split's lse, the maximum for the lse, log₂ for ln, another layout.
         """
-
-        def holds(case: AttentionCase) -> None:
-            trial = Trial(self, make_attention, case)
-            attention = cast(AttentionWithLse, trial.attention)
-            output, lse = attention.attend_with_lse(
-                trial.queries, trial.keys, trial.values, trial.padding
-            )
-            trial.compare(output, trial.expected)
-            assert lse.shape == trial.lse.shape
-            same = (lse.double() - trial.lse).abs() <= trial.bound
-            same |= (lse == -math.inf) & (trial.lse == -math.inf)
-            assert bool(same.all()), f"lse {lse[~same][0].item()}, not {trial.lse[~same][0].item()}"
-
-        self._hold(holds)
+        attention = cast(AttentionWithLse, trial.attention)
+        output, lse = attention.attend_with_lse(
+            trial.queries, trial.keys, trial.values, trial.padding
+        )
+        trial.compare(output, trial.expected)
+        assert lse.shape == trial.lse.shape
+        same = (lse.double() - trial.lse).abs() <= trial.bound
+        same |= (lse == -math.inf) & (trial.lse == -math.inf)
+        assert bool(same.all()), f"lse {lse[~same][0].item()}, not {trial.lse[~same][0].item()}"
 
     @requires("lse", "merge", "left-padding", "bidirectional")
-    def test_merged_parts_equal_the_whole(self, make_attention: MakeAttention) -> None:
+    @on_problems(lambda case: replace(case, spec=AttentionSpec(causal=False)))
+    def test_merged_parts_equal_the_whole(self, trial: Trial) -> None:
         """In any order, also where a part holds no key of a row, or none at all.
 
         Usual causes: a mean of outputs, weights by number of keys, garbage or NaN from a row
         without keys in a part.
         """
-
-        def holds(case: AttentionCase) -> None:
-            trial = Trial(self, make_attention, case)
-            attention = cast(MergingAttention, trial.attention)
-            for size in (1, 2, 5):
-                parts = [
-                    attention.attend_with_lse(
-                        trial.queries,
-                        trial.keys[:, :, start : start + size],
-                        trial.values[:, :, start : start + size],
-                        _padding_of_part(case, start, size, self.device),
-                    )
-                    for start in range(0, case.keys, size)
-                ]
-                for order in (parts, parts[::-1]):
-                    output, lse = attention.merge(order)
-                    trial.compare(output, trial.expected)
-                    known = trial.lse > -math.inf
-                    off = (lse - trial.lse).where(known, 0.0).abs()
-                    assert bool((off <= trial.bound).all()), f"lse off by {off.max().item():.6g}"
-
-        everything = AttentionSpec(causal=False)
-        self._hold(lambda case: holds(replace(case, spec=everything)))
+        attention = cast(MergingAttention, trial.attention)
+        for size in (1, 2, 5):
+            parts = [
+                attention.attend_with_lse(
+                    trial.queries,
+                    trial.keys[:, :, start : start + size],
+                    trial.values[:, :, start : start + size],
+                    _padding_of_part(trial.case, start, size, self.device),
+                )
+                for start in range(0, trial.case.keys, size)
+            ]
+            for order in (parts, parts[::-1]):
+                output, lse = attention.merge(order)
+                trial.compare(output, trial.expected)
+                known = trial.lse > -math.inf
+                off = (lse - trial.lse).where(known, 0.0).abs()
+                assert bool((off <= trial.bound).all()), f"lse off by {off.max().item():.6g}"
 
     def test_low_precision_costs_what_it_costs_a_plain_implementation(
         self, make_attention: MakeAttention
@@ -324,49 +271,47 @@ class AttentionSuite(Suite):
             error = (output.double() - gold).abs().max()
             assert bool(error <= allowed), f"error {error:.4g} in {dtype}, allowed {allowed:.4g}"
 
-    def test_strides_change_nothing(self, make_attention: MakeAttention) -> None:
+    @on_problems()
+    def test_strides_change_nothing(self, trial: Trial) -> None:
         """Heads and positions are often transposed views of one projection.
 
         Usual causes: `view` or raw pointers where the layout is another, [B, S, H, D] taken for
         [B, H, S, D].
         """
+        trial.queries, trial.keys, trial.values = (
+            x.transpose(1, 2).contiguous().transpose(1, 2)
+            for x in (trial.queries, trial.keys, trial.values)
+        )
+        trial.compare(trial.output(), trial.expected)
 
-        def holds(case: AttentionCase) -> None:
-            trial = Trial(self, make_attention, case)
-            trial.queries, trial.keys, trial.values = (
-                x.transpose(1, 2).contiguous().transpose(1, 2)
-                for x in (trial.queries, trial.keys, trial.values)
-            )
-            trial.compare(trial.output(), trial.expected)
-
-        self._hold(holds)
-
-    def test_the_inputs_are_not_modified(self, make_attention: MakeAttention) -> None:
+    @on_problems()
+    def test_the_inputs_are_not_modified(self, trial: Trial) -> None:
         """Keys and values are the cache's.
 
         Usual causes: scaling the queries or filling masked slots in place.
         """
-
-        def holds(case: AttentionCase) -> None:
-            trial = Trial(self, make_attention, case)
-            copies = [x.clone() for x in (trial.queries, trial.keys, trial.values)]
-            trial.output()
-            for name, copy in zip(("queries", "keys", "values"), copies, strict=True):
-                assert torch.equal(getattr(trial, name), copy), f"{name} were changed"
-
-        self._hold(holds)
+        copies = [x.clone() for x in (trial.queries, trial.keys, trial.values)]
+        trial.output()
+        for name, copy in zip(("queries", "keys", "values"), copies, strict=True):
+            assert torch.equal(getattr(trial, name), copy), f"{name} were changed"
 
     # How properties are tried
 
-    def _hold(self, holds: Property, traps: Sequence[tuple[str, AttentionCase]] = ()) -> None:
-        """Try the property on drawn problems and on the traps."""
+    def _hold(
+        self,
+        make_attention: MakeAttention,
+        holds: Callable[[Trial], None],
+        changed: Callable[[AttentionCase], AttentionCase] = lambda case: case,
+        traps: Sequence[tuple[str, AttentionCase]] = (),
+    ) -> None:
+        """Try the property on drawn problems and on the traps, each as ``changed`` makes it."""
         __tracebackhide__ = True
 
-        def every() -> Iterator[tuple[str, AttentionCase]]:
-            yield from attention_traps(self.capabilities)
-            yield from traps
+        def tried_on(case: AttentionCase) -> None:
+            holds(Trial(self, make_attention, changed(case)))
 
-        for_all(holds, attention_cases(self.capabilities), traps=every(), examples=self.examples)
+        every = [*attention_traps(self.capabilities), *traps]
+        for_all(tried_on, attention_cases(self.capabilities), traps=every, examples=self.examples)
 
 
 class Trial:
@@ -375,6 +320,7 @@ class Trial:
     def __init__(
         self, suite: AttentionSuite, make_attention: MakeAttention, case: AttentionCase
     ) -> None:
+        self.make, self.case = make_attention, case
         self.queries, self.keys, self.values = case.tensors(suite.dtype, suite.device)
         self.padding = case.padding_on(suite.device)
         self.attention: Attention = make_attention(case.spec)

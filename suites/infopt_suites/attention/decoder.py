@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ..base import Suite, requires
-from ..properties import for_all
+from ..properties import for_all, tried
 from .decoder_protocol import CroppableDecoder, Decoder, MakeDecoder, ReorderableDecoder
 
 
@@ -27,7 +27,7 @@ class DecoderCase:
         return sum(self.chunks)
 
 
-Property = Callable[[DecoderCase], None]
+on_rows = tried("make_decoder")  # a property of a `Trial`
 
 
 class DecoderSuite(Suite):
@@ -52,67 +52,49 @@ class DecoderSuite(Suite):
     longest: ClassVar[int] = 20
     examples: ClassVar[int] = 15
 
-    def test_cached_logits_equal_uncached_ones(self, make_decoder: MakeDecoder) -> None:
+    @on_rows()
+    def test_cached_logits_equal_uncached_ones(self, trial: Trial) -> None:
         """For every split into a prompt and the rest, token by token, and in chunks.
 
         Usual causes: a mask aligned to the first key, positions that start again at each call, a
         window that is one token short, rotations of two bases in one cache.
         """
+        trial.compare(trial.cached(), "cached")
 
-        def holds(case: DecoderCase) -> None:
-            trial = Trial(self, make_decoder, case)
-            trial.compare(trial.cached(), "cached")
-
-        self._hold(holds)
-
-    def test_later_tokens_change_no_earlier_logits(self, make_decoder: MakeDecoder) -> None:
+    @on_rows()
+    def test_later_tokens_change_no_earlier_logits(self, trial: Trial) -> None:
         """Usual causes: a mask that lets the first query of a chunk see its last key, statistics
         over all positions."""
-
-        def holds(case: DecoderCase) -> None:
-            trial = Trial(self, make_decoder, case)
-            kept = max(case.slots - case.chunks[-1], 1)
-            trial.ids[:, kept:] = (trial.ids[:, kept:] + 1) % trial.decoder.vocab_size
-            for found, what in (
-                (trial.decoder.logits(trial.ids, trial.mask), "uncached"),
-                (trial.cached(), "cached"),
-            ):
-                trial.compare(found[:, :kept], f"{what}, with other tokens behind")
-
-        self._hold(holds)
+        kept = max(trial.case.slots - trial.case.chunks[-1], 1)
+        trial.ids[:, kept:] = (trial.ids[:, kept:] + 1) % trial.decoder.vocab_size
+        for found, what in (
+            (trial.decoder.logits(trial.ids, trial.mask), "uncached"),
+            (trial.cached(), "cached"),
+        ):
+            trial.compare(found[:, :kept], f"{what}, with other tokens behind")
 
     @requires("left-padding")
-    def test_a_padded_row_gives_what_the_row_gives_alone(self, make_decoder: MakeDecoder) -> None:
+    @on_rows(padded=True)
+    def test_a_padded_row_gives_what_the_row_gives_alone(self, trial: Trial) -> None:
         """At once and in chunks, for each amount of padding, beside rows of other lengths.
 
         Usual causes: one row of positions for the whole batch, windows and chunks of attention
         counted from the slot, a mask for the new tokens alone.
         """
-
-        def holds(case: DecoderCase) -> None:
-            trial = Trial(self, make_decoder, case)
-            trial.compare(trial.decoder.logits(trial.ids, trial.mask), "in a batch, uncached")
-            trial.compare(trial.cached(), "in a batch, cached")
-
-        self._hold(holds, padded=True)
+        trial.compare(trial.decoder.logits(trial.ids, trial.mask), "in a batch, uncached")
+        trial.compare(trial.cached(), "in a batch, cached")
 
     @requires("left-padding")
-    def test_padded_slots_say_nothing(self, make_decoder: MakeDecoder) -> None:
+    @on_rows(padded=True)
+    def test_padded_slots_say_nothing(self, trial: Trial) -> None:
         """Whatever ids stand there, and all logits are finite, theirs too.
 
         Usual causes: padding known by its id and not by the mask, a softmax over no keys.
         """
-
-        def holds(case: DecoderCase) -> None:
-            trial = Trial(self, make_decoder, case)
-            trial.ids = torch.where(
-                trial.mask, trial.ids, (trial.ids + 1) % trial.decoder.vocab_size
-            )
-            for found in (trial.decoder.logits(trial.ids, trial.mask), trial.cached()):
-                assert bool(torch.isfinite(found).all()), "a logit is not finite"
-                trial.compare(found, "with other ids in padded slots")
-
-        self._hold(holds, padded=True)
+        trial.ids = torch.where(trial.mask, trial.ids, (trial.ids + 1) % trial.decoder.vocab_size)
+        for found in (trial.decoder.logits(trial.ids, trial.mask), trial.cached()):
+            assert bool(torch.isfinite(found).all()), "a logit is not finite"
+            trial.compare(found, "with other ids in padded slots")
 
     @requires("crop")
     def test_tokens_taken_back_leave_no_trace(self, make_decoder: MakeDecoder) -> None:
@@ -121,11 +103,10 @@ class DecoderSuite(Suite):
         Usual causes: positions counted by calls, a window that has dropped what is needed again.
         """
 
-        def holds(case: DecoderCase) -> None:
-            trial = Trial(self, make_decoder, case)
+        def holds(trial: Trial) -> None:
             drafts = trial.ids.flip(1)[:, :3]
             done, past = 0, None
-            for count in case.chunks:
+            for count in trial.case.chunks:
                 stop = done + count
                 _, past = trial.step(past, stop - count, stop)
                 wider = torch.cat([trial.mask[:, :stop], torch.ones_like(drafts).bool()], dim=1)
@@ -133,35 +114,31 @@ class DecoderSuite(Suite):
                 past = cast(CroppableDecoder, trial.decoder).crop(past, stop)
                 done = stop
             # The last of it again, behind everything that was taken back.
-            last = max(done - case.chunks[-1], 1)
+            last = max(done - trial.case.chunks[-1], 1)
             if last < done:
                 past = cast(CroppableDecoder, trial.decoder).crop(past, last)
                 found, _ = trial.step(past, last, done)
                 trial.compare(found, "after cropping", start=last)
 
-        self._hold(holds, padded="left-padding" in self.capabilities)
+        self._hold(make_decoder, holds, padded="left-padding" in self.capabilities)
 
     @requires("reorder")
-    def test_rows_go_on_where_another_row_stopped(self, make_decoder: MakeDecoder) -> None:
+    @on_rows(rows=3)
+    def test_rows_go_on_where_another_row_stopped(self, trial: Trial) -> None:
         """Beams: each goes on from the row that it came from.
 
         Usual causes: no reordering, of one layer alone, or along another axis.
         """
-
-        def holds(case: DecoderCase) -> None:
-            trial = Trial(self, make_decoder, DecoderCase((0, 0, 0), case.chunks))
-            split = case.slots // 2
-            if split == 0:
-                return
-            _, past = trial.step(None, 0, split)
-            rows = torch.tensor([2, 0, 0], device=self.device)
-            past = cast(ReorderableDecoder, trial.decoder).reorder(past, rows)
-            trial.ids[:, :split] = trial.ids[rows, :split]
-            trial.renew()
-            found, _ = trial.step(past, split, case.slots)
-            trial.compare(found, "after reordering", start=split)
-
-        self._hold(holds)
+        split = trial.case.slots // 2
+        if split == 0:
+            return
+        _, past = trial.step(None, 0, split)
+        rows = torch.tensor([2, 0, 0], device=self.device)
+        past = cast(ReorderableDecoder, trial.decoder).reorder(past, rows)
+        trial.ids[:, :split] = trial.ids[rows, :split]
+        trial.renew()
+        found, _ = trial.step(past, split, trial.case.slots)
+        trial.compare(found, "after reordering", start=split)
 
     def test_a_long_sequence_leaves_no_trace_in_the_next(self, make_decoder: MakeDecoder) -> None:
         """A short one after it gives what it gives in a new model.
@@ -193,10 +170,23 @@ class DecoderSuite(Suite):
         ids = torch.randint(decoder.vocab_size, (rows, slots), generator=generator)
         return ids.to(self.device)
 
-    def _hold(self, holds: Property, padded: bool = False) -> None:
+    def _hold(
+        self,
+        make_decoder: MakeDecoder,
+        holds: Callable[[Trial], None],
+        *,
+        padded: bool = False,
+        rows: int | None = None,
+    ) -> None:
+        """``padded``: rows may begin with empty slots. ``rows``: so many, none of them padded."""
         __tracebackhide__ = True
+
+        def tried_on(case: DecoderCase) -> None:
+            chosen = case if rows is None else replace(case, padding=(0,) * rows)
+            holds(Trial(self, make_decoder, chosen))
+
         cases = decoder_cases(self.longest, padded)
-        for_all(holds, cases, traps=decoder_traps(self.longest, padded), examples=self.examples)
+        for_all(tried_on, cases, traps=decoder_traps(self.longest, padded), examples=self.examples)
 
 
 class Trial:

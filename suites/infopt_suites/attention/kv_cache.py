@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ..base import Suite, requires
-from ..properties import EXAMPLES, for_all
+from ..properties import EXAMPLES, for_all, tried
 from .cache_protocol import (
     CacheGeometry,
     CroppableCache,
@@ -37,7 +37,7 @@ class CacheCase:
     chunks: tuple[int, ...] = (1,)
 
 
-Property = Callable[[CacheCase], None]
+on_caches = tried("make_cache")  # a property of an empty `Filled`
 
 
 class KVCacheSuite(Suite):
@@ -73,207 +73,170 @@ class KVCacheSuite(Suite):
 
     # What is read
 
-    def test_updates_give_back_every_token_in_order(self, make_cache: MakeCache) -> None:
+    @on_caches()
+    def test_updates_give_back_every_token_in_order(self, filled: Filled) -> None:
         """After any sequence of writes, each query gets every token that it may see, its row's,
         head's and layer's own.
 
         Usual causes: a window that rolls one step early or late, a write at the wrong head's
         stride, a position that is not moved on, layers that share a counter.
         """
+        filled.fill()
 
-        def holds(case: CacheCase) -> None:
-            self._filled(make_cache, case)
-
-        self._hold(holds)
-
-    def test_seq_length_counts_every_token(self, make_cache: MakeCache) -> None:
+    @on_caches()
+    def test_seq_length_counts_every_token(self, filled: Filled) -> None:
         """Positions of the next tokens are counted from it, in each layer for itself.
 
         Usual causes: the window's or the buffer's length, a counter that all layers move.
         """
-
-        def holds(case: CacheCase) -> None:
-            filled = Filled(self, make_cache, case)
-            for layer in range(case.layers):
-                assert filled.cache.get_seq_length(layer) == 0
-            for count in case.chunks:
-                before = filled.length
-                tokens = filled.draw(count)
-                for layer in range(case.layers):
-                    filled.write(layer, tokens[layer])
-                    for other in range(case.layers):
-                        expected = before + (count if other <= layer else 0)
-                        found = filled.cache.get_seq_length(other)
-                        assert found == expected, (
-                            f"get_seq_length({other}) is {found} after {expected} tokens"
-                        )
-
-        self._hold(holds)
+        for layer in range(filled.case.layers):
+            assert filled.cache.get_seq_length(layer) == 0
+        for count in filled.case.chunks:
+            before = filled.length
+            tokens = filled.draw(count)
+            for layer in range(filled.case.layers):
+                filled.write(layer, tokens[layer])
+                for other in range(filled.case.layers):
+                    expected = before + (count if other <= layer else 0)
+                    found = filled.cache.get_seq_length(other)
+                    assert found == expected, (
+                        f"get_seq_length({other}) is {found} after {expected} tokens"
+                    )
 
     @requires("mask-sizes")
-    def test_masks_are_as_wide_as_the_keys(self, make_cache: MakeCache) -> None:
+    @on_caches()
+    def test_masks_are_as_wide_as_the_keys(self, filled: Filled) -> None:
         """A mask is made before the keys are there: both must speak of the same tokens.
 
         Usual causes: the window's width for the mask and all keys returned, bursts of several
         tokens into a full window.
         """
-
-        def holds(case: CacheCase) -> None:
-            filled = Filled(self, make_cache, case)
-            for count in case.chunks:
-                for layer, (keys, values) in enumerate(filled.draw(count)):
-                    cache = cast(MaskedCache, filled.cache)
-                    width, offset = cache.get_mask_sizes(count, layer)
-                    returned = filled.write(layer, (keys, values))
-                    assert returned[0].shape[2] == width, (
-                        f"{returned[0].shape[2]} keys for a mask of {width}"
-                    )
-                    assert returned[1].shape[2] == width
-                    assert 0 <= offset <= filled.oldest_needed(count, layer)
-
-        self._hold(holds)
+        for count in filled.case.chunks:
+            for layer, (keys, values) in enumerate(filled.draw(count)):
+                cache = cast(MaskedCache, filled.cache)
+                width, offset = cache.get_mask_sizes(count, layer)
+                returned = filled.write(layer, (keys, values))
+                assert returned[0].shape[2] == width, (
+                    f"{returned[0].shape[2]} keys for a mask of {width}"
+                )
+                assert returned[1].shape[2] == width
+                assert 0 <= offset <= filled.oldest_needed(count, layer)
 
     @requires("logical")
-    def test_what_is_stored_is_what_was_written(self, make_cache: MakeCache) -> None:
+    @on_caches()
+    def test_what_is_stored_is_what_was_written(self, filled: Filled) -> None:
         """Read behind the interface's back, so that a fault of reading cannot undo one of writing.
 
         Usual causes: what update returns is right and what it keeps is not: dropped one early,
         a view of the caller's tensor, a residual that is never flushed.
         """
+        filled.fill()
+        for layer in range(filled.case.layers):
+            stored = cast(ReadableCache, filled.cache).logical_kv(layer)
+            width = stored[0].shape[2]
+            # The next query sees itself, and window − 1 tokens before it.
+            needed = filled.length
+            if filled.case.window is not None:
+                needed = min(needed, filled.case.window - 1)
+            assert width >= needed, f"{width} tokens are stored, {needed} can be seen"
+            filled.compare(layer, stored, filled.length - width, f"stored in layer {layer}")
 
-        def holds(case: CacheCase) -> None:
-            filled = self._filled(make_cache, case)
-            for layer in range(case.layers):
-                stored = cast(ReadableCache, filled.cache).logical_kv(layer)
-                width = stored[0].shape[2]
-                # The next query sees itself, and window − 1 tokens before it.
-                needed = filled.length
-                if case.window is not None:
-                    needed = min(needed, case.window - 1)
-                assert width >= needed, f"{width} tokens are stored, {needed} can be seen"
-                filled.compare(layer, stored, filled.length - width, f"stored in layer {layer}")
-
-        self._hold(holds)
-
-    def test_written_tensors_are_the_callers_own(self, make_cache: MakeCache) -> None:
+    @on_caches()
+    def test_written_tensors_are_the_callers_own(self, filled: Filled) -> None:
         """They are not changed, and what the caller does with them later changes nothing.
 
         Usual causes: a first update that keeps the tensor itself, a view into a shared projection.
         """
-
-        def holds(case: CacheCase) -> None:
-            filled = Filled(self, make_cache, case)
-            for count in case.chunks:
-                for layer, tokens in enumerate(filled.draw(count)):
-                    copies = [x.clone() for x in tokens]
-                    filled.write(layer, tokens)
-                    for given, copy in zip(tokens, copies, strict=True):
-                        assert torch.equal(given, copy), "update changed what it was given"
-                        given.fill_(-77.0)
-            filled.step(1)
-
-        self._hold(holds)
+        for count in filled.case.chunks:
+            for layer, tokens in enumerate(filled.draw(count)):
+                copies = [x.clone() for x in tokens]
+                filled.write(layer, tokens)
+                for given, copy in zip(tokens, copies, strict=True):
+                    assert torch.equal(given, copy), "update changed what it was given"
+                    given.fill_(-77.0)
+        filled.step(1)
 
     # What is taken back
 
     @requires("crop")
-    def test_cropping_then_appending_equals_never_having_appended(
-        self, make_cache: MakeCache
-    ) -> None:
+    @on_caches()
+    def test_cropping_then_appending_equals_never_having_appended(self, empty: Filled) -> None:
         """Rejected drafts leave no trace. Only where no window has dropped what comes back.
 
         Usual causes: a counter that is cropped and a tensor that is not, a negative length taken
         for a positive one, layers that were forgotten.
         """
-
-        def holds(case: CacheCase) -> None:
-            if case.window is not None and sum(case.chunks) >= case.window:
-                case = replace(case, window=sum(case.chunks) + 1)
-            written = sum(case.chunks)
-            for kept in {0, 1, written // 2, written - 1, written}:
-                filled = self._filled(make_cache, case)
-                cast(CroppableCache, filled.cache).crop(kept)
-                filled.keep_tokens(kept)
-                for layer in range(case.layers):
-                    assert filled.cache.get_seq_length(layer) == kept
-                filled.step(2)
-                filled.step(1)
-
-        self._hold(holds)
+        case = empty.case
+        if case.window is not None and sum(case.chunks) >= case.window:
+            case = replace(case, window=sum(case.chunks) + 1)
+        written = sum(case.chunks)
+        for kept in {0, 1, written // 2, written - 1, written}:
+            filled = empty.of(case)
+            cast(CroppableCache, filled.cache).crop(kept)
+            filled.keep_tokens(kept)
+            for layer in range(case.layers):
+                assert filled.cache.get_seq_length(layer) == kept
+            filled.step(2)
+            filled.step(1)
 
     @requires("reorder")
-    def test_reordering_gathers_rows(self, make_cache: MakeCache) -> None:
+    @on_caches()
+    def test_reordering_gathers_rows(self, empty: Filled) -> None:
         """Row i is then what row ``rows[i]`` was, in every layer; two that were one go on apart.
 
         Usual causes: gathering along the heads or positions, a layer that is skipped, expanded
         views that share memory.
         """
-
-        def holds(case: CacheCase) -> None:
-            case = replace(case, batch=3)
-            for rows in ([0, 1, 2], [2, 0, 1], [0, 0, 2], [1, 1, 1]):
-                self._reordered(make_cache, case, rows)
-            filled = self._filled(make_cache, case)
-            for rows in ([1, 2, 0], [2, 0, 1]):  # a permutation and its inverse
-                cast(ReorderableCache, filled.cache).reorder(torch.tensor(rows))
-            filled.step(1)
-
-        self._hold(holds)
+        case = replace(empty.case, batch=3)
+        for rows in ([0, 1, 2], [2, 0, 1], [0, 0, 2], [1, 1, 1]):
+            self._reordered(empty, case, rows)
+        filled = empty.of(case)
+        for rows in ([1, 2, 0], [2, 0, 1]):  # a permutation and its inverse
+            cast(ReorderableCache, filled.cache).reorder(torch.tensor(rows))
+        filled.step(1)
 
     @requires("reorder")
-    def test_rows_that_are_done_can_leave(self, make_cache: MakeCache) -> None:
+    @on_caches()
+    def test_rows_that_are_done_can_leave(self, empty: Filled) -> None:
         """The others go on as if they had been alone.
 
         Usual causes: buffers of the former batch size, lengths of a row that left.
         """
-
-        def holds(case: CacheCase) -> None:
-            for rows in ([1], [2, 0]):
-                self._reordered(make_cache, replace(case, batch=3), rows)
-
-        self._hold(holds)
+        for rows in ([1], [2, 0]):
+            self._reordered(empty, replace(empty.case, batch=3), rows)
 
     @requires("reset")
-    def test_a_reset_cache_is_as_new(self, make_cache: MakeCache) -> None:
+    @on_caches(each={"warm_up": (0.0, 1000.0)})
+    def test_a_reset_cache_is_as_new(self, filled: Filled, warm_up: float) -> None:
         """Nothing of a first conversation, or of a warm-up with zeros, is in a second one.
 
         Usual causes: counters or scales that stay, a window that is still full.
         """
-
-        def holds(case: CacheCase) -> None:
-            for warm_up in (0.0, 1000.0):
-                filled = Filled(self, make_cache, case)
-                for layer, tokens in enumerate(filled.draw(sum(case.chunks))):
-                    keys, values = (torch.full_like(x, warm_up) for x in tokens)
-                    filled.cache.update(keys, values, layer)
-                cast(ResettableCache, filled.cache).reset()
-                for layer in range(case.layers):
-                    assert filled.cache.get_seq_length(layer) == 0
-                for count in case.chunks:
-                    filled.step(count)
-
-        self._hold(holds)
+        for layer, tokens in enumerate(filled.draw(sum(filled.case.chunks))):
+            keys, values = (torch.full_like(x, warm_up) for x in tokens)
+            filled.cache.update(keys, values, layer)
+        cast(ResettableCache, filled.cache).reset()
+        for layer in range(filled.case.layers):
+            assert filled.cache.get_seq_length(layer) == 0
+        filled.fill()
 
     # What it costs
 
     @requires("bytes")
-    def test_memory_is_that_of_the_tokens(self, make_cache: MakeCache) -> None:
+    @on_caches()
+    def test_memory_is_that_of_the_tokens(self, filled: Filled) -> None:
         """At most 2 · layers · kv heads · head dim · batch · bytes for each token of the capacity,
         or of the window and the newest chunk; with small numbers it is seen which of them counts.
 
         Usual causes: tokens that a window has left, a second copy, float32 for a half cache.
         """
-
-        def holds(case: CacheCase) -> None:
-            filled = self._filled(make_cache, case)
-            kept = filled.geometry.capacity
-            if case.window is not None:
-                kept = min(kept, case.window + max(case.chunks))
-            allowed = filled.bytes_for(kept)
-            found = cast(WeighedCache, filled.cache).nbytes()
-            assert found <= allowed, f"{found} bytes are kept; {kept} tokens take {allowed}"
-
-        self._hold(holds)
+        filled.fill()
+        kept = filled.geometry.capacity
+        if filled.case.window is not None:
+            kept = min(kept, filled.case.window + max(filled.case.chunks))
+        allowed = filled.bytes_for(kept)
+        found = cast(WeighedCache, filled.cache).nbytes()
+        assert found <= allowed, f"{found} bytes are kept; {kept} tokens take {allowed}"
 
     @requires("quantized")
     def test_old_tokens_are_really_rounded(self, make_cache: MakeCache) -> None:
@@ -327,59 +290,62 @@ class KVCacheSuite(Suite):
     # Ragged rows
 
     @requires("ragged")
-    def test_rows_of_different_lengths_do_not_touch(self, make_cache: MakeCache) -> None:
+    @on_caches()
+    def test_rows_of_different_lengths_do_not_touch(self, empty: Filled) -> None:
         """Each row grows at its own end, also when the longest has left.
 
         Usual causes: one end for all rows, the longest's; an end that stays when its row leaves.
         """
+        case = empty.case
+        geometry = self._geometry(replace(case, batch=3, window=None), len(case.chunks) + 2)
+        cache = cast(RaggedCache, empty.make(geometry))
+        generator = torch.Generator().manual_seed(len(case.chunks))
+        rows: list[list[Any]] = [[[] for _ in range(case.layers)] for _ in range(3)]
 
-        def holds(case: CacheCase) -> None:
-            geometry = self._geometry(replace(case, batch=3, window=None), len(case.chunks) + 2)
-            cache = cast(RaggedCache, make_cache(geometry))
-            generator = torch.Generator().manual_seed(len(case.chunks))
-            rows: list[list[Any]] = [[[] for _ in range(case.layers)] for _ in range(3)]
+        def append(lengths: list[int]) -> None:
+            shape = len(lengths), geometry.kv_heads, max(*lengths, 1), geometry.head_dim
+            for layer in range(case.layers):
+                keys, values = (
+                    torch.randn(shape, generator=generator).to(self.device, self.dtype)
+                    for _ in range(2)
+                )
+                cache.append(keys, values, layer, torch.tensor(lengths))
+                for row, length in enumerate(lengths):
+                    rows[row][layer].append((keys[row, :, :length], values[row, :, :length]))
 
-            def append(lengths: list[int]) -> None:
-                shape = len(lengths), geometry.kv_heads, max(*lengths, 1), geometry.head_dim
-                for layer in range(case.layers):
-                    keys, values = (
-                        torch.randn(shape, generator=generator).to(self.device, self.dtype)
-                        for _ in range(2)
-                    )
-                    cache.append(keys, values, layer, torch.tensor(lengths))
-                    for row, length in enumerate(lengths):
-                        rows[row][layer].append((keys[row, :, :length], values[row, :, :length]))
+        def check() -> None:
+            for row, written in enumerate(rows):
+                for layer, parts in enumerate(written):
+                    for found, given in zip(
+                        cache.row_kv(row, layer), zip(*parts, strict=True), strict=True
+                    ):
+                        truth = torch.cat(given, dim=1)[None]
+                        self._compare(found[None], truth, truth, f"row {row}, layer {layer}")
 
-            def check() -> None:
-                for row, written in enumerate(rows):
-                    for layer, parts in enumerate(written):
-                        for found, given in zip(
-                            cache.row_kv(row, layer), zip(*parts, strict=True), strict=True
-                        ):
-                            truth = torch.cat(given, dim=1)[None]
-                            self._compare(found[None], truth, truth, f"row {row}, layer {layer}")
-
-            for index, count in enumerate(case.chunks):
-                append([count, 1, (index + 1) % 2])
-                check()
-            cache.reorder(torch.tensor([2, 1]))  # the longest leaves
-            rows[:] = [[list(layer) for layer in rows[row]] for row in (2, 1)]
-            for lengths in ([1, 1], [0, 2]):
-                append(lengths)
-                check()
-
-        self._hold(holds)
+        for index, count in enumerate(case.chunks):
+            append([count, 1, (index + 1) % 2])
+            check()
+        cache.reorder(torch.tensor([2, 1]))  # the longest leaves
+        rows[:] = [[list(layer) for layer in rows[row]] for row in (2, 1)]
+        for lengths in ([1, 1], [0, 2]):
+            append(lengths)
+            check()
 
     # How properties are tried
 
-    def _hold(self, holds: Property) -> None:
-        """Try the property on drawn sequences of writes and on the traps."""
+    def _hold(self, make_cache: MakeCache, holds: Callable[[Filled], None]) -> None:
+        """Try the property on empty caches, for drawn sequences of writes and the traps."""
         __tracebackhide__ = True
+
+        def tried_on(case: CacheCase) -> None:
+            holds(Filled(self, make_cache, case))
+
         windowed = "window" in self.capabilities
         windows: list[int | None] = [*self.windows] if windowed else []
         if "full" in self.capabilities or not windowed:
             windows.append(None)
-        for_all(holds, cache_cases(windows), traps=cache_traps(windows), examples=self.examples)
+        cases = cache_cases(windows)
+        for_all(tried_on, cases, traps=cache_traps(windows), examples=self.examples)
 
     def _geometry(self, case: CacheCase, spare: int = 4) -> CacheGeometry:
         return CacheGeometry(
@@ -393,14 +359,8 @@ class KVCacheSuite(Suite):
             device=self.device,
         )
 
-    def _filled(self, make_cache: MakeCache, case: CacheCase) -> Filled:
-        filled = Filled(self, make_cache, case)
-        for count in case.chunks:
-            filled.step(count)
-        return filled
-
-    def _reordered(self, make_cache: MakeCache, case: CacheCase, rows: Sequence[int]) -> None:
-        filled = self._filled(make_cache, case)
+    def _reordered(self, empty: Filled, case: CacheCase, rows: Sequence[int]) -> None:
+        filled = empty.of(case)
         cast(ReorderableCache, filled.cache).reorder(torch.tensor(rows, device=self.device))
         filled.gather_rows(rows)
         for count in (1, 2):
@@ -429,7 +389,7 @@ class Filled:
     """A cache, and everything that was written into it."""
 
     def __init__(self, suite: KVCacheSuite, make_cache: MakeCache, case: CacheCase) -> None:
-        self.suite, self.case = suite, case
+        self.suite, self.make, self.case = suite, make_cache, case
         self.geometry = suite._geometry(case)
         self.cache: KVCache = make_cache(self.geometry)
         self.generator = torch.Generator().manual_seed(11)
@@ -437,6 +397,17 @@ class Filled:
         empty = torch.zeros(case.batch, case.kv_heads, 0, suite.head_dim)
         empty = empty.to(suite.device, suite.dtype)
         self.truth: list[tuple[Tensor, Tensor]] = [(empty, empty) for _ in range(case.layers)]
+
+    def fill(self) -> None:
+        """Write what the case says."""
+        for count in self.case.chunks:
+            self.step(count)
+
+    def of(self, case: CacheCase) -> Filled:
+        """Another cache, with what this case says."""
+        other = Filled(self.suite, self.make, case)
+        other.fill()
+        return other
 
     @property
     def length(self) -> int:

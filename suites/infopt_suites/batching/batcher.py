@@ -12,7 +12,8 @@ from ..machines import run_machine
 from .batcher_cancellation import BatcherCancellationSuite
 from .batcher_failures import others
 from .batcher_machine import BatcherMachine
-from .batcher_trial import SLACK, Call, Item, Trial, answer, finish, held
+from .batcher_trial import SLACK, Call, Item, Trial, after, answer, finish, held
+from .batcher_windows import on_batcher
 from .protocol import BatchPolicy, MakeBatcher
 
 
@@ -28,143 +29,118 @@ class BatcherSuite(BatcherCancellationSuite):
     steps: ClassVar[int] = 25
 
     @requires("stop")
-    def test_after_a_stop_nobody_waits(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(each={"count": (0, 1, 3, 4, 8), "moment": (0.0, 0.5, 1.5)})
+    async def test_after_a_stop_nobody_waits(self, trial: Trial, count: int, moment: float) -> None:
         """With an open batch, with a call that runs, with a line behind it: stop ends, and each
         caller has a result or an exception, then or as soon as its call has ended.
 
         Usual causes: the worker is cancelled, and neither what it took nor what waits is looked at.
         """
-        for count in (0, 1, 3, 4, 8):
-            for moment in (0.0, 0.5, 1.5):
-
-                async def scenario(
-                    trial: Trial, count: int = count, moment: float = moment
-                ) -> None:
-                    callers = trial.submit_all(count)
-                    await trial.pause(moment * self.max_wait)
-                    await trial.stop()
-                    await trial.until_done()
-                    for caller in callers:
-                        if caller.served:
-                            trial.check_result(caller)
-
-                self.run(make_batcher, scenario, self.max_wait)
+        trial.serve = after(self.max_wait)
+        callers = trial.submit_all(count)
+        await trial.pause(moment * self.max_wait)
+        await trial.stop()
+        await trial.until_done()
+        for caller in callers:
+            if caller.served:
+                trial.check_result(caller)
 
     @requires("stop")
-    def test_a_stopped_batcher_turns_callers_away(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher()
+    async def test_a_stopped_batcher_turns_callers_away(self, trial: Trial) -> None:
         """With an exception, at once; a second stop does nothing.
 
         Usual causes: a queue that takes items and has no worker any more.
         """
-
-        async def scenario(trial: Trial) -> None:
-            await trial.until_served(trial.submit_all(2))
-            await trial.stop()
-            await trial.stop()
-            late = trial.submit_all(2)
-            await trial.until_done(late, within=0.0)
-            for caller in late:
-                assert isinstance(caller.error, Exception), (
-                    f"submit after stop: {caller.error or caller.task.result()!r}"
-                )
-            assert len(trial.calls) == 1, "a call was made after stop"
-
-        self.run(make_batcher, scenario)
+        await trial.until_served(trial.submit_all(2))
+        await trial.stop()
+        await trial.stop()
+        late = trial.submit_all(2)
+        await trial.until_done(late, within=0.0)
+        for caller in late:
+            assert isinstance(caller.error, Exception), (
+                f"submit after stop: {caller.error or caller.task.result()!r}"
+            )
+        assert len(trial.calls) == 1, "a call was made after stop"
 
     @requires("stop")
-    def test_callers_that_come_while_it_stops_do_not_wait(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(3.0, each={"count": (1, 4)})
+    async def test_callers_that_come_while_it_stops_do_not_wait(
+        self, trial: Trial, count: int
+    ) -> None:
         """They are turned away, or served.
 
         Usual causes: the line is emptied once, and what comes after that is forgotten.
         """
-        for count in (1, 4):
-
-            async def scenario(trial: Trial, count: int = count) -> None:
-                trial.submit_all(count)
-                await trial.pause(self.max_wait)
-                stopping = asyncio.create_task(trial.stop(), name="stop")
-                for _ in range(4):
-                    trial.submit()
-                    await asyncio.sleep(0)
-                await trial.pause(0.5)
-                trial.submit()
-                await stopping
-                await trial.until_done()
-
-            self.run(make_batcher, scenario, 3.0)
+        trial.submit_all(count)
+        await trial.pause(self.max_wait)
+        stopping = asyncio.create_task(trial.stop(), name="stop")
+        for _ in range(4):
+            trial.submit()
+            await asyncio.sleep(0)
+        await trial.pause(0.5)
+        trial.submit()
+        await stopping
+        await trial.until_done()
 
     @requires("drain")
-    def test_a_stop_that_drains_serves_all(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(1.0, each={"count": (1, 3, 4, 8), "moment": (0.0, 0.5, 1.5)})
+    async def test_a_stop_that_drains_serves_all(
+        self, trial: Trial, count: int, moment: float
+    ) -> None:
         """When it returns, and without waiting for windows that nobody will come in.
 
         Usual causes: what is in the worker's hands is forgotten, a last batch that is not full.
         """
-        for count in (1, 3, 4, 8):
-            for moment in (0.0, 0.5, 1.5):
-
-                async def scenario(
-                    trial: Trial, count: int = count, moment: float = moment
-                ) -> None:
-                    trial.submit_all(count)
-                    await trial.pause(moment * self.max_wait)
-                    before = trial.loop.time()
-                    await trial.stop(drain=True)
-                    took = trial.loop.time() - before
-                    await trial.until_served(within=0.0)
-                    most = -(-count // 3) + self.max_wait + SLACK
-                    assert took <= most, f"stop took {took:g} s for {count} items in calls of 1 s"
-
-                self.run(make_batcher, scenario, 1.0)
+        trial.submit_all(count)
+        await trial.pause(moment * self.max_wait)
+        before = trial.loop.time()
+        await trial.stop(drain=True)
+        took = trial.loop.time() - before
+        await trial.until_served(within=0.0)
+        most = -(-count // 3) + self.max_wait + SLACK
+        assert took <= most, f"stop took {took:g} s for {count} items in calls of 1 s"
 
     @requires("immediate")
-    def test_a_stop_at_once_serves_nothing_more(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(each={"count": (1, 3, 4, 8), "moment": (0.0, 0.5, 1.5)})
+    async def test_a_stop_at_once_serves_nothing_more(
+        self, trial: Trial, count: int, moment: float
+    ) -> None:
         """Each caller gets an exception, no further call is made, and no time passes.
 
         Usual causes: a call that runs on, a line that is served on the way out.
         """
-        for count in (1, 3, 4, 8):
-            for moment in (0.0, 0.5, 1.5):
-
-                async def scenario(
-                    trial: Trial, count: int = count, moment: float = moment
-                ) -> None:
-                    callers = trial.submit_all(count)
-                    await trial.pause(moment * self.max_wait)
-                    calls, before = len(trial.calls), trial.loop.time()
-                    await trial.stop(drain=False)
-                    await trial.until_done(within=0.0)
-                    assert trial.loop.time() == before, "a stop at once waited"
-                    for caller in callers:
-                        assert not caller.served, (
-                            f"{caller.task.get_name()} was served all the same"
-                        )
-                    await trial.pause(3.0 * self.max_wait)
-                    assert len(trial.calls) == calls, "a call was made after a stop at once"
-                    assert not trial.open_calls, "a call runs on after a stop at once"
-
-                self.run(make_batcher, scenario, 50.0 * self.max_wait)
+        trial.serve = after(50.0 * self.max_wait)
+        callers = trial.submit_all(count)
+        await trial.pause(moment * self.max_wait)
+        calls, before = len(trial.calls), trial.loop.time()
+        await trial.stop(drain=False)
+        await trial.until_done(within=0.0)
+        assert trial.loop.time() == before, "a stop at once waited"
+        for caller in callers:
+            assert not caller.served, f"{caller.task.get_name()} was served all the same"
+        await trial.pause(3.0 * self.max_wait)
+        assert len(trial.calls) == calls, "a call was made after a stop at once"
+        assert not trial.open_calls, "a call runs on after a stop at once"
 
     @requires("restart")
-    def test_a_stopped_batcher_starts_again(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(1.0)
+    async def test_a_stopped_batcher_starts_again(self, trial: Trial) -> None:
         """As if nothing had been, several times.
 
         Usual causes: a flag that stays, a worker that is not made anew, items of the life before.
         """
-
-        async def scenario(trial: Trial) -> None:
-            for count in (4, 0, 1, 3):
-                callers = trial.submit_all(count)
-                await trial.pause(0.5)
-                await trial.stop()
-                await trial.until_done(callers, within=0.0)
-                await trial.batcher.start()
-                before = len(trial.calls)
-                later = trial.submit_all(4)
-                await trial.until_served(later)
-                sent = sum(trial.sizes[before:])
-                assert sent == 4, f"{sent} items were sent for 4 after a restart"
-
-        self.run(make_batcher, scenario, 1.0)
+        for count in (4, 0, 1, 3):
+            callers = trial.submit_all(count)
+            await trial.pause(0.5)
+            await trial.stop()
+            await trial.until_done(callers, within=0.0)
+            await trial.batcher.start()
+            before = len(trial.calls)
+            later = trial.submit_all(4)
+            await trial.until_served(later)
+            sent = sum(trial.sizes[before:])
+            assert sent == 4, f"{sent} items were sent for 4 after a restart"
 
     @requires("rejects")
     def test_a_full_line_turns_callers_away(self, make_batcher: MakeBatcher) -> None:
@@ -194,7 +170,7 @@ class BatcherSuite(BatcherCancellationSuite):
                         taken = [*taken[2:], trial.submit()]
                         await trial.pause()
                         assert not taken[-1].task.done(), "a cancelled item's place is not free"
-                    await self._finish_all(trial)
+                    await trial.finish_all()
                     await trial.until_served([*running, *taken])
 
             self.run(make_batcher, scenario, held, max_queue_size=bound, reject_when_full=True)
@@ -226,38 +202,34 @@ class BatcherSuite(BatcherCancellationSuite):
                     left = [x for x in others(callers, gone) if not x.task.cancelled()]
                     await trial.until_served(left, within=0.0)
                     later = trial.submit_all(bound + 1)
-                    await self._finish_all(trial)
+                    await trial.finish_all()
                     await trial.until_served(later)
 
                 self.run(make_batcher, scenario, held, window=False, max_queue_size=bound)
 
     @requires("idle")
-    def test_nothing_wakes_the_loop_while_nothing_can_be_done(
-        self, make_batcher: MakeBatcher
-    ) -> None:
+    @on_batcher(held)
+    async def test_nothing_wakes_the_loop_while_nothing_can_be_done(self, trial: Trial) -> None:
         """Before the first item, after the last, and while a call runs for long.
 
         Usual causes: a loop that looks whether something came, a timeout to look at a flag.
         """
+        await self._undisturbed(trial, "before the first item")
+        first = trial.submit_all(4)
+        await trial.pause(2.0 * self.max_wait)
+        await self._undisturbed(trial, "while a call runs and an item waits for it")
+        await trial.finish_all()
+        await trial.until_served(first)
+        await self._undisturbed(trial, "after the last item")
+        gone = trial.submit_all(1)
+        await trial.pause(0.5 * self.max_wait)
+        await self._cancelled(trial, gone)
+        await trial.pause(2.0 * self.max_wait)
+        await trial.finish_all()
+        await self._undisturbed(trial, "after a caller gave up")
 
-        async def scenario(trial: Trial) -> None:
-            await self._undisturbed(trial, "before the first item")
-            first = trial.submit_all(4)
-            await trial.pause(2.0 * self.max_wait)
-            await self._undisturbed(trial, "while a call runs and an item waits for it")
-            await self._finish_all(trial)
-            await trial.until_served(first)
-            await self._undisturbed(trial, "after the last item")
-            gone = trial.submit_all(1)
-            await trial.pause(0.5 * self.max_wait)
-            await self._cancelled(trial, gone)
-            await trial.pause(2.0 * self.max_wait)
-            await self._finish_all(trial)
-            await self._undisturbed(trial, "after a caller gave up")
-
-        self.run(make_batcher, scenario, held)
-
-    def test_many_rounds_leave_nothing_behind(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher()
+    async def test_many_rounds_leave_nothing_behind(self, trial: Trial) -> None:
         """Results, errors and callers that gave up: neither their items nor tasks pile up.
 
         Usual causes: futures in a dict that nobody takes out, a task for each item that is never
@@ -272,27 +244,25 @@ class BatcherSuite(BatcherCancellationSuite):
                 raise ValueError("one of its inputs")
             return [answer(item) for item in items]
 
-        async def scenario(trial: Trial) -> None:
-            alive: weakref.WeakSet[Item] = weakref.WeakSet()
-            for _ in range(rounds):
-                for _ in range(2 * size + 1):
-                    trial.submit()
-                alive.update(caller.item for caller in trial.callers)
-                await trial.pause(1.5)  # in a call, or in the line
-                for caller in trial.callers[::4]:
-                    caller.task.cancel()
-                await trial.until_done()
-                trial.calls.clear()
-                trial.callers.clear()
-                await trial.pause(3.0 * self.max_wait)
-            tasks = len(asyncio.all_tasks())
-            gc.collect()
-            assert len(alive) <= 2 * size, (
-                f"{len(alive)} of {rounds * (2 * size + 1)} items are still held when all is done"
-            )
-            assert tasks <= 2 + size, f"{tasks} tasks run when nothing is left to do"
-
-        self.run(make_batcher, scenario, serve, size)
+        trial.serve = serve
+        alive: weakref.WeakSet[Item] = weakref.WeakSet()
+        for _ in range(rounds):
+            for _ in range(2 * size + 1):
+                trial.submit()
+            alive.update(caller.item for caller in trial.callers)
+            await trial.pause(1.5)  # in a call, or in the line
+            for caller in trial.callers[::4]:
+                caller.task.cancel()
+            await trial.until_done()
+            trial.calls.clear()
+            trial.callers.clear()
+            await trial.pause(3.0 * self.max_wait)
+        tasks = len(asyncio.all_tasks())
+        gc.collect()
+        assert len(alive) <= 2 * size, (
+            f"{len(alive)} of {rounds * (2 * size + 1)} items are still held when all is done"
+        )
+        assert tasks <= 2 + size, f"{tasks} tasks run when nothing is left to do"
 
     def test_any_interleaving_gives_each_caller_one_outcome(
         self, make_batcher: MakeBatcher

@@ -7,6 +7,7 @@ import asyncio
 from ..base import requires
 from .batcher_failures import BatcherFailureSuite, check_told, others
 from .batcher_trial import Item, Trial, after, finish, held
+from .batcher_windows import on_batcher
 from .protocol import MakeBatcher
 
 
@@ -38,176 +39,146 @@ class BatcherCancellationSuite(BatcherFailureSuite):
 
                 self.run(make_batcher, scenario, 3.0, size)
 
-    def test_a_caller_cancelled_in_an_open_batch_leaves_the_others_alone(
-        self, make_batcher: MakeBatcher
+    @on_batcher(1.0, 5, each={"gone": ([0], [1], [2], [0, 1], [0, 1, 2])})
+    async def test_a_caller_cancelled_in_an_open_batch_leaves_the_others_alone(
+        self, trial: Trial, gone: list[int]
     ) -> None:
         """While the window is open and a call could begin; the oldest one, too.
 
         Usual causes: the oldest caller's task keeps the window; a flush that is cancelled with it.
         """
-        for gone in ([0], [1], [2], [0, 1], [0, 1, 2]):
+        for later in (0, 1, 0, 1):
+            callers = trial.submit_all(3)
+            await trial.pause(self.max_wait / 2)
+            await self._cancelled(trial, [callers[place] for place in gone])
+            callers += trial.submit_all(later)
+            await trial.until_served(others(callers, gone))
+            await trial.pause(2.0 * self.max_wait)
 
-            async def scenario(trial: Trial, gone: list[int] = gone) -> None:
-                for later in (0, 1, 0, 1):
-                    callers = trial.submit_all(3)
-                    await trial.pause(self.max_wait / 2)
-                    await self._cancelled(trial, [callers[place] for place in gone])
-                    callers += trial.submit_all(later)
-                    await trial.until_served(others(callers, gone))
-                    await trial.pause(2.0 * self.max_wait)
-
-            self.run(make_batcher, scenario, 1.0, 5)
-
-    def test_a_caller_cancelled_while_it_is_served_leaves_the_others_alone(
-        self, make_batcher: MakeBatcher
+    @on_batcher(held, each={"gone": ([0], [1], [2], [0, 2], [0, 1, 2]), "fails": (False, True)})
+    async def test_a_caller_cancelled_while_it_is_served_leaves_the_others_alone(
+        self, trial: Trial, gone: list[int], fails: bool
     ) -> None:
         """The call goes on for its neighbours, and its end does no harm where nobody is left.
 
         Usual causes: set_result or set_exception on a cancelled future, a call that is cancelled
         with one of its callers.
         """
-        for gone in ([0], [1], [2], [0, 2], [0, 1, 2]):
-            for error in (None, ValueError("one of its inputs")):
+        callers = trial.submit_all(3)
+        await trial.pause(self.max_wait)
+        assert len(trial.open_calls) == 1, "nothing is served after the window"
+        await self._cancelled(trial, [callers[place] for place in gone])
+        error = ValueError("one of its inputs") if fails else None
+        finish(trial.calls[0], error)
+        left = others(callers, gone)
+        await trial.until_done(left)
+        for caller in left:
+            if error is None:
+                trial.check_result(caller)
+            else:
+                check_told(caller, error)
+        await self._served_later(trial)
 
-                async def scenario(
-                    trial: Trial, gone: list[int] = gone, error: Exception | None = error
-                ) -> None:
-                    callers = trial.submit_all(3)
-                    await trial.pause(self.max_wait)
-                    assert len(trial.open_calls) == 1, "nothing is served after the window"
-                    await self._cancelled(trial, [callers[place] for place in gone])
-                    finish(trial.calls[0], error)
-                    left = others(callers, gone)
-                    await trial.until_done(left)
-                    for caller in left:
-                        if error is None:
-                            trial.check_result(caller)
-                        else:
-                            check_told(caller, error)
-                    later = trial.submit_all(3)
-                    await trial.pause(self.max_wait)
-                    for call in trial.open_calls:
-                        finish(call)
-                    await trial.until_served(later)
-
-                self.run(make_batcher, scenario, held)
-
-    def test_a_caller_cancelled_as_its_result_comes_leaves_the_others_alone(
-        self, make_batcher: MakeBatcher
+    @on_batcher(held, each={"turns": range(6), "gone": range(3)})
+    async def test_a_caller_cancelled_as_its_result_comes_leaves_the_others_alone(
+        self, trial: Trial, turns: int, gone: int
     ) -> None:
         """In any of the turns of the loop between the end of the call and the caller's waking.
 
         Usual causes: a look at the future and its set_result with an await between them.
         """
-        for turns in range(6):
-            for gone in range(3):
+        callers = trial.submit_all(3)
+        await trial.pause(self.max_wait)
+        for call in trial.open_calls:
+            finish(call)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        callers[gone].task.cancel()
+        await trial.until_served(others(callers, [gone]))
+        await self._served_later(trial)
 
-                async def scenario(trial: Trial, turns: int = turns, gone: int = gone) -> None:
-                    callers = trial.submit_all(3)
-                    await trial.pause(self.max_wait)
-                    for call in trial.open_calls:
-                        finish(call)
-                    for _ in range(turns):
-                        await asyncio.sleep(0)
-                    callers[gone].task.cancel()
-                    await trial.until_served(others(callers, [gone]))
-                    later = trial.submit_all(3)
-                    await trial.pause(self.max_wait)
-                    for call in trial.open_calls:
-                        finish(call)
-                    await trial.until_served(later)
-
-                self.run(make_batcher, scenario, held)
-
-    def test_callers_that_give_up_in_time_are_told_so(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher()
+    async def test_callers_that_give_up_in_time_are_told_so(self, trial: Trial) -> None:
         """asyncio.timeout around submit ends when it says, wherever the item is.
 
         Usual causes: a wait that is shielded, a CancelledError that is swallowed.
         """
-
-        async def scenario(trial: Trial) -> None:
-            for windows in (0.5, 1.5, 0.5):  # in an open batch, in a call, in the line
-                item, seconds = Item(len(trial.callers)), windows * self.max_wait
-                impatient = trial.add(item, asyncio.wait_for(trial.batcher.submit(item), seconds))
-                await trial.until_done([impatient], within=seconds)
-                assert isinstance(impatient.error, TimeoutError), (
-                    f"a timeout of {seconds:g} s around submit ended with {impatient.error!r}"
-                )
-            trial.serve = after(0.0)
-            await trial.until_served(trial.submit_all(3))
-
-        self.run(make_batcher, scenario, 3.0 * self.max_wait)
+        trial.serve = after(3.0 * self.max_wait)
+        for windows in (0.5, 1.5, 0.5):  # in an open batch, in a call, in the line
+            item, seconds = Item(len(trial.callers)), windows * self.max_wait
+            impatient = trial.add(item, asyncio.wait_for(trial.batcher.submit(item), seconds))
+            await trial.until_done([impatient], within=seconds)
+            assert isinstance(impatient.error, TimeoutError), (
+                f"a timeout of {seconds:g} s around submit ended with {impatient.error!r}"
+            )
+        trial.serve = after(0.0)
+        await trial.until_served(trial.submit_all(3))
 
     @requires("withdraw")
-    def test_an_item_whose_caller_is_gone_is_not_sent(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(held, each={"gone": ([0], [1], [2, 3], [0, 1, 2, 3])})
+    async def test_an_item_whose_caller_is_gone_is_not_sent(
+        self, trial: Trial, gone: list[int]
+    ) -> None:
         """Cancelled in the line or in an open batch, it takes nobody's place.
 
         Usual causes: the future is forgotten, the item is not; a place that is counted as taken.
         """
-        for gone in ([0], [1], [2, 3], [0, 1, 2, 3]):
-
-            async def scenario(trial: Trial, gone: list[int] = gone) -> None:
-                trial.submit_all(3)
-                await trial.pause(self.max_wait)  # takes the slot
-                callers = trial.submit_all(4)
-                await trial.pause(1.0)
-                await self._cancelled(trial, [callers[place] for place in gone])
-                finish(trial.calls[0])
-                await trial.pause(1.0)
-                left = others(callers, gone)
-                left += trial.submit_all(3 - len(left))
-                await trial.pause(self.max_wait)
-                if {"full", "window"} <= {*self.capabilities}:
-                    assert trial.sizes == [3, 3], f"3 items with callers in calls of {trial.sizes}"
-                await self._finish_all(trial)
-                await trial.until_served(left)
-                alone, calls = trial.submit_all(2), len(trial.calls)
-                await trial.pause(0.5 * self.max_wait)
-                await self._cancelled(trial, alone)
-                await self._finish_all(trial)
-                sent = {id(item) for call in trial.calls for item in call.items}
-                for place in gone:
-                    assert id(callers[place].item) not in sent, "an item without a caller was sent"
-                assert len(trial.calls) == calls, "a call was made for nobody"
-
-            self.run(make_batcher, scenario, held)
+        trial.submit_all(3)
+        await trial.pause(self.max_wait)  # takes the slot
+        callers = trial.submit_all(4)
+        await trial.pause(1.0)
+        await self._cancelled(trial, [callers[place] for place in gone])
+        finish(trial.calls[0])
+        await trial.pause(1.0)
+        left = others(callers, gone)
+        left += trial.submit_all(3 - len(left))
+        await trial.pause(self.max_wait)
+        if {"full", "window"} <= {*self.capabilities}:
+            assert trial.sizes == [3, 3], f"3 items with callers in calls of {trial.sizes}"
+        await trial.finish_all()
+        await trial.until_served(left)
+        alone, calls = trial.submit_all(2), len(trial.calls)
+        await trial.pause(0.5 * self.max_wait)
+        await self._cancelled(trial, alone)
+        await trial.finish_all()
+        sent = {id(item) for call in trial.calls for item in call.items}
+        for place in gone:
+            assert id(callers[place].item) not in sent, "an item without a caller was sent"
+        assert len(trial.calls) == calls, "a call was made for nobody"
 
     @requires("deadlines")
-    def test_deadlines_are_kept(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(held, 5)
+    async def test_deadlines_are_kept(self, trial: Trial) -> None:
         """TimeoutError at the deadline, in the line as in a call; an item that was not sent by then
         never is. A result that comes before is a result.
 
         Usual causes: a deadline that is looked at when a batch is made, and never else.
         """
         window = self.max_wait
-
-        async def scenario(trial: Trial) -> None:
-            early = trial.submit(deadline=0.5 * window)
-            never = trial.submit(deadline=0.0)
-            served = trial.submit(deadline=1.5 * window)
-            late = trial.submit(deadline=1.25 * window)
-            await trial.until_done([early], within=0.5 * window)
-            await trial.until_done([late], within=0.75 * window)
-            for caller in (early, never, late):
-                assert isinstance(caller.error, TimeoutError), (
-                    f"{caller.task.get_name()} got {caller.error!r} at its deadline"
-                )
-            finish(trial.calls[0])
-            await trial.until_served([served])
-            sent = {id(item) for call in trial.calls for item in call.items}
-            assert not {id(early.item), id(never.item)} & sent, (
-                "an item was sent whose deadline had passed"
+        early = trial.submit(deadline=0.5 * window)
+        never = trial.submit(deadline=0.0)
+        served = trial.submit(deadline=1.5 * window)
+        late = trial.submit(deadline=1.25 * window)
+        await trial.until_done([early], within=0.5 * window)
+        await trial.until_done([late], within=0.75 * window)
+        for caller in (early, never, late):
+            assert isinstance(caller.error, TimeoutError), (
+                f"{caller.task.get_name()} got {caller.error!r} at its deadline"
             )
-            patient = trial.submit(deadline=50.0 * window)
-            await trial.pause(window)
-            finish(trial.calls[1])
-            await trial.until_served([patient], within=0.0)
+        finish(trial.calls[0])
+        await trial.until_served([served])
+        sent = {id(item) for call in trial.calls for item in call.items}
+        assert not {id(early.item), id(never.item)} & sent, (
+            "an item was sent whose deadline had passed"
+        )
+        patient = trial.submit(deadline=50.0 * window)
+        await trial.pause(window)
+        finish(trial.calls[1])
+        await trial.until_served([patient], within=0.0)
 
-        self.run(make_batcher, scenario, held, 5)
-
-    async def _finish_all(self, trial: Trial) -> None:
-        """Let calls end until none is made any more."""
-        for _ in range(20):
-            for call in trial.open_calls:
-                finish(call)
-            await trial.pause(self.max_wait)
+    async def _served_later(self, trial: Trial) -> None:
+        later = trial.submit_all(3)
+        await trial.pause(self.max_wait)
+        for call in trial.open_calls:
+            finish(call)
+        await trial.until_served(later)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ..base import requires
 from .batcher_trial import Call, Caller, Trial, answer
-from .batcher_windows import BatcherWindowSuite
+from .batcher_windows import BatcherWindowSuite, on_batcher, on_each_size
 from .protocol import MakeBatcher
 
 
@@ -67,63 +67,62 @@ class BatcherFailureSuite(BatcherWindowSuite):
     topic = "batcher"
     wrong_results: ClassVar[Collection[str]] = frozenset(WRONG)
 
-    def test_a_failing_call_fails_its_own_callers_alone(self, make_batcher: MakeBatcher) -> None:
+    @on_each_size(each={"failing": (0, 1, 2)})
+    async def test_a_failing_call_fails_its_own_callers_alone(
+        self, trial: Trial, failing: int
+    ) -> None:
         """Each of its callers is told what happened; calls before and after work.
 
         Usual causes: no handler around the call, so that the worker is gone and all wait; an event
         that is set on success only; a lock that is kept.
         """
-        for size in self.batch_sizes:
-            for failing in (0, 1, 2):
-                error = Demanding(reason="one of its inputs")
+        error = Demanding(reason="one of its inputs")
 
-                async def serve(
-                    call: Call, failing: int = failing, error: Exception = error
-                ) -> Any:
-                    await asyncio.sleep(1.0)
-                    if call.index == failing:
-                        raise error
-                    return call.answers()
+        async def serve(call: Call) -> Any:
+            await asyncio.sleep(1.0)
+            if call.index == failing:
+                raise error
+            return call.answers()
 
-                async def scenario(
-                    trial: Trial, failing: int = failing, error: Exception = error
-                ) -> None:
-                    trial.submit_all(3 * trial.policy.max_batch_size)
-                    await trial.until_done()
-                    trial.submit_all(trial.policy.max_batch_size + 1)
-                    await trial.until_done()
-                    assert len(trial.calls) > failing
-                    bad = {id(item) for item in trial.calls[failing].items}
-                    for caller in trial.callers:
-                        if id(caller.item) in bad:
-                            check_told(caller, error)
-                        else:
-                            trial.check_result(caller)
+        trial.serve = serve
+        trial.submit_all(3 * trial.policy.max_batch_size)
+        await trial.until_done()
+        trial.submit_all(trial.policy.max_batch_size + 1)
+        await trial.until_done()
+        assert len(trial.calls) > failing
+        bad = {id(item) for item in trial.calls[failing].items}
+        for caller in trial.callers:
+            if id(caller.item) in bad:
+                check_told(caller, error)
+            else:
+                trial.check_result(caller)
 
-                self.run(make_batcher, scenario, serve, size)
-
-    def test_an_end_of_any_kind_leaves_nobody_waiting(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(
+        each={
+            "make_error": (asyncio.CancelledError, TimeoutError, UnusualError, StopAsyncIteration)
+        }
+    )
+    async def test_an_end_of_any_kind_leaves_nobody_waiting(
+        self, trial: Trial, make_error: type[BaseException]
+    ) -> None:
         """The batch function is cancelled, times out, raises what is no Exception: its callers are
         done, and the next call works.
 
         Usual causes: ``except Exception``, which lets CancelledError end the worker.
         """
-        for make_error in (asyncio.CancelledError, TimeoutError, UnusualError, StopAsyncIteration):
 
-            async def serve(call: Call, make_error: type[BaseException] = make_error) -> Any:
-                await asyncio.sleep(1.0)
-                if call.index == 0:
-                    raise make_error
-                return call.answers()
+        async def serve(call: Call) -> Any:
+            await asyncio.sleep(1.0)
+            if call.index == 0:
+                raise make_error
+            return call.answers()
 
-            async def scenario(trial: Trial) -> None:
-                callers = trial.submit_all(trial.policy.max_batch_size)
-                await trial.until_done(callers)
-                for caller in callers:
-                    assert caller.error is not None, f"{caller.task.get_name()} was served"
-                await trial.until_served(trial.submit_all(trial.policy.max_batch_size))
-
-            self.run(make_batcher, scenario, serve)
+        trial.serve = serve
+        callers = trial.submit_all(trial.policy.max_batch_size)
+        await trial.until_done(callers)
+        for caller in callers:
+            assert caller.error is not None, f"{caller.task.get_name()} was served"
+        await trial.until_served(trial.submit_all(trial.policy.max_batch_size))
 
     def test_a_wrong_number_of_results_fails_the_call(self, make_batcher: MakeBatcher) -> None:
         """One less, one more, none: it cannot be known whose they are, so nobody gets any.
@@ -154,31 +153,25 @@ class BatcherFailureSuite(BatcherWindowSuite):
 
             self.run(make_batcher, self._second_call_fails, serve)
 
-    def test_any_object_may_be_an_item(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(each={"name": OBJECTS, "place": range(3)})
+    async def test_any_object_may_be_an_item(self, trial: Trial, name: str, place: int) -> None:
         """It is served, or fails alone, and does not end what serves the others.
 
         Usual causes: a size or a key that is computed outside of what is guarded, None as the sign
         to stop, ``if item``, a log of what came.
         """
-        for name, make in OBJECTS.items():
-            for place in range(3):
+        callers = trial.submit_all(place)
+        odd = trial.submit_exactly(OBJECTS[name]())
+        callers += trial.submit_all(2 - place)
+        await trial.until_served(callers)
+        await trial.until_done()
+        assert not odd.task.cancelled(), f"{name} as an item was cancelled"
+        if odd.served:
+            trial.check_result(odd)
+        await trial.until_served(trial.submit_all(4))
 
-                async def scenario(
-                    trial: Trial, name: str = name, make: Any = make, place: int = place
-                ) -> None:
-                    callers = trial.submit_all(place)
-                    odd = trial.submit_exactly(make())
-                    callers += trial.submit_all(2 - place)
-                    await trial.until_served(callers)
-                    await trial.until_done()
-                    assert not odd.task.cancelled(), f"{name} as an item was cancelled"
-                    if odd.served:
-                        trial.check_result(odd)
-                    await trial.until_served(trial.submit_all(4))
-
-                self.run(make_batcher, scenario)
-
-    def test_equal_items_have_an_outcome_each(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(judged=False)
+    async def test_equal_items_have_an_outcome_each(self, trial: Trial) -> None:
         """In one batch, in two, and with one of their callers gone.
 
         Usual causes: futures in a dict under their items.
@@ -188,20 +181,19 @@ class BatcherFailureSuite(BatcherWindowSuite):
             await asyncio.sleep(1.0)
             return [f"answer to {item}" for item in call.items]
 
-        async def scenario(trial: Trial) -> None:
-            items = ["same", "other", "same", "same", "same", "other"]
-            callers = [trial.submit_exactly(item) for item in items]
-            await trial.pause(0.5)
-            await self._cancelled(trial, callers[2:3])
-            left = others(callers, [2])
-            await trial.until_done(left)
-            for caller in left:
-                assert caller.error is None, f"an item equal to another failed: {caller.error!r}"
-                assert caller.task.result() == f"answer to {caller.item}"
+        trial.serve = serve
+        items = ["same", "other", "same", "same", "same", "other"]
+        callers = [trial.submit_exactly(item) for item in items]
+        await trial.pause(0.5)
+        await self._cancelled(trial, callers[2:3])
+        left = others(callers, [2])
+        await trial.until_done(left)
+        for caller in left:
+            assert caller.error is None, f"an item equal to another failed: {caller.error!r}"
+            assert caller.task.result() == f"answer to {caller.item}"
 
-        self.run(make_batcher, scenario, serve, judged=False)
-
-    def test_any_object_may_be_a_result(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher()
+    async def test_any_object_may_be_a_result(self, trial: Trial) -> None:
         """None and 0 are results like others.
 
         Usual causes: ``if result``, None as the sign that there is none yet.
@@ -211,48 +203,46 @@ class BatcherFailureSuite(BatcherWindowSuite):
         async def serve(call: Call) -> Any:
             return [results[item] for item in call.items]
 
-        async def scenario(trial: Trial) -> None:
-            callers = [trial.submit_exactly(index) for index in range(len(results))]
-            await trial.until_done()
-            for caller in callers:
-                assert caller.error is None, f"a result of {results[caller.item]!r} failed"
-                assert caller.task.result() is results[caller.item]
-
-        self.run(make_batcher, scenario, serve)
+        trial.serve = serve
+        callers = [trial.submit_exactly(index) for index in range(len(results))]
+        await trial.until_done()
+        for caller in callers:
+            assert caller.error is None, f"a result of {results[caller.item]!r} failed"
+            assert caller.task.result() is results[caller.item]
 
     @requires("item-errors")
-    def test_an_exception_among_the_results_fails_its_item_alone(
-        self, make_batcher: MakeBatcher
+    @on_batcher(
+        each={
+            "make_error": (ValueError, StopIteration, asyncio.CancelledError),
+            "bad": ({0}, {1}, {2}, {0, 2}, {0, 1, 2}),
+        }
+    )
+    async def test_an_exception_among_the_results_fails_its_item_alone(
+        self, trial: Trial, make_error: type[BaseException], bad: set[int]
     ) -> None:
         """At each place, several of them, and of a kind that futures refuse.
 
         Usual causes: delivered as a result, raised for all, set_exception outside of what is
         guarded: it raises TypeError for StopIteration.
         """
-        for make_error in (ValueError, StopIteration, asyncio.CancelledError):
-            for bad in ({0}, {1}, {2}, {0, 2}, {0, 1, 2}):
 
-                async def serve(call: Call, bad: Any = bad, make_error: Any = make_error) -> Any:
-                    if call.index == 1:
-                        return call.answers()
-                    return [
-                        make_error() if place in bad else answer(item)
-                        for place, item in enumerate(call.items)
-                    ]
+        async def serve(call: Call) -> Any:
+            if call.index == 1:
+                return call.answers()
+            return [
+                make_error() if place in bad else answer(item)
+                for place, item in enumerate(call.items)
+            ]
 
-                async def scenario(
-                    trial: Trial, bad: Any = bad, make_error: Any = make_error
-                ) -> None:
-                    callers = trial.submit_all(3)
-                    await trial.until_done()
-                    for place, caller in enumerate(callers):
-                        if place not in bad:
-                            trial.check_result(caller)
-                        elif issubclass(make_error, Exception):
-                            assert caller.error is not None, f"the error was a result: {caller}"
-                    await trial.until_served(trial.submit_all(3))
-
-                self.run(make_batcher, scenario, serve)
+        trial.serve = serve
+        callers = trial.submit_all(3)
+        await trial.until_done()
+        for place, caller in enumerate(callers):
+            if place not in bad:
+                trial.check_result(caller)
+            elif issubclass(make_error, Exception):
+                assert caller.error is not None, f"the error was a result: {caller}"
+        await trial.until_served(trial.submit_all(3))
 
     async def _second_call_fails(self, trial: Trial) -> None:
         size = trial.policy.max_batch_size

@@ -150,6 +150,13 @@ class Trial:
         else:
             await cast(DrainingBatcher, self.batcher).stop(drain)
 
+    async def finish_all(self) -> None:
+        """Let held calls end until none is made any more."""
+        for _ in range(20):
+            for call in self.open_calls:
+                finish(call)
+            await self.pause(self.policy.max_wait)
+
     # What the batch function does
 
     @property

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 
 from ..base import Suite, requires
-from ..properties import for_all
+from ..properties import for_all, tried
 from .batcher_trial import Call, Serve, Trial, after, finish, held
 from .clock import run_virtual
 from .protocol import BatchPolicy, MakeBatcher
 
 Scenario = Callable[[Trial], Awaitable[None]]
+on_batcher = tried("make_batcher", by="run")  # a property that is a scenario
+on_each_size = tried("make_batcher", by="run_each_size")
 
 
 class BatcherWindowSuite(Suite):
@@ -122,22 +124,20 @@ class BatcherWindowSuite(Suite):
 
                     self.run(make_batcher, scenario, 0.0, size)
 
-    def test_steady_arrivals_do_not_prolong_the_window(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(size=99, each={"gap": (0.9, 0.5), "seconds": (0.0, 1.0)})
+    async def test_steady_arrivals_do_not_prolong_the_window(
+        self, trial: Trial, gap: float, seconds: float
+    ) -> None:
         """One item after the other, each shortly before the window since the last one ends: nobody
         waits longer than the window.
 
         Usual causes: a window that begins anew with each item, a debounce.
         """
-        for gap in (0.9, 0.5):
-
-            async def scenario(trial: Trial, gap: float = gap) -> None:
-                for _ in range(9):
-                    trial.submit()
-                    await trial.pause(gap * self.max_wait)
-                await trial.until_served()
-
-            self.run(make_batcher, scenario, 0.0, 99)
-            self.run(make_batcher, scenario, 1.0, 99)
+        trial.serve = after(seconds)
+        for _ in range(9):
+            trial.submit()
+            await trial.pause(gap * self.max_wait)
+        await trial.until_served()
 
     def test_a_late_second_item_does_not_prolong_the_window(
         self, make_batcher: MakeBatcher
@@ -179,146 +179,141 @@ class BatcherWindowSuite(Suite):
                 self.run(make_batcher, scenario, 1.0, size)
 
     @requires("open")
-    def test_items_that_wait_for_a_slot_share_calls(self, make_batcher: MakeBatcher) -> None:
+    @on_each_size()
+    async def test_items_that_wait_for_a_slot_share_calls(self, trial: Trial) -> None:
         """What came one by one while a call ran fits into ceil(k / max_batch_size) further ones.
 
         Usual causes: a batch that is closed when its window ends, and not when it can be sent.
         """
-        for size in self.batch_sizes:
-
-            async def scenario(trial: Trial, size: int = size) -> None:
-                trial.submit()
-                await trial.pause(1.5 * self.max_wait)
-                for _ in range(2 * size + 1):
-                    trial.submit()
-                    await trial.pause(0.375 * self.max_wait)
-                assert trial.sizes == [1], f"calls of {trial.sizes} while the first one ran"
-                await trial.until_served()
-                assert len(trial.calls) == 4, (
-                    f"calls of {trial.sizes}: after the first one, {2 * size + 1} items waited"
-                )
-
-            self.run(make_batcher, scenario, 8.0 * self.max_wait, size)
+        size = trial.policy.max_batch_size
+        trial.serve = after(8.0 * self.max_wait)
+        trial.submit()
+        await trial.pause(1.5 * self.max_wait)
+        for _ in range(2 * size + 1):
+            trial.submit()
+            await trial.pause(0.375 * self.max_wait)
+        assert trial.sizes == [1], f"calls of {trial.sizes} while the first one ran"
+        await trial.until_served()
+        assert len(trial.calls) == 4, (
+            f"calls of {trial.sizes}: after the first one, {2 * size + 1} items waited"
+        )
 
     @requires("window")
-    def test_items_within_the_window_share_a_call(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(0.0, 7)
+    async def test_items_within_the_window_share_a_call(self, trial: Trial) -> None:
         """The batch stays open until its oldest item has waited as long as it may.
 
         Usual causes: a batch is sent when the loop has a moment, windows of a fixed grid, the timer
         of a batch that was sent long ago.
         """
-
-        async def scenario(trial: Trial) -> None:
-            for full_before in (False, True, False):
-                if full_before:  # whose window would have ended in the midst of the next ones
-                    await trial.until_served(trial.submit_all(7))
-                    await trial.pause(0.3 * self.max_wait)
-                before = len(trial.calls)
-                for _ in range(4):
-                    trial.submit()
-                    await trial.pause(0.2 * self.max_wait)
+        for full_before in (False, True, False):
+            if full_before:  # whose window would have ended in the midst of the next ones
+                await trial.until_served(trial.submit_all(7))
+                await trial.pause(0.3 * self.max_wait)
+            before = len(trial.calls)
+            for _ in range(4):
                 trial.submit()
-                await trial.until_served()
-                assert trial.sizes[before:] == [5], (
-                    f"5 items within 0.8 windows in calls of {trial.sizes[before:]}"
-                )
-                await trial.pause(0.7 * self.max_wait)
-
-        self.run(make_batcher, scenario, 0.0, 7)
+                await trial.pause(0.2 * self.max_wait)
+            trial.submit()
+            await trial.until_served()
+            assert trial.sizes[before:] == [5], (
+                f"5 items within 0.8 windows in calls of {trial.sizes[before:]}"
+            )
+            await trial.pause(0.7 * self.max_wait)
 
     @requires("full")
-    def test_a_full_batch_is_sent_at_once(self, make_batcher: MakeBatcher) -> None:
+    @on_each_size(0.0)
+    async def test_a_full_batch_is_sent_at_once(self, trial: Trial) -> None:
         """Nobody waits for a window whose batch is full.
 
         Usual causes: only the timer sends, the size is looked at before the item is added.
         """
-        for size in self.batch_sizes:
-
-            async def scenario(trial: Trial, size: int = size) -> None:
-                for batches in (1, 2):
-                    trial.submit_all(size * batches)
-                    await trial.pause()
-                    await trial.until_served(within=0.0)
-                for _ in range(size):  # the last one fills it
-                    trial.submit()
-                    await trial.pause(self.max_wait / (2 * size))
-                await trial.until_served(within=0.0)
-
-            self.run(make_batcher, scenario, 0.0, size)
+        size = trial.policy.max_batch_size
+        for batches in (1, 2):
+            trial.submit_all(size * batches)
+            await trial.pause()
+            await trial.until_served(within=0.0)
+        for _ in range(size):  # the last one fills it
+            trial.submit()
+            await trial.pause(self.max_wait / (2 * size))
+        await trial.until_served(within=0.0)
 
     @requires("no-window")
-    def test_without_a_window_nobody_waits(self, make_batcher: MakeBatcher) -> None:
+    @on_each_size(0.0, max_wait=0.0)
+    async def test_without_a_window_nobody_waits(self, trial: Trial) -> None:
         """max_wait = 0: what came in one turn of the loop is sent together, at once.
 
         Usual causes: 0 read as "not given", a timer of 0 seconds for each item.
         """
-        for size in self.batch_sizes:
-
-            async def scenario(trial: Trial, size: int = size) -> None:
-                for count in (1, size, size + 1):
-                    before = len(trial.calls)
-                    trial.submit_all(count)
-                    await trial.until_served(within=0.0)
-                    assert len(trial.calls) - before == -(-count // size), (
-                        f"{count} items of one turn in calls of {trial.sizes[before:]}"
-                    )
-
-            self.run(make_batcher, scenario, 0.0, size, max_wait=0.0)
+        size = trial.policy.max_batch_size
+        for count in (1, size, size + 1):
+            before = len(trial.calls)
+            trial.submit_all(count)
+            await trial.until_served(within=0.0)
+            assert len(trial.calls) - before == -(-count // size), (
+                f"{count} items of one turn in calls of {trial.sizes[before:]}"
+            )
 
     @requires("concurrency")
-    def test_results_go_to_their_callers_whichever_call_ends_first(
-        self, make_batcher: MakeBatcher
+    @on_each_size(max_concurrency=3, each={"durations": ((9.0, 5.0, 1.0), (5.0, 9.0, 1.0))})
+    async def test_results_go_to_their_callers_whichever_call_ends_first(
+        self, trial: Trial, durations: tuple[float, ...]
     ) -> None:
         """Three calls at a time, of which the first is the slowest.
 
         Usual causes: results in the order of completion.
         """
-        for size in self.batch_sizes:
-            for durations in ((9.0, 5.0, 1.0), (5.0, 9.0, 1.0)):
 
-                async def serve(call: Call, durations: tuple[float, ...] = durations) -> object:
-                    return await after(durations[call.index % 3])(call)
+        async def serve(call: Call) -> object:
+            return await after(durations[call.index % 3])(call)
 
-                async def scenario(trial: Trial, size: int = size) -> None:
-                    callers = trial.submit_all(3 * size)
-                    await trial.pause(self.max_wait)
-                    assert len(trial.calls) == 3, f"{len(trial.calls)} of 3 calls run"
-                    await trial.until_served()
-                    first, last = callers[0].ended, callers[-1].ended
-                    assert first is not None
-                    assert last is not None
-                    assert last < first, "a quick call's caller waited for a slow one"
-
-                self.run(make_batcher, scenario, serve, size, max_concurrency=3)
+        trial.serve = serve
+        callers = trial.submit_all(3 * trial.policy.max_batch_size)
+        await trial.pause(self.max_wait)
+        assert len(trial.calls) == 3, f"{len(trial.calls)} of 3 calls run"
+        await trial.until_served()
+        first, last = callers[0].ended, callers[-1].ended
+        assert first is not None
+        assert last is not None
+        assert last < first, "a quick call's caller waited for a slow one"
 
     @requires("concurrency")
-    def test_a_running_call_holds_up_no_free_slot(self, make_batcher: MakeBatcher) -> None:
+    @on_each_size(held, max_concurrency=2)
+    async def test_a_running_call_holds_up_no_free_slot(self, trial: Trial) -> None:
         """With one of two slots taken for long, others are served within the window.
 
         Usual causes: a loop that awaits each call, a slot that is given back late or never.
         """
-        for size in self.batch_sizes:
-
-            async def scenario(trial: Trial, size: int = size) -> None:
-                trial.submit_all(size)
+        size = trial.policy.max_batch_size
+        trial.submit_all(size)
+        await trial.pause(self.max_wait)
+        assert len(trial.open_calls) == 1
+        for _ in range(3):
+            quick = trial.submit_all(2 * size + 1)
+            while not all(caller.task.done() for caller in quick):
+                open_calls = len(trial.open_calls)
                 await trial.pause(self.max_wait)
-                assert len(trial.open_calls) == 1
-                for _ in range(3):
-                    quick = trial.submit_all(2 * size + 1)
-                    while not all(caller.task.done() for caller in quick):
-                        open_calls = len(trial.open_calls)
-                        await trial.pause(self.max_wait)
-                        assert len(trial.open_calls) == 2, (
-                            f"{len(trial.open_calls)} calls run, while items wait and 2 may; "
-                            f"{open_calls} did a window ago"
-                        )
-                        finish(trial.calls[-1])
-                        await trial.pause()
-                    await trial.until_served(quick)
-                finish(trial.calls[0])
-                await trial.until_served()
+                assert len(trial.open_calls) == 2, (
+                    f"{len(trial.open_calls)} calls run, while items wait and 2 may; "
+                    f"{open_calls} did a window ago"
+                )
+                finish(trial.calls[-1])
+                await trial.pause()
+            await trial.until_served(quick)
+        finish(trial.calls[0])
+        await trial.until_served()
 
-            self.run(make_batcher, scenario, held, size, max_concurrency=2)
+    def run_each_size(
+        self,
+        make_batcher: MakeBatcher,
+        scenario: Scenario,
+        serve: Serve | float = 0.0,
+        **options: Any,
+    ) -> None:
+        """`run` with each of ``batch_sizes``."""
+        __tracebackhide__ = True
+        for size in self.batch_sizes:
+            self.run(make_batcher, scenario, serve, size, **options)
 
     def run(
         self,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from functools import partial
 
 from ..base import requires
 from .clock import VirtualLoop
 from .continuous_oracle import LENGTH, VOCABULARY
-from .continuous_protocol import ContinuousLimits, GenerationParameters, MakeContinuousBatcher
-from .continuous_serving import Caller, Serving, outcome, together
-from .continuous_tokens import DEFAULT, ContinuousTokenSuite
+from .continuous_protocol import GenerationParameters, MakeContinuousBatcher
+from .continuous_serving import Serving, outcome, together
+from .continuous_tokens import DEFAULT, ContinuousTokenSuite, on_batcher
 
 IDLE_TURNS = 10
 
@@ -28,93 +27,74 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
 
     topic = "continuous_batcher"
 
-    def test_a_bad_request_fails_alone(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_a_bad_request_fails_alone(self, serving: Serving) -> None:
         """No tokens, or one that the model does not have: an error for its caller, and all others
         go on.
 
         Usual causes: an index error that ends the loop, an error for the whole batch, a caller who
         is never told.
         """
-
-        async def holds(serving: Serving) -> None:
-            for _ in range(2):
-                found = await together(
-                    [
-                        serving.refused([], DEFAULT),
-                        serving.check(5, DEFAULT),
-                        serving.refused([1, VOCABULARY, 2], DEFAULT),
-                        serving.check(2, DEFAULT, 3),
-                        serving.refused([-1], DEFAULT),
-                    ]
-                )
-                assert len(found) == 5
-            await serving.check(3, DEFAULT)
-
-        self._serve(make_continuous_batcher, self.roomy, holds)
+        for _ in range(2):
+            found = await together(
+                [
+                    serving.refused([], DEFAULT),
+                    serving.check(5, DEFAULT),
+                    serving.refused([1, VOCABULARY, 2], DEFAULT),
+                    serving.check(2, DEFAULT, 3),
+                    serving.refused([-1], DEFAULT),
+                ]
+            )
+            assert len(found) == 5
+        await serving.check(3, DEFAULT)
 
     @requires("memory")
-    def test_what_could_never_fit_is_refused(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher("tight")
+    async def test_what_could_never_fit_is_refused(self, serving: Serving) -> None:
         """And does not stand before the others.
 
         Usual causes: admission that waits for room that will never be there.
         """
+        most = self.tight.num_blocks * self.tight.block_size
+        prompt = serving.oracle.prompt(min(most + 2, LENGTH - 2))
+        await together(
+            [
+                serving.check(4, DEFAULT),
+                serving.refused(prompt, DEFAULT),
+                serving.check(2, DEFAULT, 1),
+                serving.refused(prompt[:3], GenerationParameters(most)),
+            ]
+        )
 
-        async def holds(serving: Serving) -> None:
-            most = self.tight.num_blocks * self.tight.block_size
-            prompt = serving.oracle.prompt(min(most + 2, LENGTH - 2))
-            await together(
-                [
-                    serving.check(4, DEFAULT),
-                    serving.refused(prompt, DEFAULT),
-                    serving.check(2, DEFAULT, 1),
-                    serving.refused(prompt[:3], GenerationParameters(most)),
-                ]
-            )
-
-        self._serve(make_continuous_batcher, self.tight, holds)
-
-    def test_a_step_that_raises_leaves_nobody_waiting(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_a_step_that_raises_leaves_nobody_waiting(self, serving: Serving) -> None:
         """Each of its callers gets an outcome, and the next requests are served. With "isolated",
         only the one that made it raise gets an error.
 
         Usual causes: a loop that ends with the error, futures that nobody completes, blocks of the
         failed step that stay.
         """
-        oracle = self._oracle()
-        poison = oracle.prompt(6)[5]
-
-        async def holds(serving: Serving) -> None:
-            # A prompt's first tokens are without it; it is the sixth of this seed.
-            clean = [x for x in range(1, 9) if poison not in serving.oracle.prompt(4, x)]
-            parameters = [GenerationParameters(1)] * 3
-            with oracle.failing_on(poison):
-                found = await together(
-                    [
-                        outcome(serving.generate(6, GenerationParameters(4))),
-                        *(
-                            outcome(serving.generate(4, each, seed))
-                            for each, seed in zip(parameters, clean, strict=False)
-                        ),
-                    ]
-                )
-                assert isinstance(found[0], Exception), (
-                    f"{found[0]} was given for a request of which no step can be computed"
-                )
-                if "isolated" in self.capabilities:
-                    for seed, each in zip(clean, found[1:], strict=False):
-                        assert not isinstance(each, Exception), (
-                            f"a request got {each!r}, which another one caused"
-                        )
-                        serving.compare(4, parameters[0], seed, each)
-            await serving.check(6, DEFAULT)
-
-        self._serve(make_continuous_batcher, self.roomy, holds, oracle)
+        poison = serving.oracle.prompt(6)[5]
+        # A prompt's first tokens are without it; it is the sixth of this seed.
+        clean = [x for x in range(1, 9) if poison not in serving.oracle.prompt(4, x)]
+        parameters = GenerationParameters(1)
+        with serving.oracle.failing_on(poison):
+            found = await together(
+                [
+                    outcome(serving.generate(6, GenerationParameters(4))),
+                    *(outcome(serving.generate(4, parameters, seed)) for seed in clean[:3]),
+                ]
+            )
+            assert isinstance(found[0], Exception), (
+                f"{found[0]} was given for a request of which no step can be computed"
+            )
+            if "isolated" in self.capabilities:
+                for seed, each in zip(clean[:3], found[1:], strict=True):
+                    assert not isinstance(each, Exception), (
+                        f"a request got {each!r}, which another one caused"
+                    )
+                    serving.compare(4, parameters, seed, each)
+        await serving.check(6, DEFAULT)
 
     def test_who_leaves_takes_the_request_along(
         self, make_continuous_batcher: MakeContinuousBatcher
@@ -124,13 +104,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
         Usual causes: a cancelled future that ends the loop, a request that is computed on for
         nobody, blocks given back by those alone that end.
         """
-
-        def holds(callers: tuple[Caller, ...]) -> None:
-            for limits in (self.roomy, self.tight):
-                service = partial(Serving.serve, callers=callers)
-                self._serve(make_continuous_batcher, limits, service)
-
-        self._hold(holds, leave=True)
+        self._serve_traces(make_continuous_batcher, "roomy", "tight", leave=True)
 
         async def all_leave(serving: Serving) -> None:
             for turns in (0, 1, 3, 8):
@@ -142,29 +116,24 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
                 for task in tasks:
                     task.cancel()
                 await asyncio.wait(tasks)
-                await self._settled(serving, self.roomy)
+                await self._settled(serving)
             await serving.check(4, DEFAULT)
 
-        self._serve(make_continuous_batcher, self.roomy, all_leave)
+        self._serve(make_continuous_batcher, all_leave)
 
     @requires("stream")
-    def test_a_stream_that_is_left_takes_the_request_along(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_a_stream_that_is_left_takes_the_request_along(self, serving: Serving) -> None:
         """After any number of tokens.
 
         Usual causes: only the consumer ends, the producer goes on into a queue without a reader.
         """
-
-        async def holds(serving: Serving) -> None:
-            for count in (1, 2, 5):
-                async with aclosing(serving.streaming(3, GenerationParameters(60))) as tokens:
-                    read = [await anext(tokens) for _ in range(count)]
-                expected, _ = serving.oracle.tokens(serving.oracle.prompt(3), count)
-                assert read == expected
-                await self._settled(serving, self.roomy)
-
-        self._serve(make_continuous_batcher, self.roomy, holds)
+        for count in (1, 2, 5):
+            async with aclosing(serving.streaming(3, GenerationParameters(60))) as tokens:
+                read = [await anext(tokens) for _ in range(count)]
+            expected, _ = serving.oracle.tokens(serving.oracle.prompt(3), count)
+            assert read == expected
+            await self._settled(serving)
 
     def test_a_stop_leaves_nobody_waiting(
         self, make_continuous_batcher: MakeContinuousBatcher
@@ -178,7 +147,7 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
 
         async def holds(turns: int) -> None:
             batcher = make_continuous_batcher(oracle.served, self.roomy)
-            serving = Serving(batcher, oracle, self._pause)
+            serving = Serving(batcher, self.roomy, oracle, self._pause)
             await batcher.start()
             tasks = [
                 asyncio.ensure_future(outcome(serving.generate(n, GenerationParameters(20), n)))
@@ -196,50 +165,39 @@ class ContinuousBatchingSuite(ContinuousTokenSuite):
             self._run(holds(turns))
 
     @requires("restart")
-    def test_a_restarted_batcher_serves_as_a_new_one(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher("roomy", "tight")
+    async def test_a_restarted_batcher_serves_as_a_new_one(self, serving: Serving) -> None:
         """Whoever ran, waited or had left when it was stopped.
 
         Usual causes: slots, blocks or places of requests that the stop ended, an event of the
         first run, two loops on one queue.
         """
-
-        async def holds(limits: ContinuousLimits, serving: Serving) -> None:
-            for turns in (1, 2, 6):
-                tasks = [
-                    asyncio.ensure_future(outcome(serving.generate(n, GenerationParameters(9), n)))
-                    for n in range(1, 8)
-                ]
-                await self._pause(turns)
-                tasks[2].cancel()
-                await serving.batcher.stop()
-                await asyncio.wait(tasks)
-                await self._settled(serving, limits)
-                await serving.batcher.start()
-                await together(serving.check(n, GenerationParameters(6), n) for n in (3, 8, 1, 5))
-
-        for limits in (self.roomy, self.tight):
-            self._serve(make_continuous_batcher, limits, partial(holds, limits))
+        for turns in (1, 2, 6):
+            tasks = [
+                asyncio.ensure_future(outcome(serving.generate(n, GenerationParameters(9), n)))
+                for n in range(1, 8)
+            ]
+            await self._pause(turns)
+            tasks[2].cancel()
+            await serving.batcher.stop()
+            await asyncio.wait(tasks)
+            await self._settled(serving)
+            await serving.batcher.start()
+            await together(serving.check(n, GenerationParameters(6), n) for n in (3, 8, 1, 5))
 
     @requires("idle")
-    def test_nothing_is_done_while_nobody_asks(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_nothing_is_done_while_nobody_asks(self, serving: Serving) -> None:
         """On virtual time, ten minutes without requests are no turns of the event loop.
 
         Usual causes: a loop that looks every few milliseconds whether somebody is there.
         """
-
-        async def holds(serving: Serving) -> None:
-            loop = asyncio.get_running_loop()
-            assert isinstance(loop, VirtualLoop), "claim idle where virtual is True"
-            for _ in range(2):
-                await serving.check(3, DEFAULT)
-                await self._pause(3)
-                before = loop.turns
-                await asyncio.sleep(600.0)
-                turns = loop.turns - before
-                assert turns <= IDLE_TURNS, f"{turns} turns of the event loop in ten idle minutes"
-
-        self._serve(make_continuous_batcher, self.roomy, holds)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop), "claim idle where virtual is True"
+        for _ in range(2):
+            await serving.check(3, DEFAULT)
+            await self._pause(3)
+            before = loop.turns
+            await asyncio.sleep(600.0)
+            turns = loop.turns - before
+            assert turns <= IDLE_TURNS, f"{turns} turns of the event loop in ten idle minutes"

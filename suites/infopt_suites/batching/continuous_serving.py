@@ -11,7 +11,12 @@ from typing import Any, cast
 from hypothesis import strategies as st
 
 from .continuous_oracle import Oracle
-from .continuous_protocol import ContinuousBatcher, GenerationParameters, StreamingBatcher
+from .continuous_protocol import (
+    ContinuousBatcher,
+    ContinuousLimits,
+    GenerationParameters,
+    StreamingBatcher,
+)
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,11 @@ class Serving:
     def __init__(
         self,
         batcher: ContinuousBatcher,
+        limits: ContinuousLimits,
         oracle: Oracle,
         pause: Callable[[int], Awaitable[None]],
     ) -> None:
-        self.batcher, self.oracle, self._pause = batcher, oracle, pause
+        self.batcher, self.limits, self.oracle, self._pause = batcher, limits, oracle, pause
 
     async def generate(
         self, length: int, parameters: GenerationParameters, seed: int = 0

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import torch
 
 from ..base import Suite, requires
-from ..properties import for_all
+from ..properties import for_all, tried
 from .clock import run_virtual
 from .continuous_oracle import VOCABULARY, Oracle
 from .continuous_protocol import (
@@ -31,6 +31,7 @@ TURN = 0.005  # seconds on a real clock, on which other threads may be late
 LATE = 20  # times as many turns
 DEFAULT = GenerationParameters(5)
 Service = Callable[[Serving], Awaitable[None]]
+on_batcher = tried("make_continuous_batcher", by="_serve")  # a property that is a service
 
 
 class ContinuousTokenSuite(Suite):
@@ -60,42 +61,32 @@ class ContinuousTokenSuite(Suite):
 
     # What is generated
 
-    def test_tokens_are_those_of_the_model(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_tokens_are_those_of_the_model(self, serving: Serving) -> None:
         """For prompts around the edges of blocks, and outputs from one token on.
 
         Usual causes: positions that begin again at each step, a block too few or too many, one
         token more or less, the first token sampled from the wrong row of the prompt's logits.
         """
+        size = self.roomy.block_size
+        for length in (1, 2, size - 1, size, size + 1, 2 * size, 3 * size + 1):
+            for new in (1, 2, size + 1):
+                await serving.check(length, GenerationParameters(new))
 
-        async def holds(serving: Serving) -> None:
-            size = self.roomy.block_size
-            for length in (1, 2, size - 1, size, size + 1, 2 * size, 3 * size + 1):
-                for new in (1, 2, size + 1):
-                    await serving.check(length, GenerationParameters(new))
-
-        self._serve(make_continuous_batcher, self.roomy, holds)
-
-    def test_neighbours_change_no_token(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_neighbours_change_no_token(self, serving: Serving) -> None:
         """Requests of different lengths in one batch, of equal ones, and of one beginning.
 
         Usual causes: one row of positions for all, padding that is attended to, logits of another
         row, a slot that is shared, results given out in another order.
         """
-
-        async def holds(serving: Serving) -> None:
-            for lengths in ((1, 9), (9, 1, 4), (5, 5, 5, 5), (2, 13, 3, 8), (1, 2, 3, 4, 5, 6)):
-                for seeds in ([0] * 6, range(6)):
-                    parameters = [GenerationParameters(3 + i % 4) for i in range(6)]
-                    await together(
-                        serving.check(*request)
-                        for request in zip(lengths, parameters, seeds, strict=False)
-                    )
-
-        self._serve(make_continuous_batcher, self.roomy, holds)
+        for lengths in ((1, 9), (9, 1, 4), (5, 5, 5, 5), (2, 13, 3, 8), (1, 2, 3, 4, 5, 6)):
+            for seeds in ([0] * 6, range(6)):
+                parameters = [GenerationParameters(3 + i % 4) for i in range(6)]
+                await together(
+                    serving.check(*request)
+                    for request in zip(lengths, parameters, seeds, strict=False)
+                )
 
     def test_joining_and_leaving_change_no_token(
         self, make_continuous_batcher: MakeContinuousBatcher
@@ -105,50 +96,34 @@ class ContinuousTokenSuite(Suite):
         Usual causes: rows that are moved when one ends and not the cache's, state of the former
         owner of a slot, a prompt and single tokens in one step that share a mask.
         """
+        self._serve_traces(make_continuous_batcher, "roomy", leave=False)
 
-        def holds(callers: tuple[Caller, ...]) -> None:
-            self._serve(
-                make_continuous_batcher, self.roomy, partial(Serving.serve, callers=callers)
-            )
-
-        self._hold(holds, leave=False)
-
-    def test_preemption_changes_no_token(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher("tight")
+    async def test_preemption_changes_no_token(self, serving: Serving) -> None:
         """Where there is memory for less than all: whoever has to wait, or is computed again.
 
         Usual causes: output that is forgotten or doubled, a cache that was not computed again, a
         generator that goes on where it should not, requests that wait for ever.
         """
-
-        async def holds(serving: Serving) -> None:
-            most = self.tight.num_blocks * self.tight.block_size
-            for new in (most // 4, most // 2):
-                await together(
-                    serving.check(length, GenerationParameters(new), length)
-                    for length in (2, 5, 3, 7, 4)
-                )
-
-        self._serve(make_continuous_batcher, self.tight, holds)
+        most = self.tight.num_blocks * self.tight.block_size
+        for new in (most // 4, most // 2):
+            await together(
+                serving.check(length, GenerationParameters(new), length)
+                for length in (2, 5, 3, 7, 4)
+            )
 
     @requires("chunked")
-    def test_a_prompt_in_parts_changes_no_token(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher("tight")
+    async def test_a_prompt_in_parts_changes_no_token(self, serving: Serving) -> None:
         """One that is longer than a step, alone and while others decode.
 
         Usual causes: a token sampled after each part, a part that does not see those before it.
         """
-
-        async def holds(serving: Serving) -> None:
-            tokens = self.tight.max_num_batched_tokens
-            for length in (tokens - 1, tokens, tokens + 1, tokens + 5):
-                await serving.check(length, GenerationParameters(3))
-                short = [serving.check(n, GenerationParameters(6), n) for n in (1, 2)]
-                await together([*short, serving.check(length, GenerationParameters(2))])
-
-        self._serve(make_continuous_batcher, self.tight, holds)
+        tokens = self.tight.max_num_batched_tokens
+        for length in (tokens - 1, tokens, tokens + 1, tokens + 5):
+            await serving.check(length, GenerationParameters(3))
+            short = [serving.check(n, GenerationParameters(6), n) for n in (1, 2)]
+            await together([*short, serving.check(length, GenerationParameters(2))])
 
     @requires("sampling")
     def test_drawn_tokens_do_not_depend_on_neighbours(
@@ -180,15 +155,14 @@ class ContinuousTokenSuite(Suite):
             serving.compare(5, requests[4], 0, found[4])
             await together(serving.generate(n, GenerationParameters(9 - n)) for n in range(1, 5))
 
-        for limits in (self.roomy, self.tight):
+        for limits in ("roomy", "tight"):
             alone.clear()
-            self._serve(make_continuous_batcher, limits, by_itself)
-            self._serve(make_continuous_batcher, limits, beside_others)
+            self._serve(make_continuous_batcher, by_itself, limits)
+            self._serve(make_continuous_batcher, beside_others, limits)
 
     @requires("sampling")
-    def test_drawn_tokens_follow_their_own_distribution(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_drawn_tokens_follow_their_own_distribution(self, serving: Serving) -> None:
         """Each temperature its own, in one batch.
 
         With n draws of V tokens, the shares are off their probabilities by no more than
@@ -197,110 +171,91 @@ class ContinuousTokenSuite(Suite):
         Usual causes: one temperature for the batch, logits multiplied by it.
         """
         count, temperatures = 250, (0.5, 3.0)
-
-        async def holds(serving: Serving) -> None:
-            hot = [
-                GenerationParameters(1, temperature=temperatures[i % 2], seed=i)
-                for i in range(2 * count)
-            ]
-            found = await together(serving.generate(6, parameters) for parameters in hot)
-            for index, temperature in enumerate(temperatures):
-                tokens = torch.tensor([x[0] for x in found[index::2]])
-                shares = tokens.bincount(minlength=VOCABULARY).double() / count
-                prompt = serving.oracle.prompt(6)
-                off = shares - serving.oracle.probabilities(prompt, temperature).cpu()
-                allowed = math.sqrt(2 * (VOCABULARY * math.log(2) + math.log(1e6)) / count)
-                assert float(off.abs().sum()) <= allowed, (
-                    f"{count} tokens at temperature {temperature} are off their probabilities by "
-                    f"{float(off.abs().sum()):.3g} in all; chance explains {allowed:.3g}"
-                )
-
-        self._serve(make_continuous_batcher, self.roomy, holds)
+        hot = [
+            GenerationParameters(1, temperature=temperatures[i % 2], seed=i)
+            for i in range(2 * count)
+        ]
+        found = await together(serving.generate(6, parameters) for parameters in hot)
+        for index, temperature in enumerate(temperatures):
+            tokens = torch.tensor([x[0] for x in found[index::2]])
+            shares = tokens.bincount(minlength=VOCABULARY).double() / count
+            prompt = serving.oracle.prompt(6)
+            off = shares - serving.oracle.probabilities(prompt, temperature).cpu()
+            allowed = math.sqrt(2 * (VOCABULARY * math.log(2) + math.log(1e6)) / count)
+            assert float(off.abs().sum()) <= allowed, (
+                f"{count} tokens at temperature {temperature} are off their probabilities by "
+                f"{float(off.abs().sum()):.3g} in all; chance explains {allowed:.3g}"
+            )
 
     @requires("sampling")
-    def test_filters_leave_the_most_likely_tokens(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_filters_leave_the_most_likely_tokens(self, serving: Serving) -> None:
         """top_k so many, top_p the fewest that reach it; each request its own, in one batch.
 
         Usual causes: a filter that is ignored, that of another row, one token too many or too few
         where the sum of probabilities is looked at.
         """
-
-        async def holds(serving: Serving) -> None:
-            chances = serving.oracle.probabilities(serving.oracle.prompt(6), 2.0)
-            likely = chances.sort(descending=True)
-            third = float(likely.values[2])
-            reached = float(likely.values[:3].sum())
-            filters = {
-                (None, reached - third / 2): 3,  # reached with the third, and not before
-                (None, float(likely.values[0]) / 2): 1,
-                (1, 1.0): 1,
-                (3, 1.0): 3,
-            }
-            requests = [
-                GenerationParameters(1, temperature=2.0, top_k=top_k, top_p=top_p, seed=seed)
-                for seed in range(60)
-                for top_k, top_p in filters
-            ]
-            found = await together(serving.generate(6, parameters) for parameters in requests)
-            drawn: dict[tuple[int | None, float], set[int]] = {each: set() for each in filters}
-            for parameters, tokens in zip(requests, found, strict=True):
-                drawn[parameters.top_k, parameters.top_p].add(tokens[0])
-            for (top_k, top_p), count in filters.items():
-                expected = set(likely.indices[:count].tolist())
-                # The third has a chance of .23 then: 60 draws miss it once in seven million.
-                assert drawn[top_k, top_p] == expected, (
-                    f"top_k {top_k} and top_p {top_p} give {sorted(drawn[top_k, top_p])} at a "
-                    f"temperature of 2, {sorted(expected)} are likely enough"
-                )
-
-        self._serve(make_continuous_batcher, self.roomy, holds)
+        chances = serving.oracle.probabilities(serving.oracle.prompt(6), 2.0)
+        likely = chances.sort(descending=True)
+        third = float(likely.values[2])
+        reached = float(likely.values[:3].sum())
+        filters = {
+            (None, reached - third / 2): 3,  # reached with the third, and not before
+            (None, float(likely.values[0]) / 2): 1,
+            (1, 1.0): 1,
+            (3, 1.0): 3,
+        }
+        requests = [
+            GenerationParameters(1, temperature=2.0, top_k=top_k, top_p=top_p, seed=seed)
+            for seed in range(60)
+            for top_k, top_p in filters
+        ]
+        found = await together(serving.generate(6, parameters) for parameters in requests)
+        drawn: dict[tuple[int | None, float], set[int]] = {each: set() for each in filters}
+        for parameters, tokens in zip(requests, found, strict=True):
+            drawn[parameters.top_k, parameters.top_p].add(tokens[0])
+        for (top_k, top_p), count in filters.items():
+            expected = set(likely.indices[:count].tolist())
+            # The third has a chance of .23 then: 60 draws miss it once in seven million.
+            assert drawn[top_k, top_p] == expected, (
+                f"top_k {top_k} and top_p {top_p} give {sorted(drawn[top_k, top_p])} at a "
+                f"temperature of 2, {sorted(expected)} are likely enough"
+            )
 
     # When it ends
 
     @requires("stop")
-    def test_a_stop_token_ends_its_request_alone(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_a_stop_token_ends_its_request_alone(self, serving: Serving) -> None:
         """With the token, the first one that stops included; the same token in the prompt, or in
         another request, ends nothing.
 
         Usual causes: the rule of one request for the batch, a rule that looks at the prompt, a
         token that is cut off or one that comes after it.
         """
-
-        async def holds(serving: Serving) -> None:
-            for length in (3, 8):
-                prompt = serving.oracle.prompt(length)
-                tokens, _ = serving.oracle.tokens(prompt, 8)
-                requests = [
-                    GenerationParameters(8),
-                    GenerationParameters(8, stop_token_ids=(prompt[0], prompt[-1])),
-                    *(GenerationParameters(8, stop_token_ids=(x,)) for x in tokens[:4]),
-                    GenerationParameters(8, stop_token_ids=(tokens[5], tokens[2])),
-                ]
-                await together(serving.check(length, parameters) for parameters in requests)
-
-        self._serve(make_continuous_batcher, self.roomy, holds)
+        for length in (3, 8):
+            prompt = serving.oracle.prompt(length)
+            tokens, _ = serving.oracle.tokens(prompt, 8)
+            requests = [
+                GenerationParameters(8),
+                GenerationParameters(8, stop_token_ids=(prompt[0], prompt[-1])),
+                *(GenerationParameters(8, stop_token_ids=(x,)) for x in tokens[:4]),
+                GenerationParameters(8, stop_token_ids=(tokens[5], tokens[2])),
+            ]
+            await together(serving.check(length, parameters) for parameters in requests)
 
     @requires("stop-sequences")
-    def test_a_stop_sequence_ends_its_request_alone(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_a_stop_sequence_ends_its_request_alone(self, serving: Serving) -> None:
         """With its last token, and only where all of it was generated.
 
         Usual causes: its first or last token alone, a run that began in the prompt.
         """
-
-        async def holds(serving: Serving) -> None:
-            prompt = serving.oracle.prompt(7)
-            tokens, _ = serving.oracle.tokens(prompt, 8)
-            for run in (tokens[1:3], tokens[2:5], [prompt[-1], tokens[0]], [tokens[2], 0, 0]):
-                parameters = GenerationParameters(8, stop_sequences=(tuple(run),))
-                await together([serving.check(7, parameters), serving.check(7, DEFAULT)])
-
-        self._serve(make_continuous_batcher, self.roomy, holds)
+        prompt = serving.oracle.prompt(7)
+        tokens, _ = serving.oracle.tokens(prompt, 8)
+        for run in (tokens[1:3], tokens[2:5], [prompt[-1], tokens[0]], [tokens[2], 0, 0]):
+            parameters = GenerationParameters(8, stop_sequences=(tuple(run),))
+            await together([serving.check(7, parameters), serving.check(7, DEFAULT)])
 
     @requires("stream")
     def test_a_stream_gives_the_same_tokens_as_they_come(
@@ -336,33 +291,28 @@ class ContinuousTokenSuite(Suite):
                 "after it"
             )
 
-        self._serve(make_continuous_batcher, self.roomy, holds)
+        self._serve(make_continuous_batcher, holds)
 
         async def tight(serving: Serving) -> None:
             new = GenerationParameters(self.tight.num_blocks * self.tight.block_size // 2)
             await together(serving.check(n, new, n, stream=True) for n in (2, 5, 3, 4))
 
-        self._serve(make_continuous_batcher, self.tight, tight)
+        self._serve(make_continuous_batcher, tight, "tight")
 
-    def test_short_requests_do_not_wait_for_long_ones(
-        self, make_continuous_batcher: MakeContinuousBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_short_requests_do_not_wait_for_long_ones(self, serving: Serving) -> None:
         """They leave when they end, and others take their places between two steps.
 
         Usual causes: a batch that ends with its longest, one that is filled when it is empty.
         """
+        ended: list[int] = []
 
-        async def holds(serving: Serving) -> None:
-            ended: list[int] = []
+        async def request(index: int, new: int) -> None:
+            await serving.check(2, GenerationParameters(new), index)
+            ended.append(index)
 
-            async def request(index: int, new: int) -> None:
-                await serving.check(2, GenerationParameters(new), index)
-                ended.append(index)
-
-            await together(request(i, 60 if i == 0 else 2) for i in range(9))
-            assert ended[-1] == 0, f"request 0 of 60 tokens ended before others, of 2: {ended}"
-
-        self._serve(make_continuous_batcher, self.roomy, holds)
+        await together(request(i, 60 if i == 0 else 2) for i in range(9))
+        assert ended[-1] == 0, f"request 0 of 60 tokens ended before others, of 2: {ended}"
 
     # How properties are tried
 
@@ -380,34 +330,40 @@ class ContinuousTokenSuite(Suite):
         finally:
             torch.set_num_threads(threads)
 
-    def _serve(
-        self,
-        make: MakeContinuousBatcher,
-        limits: ContinuousLimits,
-        service: Service,
-        oracle: Oracle | None = None,
-    ) -> None:
-        """Start a batcher, use it, see that nothing is held, and stop it."""
-        __tracebackhide__ = True
-        oracle = oracle or self._oracle()
+    def _serve(self, make: MakeContinuousBatcher, service: Service, *limits: str) -> None:
+        """Start a batcher, use it, see that nothing is held, and stop it.
 
-        async def run() -> None:
-            batcher = make(oracle.served, limits)
-            await batcher.start()
-            serving = Serving(batcher, oracle, self._pause)
+        ``limits``: "roomy", "tight" or both; "roomy" where none is given.
+        """
+        __tracebackhide__ = True
+        oracle = self._oracle()
+
+        async def run(limits: ContinuousLimits) -> None:
+            serving = Serving(make(oracle.served, limits), limits, oracle, self._pause)
+            await serving.batcher.start()
             try:
                 await service(serving)
-                await self._settled(serving, limits)
+                await self._settled(serving)
             finally:
-                await batcher.stop()
+                await serving.batcher.stop()
 
-        self._run(run())
+        for name in limits or ("roomy",):
+            self._run(run(getattr(self, name)))
 
-    async def _settled(self, serving: Serving, limits: ContinuousLimits) -> None:
+    def _serve_traces(self, make: MakeContinuousBatcher, *limits: str, leave: bool) -> None:
+        """Serve drawn callers; some go before their end where they may ``leave``."""
+        __tracebackhide__ = True
+
+        def holds(callers: tuple[Caller, ...]) -> None:
+            self._serve(make, partial(Serving.serve, callers=callers), *limits)
+
+        for_all(holds, traces("sampling" in self.capabilities, leave), examples=self.examples)
+
+    async def _settled(self, serving: Serving) -> None:
         """Wait for the step in which those who left are noticed; raise if memory is held then."""
         if "blocks" not in self.capabilities:
             return
-        batcher, blocks = cast(CountedBatcher, serving.batcher), limits.num_blocks
+        batcher, blocks = cast(CountedBatcher, serving.batcher), serving.limits.num_blocks
         for _ in range(SETTLING if self.virtual else LATE * SETTLING):
             if batcher.num_free_blocks == blocks:
                 return
@@ -419,11 +375,6 @@ class ContinuousTokenSuite(Suite):
     async def _pause(self, turns: int) -> None:
         for _ in range(turns):
             await asyncio.sleep(0 if self.virtual else TURN)
-
-    def _hold(self, holds: Callable[[tuple[Caller, ...]], None], leave: bool) -> None:
-        __tracebackhide__ = True
-        drawn = "sampling" in self.capabilities
-        for_all(holds, traces(drawn, leave), examples=self.examples)
 
 
 async def _bounded(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -11,14 +11,22 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 
 from ..base import Suite, requires
-from ..properties import for_all
+from ..properties import for_all, tried
 from .batcher_failures import WRONG, check_told, others
-from .batcher_trial import Call, Serve, after, finish, held
+from .batcher_trial import Call, Serve, after, held
 from .clock import run_virtual
 from .embedding_trial import EmbeddingTrial, Text, vector_of
 from .protocol import BatchPolicy, MakeEmbeddingBatcher
 
 Scenario = Callable[[EmbeddingTrial], Awaitable[None]]
+on_batcher = tried("make_embedding_batcher", by="run")  # a property that is a scenario
+
+_WRONG: dict[str, Callable[[Call], Any]] = {
+    "one vector less": lambda call: call.answers()[:-1],
+    "one vector more": lambda call: [*call.answers(), [0.0, 0.0]],
+    "no vectors": lambda call: [],
+    **WRONG,
+}
 
 
 class EmbeddingBatcherSuite(Suite):
@@ -86,20 +94,17 @@ class EmbeddingBatcherSuite(Suite):
         )
         for_all(holds, cases, examples=self.examples)
 
-    def test_no_texts_need_no_call(self, make_embedding_batcher: MakeEmbeddingBatcher) -> None:
+    @on_batcher()
+    async def test_no_texts_need_no_call(self, trial: EmbeddingTrial) -> None:
         """An empty list has no vectors, and nobody waits for them.
 
         Usual causes: a wait for a batch that is never sent, an empty batch that is.
         """
-
-        async def scenario(trial: EmbeddingTrial) -> None:
-            await trial.until_served([trial.embed([])], within=0.0)
-            assert not trial.calls, "the backend was called for no texts"
-            full, empty = trial.embed(["a", "b"]), trial.embed([])
-            await trial.until_served([empty], within=0.0)
-            await trial.until_served([full])
-
-        self.run(make_embedding_batcher, scenario)
+        await trial.until_served([trial.embed([])], within=0.0)
+        assert not trial.calls, "the backend was called for no texts"
+        full, empty = trial.embed(["a", "b"]), trial.embed([])
+        await trial.until_served([empty], within=0.0)
+        await trial.until_served([full])
 
     def test_long_lists_are_split_and_joined(
         self, make_embedding_batcher: MakeEmbeddingBatcher
@@ -147,41 +152,31 @@ class EmbeddingBatcherSuite(Suite):
 
                 self.run(make_embedding_batcher, scenario, 1.0, size)
 
-    def test_texts_are_taken_as_they_are(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_texts_are_taken_as_they_are(self, trial: EmbeddingTrial) -> None:
         """Also where they are empty, or equal but for spaces and capitals.
 
         Usual causes: ``if text``, keys that are stripped or lowered.
         """
         texts = ["", " ", "a", "A", "a ", "ä", "a\u0308", "\n", "None"]
+        await trial.until_served([trial.embed(texts), trial.embed([""]), trial.embed([])])
 
-        async def scenario(trial: EmbeddingTrial) -> None:
-            await trial.until_served([trial.embed(texts), trial.embed([""]), trial.embed([])])
-
-        self.run(make_embedding_batcher, scenario)
-
-    def test_lists_belong_to_their_callers(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
-    ) -> None:
+    @on_batcher(2.0, 9)
+    async def test_lists_belong_to_their_callers(self, trial: EmbeddingTrial) -> None:
         """What a caller does to the list it gave, or got, is nobody else's matter.
 
         Usual causes: the caller's list is kept until the batch is sent; one result list for all.
         """
-
-        async def scenario(trial: EmbeddingTrial) -> None:
-            given = ["a", "b"]
-            caller = trial.add(["a", "b"], trial.batcher.embed(given))  # type: ignore[attr-defined]  # an embedding batcher
-            other = trial.embed(["a", "b"])
-            await trial.pause(1.0)
-            given[:] = ["c"]
-            await trial.until_served([caller])
-            got = caller.task.result()
-            if isinstance(got, list):
-                got.clear()
-            await trial.until_served([other, trial.embed(["a", "b"])])
-
-        self.run(make_embedding_batcher, scenario, 2.0, 9)
+        given = ["a", "b"]
+        caller = trial.add(["a", "b"], trial.batcher.embed(given))  # type: ignore[attr-defined]  # an embedding batcher
+        other = trial.embed(["a", "b"])
+        await trial.pause(1.0)
+        given[:] = ["c"]
+        await trial.until_served([caller])
+        got = caller.task.result()
+        if isinstance(got, list):
+            got.clear()
+        await trial.until_served([other, trial.embed(["a", "b"])])
 
     @requires("shared")
     def test_callers_share_calls(self, make_embedding_batcher: MakeEmbeddingBatcher) -> None:
@@ -207,28 +202,20 @@ class EmbeddingBatcherSuite(Suite):
                 self.run(make_embedding_batcher, scenario, 1.0, size)
 
     @requires("deduplicates")
-    def test_equal_texts_are_computed_once(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
-    ) -> None:
+    @on_batcher(held, 5)
+    async def test_equal_texts_are_computed_once(self, trial: EmbeddingTrial) -> None:
         """While they wait, and while a call with them runs; when they are ready, anew.
 
         Usual causes: a look at the line and none at what runs, a text that stays known.
         """
-
-        async def scenario(trial: EmbeddingTrial) -> None:
-            callers = [trial.embed(["a", "b", "a"]), trial.embed(["b", "a"])]
-            await trial.pause(self.max_wait)
-            callers.append(trial.embed(["b", "c"]))
-            await trial.pause(1.0)
-            for _ in range(4):
-                for call in trial.open_calls:
-                    finish(call)
-                await trial.pause(self.max_wait)
-            await trial.until_served(callers)
-            computed = sorted(text for call in trial.calls for text in call.items)
-            assert computed == ["a", "b", "c"], f"{computed} were computed for a, b and c"
-
-        self.run(make_embedding_batcher, scenario, held, 5)
+        callers = [trial.embed(["a", "b", "a"]), trial.embed(["b", "a"])]
+        await trial.pause(self.max_wait)
+        callers.append(trial.embed(["b", "c"]))
+        await trial.pause(1.0)
+        await trial.finish_all()
+        await trial.until_served(callers)
+        computed = sorted(text for call in trial.calls for text in call.items)
+        assert computed == ["a", "b", "c"], f"{computed} were computed for a, b and c"
 
     def test_a_failing_call_fails_those_who_asked_for_its_texts(
         self, make_embedding_batcher: MakeEmbeddingBatcher
@@ -292,37 +279,35 @@ class EmbeddingBatcherSuite(Suite):
 
                     self.run(make_embedding_batcher, scenario, serve, max_concurrency=slots)
 
-    def test_a_wrong_number_of_vectors_fails_the_call(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
+    @on_batcher(each={"name": _WRONG})
+    async def test_a_wrong_number_of_vectors_fails_the_call(
+        self, trial: EmbeddingTrial, name: str
     ) -> None:
         """One less, one more, or what is no list of vectors: nobody gets a vector of another text.
 
         Usual causes: zip without strict.
         """
-        wrong: dict[str, Callable[[Call], Any]] = {
-            "one vector less": lambda call: call.answers()[:-1],
-            "one vector more": lambda call: [*call.answers(), [0.0, 0.0]],
-            "no vectors": lambda call: [],
-            **WRONG,
-        }
-        for name, make in wrong.items():
 
-            async def serve(call: Call, make: Callable[[Call], Any] = make) -> Any:
-                return make(call) if call.index == 0 else call.answers()
+        async def serve(call: Call) -> Any:
+            return _WRONG[name](call) if call.index == 0 else call.answers()
 
-            async def scenario(trial: EmbeddingTrial, name: str = name) -> None:
-                caller = trial.embed(["a", "b", "c"])
-                await trial.until_done([caller])
-                assert caller.error is not None, (
-                    f"the backend gave {name} for 3 texts, and the caller got "
-                    f"{caller.task.result()!r}"
-                )
-                await trial.until_served([trial.embed(["a", "b", "c"])])
+        trial.serve = serve
+        caller = trial.embed(["a", "b", "c"])
+        await trial.until_done([caller])
+        assert caller.error is not None, (
+            f"the backend gave {name} for 3 texts, and the caller got {caller.task.result()!r}"
+        )
+        await trial.until_served([trial.embed(["a", "b", "c"])])
 
-            self.run(make_embedding_batcher, scenario, serve)
-
-    def test_a_caller_who_gives_up_leaves_the_others_alone(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
+    @on_batcher(
+        size=4,
+        each={
+            "windows": (0.0, 0.5, 1.5),
+            "gone": ([0], [1], [2], [3], [0, 1], [0, 2, 3], [0, 1, 2, 3]),
+        },
+    )
+    async def test_a_caller_who_gives_up_leaves_the_others_alone(
+        self, trial: EmbeddingTrial, windows: float, gone: list[int]
     ) -> None:
         """Also those who asked for the same texts, in an open batch as in a running call.
 
@@ -330,86 +315,64 @@ class EmbeddingBatcherSuite(Suite):
         and cancelled by one.
         """
         lists = (["a", "b"], ["b", "c"], ["a", "c", "d"], ["e"])
-        for windows in (0.0, 0.5, 1.5):
-            for gone in ([0], [1], [2], [3], [0, 1], [0, 2, 3], [0, 1, 2, 3]):
-
-                async def scenario(
-                    trial: EmbeddingTrial, windows: float = windows, gone: list[int] = gone
-                ) -> None:
-                    callers = [trial.embed(texts) for texts in lists]
-                    await trial.pause(windows * self.max_wait)
-                    for place in gone:
-                        callers[place].task.cancel()
-                    await trial.until_done([callers[place] for place in gone], within=0.0)
-                    again = [trial.embed(texts) for texts in lists[:2]]
-                    await trial.until_served([*others(callers, gone), *again])
-
-                self.run(make_embedding_batcher, scenario, self.max_wait, 4)
+        trial.serve = after(self.max_wait)
+        callers = [trial.embed(texts) for texts in lists]
+        await trial.pause(windows * self.max_wait)
+        for place in gone:
+            callers[place].task.cancel()
+        await trial.until_done([callers[place] for place in gone], within=0.0)
+        again = [trial.embed(texts) for texts in lists[:2]]
+        await trial.until_served([*others(callers, gone), *again])
 
     @requires("withdraw")
-    def test_texts_whose_callers_are_gone_are_not_sent(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
-    ) -> None:
+    @on_batcher(held)
+    async def test_texts_whose_callers_are_gone_are_not_sent(self, trial: EmbeddingTrial) -> None:
         """And those that somebody else asks for are.
 
         Usual causes: a count of callers that is never taken down, an entry that stays in the line.
         """
-
-        async def scenario(trial: EmbeddingTrial) -> None:
-            running = trial.embed(["1", "2", "3"])
-            await trial.pause(self.max_wait)  # takes the slot
-            gone = [trial.embed(["a", "shared", "a"]), trial.embed(["b", "a"])]
-            left = trial.embed(["shared", "c"])
-            await trial.pause(1.0)
-            for caller in gone:
-                caller.task.cancel()
-            await trial.pause(1.0)
-            for _ in range(4):
-                for call in trial.open_calls:
-                    finish(call)
-                await trial.pause(self.max_wait)
-            await trial.until_served([running, left])
-            sent = {text for call in trial.calls for text in call.items}
-            assert not sent & {"a", "b"}, f"{sent & {'a', 'b'}} were sent, whose callers are gone"
-
-        self.run(make_embedding_batcher, scenario, held)
+        running = trial.embed(["1", "2", "3"])
+        await trial.pause(self.max_wait)  # takes the slot
+        gone = [trial.embed(["a", "shared", "a"]), trial.embed(["b", "a"])]
+        left = trial.embed(["shared", "c"])
+        await trial.pause(1.0)
+        for caller in gone:
+            caller.task.cancel()
+        await trial.pause(1.0)
+        await trial.finish_all()
+        await trial.until_served([running, left])
+        sent = {text for call in trial.calls for text in call.items}
+        assert not sent & {"a", "b"}, f"{sent & {'a', 'b'}} were sent, whose callers are gone"
 
     @requires("rejects")
-    def test_a_list_without_room_is_turned_away_as_a_whole(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
+    @on_batcher(held, max_queue_size=4, reject_when_full=True)
+    async def test_a_list_without_room_is_turned_away_as_a_whole(
+        self, trial: EmbeddingTrial
     ) -> None:
         """None of its texts is computed, and smaller lists still fit.
 
         Usual causes: texts are let in one by one until one does not fit.
         """
+        served = [trial.embed(["1", "2", "3"])]
+        await trial.pause(self.max_wait)  # takes the slot
+        for texts, fits in ((["a", "b"], True), (["c", "d", "e"], False), (["f", "g"], True)):
+            caller = trial.embed(texts)
+            await trial.pause()
+            assert caller.task.done() is not fits, (
+                f"{len(texts)} texts {'were' if fits else 'were not'} turned away; 4 may wait, "
+                f"and {2 * (len(served) - 1)} did"
+            )
+            if fits:
+                served.append(caller)
+            else:
+                assert isinstance(caller.error, Exception), "served without a call"
+        await trial.finish_all()
+        await trial.until_served(served)
+        sent = {text for call in trial.calls for text in call.items}
+        assert not sent & {"c", "d", "e"}, f"{sent & {'c', 'd', 'e'}} of a refused list"
 
-        async def scenario(trial: EmbeddingTrial) -> None:
-            served = [trial.embed(["1", "2", "3"])]
-            await trial.pause(self.max_wait)  # takes the slot
-            for texts, fits in ((["a", "b"], True), (["c", "d", "e"], False), (["f", "g"], True)):
-                caller = trial.embed(texts)
-                await trial.pause()
-                assert caller.task.done() is not fits, (
-                    f"{len(texts)} texts {'were' if fits else 'were not'} turned away; 4 may wait, "
-                    f"and {2 * (len(served) - 1)} did"
-                )
-                if fits:
-                    served.append(caller)
-                else:
-                    assert isinstance(caller.error, Exception), "served without a call"
-            for _ in range(4):
-                for call in trial.open_calls:
-                    finish(call)
-                await trial.pause(self.max_wait)
-            await trial.until_served(served)
-            sent = {text for call in trial.calls for text in call.items}
-            assert not sent & {"c", "d", "e"}, f"{sent & {'c', 'd', 'e'}} of a refused list"
-
-        self.run(make_embedding_batcher, scenario, held, max_queue_size=4, reject_when_full=True)
-
-    def test_many_rounds_leave_nothing_behind(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_many_rounds_leave_nothing_behind(self, trial: EmbeddingTrial) -> None:
         """Neither texts nor tasks pile up.
 
         Usual causes: a dict of texts that nobody takes out.
@@ -422,69 +385,58 @@ class EmbeddingBatcherSuite(Suite):
                 raise ValueError("one of its texts")
             return [vector_of(text) for text in texts]
 
-        async def scenario(trial: EmbeddingTrial) -> None:
-            alive: weakref.WeakSet[Text] = weakref.WeakSet()
-            for turn in range(30):
-                texts = [Text(f"text {turn} {index}") for index in range(5)]
-                alive.update(texts)
-                callers = [trial.embed(texts[:3]), trial.embed(texts[2:])]
-                del texts
-                await trial.pause(self.max_wait)
-                if turn % 3 == 0:
-                    callers[0].task.cancel()
-                await trial.until_done()
-                trial.calls.clear()
-                trial.callers.clear()
-                del callers
-                await trial.pause(3.0 * self.max_wait)
-            tasks = len(asyncio.all_tasks())
-            gc.collect()
-            assert len(alive) <= 10, f"{len(alive)} of 150 texts are still held when all is done"
-            assert tasks <= 4, f"{tasks} tasks run when nothing is left to do"
-
-        self.run(make_embedding_batcher, scenario, serve)
+        trial.serve = serve
+        alive: weakref.WeakSet[Text] = weakref.WeakSet()
+        for turn in range(30):
+            texts = [Text(f"text {turn} {index}") for index in range(5)]
+            alive.update(texts)
+            callers = [trial.embed(texts[:3]), trial.embed(texts[2:])]
+            del texts
+            await trial.pause(self.max_wait)
+            if turn % 3 == 0:
+                callers[0].task.cancel()
+            await trial.until_done()
+            trial.calls.clear()
+            trial.callers.clear()
+            del callers
+            await trial.pause(3.0 * self.max_wait)
+        tasks = len(asyncio.all_tasks())
+        gc.collect()
+        assert len(alive) <= 10, f"{len(alive)} of 150 texts are still held when all is done"
+        assert tasks <= 4, f"{tasks} tasks run when nothing is left to do"
 
     @requires("typed")
-    def test_a_single_string_is_no_list_of_texts(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
-    ) -> None:
+    @on_batcher()
+    async def test_a_single_string_is_no_list_of_texts(self, trial: EmbeddingTrial) -> None:
         """It is refused, and not taken for its letters.
 
         Usual causes: a string is a sequence of strings.
         """
-
-        async def scenario(trial: EmbeddingTrial) -> None:
-            caller = trial.add(["abc"], trial.batcher.embed("abc"))  # type: ignore[attr-defined]  # an embedding batcher
-            await trial.until_done([caller])
-            assert isinstance(caller.error, Exception), f"'abc': {caller.task.result()!r}"
-            assert not trial.calls, "the backend was called for the letters of a string"
-
-        self.run(make_embedding_batcher, scenario)
+        caller = trial.add(["abc"], trial.batcher.embed("abc"))  # type: ignore[attr-defined]  # an embedding batcher
+        await trial.until_done([caller])
+        assert isinstance(caller.error, Exception), f"'abc': {caller.task.result()!r}"
+        assert not trial.calls, "the backend was called for the letters of a string"
 
     @requires("stop")
-    def test_after_a_stop_nobody_waits(self, make_embedding_batcher: MakeEmbeddingBatcher) -> None:
+    @on_batcher(each={"windows": (0.0, 0.5, 1.5), "count": (0, 1, 2, 7)})
+    async def test_after_a_stop_nobody_waits(
+        self, trial: EmbeddingTrial, windows: float, count: int
+    ) -> None:
         """With an open batch, with calls that run, with a line behind them.
 
         Usual causes: the worker is cancelled, and neither what it took nor what waits is looked at.
         """
-        for windows in (0.0, 0.5, 1.5):
-            for count in (0, 1, 2, 7):
-
-                async def scenario(
-                    trial: EmbeddingTrial, windows: float = windows, count: int = count
-                ) -> None:
-                    callers = [trial.embed([f"{n}", "shared", f"{n} too"]) for n in range(count)]
-                    await trial.pause(windows * self.max_wait)
-                    await trial.stop()
-                    await trial.until_done(callers, within=0.0)
-                    for caller in callers:
-                        if caller.served:
-                            trial.check_result(caller)
-                    late = trial.embed(["late"])
-                    await trial.until_done([late], within=0.0)
-                    assert isinstance(late.error, Exception), "served after a stop"
-
-                self.run(make_embedding_batcher, scenario, self.max_wait)
+        trial.serve = after(self.max_wait)
+        callers = [trial.embed([f"{n}", "shared", f"{n} too"]) for n in range(count)]
+        await trial.pause(windows * self.max_wait)
+        await trial.stop()
+        await trial.until_done(callers, within=0.0)
+        for caller in callers:
+            if caller.served:
+                trial.check_result(caller)
+        late = trial.embed(["late"])
+        await trial.until_done([late], within=0.0)
+        assert isinstance(late.error, Exception), "served after a stop"
 
     def run(
         self,

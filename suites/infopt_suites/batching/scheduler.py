@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ..base import Suite, requires
 from ..machines import run_machine
-from ..properties import for_all
+from ..properties import for_all, tried
 from .scheduler_machine import SchedulerMachine
 from .scheduler_protocol import MakeScheduler, NewRequest, Policy, SchedulerLimits
 from .scheduler_trial import Trial
@@ -26,6 +26,9 @@ class Load:
 
     limits: SchedulerLimits
     requests: tuple[tuple[int, int], ...]
+
+
+on_loads = tried("make_scheduler")  # a property of a `Trial` without requests, and a `Load`
 
 
 class SchedulerSuite(Suite):
@@ -52,25 +55,21 @@ class SchedulerSuite(Suite):
     examples: ClassVar[int] = 40
     steps: ClassVar[int] = 25
 
-    def test_every_request_ends_with_all_its_tokens(self, make_scheduler: MakeScheduler) -> None:
+    @on_loads()
+    def test_every_request_ends_with_all_its_tokens(self, trial: Trial, load: Load) -> None:
         """Under any load, in a bounded number of steps; each once, and all is free then.
 
         Usual causes: no step can be made as nobody gets a block, requests that preempt one another
         in turn, a preempted request that stays in the list of those that run, tokens counted as
         computed whose blocks are gone.
         """
-
-        def holds(load: Load) -> None:
-            trial = self._trial(make_scheduler, load.limits)
-            for prompt, new in load.requests:
-                trial.add(prompt, new)
-            trial.drain()
-            for request_id, (_, new) in enumerate(load.requests):
-                tokens = trial.ended[request_id]
-                assert tokens is not None
-                assert len(tokens) == new
-
-        self._hold(holds)
+        for prompt, new in load.requests:
+            trial.add(prompt, new)
+        trial.drain()
+        for request_id, (_, new) in enumerate(load.requests):
+            tokens = trial.ended[request_id]
+            assert tokens is not None
+            assert len(tokens) == new
 
     def test_what_fits_runs_together(self, make_scheduler: MakeScheduler) -> None:
         """Where there is room in every budget, all are begun in the first step, and each computes
@@ -205,14 +204,18 @@ class SchedulerSuite(Suite):
                 )
 
     @requires("fcfs")
-    def test_nobody_passes_who_waits_for_room(self, make_scheduler: MakeScheduler) -> None:
+    @on_loads(["fcfs"])
+    def test_nobody_passes_who_waits_for_room(self, trial: Trial, load: Load) -> None:
         """Under "fcfs", requests are begun in the order in which they came, also those that were
         preempted, also in a step that has tokens or blocks left for a smaller one.
 
         Usual causes: going on behind the first that does not fit, a preempted request that is put
         behind those that came later.
         """
-        self._hold(partial(self._served_in_order, make_scheduler), ["fcfs"])
+        for prompt, new in load.requests:
+            trial.add(prompt, new)
+            trial.step()
+        trial.drain()
 
     @requires("skip")
     def test_what_fits_passes_what_does_not(self, make_scheduler: MakeScheduler) -> None:
@@ -340,23 +343,19 @@ class SchedulerSuite(Suite):
             trial.scheduler.abort(request_id)
         trial.check()
 
-    def _served_in_order(self, make_scheduler: MakeScheduler, load: Load) -> None:
-        trial = self._trial(make_scheduler, load.limits)
-        for prompt, new in load.requests:
-            trial.add(prompt, new)
-            trial.step()
-        trial.drain()
-
-    def _hold(self, holds: object, policies: Sequence[Policy] = ()) -> None:
+    def _hold(
+        self,
+        make_scheduler: MakeScheduler,
+        holds: Callable[[Trial, Load], None],
+        policies: Sequence[Policy] = (),
+    ) -> None:
         __tracebackhide__ = True
-        named = list(policies or self._policies)
-        chunked = "chunked" in self.capabilities
-        for_all(
-            holds,  # type: ignore[arg-type]  # a callable of a load
-            loads(named, chunked),
-            traps=load_traps(named, chunked),
-            examples=self.examples,
-        )
+
+        def tried_on(load: Load) -> None:
+            holds(self._trial(make_scheduler, load.limits), load)
+
+        kinds = policies or self._policies, "chunked" in self.capabilities
+        for_all(tried_on, loads(*kinds), traps=load_traps(*kinds), examples=self.examples)
 
 
 def stream(trial: Trial, steps: int) -> None:

@@ -9,14 +9,17 @@ from ..base import requires
 from .computing_properties import Unavailable, outcome_of
 from .counted import BatchComputation, answer_to
 from .requests import ask
-from .trial import Caches, CacheSuite, Trial, nothing, same
+from .trial import CacheSuite, Trial, nothing, on_caches, same
 
 
 class BatchProperties(CacheSuite):
     topic = ""
 
     @requires("batch")
-    def test_any_part_of_a_batch_may_be_kept(self, caches: Caches) -> None:
+    @on_caches(each={"kept": itertools.product((False, True), repeat=4)})
+    async def test_any_part_of_a_batch_may_be_kept(
+        self, trial: Trial, kept: tuple[bool, ...]
+    ) -> None:
         """Each request gets its own answer, at its own place, whichever of them are kept; what is
         not kept is computed in one call, and nothing in none.
 
@@ -24,66 +27,55 @@ class BatchProperties(CacheSuite):
         order in which they come, hits first and then the rest, a call with an empty list.
         """
         asked = [ask(f"Question {number}?") for number in range(4)]
-        for kept in itertools.product((False, True), repeat=4):
-
-            async def holds(trial: Trial, kept: tuple[bool, ...] = kept) -> None:
-                cache, compute = await trial.open(), BatchComputation()
-                first = [each for each, known in zip(asked, kept, strict=True) if known]
-                if first:
-                    await cache.get_or_compute_batch(first[::-1], compute)
-                    compute.batches.clear()
-                for _ in range(2):
-                    answers = await cache.get_or_compute_batch(asked, compute)
-                    _check_batch(asked, answers, f"kept before: {kept}")
-                computed = [len(batch) for batch in compute.batches]
-                wanted = [4 - len(first)] if len(first) < 4 else []
-                assert computed == wanted, f"calls with {computed} requests, {wanted} are missing"
-                for request in asked:
-                    found = await cache.get(request)
-                    assert found is not None, f"not kept: {request['messages'][-1]}"
-                    assert found["content"] == answer_to(request, 0)["content"], "another's answer"
-
-            caches.check(holds)
+        cache, compute = await trial.open(), BatchComputation()
+        first = [each for each, known in zip(asked, kept, strict=True) if known]
+        if first:
+            await cache.get_or_compute_batch(first[::-1], compute)
+            compute.batches.clear()
+        for _ in range(2):
+            answers = await cache.get_or_compute_batch(asked, compute)
+            _check_batch(asked, answers, f"kept before: {kept}")
+        computed = [len(batch) for batch in compute.batches]
+        wanted = [4 - len(first)] if len(first) < 4 else []
+        assert computed == wanted, f"calls with {computed} requests, {wanted} are missing"
+        for request in asked:
+            found = await cache.get(request)
+            assert found is not None, f"not kept: {request['messages'][-1]}"
+            assert found["content"] == answer_to(request, 0)["content"], "another's answer"
 
     @requires("batch")
-    def test_a_batch_may_ask_the_same_twice(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_a_batch_may_ask_the_same_twice(self, trial: Trial) -> None:
         """Equal requests in one batch have equal answers, each at its place.
 
         Usual causes: a dictionary from request to place.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache, compute = await trial.open(), BatchComputation()
-            names = ("a", "b", "a", "c", "a", "c")
-            asked = [ask(f"Question {name}?") for name in names]
-            await cache.get_or_compute_batch([asked[3]], compute)
-            for batch in (asked, asked[:3], [], asked[::-1]):
-                answers = await cache.get_or_compute_batch(batch, compute)
-                _check_batch(batch, answers, f"a batch of {len(batch)} with repetitions")
-            assert all(compute.batches), "the model was called with nothing"
-
-        caches.check(holds)
+        cache, compute = await trial.open(), BatchComputation()
+        names = ("a", "b", "a", "c", "a", "c")
+        asked = [ask(f"Question {name}?") for name in names]
+        await cache.get_or_compute_batch([asked[3]], compute)
+        for batch in (asked, asked[:3], [], asked[::-1]):
+            answers = await cache.get_or_compute_batch(batch, compute)
+            _check_batch(batch, answers, f"a batch of {len(batch)} with repetitions")
+        assert all(compute.batches), "the model was called with nothing"
 
     @requires("batch")
-    def test_a_batch_that_fails_keeps_nothing(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_a_batch_that_fails_keeps_nothing(self, trial: Trial) -> None:
         """The error is raised, what was kept before stays, and the next try succeeds.
 
         Usual causes: entries made before the call.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache, compute = await trial.open(), BatchComputation()
-            asked = [ask(f"Question {number}?") for number in range(3)]
-            await cache.get_or_compute_batch(asked[:1], compute)
-            compute.error = Unavailable("the model is down")
-            raised = await outcome_of(cache.get_or_compute_batch(asked, compute))
-            assert raised is compute.error, f"{raised!r} where the model raised {compute.error!r}"
-            for request in asked[1:]:
-                nothing(await cache.get(request), "after an error")
-            compute.error = None
-            _check_batch(asked, await cache.get_or_compute_batch(asked, compute), "after an error")
-
-        caches.check(holds)
+        cache, compute = await trial.open(), BatchComputation()
+        asked = [ask(f"Question {number}?") for number in range(3)]
+        await cache.get_or_compute_batch(asked[:1], compute)
+        compute.error = Unavailable("the model is down")
+        raised = await outcome_of(cache.get_or_compute_batch(asked, compute))
+        assert raised is compute.error, f"{raised!r} where the model raised {compute.error!r}"
+        for request in asked[1:]:
+            nothing(await cache.get(request), "after an error")
+        compute.error = None
+        _check_batch(asked, await cache.get_or_compute_batch(asked, compute), "after an error")
 
 
 def _check_batch(asked: Any, answers: Any, where: str) -> None:

@@ -9,7 +9,7 @@ from ..base import requires
 from .counted import Computation
 from .protocol import Answer
 from .requests import BASE, ask, changed, reply
-from .trial import Caches, CacheSuite, Trial, nothing, same
+from .trial import CacheSuite, Trial, nothing, on_caches, same
 
 TOGETHER = 40  # requests at once: clients have a limit of connections
 _MEANWHILE = 0.02  # seconds in which they all have come; a longer way costs no false alarm
@@ -19,190 +19,166 @@ class ComputingProperties(CacheSuite):
     topic = ""
 
     @requires("compute")
-    def test_what_is_kept_is_not_computed(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_what_is_kept_is_not_computed(self, trial: Trial) -> None:
         """Computed when it is asked for first, and then kept.
 
         Usual causes: a computed answer that is not written, or under another key; a hit that is
         taken for a miss because it is falsy.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache, compute = await trial.open(), Computation()
-            for request in (BASE, ask("And of Germany?")):
-                compute.calls = 0
-                for _ in range(3):
-                    same(await cache.get_or_compute(request, compute), reply("computed 1"))
-                assert compute.calls == 1, f"computed {compute.calls} times"
-                same(await cache.get(request), reply("computed 1"))
-            await cache.set(ask("And of Spain?"), reply("set"))
-            same(await cache.get_or_compute(ask("And of Spain?"), compute), reply("set"))
-            assert compute.calls == 1, "computed though another had set it"
-
-        caches.check(holds)
+        cache, compute = await trial.open(), Computation()
+        for request in (BASE, ask("And of Germany?")):
+            compute.calls = 0
+            for _ in range(3):
+                same(await cache.get_or_compute(request, compute), reply("computed 1"))
+            assert compute.calls == 1, f"computed {compute.calls} times"
+            same(await cache.get(request), reply("computed 1"))
+        await cache.set(ask("And of Spain?"), reply("set"))
+        same(await cache.get_or_compute(ask("And of Spain?"), compute), reply("set"))
+        assert compute.calls == 1, "computed though another had set it"
 
     @requires("compute")
-    def test_what_fails_is_raised_and_not_kept(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_what_fails_is_raised_and_not_kept(self, trial: Trial) -> None:
         """An error is the caller's to see, each time, and the next try may succeed.
 
         Usual causes: the error kept as an answer, a future that keeps it, an error that becomes
         None.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            for number in range(2):
-                error = Unavailable(f"failure {number}")
-                raised = await outcome_of(cache.get_or_compute(BASE, Computation(error)))
-                assert raised is error, f"{raised!r} where the model raised {error!r}"
-                nothing(await cache.get(BASE), "after an error")
-            same(await cache.get_or_compute(BASE, Computation()), reply("computed 1"))
-
-        caches.check(holds)
+        cache = await trial.open()
+        for number in range(2):
+            error = Unavailable(f"failure {number}")
+            raised = await outcome_of(cache.get_or_compute(BASE, Computation(error)))
+            assert raised is error, f"{raised!r} where the model raised {error!r}"
+            nothing(await cache.get(BASE), "after an error")
+        same(await cache.get_or_compute(BASE, Computation()), reply("computed 1"))
 
     @requires("single flight")
-    def test_equal_requests_at_once_compute_once(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_equal_requests_at_once_compute_once(self, trial: Trial) -> None:
         """All that come while it is computed wait for it, and nobody can change another's answer.
 
         Usual causes: a lock about the look-up alone, one answer object for all.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache, compute = await trial.open(), Computation(seconds=_MEANWHILE)
-            ways = [cache.get_or_compute(changed(BASE), compute) for _ in range(TOGETHER)]
-            answers = await asyncio.gather(*ways)
-            for answer in answers:
-                same(answer, reply("computed 1"))
-                answer["content"] = answer["usage"]["prompt_tokens"] = "spoilt"
-            assert compute.calls == 1, (
-                f"{TOGETHER} equal requests were computed {compute.calls} times"
-            )
-
-        caches.check(holds)
+        cache, compute = await trial.open(), Computation(seconds=_MEANWHILE)
+        ways = [cache.get_or_compute(changed(BASE), compute) for _ in range(TOGETHER)]
+        answers = await asyncio.gather(*ways)
+        for answer in answers:
+            same(answer, reply("computed 1"))
+            answer["content"] = answer["usage"]["prompt_tokens"] = "spoilt"
+        assert compute.calls == 1, f"{TOGETHER} equal requests were computed {compute.calls} times"
 
     @requires("single flight")
-    def test_other_requests_do_not_wait(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_other_requests_do_not_wait(self, trial: Trial) -> None:
         """Two that differ are computed at the same time, even if each needs the other to end.
 
         Usual causes: one lock for all.
         """
+        cache, meeting = await trial.open(), asyncio.Barrier(2)
 
-        async def holds(trial: Trial) -> None:
-            cache, meeting = await trial.open(), asyncio.Barrier(2)
+        async def meet() -> Answer:
+            await meeting.wait()
+            return reply("met")
 
-            async def meet() -> Answer:
-                await meeting.wait()
-                return reply("met")
-
-            asked = [cache.get_or_compute(ask(word), meet) for word in ("One?", "Other?")]
-            try:
-                async with asyncio.timeout(5):
-                    answers = await asyncio.gather(*asked)
-            except TimeoutError:
-                raise AssertionError("the second began only after the first had ended") from None
-            for answer in answers:
-                same(answer, reply("met"))
-
-        caches.check(holds)
+        asked = [cache.get_or_compute(ask(word), meet) for word in ("One?", "Other?")]
+        try:
+            async with asyncio.timeout(5):
+                answers = await asyncio.gather(*asked)
+        except TimeoutError:
+            raise AssertionError("the second began only after the first had ended") from None
+        for answer in answers:
+            same(answer, reply("met"))
 
     @requires("single flight")
-    def test_a_failing_leader_leaves_nobody_waiting(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_a_failing_leader_leaves_nobody_waiting(self, trial: Trial) -> None:
         """Those who waited for it get its error or an answer that was computed anew, in any case
         something, and the next request is computed.
 
         Usual causes: followers that wait on an event which only success sets, a lock or entry in
         the table of flights that stays, an error that is kept.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache, error = await trial.open(), Unavailable("the model is down")
-            failing = Computation(error, _MEANWHILE)
-            ways = [cache.get_or_compute(BASE, failing) for _ in range(8)]
-            for outcome in await all_of(ways):
-                assert outcome is error, f"{outcome!r} where the model raised {error!r}"
-            nothing(await cache.get(BASE), "after an error")
-            compute = Computation(seconds=_MEANWHILE)
-            ways = [cache.get_or_compute(BASE, compute) for _ in range(8)]
-            for outcome in await all_of(ways):
-                same(outcome, reply("computed 1"), "after the failure")
-            assert compute.calls == 1, f"computed {compute.calls} times after the failure"
-
-        caches.check(holds)
+        cache, error = await trial.open(), Unavailable("the model is down")
+        failing = Computation(error, _MEANWHILE)
+        ways = [cache.get_or_compute(BASE, failing) for _ in range(8)]
+        for outcome in await all_of(ways):
+            assert outcome is error, f"{outcome!r} where the model raised {error!r}"
+        nothing(await cache.get(BASE), "after an error")
+        compute = Computation(seconds=_MEANWHILE)
+        ways = [cache.get_or_compute(BASE, compute) for _ in range(8)]
+        for outcome in await all_of(ways):
+            same(outcome, reply("computed 1"), "after the failure")
+        assert compute.calls == 1, f"computed {compute.calls} times after the failure"
 
     @requires("single flight")
-    def test_a_cancelled_request_takes_no_other_with_it(self, caches: Caches) -> None:
+    @on_caches(each={"cancelled": range(4)})
+    async def test_a_cancelled_request_takes_no_other_with_it(
+        self, trial: Trial, cancelled: int
+    ) -> None:
         """Whoever it is that gives up, the one who computes or one who waits.
 
         Usual causes: the leader's cancellation passed to all, a shared future that a follower
         cancels (no ``asyncio.shield``), a flight that never lands.
         """
-        for cancelled in range(4):
-
-            async def holds(trial: Trial, cancelled: int = cancelled) -> None:
-                cache, compute = await trial.open(), Computation(seconds=3 * _MEANWHILE)
-                tasks = []
-                for _ in range(4):
-                    tasks.append(asyncio.create_task(cache.get_or_compute(BASE, compute)))
-                    await asyncio.sleep(_MEANWHILE / 4)
-                tasks[cancelled].cancel()
-                for number, outcome in enumerate(await all_of(tasks)):
-                    if number == cancelled:
-                        assert isinstance(outcome, (asyncio.CancelledError, dict))
-                        continue
-                    assert isinstance(outcome, dict), (
-                        f"request {cancelled} was cancelled, and request {number} got {outcome!r}"
-                    )
-                found = await cache.get(BASE)
-                same(await cache.get_or_compute(BASE, Computation()), found or reply("computed 1"))
-
-            caches.check(holds)
+        cache, compute = await trial.open(), Computation(seconds=3 * _MEANWHILE)
+        tasks = []
+        for _ in range(4):
+            tasks.append(asyncio.create_task(cache.get_or_compute(BASE, compute)))
+            await asyncio.sleep(_MEANWHILE / 4)
+        tasks[cancelled].cancel()
+        for number, outcome in enumerate(await all_of(tasks)):
+            if number == cancelled:
+                assert isinstance(outcome, (asyncio.CancelledError, dict))
+                continue
+            assert isinstance(outcome, dict), (
+                f"request {cancelled} was cancelled, and request {number} got {outcome!r}"
+            )
+        found = await cache.get(BASE)
+        same(await cache.get_or_compute(BASE, Computation()), found or reply("computed 1"))
 
     @requires("policy")
-    def test_sampled_answers_are_kept_only_on_request(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_sampled_answers_are_kept_only_on_request(self, trial: Trial) -> None:
         """Who samples wants another answer each time. Nothing said means sampled: the API's
         default temperature is 1.
 
         Usual causes: a default of 0 for the temperature, ``or 0``, no look at it at all; a policy
         that refuses temperature 0 because it is falsy.
         """
-
-        async def holds(trial: Trial) -> None:
-            strict = await trial.open(cache_sampled=False, namespace=trial.spec.namespace + "s")
-            free = await trial.open(cache_sampled=True)
-            for temperature in (None, 1.0, 0.5, 0.0):
-                request = changed(BASE, temperature=temperature)
-                where = f"temperature {temperature}"
-                for cache in (strict, free):
-                    await cache.set(request, reply(where))
-                same(await free.get(request), reply(where), where)
-                if temperature == 0.0:
-                    same(await strict.get(request), reply(where), where)
-                else:
-                    nothing(await strict.get(request), where)
-
-        caches.check(holds)
+        strict = await trial.open(cache_sampled=False, namespace=trial.spec.namespace + "s")
+        free = await trial.open(cache_sampled=True)
+        for temperature in (None, 1.0, 0.5, 0.0):
+            request = changed(BASE, temperature=temperature)
+            where = f"temperature {temperature}"
+            for cache in (strict, free):
+                await cache.set(request, reply(where))
+            same(await free.get(request), reply(where), where)
+            if temperature == 0.0:
+                same(await strict.get(request), reply(where), where)
+            else:
+                nothing(await strict.get(request), where)
 
     @requires("policy", "compute")
-    def test_sampled_answers_are_computed_each_time(self, caches: Caches) -> None:
+    @on_caches(cache_sampled=False)
+    async def test_sampled_answers_are_computed_each_time(self, trial: Trial) -> None:
         """Requests that sample get each an answer of their own, at once as one after another.
 
         Usual causes: a policy for ``set`` that the computing way does not know; single flight for
         requests that must not share.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache, compute = await trial.open(), Computation(seconds=_MEANWHILE)
-            request = changed(BASE, temperature=1.0)
-            for _ in range(2):
-                await cache.get_or_compute(request, compute)
-            assert compute.calls == 2, f"2 sampled requests, computed {compute.calls} times"
-            await asyncio.gather(*(cache.get_or_compute(request, compute) for _ in range(3)))
-            assert compute.calls == 5, f"5 sampled requests, computed {compute.calls} times"
-            nothing(await cache.get(request))
-
-        caches.check(holds, cache_sampled=False)
+        cache, compute = await trial.open(), Computation(seconds=_MEANWHILE)
+        request = changed(BASE, temperature=1.0)
+        for _ in range(2):
+            await cache.get_or_compute(request, compute)
+        assert compute.calls == 2, f"2 sampled requests, computed {compute.calls} times"
+        await asyncio.gather(*(cache.get_or_compute(request, compute) for _ in range(3)))
+        assert compute.calls == 5, f"5 sampled requests, computed {compute.calls} times"
+        nothing(await cache.get(request))
 
     @requires("policy")
-    def test_answers_that_are_no_answers_are_not_kept(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_answers_that_are_no_answers_are_not_kept(self, trial: Trial) -> None:
         """Cut off by the limit of tokens, held back by a filter, or with nothing in them.
 
         Usual causes: no look at ``finish_reason``.
@@ -213,18 +189,14 @@ class ComputingProperties(CacheSuite):
             "empty": reply(""),
             "nothing": reply(None),
         }
-
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            for kind, answer in kinds.items():
-                await cache.set(BASE, answer)
+        cache = await trial.open()
+        for kind, answer in kinds.items():
+            await cache.set(BASE, answer)
+            nothing(await cache.get(BASE), kind)
+            if "compute" in self.capabilities:
+                given = await cache.get_or_compute(BASE, Computation(answer))
+                same(given, answer, f"{kind}, to the one who computed it")
                 nothing(await cache.get(BASE), kind)
-                if "compute" in self.capabilities:
-                    given = await cache.get_or_compute(BASE, Computation(answer))
-                    same(given, answer, f"{kind}, to the one who computed it")
-                    nothing(await cache.get(BASE), kind)
-
-        caches.check(holds)
 
 
 class Unavailable(Exception):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ..base import requires
+from ..properties import tried
 from .computing_properties import outcome_of
 from .protocol import Answer, Chunk, Request
 from .requests import BASE, ask, changed, reply
@@ -54,196 +55,172 @@ class ScriptedModel:
         return self.answer or reply(f"call {self.calls} about {question} and what it means")
 
 
+def _fail(text: str) -> Any:
+    raise ConnectionError("the embedder is down")
+
+
+on_services = tried("services", by="_check_services")  # a property of one `Trial`
+
+
 class LayerProperties(CacheSuite):
     topic = ""
 
-    def test_the_model_is_asked_once(self, services: Caches) -> None:
+    @on_services()
+    async def test_the_model_is_asked_once(self, trial: Trial) -> None:
         """For the same request again, whatever lies between, and for a similar one.
 
         Usual causes: a layer that is not written, or not read; one layer's miss taken for all.
         """
+        service, model = await trial.open(), _model(trial)
+        first = await service.complete(ask("the asked one"))
+        same(first, reply("call 1 about the asked one and what it means"))
+        for question in ("the asked one", "a near one", "the asked one", "a near one"):
+            same(await service.complete(ask(question)), first, question)
+        assert model.calls == 1, f"{model.calls} calls for one question in similar words"
+        far = await service.complete(ask("a far one"))
+        assert far["content"].startswith("call 2"), "a question that is not similar was served"
+        same(await service.complete(ask("a far one")), far)
+        same(await service.complete(ask("a near one")), first)
 
-        async def holds(trial: Trial) -> None:
-            service, model = await trial.open(), _model(trial)
-            first = await service.complete(ask("the asked one"))
-            same(first, reply("call 1 about the asked one and what it means"))
-            for question in ("the asked one", "a near one", "the asked one", "a near one"):
-                same(await service.complete(ask(question)), first, question)
-            assert model.calls == 1, f"{model.calls} calls for one question in similar words"
-            far = await service.complete(ask("a far one"))
-            assert far["content"].startswith("call 2"), "a question that is not similar was served"
-            same(await service.complete(ask("a far one")), far)
-            same(await service.complete(ask("a near one")), first)
-
-        _check(services, holds)
-
-    def test_other_contexts_ask_the_model(self, services: Caches) -> None:
+    @on_services()
+    async def test_other_contexts_ask_the_model(self, trial: Trial) -> None:
         """Another tenant, model or parameter, for the same and for a similar question.
 
         Usual causes: a scope that one of the layers does not know.
         """
+        service, model = await trial.open(), _model(trial)
+        await service.complete(ask("the asked one"))
+        others: list[dict[str, Any]] = [{"tenant": "acme"}, {"model": "another"}, {"seed": 1}]
+        others = [each for each in others if {*each} <= {*self.fields}]
+        for number, fields in enumerate(others, 2):
+            for question in ("a near one", "the asked one"):
+                answer = await service.complete(ask(question, **fields))
+                about = f"call {number} about"
+                assert answer["content"].startswith(about), f"{fields}: {answer['content']}"
+        assert model.calls == 1 + len(others)
 
-        async def holds(trial: Trial) -> None:
-            service, model = await trial.open(), _model(trial)
-            await service.complete(ask("the asked one"))
-            others: list[dict[str, Any]] = [{"tenant": "acme"}, {"model": "another"}, {"seed": 1}]
-            others = [each for each in others if {*each} <= {*self.fields}]
-            for number, fields in enumerate(others, 2):
-                for question in ("a near one", "the asked one"):
-                    answer = await service.complete(ask(question, **fields))
-                    about = f"call {number} about"
-                    assert answer["content"].startswith(about), f"{fields}: {answer['content']}"
-            assert model.calls == 1 + len(others)
-
-        _check(services, holds)
-
-    def test_with_bypass_the_model_answers(self, services: Caches) -> None:
+    @on_services()
+    async def test_with_bypass_the_model_answers(self, trial: Trial) -> None:
         """Each time, whatever is kept; and what is kept stays an answer to its question.
 
         Usual causes: one of the layers asked all the same.
         """
-
-        async def holds(trial: Trial) -> None:
-            service, model = await trial.open(), _model(trial)
-            for number in (1, 2):
-                answer = await service.complete(ask("the asked one"), bypass=True)
-                assert answer["content"].startswith(f"call {number} about"), answer["content"]
-            await service.complete(ask("the asked one"))
-            calls = model.calls
+        service, model = await trial.open(), _model(trial)
+        for number in (1, 2):
             answer = await service.complete(ask("the asked one"), bypass=True)
-            assert answer["content"].startswith(f"call {calls + 1} about"), answer["content"]
-            answer = await service.complete(ask("a near one"), bypass=True)
-            assert answer["content"].startswith(f"call {calls + 2} about"), answer["content"]
-            answer = await service.complete(ask("the asked one"))
-            assert "about the asked one" in answer["content"], answer["content"]
-
-        _check(services, holds)
+            assert answer["content"].startswith(f"call {number} about"), answer["content"]
+        await service.complete(ask("the asked one"))
+        calls = model.calls
+        answer = await service.complete(ask("the asked one"), bypass=True)
+        assert answer["content"].startswith(f"call {calls + 1} about"), answer["content"]
+        answer = await service.complete(ask("a near one"), bypass=True)
+        assert answer["content"].startswith(f"call {calls + 2} about"), answer["content"]
+        answer = await service.complete(ask("the asked one"))
+        assert "about the asked one" in answer["content"], answer["content"]
 
     @requires("policy")
-    def test_no_layer_keeps_what_must_not_be_kept(self, services: Caches) -> None:
+    @on_services(cache_sampled=False)
+    async def test_no_layer_keeps_what_must_not_be_kept(self, trial: Trial) -> None:
         """Answers that are cut off, and sampled ones, for the same and for a similar question.
 
         Usual causes: a rule of one layer that the other does not have.
         """
-
-        async def holds(trial: Trial) -> None:
-            service, model = await trial.open(), _model(trial)
-            model.answer = reply("Once upon a", finish_reason="length")
-            await service.complete(ask("the asked one"))
-            model.answer = None
-            for question in ("a near one", "a far one"):
-                answer = await service.complete(ask(question))
-                assert f"about {question}" in answer["content"], answer["content"]
-            sampled = {"temperature": 1.0, "max_tokens": 9}
-            calls = model.calls
-            for question in ("the asked one", "a near one", "the asked one"):
-                calls += 1
-                answer = await service.complete(ask(question, **sampled))
-                assert answer["content"].startswith(f"call {calls} about"), answer["content"]
-
-        _check(services, holds, cache_sampled=False)
+        service, model = await trial.open(), _model(trial)
+        model.answer = reply("Once upon a", finish_reason="length")
+        await service.complete(ask("the asked one"))
+        model.answer = None
+        for question in ("a near one", "a far one"):
+            answer = await service.complete(ask(question))
+            assert f"about {question}" in answer["content"], answer["content"]
+        sampled = {"temperature": 1.0, "max_tokens": 9}
+        calls = model.calls
+        for question in ("the asked one", "a near one", "the asked one"):
+            calls += 1
+            answer = await service.complete(ask(question, **sampled))
+            assert answer["content"].startswith(f"call {calls} about"), answer["content"]
 
     @requires("ttl")
-    def test_no_layer_answers_after_the_end(self, services: Caches) -> None:
+    @on_services(mortal=True)
+    async def test_no_layer_answers_after_the_end(self, trial: Trial) -> None:
         """The answer ends with the call that it came from, in each layer: whoever served it since,
         and to which question.
 
         Usual causes: an answer of the second layer written to the first with a whole time to live.
         """
+        service, model = await trial.open(), _model(trial)
+        await service.complete(ask("the asked one"))
+        await trial.advance(0.75 * self.ttl)
+        for question in ("a near one", "the asked one"):
+            await service.complete(ask(question))
+        assert model.calls == 1
+        await trial.advance(0.5 * self.ttl)
+        for question in ("a near one", "the asked one"):
+            answer = await service.complete(ask(question))
+            assert not answer["content"].startswith("call 1 "), f"{question}, at 1.25"
 
-        async def holds(trial: Trial) -> None:
-            service, model = await trial.open(), _model(trial)
-            await service.complete(ask("the asked one"))
-            await trial.advance(0.75 * self.ttl)
-            for question in ("a near one", "the asked one"):
-                await service.complete(ask(question))
-            assert model.calls == 1
-            await trial.advance(0.5 * self.ttl)
-            for question in ("a near one", "the asked one"):
-                answer = await service.complete(ask(question))
-                assert not answer["content"].startswith("call 1 "), f"{question}, at 1.25"
-
-        _check(services, holds, ttl=self.ttl)
-
-    def test_without_its_embedder_equal_requests_are_served(self, services: Caches) -> None:
+    @on_services(embed=_fail)
+    async def test_without_its_embedder_equal_requests_are_served(self, trial: Trial) -> None:
         """The first layer needs none.
 
         Usual causes: one error handler about both layers.
         """
-
-        def fail(text: str) -> Any:
-            raise ConnectionError("the embedder is down")
-
-        async def holds(trial: Trial) -> None:
-            service, model = await trial.open(), _model(trial)
-            first = await service.complete(BASE)
-            same(await service.complete(BASE), first)
-            assert model.calls == 1, f"{model.calls} calls for equal requests"
-
-        _check(services, holds, embed=fail)
+        service, model = await trial.open(), _model(trial)
+        first = await service.complete(BASE)
+        same(await service.complete(BASE), first)
+        assert model.calls == 1, f"{model.calls} calls for equal requests"
 
     @requires("shared")
-    def test_other_instances_answer_from_both_layers(self, services: Caches) -> None:
+    @on_services()
+    async def test_other_instances_answer_from_both_layers(self, trial: Trial) -> None:
         """What one has asked for, others have.
 
         Usual causes: a layer that is written to memory alone.
         """
-
-        async def holds(trial: Trial) -> None:
-            first, second = await trial.open(), await trial.open()
-            answer = await first.complete(ask("the asked one"))
-            for service in (second, await trial.open()):
-                same(await service.complete(ask("a near one")), answer)
-                same(await service.complete(ask("the asked one")), answer)
-            assert _model(trial).calls == 1
-
-        _check(services, holds)
+        first, second = await trial.open(), await trial.open()
+        answer = await first.complete(ask("the asked one"))
+        for service in (second, await trial.open()):
+            same(await service.complete(ask("a near one")), answer)
+            same(await service.complete(ask("the asked one")), answer)
+        assert _model(trial).calls == 1
 
     @requires("counters")
-    def test_each_layer_counts_what_it_answered(self, services: Caches) -> None:
+    @on_services()
+    async def test_each_layer_counts_what_it_answered(self, trial: Trial) -> None:
         """One after another, and many at once.
 
         Usual causes: look-ups counted in place of answers, a layer that counts what it passed on.
         """
-
-        async def holds(trial: Trial) -> None:
-            service = await trial.open()
-            for question in ("the asked one", "the asked one", "a near one", "a far one"):
-                await service.complete(ask(question))
-            await _check_layers(service, exact=1, semantic=1, model=2)
-            await asyncio.gather(*(service.complete(ask("the asked one")) for _ in range(30)))
-            await _check_layers(service, exact=31, semantic=1, model=2)
-            await asyncio.gather(*(service.complete(ask("a near one")) for _ in range(30)))
-            counted = await service.counters()
-            total = sum(counted[layer] for layer in ("exact", "semantic", "model"))
-            assert total == 64, f"{counted} are {total} answers, of 64"
-            assert counted["model"] == 2, f"{counted}"
-
-        _check(services, holds)
+        service = await trial.open()
+        for question in ("the asked one", "the asked one", "a near one", "a far one"):
+            await service.complete(ask(question))
+        await _check_layers(service, exact=1, semantic=1, model=2)
+        await asyncio.gather(*(service.complete(ask("the asked one")) for _ in range(30)))
+        await _check_layers(service, exact=31, semantic=1, model=2)
+        await asyncio.gather(*(service.complete(ask("a near one")) for _ in range(30)))
+        counted = await service.counters()
+        total = sum(counted[layer] for layer in ("exact", "semantic", "model"))
+        assert total == 64, f"{counted} are {total} answers, of 64"
+        assert counted["model"] == 2, f"{counted}"
 
     @requires("stream")
-    def test_a_stream_is_replayed_whole(self, services: Caches) -> None:
+    @on_services(each={"ways": ("ss", "sc", "cs", "sss")})
+    async def test_a_stream_is_replayed_whole(self, trial: Trial, ways: str) -> None:
         """Streamed or not the first time, streamed or not the next: the same text, and one call.
 
         Usual causes: an iterator kept that is empty the second time, chunks that cannot be read
         back, streams that go past the cache.
         """
         content = "call 1 about the asked one and what it means"
-        for ways in ("ss", "sc", "cs", "sss"):
-
-            async def holds(trial: Trial, ways: str = ways) -> None:
-                service, model = await trial.open(), _model(trial)
-                for number, way in enumerate(ways):
-                    if way == "c":
-                        found = (await service.complete(ask("the asked one")))["content"]
-                    else:
-                        found = await _streamed(service.stream(ask("the asked one")))
-                    assert found == content, f"{way} as number {number} of {ways}: {found!r}"
-                near = await _streamed(service.stream(ask("a near one")))
-                assert near == content, f"a similar question, streamed: {near!r}"
-                assert model.calls == 1, f"{model.calls} calls for one question, asked {ways}"
-
-            _check(services, holds)
+        service, model = await trial.open(), _model(trial)
+        for number, way in enumerate(ways):
+            if way == "c":
+                found = (await service.complete(ask("the asked one")))["content"]
+            else:
+                found = await _streamed(service.stream(ask("the asked one")))
+            assert found == content, f"{way} as number {number} of {ways}: {found!r}"
+        near = await _streamed(service.stream(ask("a near one")))
+        assert near == content, f"a similar question, streamed: {near!r}"
+        assert model.calls == 1, f"{model.calls} calls for one question, asked {ways}"
 
     @requires("stream")
     def test_a_stream_that_breaks_off_is_not_kept(self, services: Caches) -> None:
@@ -291,52 +268,45 @@ class LayerProperties(CacheSuite):
 
         ends = [abandoned, broken, cancelled]
         for holds in [*ends, cut_off] if "policy" in self.capabilities else ends:
-            _check(services, holds)
+            self._check_services(services, holds)
 
     @requires("stream")
-    def test_streams_at_once_are_whole(self, services: Caches) -> None:
+    @on_services()
+    async def test_streams_at_once_are_whole(self, trial: Trial) -> None:
         """Each caller gets a text from its beginning to its end, at a pace of its own.
 
         Usual causes: one iterator for several callers.
         """
+        service, model = await trial.open(), _model(trial)
+        model.seconds = 0.001
+        ways = [_streamed(service.stream(ask("the asked one"))) for _ in range(5)]
+        for text in await asyncio.gather(*ways):
+            whole = "about the asked one and what it means"
+            assert text.startswith("call "), f"{text!r} has no beginning"
+            assert text.endswith(whole), f"{text!r} has no end"
+            assert text.count("call") == 1, f"{text!r} has been mixed with another"
+        kept = (await service.complete(ask("the asked one")))["content"]
+        assert kept.endswith("about the asked one and what it means"), kept
 
-        async def holds(trial: Trial) -> None:
-            service, model = await trial.open(), _model(trial)
-            model.seconds = 0.001
-            ways = [_streamed(service.stream(ask("the asked one"))) for _ in range(5)]
-            for text in await asyncio.gather(*ways):
-                whole = "about the asked one and what it means"
-                assert text.startswith("call "), f"{text!r} has no beginning"
-                assert text.endswith(whole), f"{text!r} has no end"
-                assert text.count("call") == 1, f"{text!r} has been mixed with another"
-            kept = (await service.complete(ask("the asked one")))["content"]
-            assert kept.endswith("about the asked one and what it means"), kept
-
-        _check(services, holds)
-
-    def test_a_failing_model_is_asked_again(self, services: Caches) -> None:
+    @on_services()
+    async def test_a_failing_model_is_asked_again(self, trial: Trial) -> None:
         """Its error is the caller's, for this request alone.
 
         Usual causes: an error kept as an answer; an old answer served in its place.
         """
+        service, model = await trial.open(), _model(trial)
+        model.error = ConnectionError("the model is down")
+        for _ in range(2):
+            raised = await outcome_of(service.complete(changed(BASE)))
+            assert raised is model.error, f"{raised!r} where the model raised {model.error!r}"
+        model.error = None
+        answer = await service.complete(changed(BASE))
+        assert answer["content"].startswith("call 3"), answer["content"]
 
-        async def holds(trial: Trial) -> None:
-            service, model = await trial.open(), _model(trial)
-            model.error = ConnectionError("the model is down")
-            for _ in range(2):
-                raised = await outcome_of(service.complete(changed(BASE)))
-                assert raised is model.error, f"{raised!r} where the model raised {model.error!r}"
-            model.error = None
-            answer = await service.complete(changed(BASE))
-            assert answer["content"].startswith("call 3"), answer["content"]
-
-        _check(services, holds)
-
-
-def _check(services: Caches, holds: Any, **options: Any) -> None:
-    __tracebackhide__ = True
-    chosen = {"threshold": 0.9, "embed": KnownVectors(_NEAR), **options}
-    services.check(holds, model=ScriptedModel(), **chosen)
+    def _check_services(self, services: Caches, holds: Any, **options: Any) -> None:
+        __tracebackhide__ = True
+        chosen = {"threshold": 0.9, "embed": KnownVectors(_NEAR), **options}
+        self._check(services, holds, model=ScriptedModel(), **chosen)
 
 
 def _model(trial: Trial) -> ScriptedModel:

@@ -8,28 +8,25 @@ from ..base import requires
 from ..properties import for_all
 from .protocol import Answer
 from .requests import BASE, ask, changed, reply
-from .trial import Caches, CacheSuite, Trial, nothing, same
+from .trial import Caches, CacheSuite, Trial, nothing, on_caches, same
 
 
 class ReplacingProperties(CacheSuite):
     topic = ""
 
-    def test_a_later_answer_replaces_the_earlier(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_a_later_answer_replaces_the_earlier(self, trial: Trial) -> None:
         """Longer or shorter, as often as one likes.
 
         Usual causes: written only if it is not there, a second entry that is found after the first.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            await cache.set(ask("Another?"), reply("another"))
-            for content in ("one", "two" * 1000, "three"):
-                kept = reply(content)
-                await cache.set(BASE, kept)
-                same(await cache.get(BASE), kept)
-            same(await cache.get(ask("Another?")), reply("another"))
-
-        caches.check(holds)
+        cache = await trial.open()
+        await cache.set(ask("Another?"), reply("another"))
+        for content in ("one", "two" * 1000, "three"):
+            kept = reply(content)
+            await cache.set(BASE, kept)
+            same(await cache.get(BASE), kept)
+        same(await cache.get(ask("Another?")), reply("another"))
 
     def test_any_sequence_agrees_with_a_dictionary(self, caches: Caches) -> None:
         """Keeping and asking in any order, on a few requests that differ in little.
@@ -57,21 +54,18 @@ class ReplacingProperties(CacheSuite):
         for_all(law_of, st.lists(step, max_size=12), examples=25)
 
     @requires("ttl")
-    def test_an_answer_kept_anew_lives_anew(self, caches: Caches) -> None:
+    @on_caches(mortal=True)
+    async def test_an_answer_kept_anew_lives_anew(self, trial: Trial) -> None:
         """Its time begins when it is written, whatever was there before.
 
         Usual causes: an expiry that is set only for new keys (``EXPIRE NX``, ``SETNX``).
         """
-
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            asked = BASE, ask("Nobody asks this?")
-            for content in ("old", "new"):
-                for request in asked:
-                    await cache.set(request, reply(content))
-                await trial.advance(0.75 * self.ttl)
-            same(await cache.get(BASE), reply("new"), "at 0.75 of its time")
-            await trial.advance(0.5 * self.ttl)
-            nothing(await cache.get(asked[1]), "at 1.25 times its time")
-
-        caches.check(holds, ttl=self.ttl)
+        cache = await trial.open()
+        asked = BASE, ask("Nobody asks this?")
+        for content in ("old", "new"):
+            for request in asked:
+                await cache.set(request, reply(content))
+            await trial.advance(0.75 * self.ttl)
+        same(await cache.get(BASE), reply("new"), "at 0.75 of its time")
+        await trial.advance(0.5 * self.ttl)
+        nothing(await cache.get(asked[1]), "at 1.25 times its time")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..base import requires
 from .requests import ask, reply
-from .trial import Caches, CacheSuite, Trial, same
+from .trial import Caches, CacheSuite, Trial, on_caches, same
 
 
 class RoomProperties(CacheSuite):
@@ -35,48 +35,42 @@ class RoomProperties(CacheSuite):
             caches.check(holds, capacity=capacity)
 
     @requires("capacity")
-    def test_keeping_an_answer_anew_takes_no_room(self, caches: Caches) -> None:
+    @on_caches(capacity=2)
+    async def test_keeping_an_answer_anew_takes_no_room(self, trial: Trial) -> None:
         """Two requests have room for two, however often they are kept.
 
         Usual causes: a list of ages with several entries for one key, room made before it is known
         whether any is needed.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            for number in range(7):
-                await cache.set(ask("First?"), reply(f"first {number}"))
-            await cache.set(ask("Second?"), reply("second"))
-            same(await cache.get(ask("First?")), reply("first 6"))
-            same(await cache.get(ask("Second?")), reply("second"))
-            await cache.set(ask("Second?"), reply("second again"))
-            same(await cache.get(ask("First?")), reply("first 6"), "the cache was full")
-            same(await cache.get(ask("Second?")), reply("second again"))
-
-        caches.check(holds, capacity=2)
+        cache = await trial.open()
+        for number in range(7):
+            await cache.set(ask("First?"), reply(f"first {number}"))
+        await cache.set(ask("Second?"), reply("second"))
+        same(await cache.get(ask("First?")), reply("first 6"))
+        same(await cache.get(ask("Second?")), reply("second"))
+        await cache.set(ask("Second?"), reply("second again"))
+        same(await cache.get(ask("First?")), reply("first 6"), "the cache was full")
+        same(await cache.get(ask("Second?")), reply("second again"))
 
     @requires("capacity", "shared")
-    def test_a_store_that_is_too_full_can_be_opened(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_a_store_that_is_too_full_can_be_opened(self, trial: Trial) -> None:
         """It holds more than the room of the instance that opens it, which then keeps to its own.
 
         Usual causes: entries loaded before there is anything that evicts.
         """
-
-        async def holds(trial: Trial) -> None:
-            asked = [ask(f"Question {number}?") for number in range(8)]
-            writer = await trial.open(capacity=7)
-            for number, request in enumerate(asked[:7]):
-                await writer.set(request, reply(f"answer {number}"))
-            await trial.close(writer)
-            reader = await trial.open(capacity=3)
-            for number, request in enumerate(asked[:7]):
-                found = await reader.get(request)
-                if found is not None:
-                    same(found, reply(f"answer {number}"))
-            await reader.set(asked[7], reply("answer 7"))
-            same(await reader.get(asked[7]), reply("answer 7"), "the newest")
-            kept = [await reader.get(request) for request in asked]
-            room = sum(answer is not None for answer in kept)
-            assert room <= 3, f"{room} entries where 3 have room"
-
-        caches.check(holds)
+        asked = [ask(f"Question {number}?") for number in range(8)]
+        writer = await trial.open(capacity=7)
+        for number, request in enumerate(asked[:7]):
+            await writer.set(request, reply(f"answer {number}"))
+        await trial.close(writer)
+        reader = await trial.open(capacity=3)
+        for number, request in enumerate(asked[:7]):
+            found = await reader.get(request)
+            if found is not None:
+                same(found, reply(f"answer {number}"))
+        await reader.set(asked[7], reply("answer 7"))
+        same(await reader.get(asked[7]), reply("answer 7"), "the newest")
+        kept = [await reader.get(request) for request in asked]
+        room = sum(answer is not None for answer in kept)
+        assert room <= 3, f"{room} entries where 3 have room"

@@ -11,12 +11,24 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ..base import requires
-from ..properties import for_all
+from ..properties import for_all, tried
 from .requests import BASE, FIELDS, ask, changed, reply, short
-from .trial import Caches, CacheSuite, Trial, nothing, same
+from .trial import Caches, CacheSuite, Trial, nothing, on_caches, same
 from .vectors import DIMENSION, KnownVectors, at, cosine, directionless
 
 _EPS = float(np.finfo(np.float32).eps)
+
+_FAILS = "The embedder fails at this?"
+_NEAR = {"the kept one": at(1.0), "a near one": at(0.95), "a far one": at(0.5)}
+_AXES = range(1, 6)
+
+on_known = tried("caches", by="_check_known")  # a property of one `Trial`, with known vectors
+
+
+def _failing(text: str) -> Any:
+    if _FAILS in text:
+        raise ConnectionError("the embedder is down")
+    return KnownVectors()(text)
 
 
 class SimilarityProperties(CacheSuite):
@@ -129,23 +141,21 @@ class SimilarityProperties(CacheSuite):
 
             caches.check(holds, threshold=0.9, embed=KnownVectors(known))
 
-    def test_equally_similar_questions_answer_the_same_way_each_time(self, caches: Caches) -> None:
+    @on_known({"the middle": at(1.0), **{f"at axis {n}": at(0.95, axis=n) for n in (1, 2, 3)}})
+    async def test_equally_similar_questions_answer_the_same_way_each_time(
+        self, trial: Trial
+    ) -> None:
         """Any of them, and always that one.
 
         Usual causes: a comparison that fails on ties, such as sorting answers.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            for axis in (1, 2, 3):
-                await cache.set(ask(f"at axis {axis}"), reply(f"axis {axis}"))
-            answers = [await cache.get(ask("the middle")) for _ in range(4)]
-            assert answers[0] in [reply(f"axis {axis}") for axis in (1, 2, 3)], f"{answers[0]}"
-            for answer in answers:
-                same(answer, answers[0], "asked again")
-
-        known = {f"at axis {axis}": at(0.95, axis=axis) for axis in (1, 2, 3)}
-        caches.check(holds, threshold=0.9, embed=KnownVectors({**known, "the middle": at(1.0)}))
+        cache = await trial.open()
+        for axis in (1, 2, 3):
+            await cache.set(ask(f"at axis {axis}"), reply(f"axis {axis}"))
+        answers = [await cache.get(ask("the middle")) for _ in range(4)]
+        assert answers[0] in [reply(f"axis {axis}") for axis in (1, 2, 3)], f"{answers[0]}"
+        for answer in answers:
+            same(answer, answers[0], "asked again")
 
     def test_answers_agree_with_comparing_all(self, caches: Caches) -> None:
         """Any questions and any order: the best above the threshold, or nothing.
@@ -178,6 +188,12 @@ class SimilarityProperties(CacheSuite):
 
         for_all(law_of, cases, examples=30)
 
+    def _check_known(
+        self, caches: Caches, holds: Any, known: Mapping[str, Any], **options: Any
+    ) -> None:
+        __tracebackhide__ = True
+        self._check(caches, holds, **{"threshold": 0.9, "embed": KnownVectors(known), **options})
+
     def _check_best(
         self, known: Mapping[str, Any], there: list[str], phrase: str, found: Any
     ) -> None:
@@ -195,112 +211,99 @@ class SimilarityProperties(CacheSuite):
             f"the best is {good[0]} at {best:.6f}"
         )
 
-    def test_only_questions_of_the_same_context_are_compared(self, caches: Caches) -> None:
+    @on_known({"the kept one": at(1.0), "a near one": at(0.97)})
+    async def test_only_questions_of_the_same_context_are_compared(self, trial: Trial) -> None:
         """Another model, tenant, adapter, system prompt, history or parameter is another context,
         for the same question and for a similar one.
 
         Usual causes: a search over all entries, a filter on some fields, the last message alone.
         """
         contexts = list(_contexts([f for f in self.fields if f not in self.shared_fields]))
+        cache = await trial.open()
+        for number, (change, fields) in enumerate(contexts):
+            for question in ("the kept one", "a near one"):
+                found = await cache.get(_in(fields, question))
+                nothing(found, f"{question}, kept in other contexts than {change}")
+            await cache.set(_in(fields, "the kept one"), reply(f"answer {number}"))
+        for number, (change, fields) in enumerate(contexts):
+            for question in ("the kept one", "a near one"):
+                found = await cache.get(_in(fields, question))
+                same(found, reply(f"answer {number}"), f"{question}, {change}")
 
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            for number, (change, fields) in enumerate(contexts):
-                for question in ("the kept one", "a near one"):
-                    found = await cache.get(_in(fields, question))
-                    nothing(found, f"{question}, kept in other contexts than {change}")
-                await cache.set(_in(fields, "the kept one"), reply(f"answer {number}"))
-            for number, (change, fields) in enumerate(contexts):
-                for question in ("the kept one", "a near one"):
-                    found = await cache.get(_in(fields, question))
-                    same(found, reply(f"answer {number}"), f"{question}, {change}")
-
-        known = {"the kept one": at(1.0), "a near one": at(0.97)}
-        caches.check(holds, threshold=0.9, embed=KnownVectors(known))
-
-    def test_other_contexts_do_not_stand_in_the_way(self, caches: Caches) -> None:
+    @on_known(_NEAR)
+    async def test_other_contexts_do_not_stand_in_the_way(self, trial: Trial) -> None:
         """Though more similar questions are there, in contexts that must not answer.
 
         Usual causes: the nearest few of all are searched, and those of other contexts dropped
         afterwards.
         """
         scope = next(name for name in ("tenant", "model") if name in self.fields)
-
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            await cache.set(ask("a near one"), reply("own"))
-            for number in range(40):
-                other = changed(ask("the kept one"), **{scope: f"other {number}"})
-                await cache.set(other, reply("another's"))
-            same(await cache.get(ask("the kept one")), reply("own"))
-            nothing(await cache.get(ask("a far one")))
-
-        known = {"the kept one": at(1.0), "a near one": at(0.95), "a far one": at(0.5)}
-        caches.check(holds, threshold=0.9, embed=KnownVectors(known))
+        cache = await trial.open()
+        await cache.set(ask("a near one"), reply("own"))
+        for number in range(40):
+            other = changed(ask("the kept one"), **{scope: f"other {number}"})
+            await cache.set(other, reply("another's"))
+        same(await cache.get(ask("the kept one")), reply("own"))
+        nothing(await cache.get(ask("a far one")))
 
     @requires("ttl")
-    def test_a_similar_question_does_not_make_it_live_longer(self, caches: Caches) -> None:
+    @on_known(
+        {"the kept one": at(1.0), "a near one": at(0.97), "a later one": at(0.92)}, mortal=True
+    )
+    async def test_a_similar_question_does_not_make_it_live_longer(self, trial: Trial) -> None:
         """Nor does one whose answer is over stand in the way of one that lives.
 
         Usual causes: the expiry set anew with each hit; vectors that outlive their answers.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            await cache.set(ask("the kept one"), reply("kept"))
-            await trial.advance(0.75 * self.ttl)
-            same(await cache.get(ask("a near one")), reply("kept"), "at 0.75 of its time")
-            await cache.set(ask("a later one"), reply("later"))
-            await trial.advance(0.5 * self.ttl)
-            for question in ("the kept one", "a near one"):
-                same(await cache.get(ask(question)), reply("later"), f"{question}, at 1.25")
-            await trial.advance(0.5 * self.ttl)
-            nothing(await cache.get(ask("a near one")), "when both are over")
-
-        known = {"the kept one": at(1.0), "a near one": at(0.97), "a later one": at(0.92)}
-        caches.check(holds, threshold=0.9, ttl=self.ttl, embed=KnownVectors(known))
+        cache = await trial.open()
+        await cache.set(ask("the kept one"), reply("kept"))
+        await trial.advance(0.75 * self.ttl)
+        same(await cache.get(ask("a near one")), reply("kept"), "at 0.75 of its time")
+        await cache.set(ask("a later one"), reply("later"))
+        await trial.advance(0.5 * self.ttl)
+        for question in ("the kept one", "a near one"):
+            same(await cache.get(ask(question)), reply("later"), f"{question}, at 1.25")
+        await trial.advance(0.5 * self.ttl)
+        nothing(await cache.get(ask("a near one")), "when both are over")
 
     @requires("capacity")
-    def test_what_was_evicted_answers_no_more(self, caches: Caches) -> None:
+    @on_known(
+        {f"at axis {axis}": at(0.0, axis) for axis in _AXES}
+        | {f"near axis {axis}": at(0.2, axis) for axis in _AXES},
+        capacity=2,
+    )
+    async def test_what_was_evicted_answers_no_more(self, trial: Trial) -> None:
         """Neither itself nor similar questions, and it hides nobody who is there.
 
         Usual causes: evicted from the answers and not from the vectors, or the other way round;
         rows that move up when one goes.
         """
+        cache = await trial.open()
+        for axis in _AXES:
+            await cache.set(ask(f"at axis {axis}"), reply(f"axis {axis}"))
+        found = [await cache.get(ask(f"near axis {axis}")) for axis in _AXES]
+        kept = [axis for axis, answer in enumerate(found, 1) if answer is not None]
+        assert len(kept) == 2, f"{len(kept)} of 5 questions are found with room for 2"
+        assert 5 in kept, "the newest was evicted"
+        for axis in kept:
+            same(found[axis - 1], reply(f"axis {axis}"), "an answer of another question")
 
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            for axis in range(1, 6):
-                await cache.set(ask(f"at axis {axis}"), reply(f"axis {axis}"))
-            found = [await cache.get(ask(f"near axis {axis}")) for axis in range(1, 6)]
-            kept = [axis for axis, answer in enumerate(found, 1) if answer is not None]
-            assert len(kept) == 2, f"{len(kept)} of 5 questions are found with room for 2"
-            assert 5 in kept, "the newest was evicted"
-            for axis in kept:
-                same(found[axis - 1], reply(f"axis {axis}"), "an answer of another question")
-
-        known = {f"at axis {axis}": at(0.0, axis) for axis in range(1, 6)}
-        known |= {f"near axis {axis}": at(0.2, axis) for axis in range(1, 6)}
-        caches.check(holds, threshold=0.9, capacity=2, embed=KnownVectors(known))
-
-    def test_a_similar_question_gets_the_answer_that_replaced_another(self, caches: Caches) -> None:
+    @on_known(_NEAR)
+    async def test_a_similar_question_gets_the_answer_that_replaced_another(
+        self, trial: Trial
+    ) -> None:
         """And questions that are similar to each other keep an answer each.
 
         Usual causes: a second vector for the same question, an answer written over that of the
         nearest question.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            for number in range(3):
-                await cache.set(ask("the kept one"), reply(f"kept {number}"))
-                same(await cache.get(ask("a near one")), reply(f"kept {number}"))
-            await cache.set(ask("a near one"), reply("near"))
-            same(await cache.get(ask("the kept one")), reply("kept 2"))
-            same(await cache.get(ask("a near one")), reply("near"))
-
-        known = {"the kept one": at(1.0), "a near one": at(0.95)}
-        caches.check(holds, threshold=0.9, embed=KnownVectors(known))
+        cache = await trial.open()
+        for number in range(3):
+            await cache.set(ask("the kept one"), reply(f"kept {number}"))
+            same(await cache.get(ask("a near one")), reply(f"kept {number}"))
+        await cache.set(ask("a near one"), reply("near"))
+        same(await cache.get(ask("the kept one")), reply("kept 2"))
+        same(await cache.get(ask("a near one")), reply("near"))
 
     def test_questions_kept_at_once_are_all_found(self, caches: Caches) -> None:
         """Many requests end at the same time.
@@ -317,27 +320,24 @@ class SimilarityProperties(CacheSuite):
 
         caches.check(holds, threshold=0.9, embed=KnownVectors(phrases))
 
-    def test_an_embedder_that_fails_is_a_miss(self, caches: Caches) -> None:
+    @on_caches(embed=_failing)
+    async def test_an_embedder_that_fails_is_a_miss(self, trial: Trial) -> None:
         """A service that answers without its embedder answers better than one that does not.
 
         Usual causes: no thought of it.
         """
+        cache = await trial.open()
+        await cache.set(ask("Known?"), reply("known"))
+        nothing(await cache.get(ask(_FAILS)))
+        await cache.set(ask(_FAILS), reply("kept without a vector"))
+        if "compute" in self.capabilities:
 
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            await cache.set(ask("Known?"), reply("known"))
-            nothing(await cache.get(ask(_FAILS)))
-            await cache.set(ask(_FAILS), reply("kept without a vector"))
-            if "compute" in self.capabilities:
+            async def compute() -> Any:
+                return reply("computed")
 
-                async def compute() -> Any:
-                    return reply("computed")
-
-                found = await cache.get_or_compute(ask(_FAILS), compute)
-                assert found["content"] in ("computed", "kept without a vector"), short(found)
-            same(await cache.get(ask("Known?")), reply("known"), "when it works again")
-
-        caches.check(holds, embed=_failing)
+            found = await cache.get_or_compute(ask(_FAILS), compute)
+            assert found["content"] in ("computed", "kept without a vector"), short(found)
+        same(await cache.get(ask("Known?")), reply("known"), "when it works again")
 
     @requires("sync")
     def test_looking_up_without_a_loop_finds_the_same(self, caches: Caches) -> None:
@@ -366,63 +366,46 @@ class SimilarityProperties(CacheSuite):
             caches.check(holds, threshold=threshold, embed=KnownVectors(known))
 
     @requires("shared")
-    def test_other_instances_find_similar_questions(self, caches: Caches) -> None:
+    @on_known(_NEAR)
+    async def test_other_instances_find_similar_questions(self, trial: Trial) -> None:
         """Those that were open, and those that are opened later.
 
         Usual causes: an index that is read at the start alone, or never.
         """
-
-        async def holds(trial: Trial) -> None:
-            first, second = await trial.open(), await trial.open()
-            nothing(await second.get(ask("a near one")), "before it was kept")
-            await first.set(ask("the kept one"), reply("kept"))
-            for cache in (first, second, await trial.open()):
-                same(await cache.get(ask("a near one")), reply("kept"))
-                nothing(await cache.get(ask("a far one")))
-            if "clear" in self.capabilities:
-                await first.clear()
-                for cache in (first, second):
-                    nothing(await cache.get(ask("a near one")), "after another has cleared it")
-
-        known = {"the kept one": at(1.0), "a near one": at(0.95), "a far one": at(0.5)}
-        caches.check(holds, threshold=0.9, embed=KnownVectors(known))
+        first, second = await trial.open(), await trial.open()
+        nothing(await second.get(ask("a near one")), "before it was kept")
+        await first.set(ask("the kept one"), reply("kept"))
+        for cache in (first, second, await trial.open()):
+            same(await cache.get(ask("a near one")), reply("kept"))
+            nothing(await cache.get(ask("a far one")))
+        if "clear" in self.capabilities:
+            await first.clear()
+            for cache in (first, second):
+                nothing(await cache.get(ask("a near one")), "after another has cleared it")
 
     @requires("shared")
-    def test_another_embedder_compares_with_nothing(self, caches: Caches) -> None:
+    @on_known(_NEAR)
+    async def test_another_embedder_compares_with_nothing(self, trial: Trial) -> None:
         """Its vectors mean something else, even where they have the same length; and with another
         length there is no error.
 
         Usual causes: a store that is used on after the embedder was changed.
         """
-        here = {"the kept one": at(1.0), "a near one": at(0.95)}
         there = {"the kept one": at(0.0), "the other one": at(1.0), "a near one": at(0.0, 2)}
         longer = {phrase: [*vector, 0.0, 0.0] for phrase, vector in there.items()}
-
-        async def holds(trial: Trial) -> None:
-            first = await trial.open()
-            await first.set(ask("the kept one"), reply("kept"))
-            second = await trial.open(embedder="another", embed=KnownVectors(there))
-            third = await trial.open(
-                embedder="a longer one",
-                embed=KnownVectors(longer, dimension=DIMENSION + 2),
-                dimension=DIMENSION + 2,
-            )
-            for cache in (second, third):
-                nothing(await cache.get(ask("the other one")), "kept with another embedder")
-                await cache.set(ask("the other one"), reply("other"))
-                same(await cache.get(ask("the other one")), reply("other"))
-            same(await first.get(ask("a near one")), reply("kept"), "with the first embedder")
-
-        caches.check(holds, threshold=0.9, embed=KnownVectors(here))
-
-
-_FAILS = "The embedder fails at this?"
-
-
-def _failing(text: str) -> Any:
-    if _FAILS in text:
-        raise ConnectionError("the embedder is down")
-    return KnownVectors()(text)
+        first = await trial.open()
+        await first.set(ask("the kept one"), reply("kept"))
+        second = await trial.open(embedder="another", embed=KnownVectors(there))
+        third = await trial.open(
+            embedder="a longer one",
+            embed=KnownVectors(longer, dimension=DIMENSION + 2),
+            dimension=DIMENSION + 2,
+        )
+        for cache in (second, third):
+            nothing(await cache.get(ask("the other one")), "kept with another embedder")
+            await cache.set(ask("the other one"), reply("other"))
+            same(await cache.get(ask("the other one")), reply("other"))
+        same(await first.get(ask("a near one")), reply("kept"), "with the first embedder")
 
 
 def _contexts(fields: Sequence[str]) -> Any:

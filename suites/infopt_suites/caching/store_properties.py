@@ -10,7 +10,7 @@ from ..base import requires
 from .counted import Computation
 from .redis_proxy import FAULTS, Fault
 from .requests import BASE, ask, reply, short
-from .trial import Caches, CacheSuite, Trial, nothing, same, warnings_logged
+from .trial import Caches, CacheSuite, Trial, nothing, on_caches, same, warnings_logged
 
 _SLOW_COMMANDS = {"KEYS", "FLUSHDB", "FLUSHALL", "DEBUG", "SORT", "RANDOMKEY"}
 _SCANS = _SLOW_COMMANDS | {
@@ -30,109 +30,99 @@ class StoreProperties(CacheSuite):
     topic = ""
 
     @requires("clear")
-    def test_clearing_forgets_all_of_this_namespace_and_no_other(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_clearing_forgets_all_of_this_namespace_and_no_other(self, trial: Trial) -> None:
         """Hundreds of entries, neighbours whose names begin alike, names with characters that
         patterns know.
 
         Usual causes: one page of ``SCAN``, ``FLUSHDB``, a pattern without a delimiter or without
         escaping, counters or an index that survive.
         """
-
-        async def holds(trial: Trial) -> None:
-            base = trial.spec.namespace
-            own = f"{base}[ab]*?"
-            others = [f"{base}a", f"{base}[ab]*?more", f"{base}[ab]", f"{base}axx", f"{base}bcd"]
-            cache, neighbours = await trial.open(namespace=own), []
-            for name in others:
-                neighbours.append(await trial.open(namespace=name))
-                await neighbours[-1].set(BASE, reply(name))
-            await cache.clear()
-            asked = [ask(f"Question {number}?") for number in range(300)]
-            await _keep(cache, asked)
-            same(await cache.get(asked[-1]), reply("kept"), "before it was cleared")
-            await cache.clear()
-            left = [answer for each in asked if (answer := await cache.get(each)) is not None]
-            assert not left, f"{len(left)} of {len(asked)} entries are still there"
-            for name, neighbour in zip(others, neighbours, strict=True):
-                same(await neighbour.get(BASE), reply(name), f"{own} was cleared, not {name}")
-            await cache.set(BASE, reply("new"))
-            same(await cache.get(BASE), reply("new"), "after it was cleared")
-
-        caches.check(holds)
+        base = trial.spec.namespace
+        own = f"{base}[ab]*?"
+        others = [f"{base}a", f"{base}[ab]*?more", f"{base}[ab]", f"{base}axx", f"{base}bcd"]
+        cache, neighbours = await trial.open(namespace=own), []
+        for name in others:
+            neighbours.append(await trial.open(namespace=name))
+            await neighbours[-1].set(BASE, reply(name))
+        await cache.clear()
+        asked = [ask(f"Question {number}?") for number in range(300)]
+        await _keep(cache, asked)
+        same(await cache.get(asked[-1]), reply("kept"), "before it was cleared")
+        await cache.clear()
+        left = [answer for each in asked if (answer := await cache.get(each)) is not None]
+        assert not left, f"{len(left)} of {len(asked)} entries are still there"
+        for name, neighbour in zip(others, neighbours, strict=True):
+            same(await neighbour.get(BASE), reply(name), f"{own} was cleared, not {name}")
+        await cache.set(BASE, reply("new"))
+        same(await cache.get(BASE), reply("new"), "after it was cleared")
 
     @requires("redis", "clear")
-    def test_clearing_leaves_nothing_and_spares_what_others_put_there(self, caches: Caches) -> None:
+    @on_caches(proxied=True)
+    async def test_clearing_leaves_nothing_and_spares_what_others_put_there(
+        self, trial: Trial
+    ) -> None:
         """No key of its own is left, counters aside if they count on, and each foreign one is.
 
         Usual causes: ``FLUSHDB``, ``KEYS`` on a server that others use.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache, namespace = await trial.open(), trial.spec.namespace
-            foreign = [
-                f"{namespace}2",
-                f"{namespace}2:x",
-                f"{namespace}bc:entry",
-                f"z{namespace}:x",
-            ]
-            foreign += [f"other:{namespace}", f"{namespace[:-1]}:x"]
-            before = {*trial.entries.keys()}
-            trial.entries.put_foreign(foreign)
-            try:
-                asked = [ask(f"Question {number}?") for number in range(60)]
-                for request in asked:
-                    await cache.set(request, reply("kept"))
-                trial.proxy.reset()
-                await cache.clear()
-                used = _SLOW_COMMANDS & {*trial.proxy.commands}
-                assert not used, f"{', '.join(sorted(used))} to clear a namespace"
-                gone = trial.entries.missing(foreign)
-                assert not gone, f"foreign keys were deleted: {', '.join(gone)}"
-                names = {name.encode() for name in foreign}
-                left = {*trial.entries.keys()} - names - before
-                # Counters, a version, an empty index may stay; a key for each entry may not.
-                assert len(left) < 10, f"{len(left)} keys are left, as {short([*left][:3])}"
-            finally:
-                trial.entries.remove(foreign)
-
-        caches.check(holds, proxied=True)
+        cache, namespace = await trial.open(), trial.spec.namespace
+        foreign = [
+            f"{namespace}2",
+            f"{namespace}2:x",
+            f"{namespace}bc:entry",
+            f"z{namespace}:x",
+        ]
+        foreign += [f"other:{namespace}", f"{namespace[:-1]}:x"]
+        before = {*trial.entries.keys()}
+        trial.entries.put_foreign(foreign)
+        try:
+            asked = [ask(f"Question {number}?") for number in range(60)]
+            for request in asked:
+                await cache.set(request, reply("kept"))
+            trial.proxy.reset()
+            await cache.clear()
+            used = _SLOW_COMMANDS & {*trial.proxy.commands}
+            assert not used, f"{', '.join(sorted(used))} to clear a namespace"
+            gone = trial.entries.missing(foreign)
+            assert not gone, f"foreign keys were deleted: {', '.join(gone)}"
+            names = {name.encode() for name in foreign}
+            left = {*trial.entries.keys()} - names - before
+            # Counters, a version, an empty index may stay; a key for each entry may not.
+            assert len(left) < 10, f"{len(left)} keys are left, as {short([*left][:3])}"
+        finally:
+            trial.entries.remove(foreign)
 
     @requires("redis")
-    def test_keys_carry_the_namespace(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_keys_carry_the_namespace(self, trial: Trial) -> None:
         """Who looks at the server sees whose entries these are, and can let them live less long.
 
         Usual causes: a bare hash for a key.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            before = len(trial.entries.keys())
-            await cache.set(BASE, reply("kept"))
-            found = len(trial.entries.keys()) - before
-            assert found > 0, f"no key with {trial.spec.namespace} in its name was written"
-
-        caches.check(holds)
+        cache = await trial.open()
+        before = len(trial.entries.keys())
+        await cache.set(BASE, reply("kept"))
+        found = len(trial.entries.keys()) - before
+        assert found > 0, f"no key with {trial.spec.namespace} in its name was written"
 
     @requires("redis")
-    def test_a_look_up_costs_the_same_however_much_is_kept(self, caches: Caches) -> None:
+    @on_caches(proxied=True)
+    async def test_a_look_up_costs_the_same_however_much_is_kept(self, trial: Trial) -> None:
         """In commands to the server, for hits and for misses, and none that look at all keys.
 
         Usual causes: ``KEYS`` or ``SCAN`` for a look-up, a command for each entry.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            costs = []
-            for count in (5, 100):
-                asked = [ask(f"Question {number}?") for number in range(count)]
-                await _keep(cache, asked)
-                for request in (asked[0], ask("Unknown?")):
-                    costs.append(await _cost(trial, cache, request))
-            assert costs[:2] == costs[2:], (
-                f"a hit and a miss are {costs[:2]} commands with 5 entries, {costs[2:]} with 100"
-            )
-
-        caches.check(holds, proxied=True)
+        cache = await trial.open()
+        costs = []
+        for count in (5, 100):
+            asked = [ask(f"Question {number}?") for number in range(count)]
+            await _keep(cache, asked)
+            for request in (asked[0], ask("Unknown?")):
+                costs.append(await _cost(trial, cache, request))
+        assert costs[:2] == costs[2:], (
+            f"a hit and a miss are {costs[:2]} commands with 5 entries, {costs[2:]} with 100"
+        )
 
     @requires("redis")
     def test_damaged_entries_are_misses(self, caches: Caches) -> None:
@@ -180,88 +170,73 @@ class StoreProperties(CacheSuite):
         caches.check(retyped)
 
     @requires("redis")
-    def test_a_store_that_fails_is_a_miss(self, caches: Caches) -> None:
+    @on_caches(proxied=True, redis_timeout=0.25, within=15.0, each={"fault": FAULTS})
+    async def test_a_store_that_fails_is_a_miss(self, trial: Trial, fault: Fault) -> None:
         """Down, hung, full, read-only, loading, or gone in the middle of a reply: requests are
         served without it, and with it as soon as it is back.
 
         Usual causes: an error of the client that reaches the caller, no timeout, a connection
         that is used again after half a reply, one that is never made again.
         """
-        for fault in FAULTS:
-
-            async def holds(trial: Trial, fault: Fault = fault) -> None:
-                cache = await trial.open()
-                await cache.set(BASE, reply("kept"))
-                await cache.set(ask("Other?"), reply("other"))
-                trial.proxy.fault = fault
-                new = ask("New?")
-                await _check_without_store(self, cache, new, fault)
-                trial.proxy.fault = None
-                same(await _again(cache, ask("Other?")), reply("other"), f"after {fault}")
-                await cache.set(ask("Newest?"), reply("newest"))
-                same(await cache.get(ask("Newest?")), reply("newest"), f"after {fault}")
-
-            caches.check(holds, proxied=True, redis_timeout=0.25, within=15.0)
+        cache = await trial.open()
+        await cache.set(BASE, reply("kept"))
+        await cache.set(ask("Other?"), reply("other"))
+        trial.proxy.fault = fault
+        new = ask("New?")
+        await _check_without_store(self, cache, new, fault)
+        trial.proxy.fault = None
+        same(await _again(cache, ask("Other?")), reply("other"), f"after {fault}")
+        await cache.set(ask("Newest?"), reply("newest"))
+        same(await cache.get(ask("Newest?")), reply("newest"), f"after {fault}")
 
     @requires("redis")
-    def test_a_store_that_is_down_at_the_start_is_a_miss(self, caches: Caches) -> None:
+    @on_caches(proxied=True)
+    async def test_a_store_that_is_down_at_the_start_is_a_miss(self, trial: Trial) -> None:
         """A service starts without its cache.
 
         Usual causes: a connection or an index made when the cache is.
         """
-
-        async def holds(trial: Trial) -> None:
-            trial.proxy.fault = "down"
-            cache = await trial.open()
-            nothing(await cache.get(BASE))
-            await cache.set(BASE, reply("kept"))
-            trial.proxy.fault = None
-            await cache.set(ask("Later?"), reply("later"))
-            same(await _again(cache, ask("Later?")), reply("later"), "when the server is there")
-
-        caches.check(holds, proxied=True)
+        trial.proxy.fault = "down"
+        cache = await trial.open()
+        nothing(await cache.get(BASE))
+        await cache.set(BASE, reply("kept"))
+        trial.proxy.fault = None
+        await cache.set(ask("Later?"), reply("later"))
+        same(await _again(cache, ask("Later?")), reply("later"), "when the server is there")
 
     @requires("redis")
-    def test_a_slow_store_is_waited_for_or_done_without(self, caches: Caches) -> None:
+    @on_caches(proxied=True, redis_timeout=0.2)
+    async def test_a_slow_store_is_waited_for_or_done_without(self, trial: Trial) -> None:
         """A server that is within its time serves; one that is not is a miss.
 
         Usual causes: late replies that answer the next request.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            asked = [ask(f"Question {number}?") for number in range(4)]
-            for number, request in enumerate(asked):
-                await cache.set(request, reply(f"answer {number}"))
-            for delay in (trial.spec.redis_timeout / 20, 1.5 * trial.spec.redis_timeout, 0.0):
-                trial.proxy.delay = delay
-                for number, request in enumerate(asked[:2] if delay > 0.1 else asked):
-                    found = await cache.get(request)
-                    if found is not None:
-                        same(found, reply(f"answer {number}"), f"replies {delay} s late")
-            same(await _again(cache, asked[0]), reply("answer 0"), "when it is quick again")
-
-        caches.check(holds, proxied=True, redis_timeout=0.2)
+        cache = await trial.open()
+        asked = [ask(f"Question {number}?") for number in range(4)]
+        for number, request in enumerate(asked):
+            await cache.set(request, reply(f"answer {number}"))
+        for delay in (trial.spec.redis_timeout / 20, 1.5 * trial.spec.redis_timeout, 0.0):
+            trial.proxy.delay = delay
+            for number, request in enumerate(asked[:2] if delay > 0.1 else asked):
+                found = await cache.get(request)
+                if found is not None:
+                    same(found, reply(f"answer {number}"), f"replies {delay} s late")
+        same(await _again(cache, asked[0]), reply("answer 0"), "when it is quick again")
 
     @requires("redis", "warns")
-    def test_a_store_that_fails_is_told_of(self, caches: Caches) -> None:
+    @on_caches(proxied=True, each={"fault": ("down", "full", "read-only")})
+    async def test_a_store_that_fails_is_told_of(self, trial: Trial, fault: Fault) -> None:
         """The log has a warning: nobody wants a cache that has been down for a week.
 
         Usual causes: ``except Exception: pass``.
         """
-        told: tuple[Fault, ...] = ("down", "full", "read-only")
-        for fault in told:
-
-            async def holds(trial: Trial, fault: Fault = fault) -> None:
-                cache = await trial.open()
-                await cache.get(BASE)
-                trial.proxy.fault = fault
-                with warnings_logged() as records:
-                    await cache.set(BASE, reply("kept"))
-                    await cache.get(BASE)
-                assert records, f"the server was {fault}, and no warning was logged"
-
-            caches.check(holds, proxied=True)
+        cache = await trial.open()
+        await cache.get(BASE)
+        trial.proxy.fault = fault
+        with warnings_logged() as records:
+            await cache.set(BASE, reply("kept"))
+            await cache.get(BASE)
+        assert records, f"the server was {fault}, and no warning was logged"
 
 
 async def _keep(cache: Any, asked: list[Any]) -> None:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import pytest
 
 from ..base import Suite
+from ..properties import tried
 from .protocol import Answer, CacheSpec, Request, VirtualClock
 from .redis_entries import RedisEntries
 from .redis_proxy import RedisProxy
@@ -139,6 +140,9 @@ class Caches:
             shutil.rmtree(directory, ignore_errors=True)
 
 
+on_caches = tried("caches", by="_check")  # a property of one `Trial`
+
+
 class CacheSuite(Suite):
     """What the suites for caches share.
 
@@ -160,6 +164,13 @@ class CacheSuite(Suite):
         if "redis" not in self.capabilities:
             return None
         return str(request.getfixturevalue("redis_server").url)
+
+    def _check(
+        self, caches: Caches, holds: Property, *, mortal: bool = False, **options: Any
+    ) -> None:
+        """Try a property. ``mortal``: entries end after ``ttl``."""
+        __tracebackhide__ = True
+        caches.check(holds, **({"ttl": self.ttl, **options} if mortal else options))
 
     def serves(self, request: Request) -> bool:
         """Whether an answer to this request must be found again; no wrong one ever may."""

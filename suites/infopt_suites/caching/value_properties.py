@@ -11,7 +11,7 @@ from ..base import requires
 from ..properties import for_all
 from .protocol import Answer
 from .requests import BASE, TRAPS_OF_ANSWERS, ask, changed, replies, reply
-from .trial import Caches, CacheSuite, Trial, nothing, same
+from .trial import Caches, CacheSuite, Trial, nothing, on_caches, same
 
 
 class ValueProperties(CacheSuite):
@@ -35,7 +35,8 @@ class ValueProperties(CacheSuite):
         for_all(law_of, replies(), traps=TRAPS_OF_ANSWERS, examples=25)
 
     @requires("values")
-    def test_python_values_come_back_equal(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_python_values_come_back_equal(self, trial: Trial) -> None:
         """Bytes, tuples, arrays, NaN: an answer may have any value of Python in it.
 
         Usual causes: JSON, which knows none of them, with a ``default`` that hides it.
@@ -58,52 +59,42 @@ class ValueProperties(CacheSuite):
             np.array([], dtype=np.float64),
             np.array([np.nan, np.inf], dtype=np.float16),
         ]
+        cache = await trial.open()
+        for number, value in enumerate(values):
+            request = ask(f"Value {number}?")
+            await cache.set(request, reply("kept", value=value, nested=[{"value": value}]))
+            wanted = reply("kept", value=value, nested=[{"value": value}])
+            same(await cache.get(request), wanted, repr(value))
 
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            for number, value in enumerate(values):
-                request = ask(f"Value {number}?")
-                await cache.set(request, reply("kept", value=value, nested=[{"value": value}]))
-                wanted = reply("kept", value=value, nested=[{"value": value}])
-                same(await cache.get(request), wanted, repr(value))
-
-        caches.check(holds)
-
-    def test_changing_an_answer_does_not_change_the_kept_one(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_changing_an_answer_does_not_change_the_kept_one(self, trial: Trial) -> None:
         """Callers may do with their answers what they like, at any depth; the one who kept it and
         those who found it.
 
         Usual causes: references in place of copies, shallow copies.
         """
+        cache = await trial.open()
+        own = _nested()
+        await cache.set(BASE, own)
+        _spoil(own)
+        for _ in range(2):
+            found = await cache.get(BASE)
+            same(found, _nested())
+            _spoil(found)
+        same(await cache.get(BASE), _nested())
 
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            own = _nested()
-            await cache.set(BASE, own)
-            _spoil(own)
-            for _ in range(2):
-                found = await cache.get(BASE)
-                same(found, _nested())
-                _spoil(found)
-            same(await cache.get(BASE), _nested())
-
-        caches.check(holds)
-
-    def test_changing_a_request_does_not_change_what_is_kept(self, caches: Caches) -> None:
+    @on_caches()
+    async def test_changing_a_request_does_not_change_what_is_kept(self, trial: Trial) -> None:
         """Conversations grow in place: the list of messages is the caller's.
 
         Usual causes: the request itself kept as the key, compared when it has changed.
         """
-
-        async def holds(trial: Trial) -> None:
-            cache = await trial.open()
-            request = changed(BASE, messages=copy.deepcopy(BASE["messages"]))
-            await cache.set(request, reply("kept"))
-            request["messages"].append({"role": "user", "content": "And of Germany?"})
-            nothing(await cache.get(request), "the conversation has grown since")
-            same(await cache.get(BASE), reply("kept"))
-
-        caches.check(holds)
+        cache = await trial.open()
+        request = changed(BASE, messages=copy.deepcopy(BASE["messages"]))
+        await cache.set(request, reply("kept"))
+        request["messages"].append({"role": "user", "content": "And of Germany?"})
+        nothing(await cache.get(request), "the conversation has grown since")
+        same(await cache.get(BASE), reply("kept"))
 
 
 def _nested() -> dict[str, Any]:

@@ -6,6 +6,7 @@ Legend: N tokens, M output features (rows), K input features (columns).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from infopt_reference.quantization import Granularity, QuantizationScheme, prese
 from torch import Tensor
 
 from ..base import Suite, requires
+from ..properties import tried
 from .column_by_column import column_by_column
 from .grids import group_ids
 
@@ -45,6 +47,24 @@ class MakeCalibratedQuantizer(Protocol):
         """A quantizer of that scheme, which has observed nothing yet."""
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A scheme, and how quantizers of it are made."""
+
+    make: MakeCalibratedQuantizer
+    scheme: QuantizationScheme
+
+    def calibrated(self, weight: Tensor, *batches: Tensor) -> Tensor:
+        """The weight after a round trip, calibrated on these batches of inputs."""
+        quantizer = self.make(self.scheme)
+        for batch in batches:
+            quantizer.observe(batch)
+        return quantizer.dequantize(quantizer.quantize(weight.clone()))
+
+
+on_schemes = tried("make_calibrated_quantizer")  # a property of a `Trial`
+
+
 class CalibratedQuantizerSuite(Suite):
     """Properties of weight quantizers that are calibrated on layer inputs, for each of ``schemes``.
 
@@ -72,71 +92,63 @@ class CalibratedQuantizerSuite(Suite):
 
     # What calibration is for
 
-    def test_outputs_are_nearer_than_with_rounding_to_nearest(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes()
+    def test_outputs_are_nearer_than_with_rounding_to_nearest(self, trial: Trial) -> None:
         """On correlated inputs with large features no layer gets worse, and most get better.
 
         Usual causes: corrections that reach the wrong columns (a local index for a global one), a
         last block that is left out, scales that are searched for and not applied, a permutation
         that is not undone, the Hessian of another layer.
         """
-        for scheme in self.schemes:
-            ratios = []
-            for seed in range(SEEDS):
-                weight, inputs = self._weight(scheme, seed), self._inputs(scheme, seed)
-                found = output_error(
-                    weight, calibrated(make_calibrated_quantizer, scheme, weight, inputs), inputs
-                )
-                nearest = output_error(weight, rounded(weight, scheme), inputs)
-                assert found <= nearest * (1 + _rounding(scheme)), (
-                    f"{scheme}, seed {seed}: output error {found:.6g}, rounding to nearest has "
-                    f"{nearest:.6g}"
-                )
-                ratios.append(found / nearest)
-            assert min(ratios) < 0.95, f"{scheme}: calibration changes next to nothing: {ratios}"
+        ratios = []
+        for seed in range(SEEDS):
+            weight, inputs = self._weight(trial.scheme, seed), self._inputs(trial.scheme, seed)
+            found = output_error(weight, trial.calibrated(weight, inputs), inputs)
+            nearest = output_error(weight, rounded(weight, trial.scheme), inputs)
+            assert found <= nearest * (1 + _rounding(trial.scheme)), (
+                f"{trial.scheme}, seed {seed}: output error {found:.6g}, rounding to nearest has "
+                f"{nearest:.6g}"
+            )
+            ratios.append(found / nearest)
+        assert min(ratios) < 0.95, f"{trial.scheme}: calibration changes next to nothing: {ratios}"
 
-    def test_unrelated_inputs_do_no_harm(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes()
+    def test_unrelated_inputs_do_no_harm(self, trial: Trial) -> None:
         """Where all features are alike and independent, little can be won, and nothing be lost.
 
         A tenth is left for sampling: N tokens never look quite independent. Usual causes: scales
         by a fixed rule, without a search that has rounding to nearest among its candidates.
         """
-        for scheme in self.schemes:
-            weight = self._weight(scheme, 0)
-            inputs = _normal(TOKENS, self._columns(scheme), seed=9)
-            restored = calibrated(make_calibrated_quantizer, scheme, weight, inputs)
-            found = output_error(weight, restored, inputs)
-            nearest = output_error(weight, rounded(weight, scheme), inputs)
-            assert found <= 1.1 * nearest, f"{scheme}: {found:.6g} for {nearest:.6g}"
+        weight = self._weight(trial.scheme, 0)
+        inputs = _normal(TOKENS, self._columns(trial.scheme), seed=9)
+        restored = trial.calibrated(weight, inputs)
+        found = output_error(weight, restored, inputs)
+        nearest = output_error(weight, rounded(weight, trial.scheme), inputs)
+        assert found <= 1.1 * nearest, f"{trial.scheme}: {found:.6g} for {nearest:.6g}"
 
-    def test_calibration_is_really_used(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes()
+    def test_calibration_is_really_used(self, trial: Trial) -> None:
         """Each of two layers' inputs gives weights of its own, the better ones for that layer.
 
         Usual causes: statistics that are collected and not read, those of an earlier layer.
         """
-        for scheme in self.schemes:
-            weight = self._weight(scheme, 0)
-            one, other = self._inputs(scheme, 0), self._inputs(scheme, 1)
-            by_one = calibrated(make_calibrated_quantizer, scheme, weight, one)
-            by_other = calibrated(make_calibrated_quantizer, scheme, weight, other)
-            assert not torch.equal(by_one, by_other), f"{scheme}: inputs make no difference"
-            for inputs, own, foreign in ((one, by_one, by_other), (other, by_other, by_one)):
-                better, worse = (output_error(weight, q, inputs) for q in (own, foreign))
-                assert better < worse, (
-                    f"{scheme}: calibrated on its inputs, error {better:.6g}; on others {worse:.6g}"
-                )
+        weight = self._weight(trial.scheme, 0)
+        one, other = self._inputs(trial.scheme, 0), self._inputs(trial.scheme, 1)
+        by_one = trial.calibrated(weight, one)
+        by_other = trial.calibrated(weight, other)
+        assert not torch.equal(by_one, by_other), f"{trial.scheme}: inputs make no difference"
+        for inputs, own, foreign in ((one, by_one, by_other), (other, by_other, by_one)):
+            better, worse = (output_error(weight, q, inputs) for q in (own, foreign))
+            assert better < worse, (
+                f"{trial.scheme}: calibrated on its inputs, error {better:.6g}; on others "
+                f"{worse:.6g}"
+            )
 
     # On what the statistics depend
 
     @requires("streaming")
-    def test_batches_split_otherwise_give_the_same_weights(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes()
+    def test_batches_split_otherwise_give_the_same_weights(self, trial: Trial) -> None:
         """The unit is the token: 1 x 64, 4 x 16 and 1 + 63 tokens are the same calibration.
 
         Usual causes: a running mean over batches, weighted as if all were of one size; only the
@@ -149,40 +161,34 @@ class CalibratedQuantizerSuite(Suite):
             yield "63 + 1", [inputs[:63], inputs[63:]]
             yield "a batch of 4 x 16", [inputs.view(4, 16, -1)]
 
-        self._same(make_calibrated_quantizer, split, tokens=64)
+        self._same(trial, split, tokens=64)
 
-    def test_the_order_of_tokens_does_not_matter(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes()
+    def test_the_order_of_tokens_does_not_matter(self, trial: Trial) -> None:
         """Sums have no order. Usual causes: only the first, or the last, tokens are read."""
         order = torch.randperm(TOKENS, generator=torch.Generator().manual_seed(5))
-        self._same(make_calibrated_quantizer, lambda x: [("shuffled", [x[order]])])
+        self._same(trial, lambda x: [("shuffled", [x[order]])])
 
     @requires("masks")
-    def test_padding_is_not_observed(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes()
+    def test_padding_is_not_observed(self, trial: Trial) -> None:
         """A padded batch calibrates as its sequences do, whatever stands at the padding.
 
         Usual causes: a mask that is dropped (invisible with one sequence), statistics over all
         positions, a mask applied to one statistic of two.
         """
-        for scheme in self.schemes:
-            weight, inputs = self._weight(scheme, 0), self._inputs(scheme, 0)
-            sequences = [inputs[:96], inputs[96:136], inputs[136:160]]
-            expected = calibrated(
-                make_calibrated_quantizer, scheme, weight, torch.cat(sequences)[None]
-            )
-            for side in ("right", "left"):
-                batch, mask = _padded(sequences, side)
-                quantizer = make_calibrated_quantizer(scheme)
-                quantizer.observe(batch, mask)
-                restored = quantizer.dequantize(quantizer.quantize(weight.clone()))
-                self._assert_same(restored, expected, scheme, f"padding on the {side}")
+        weight, inputs = self._weight(trial.scheme, 0), self._inputs(trial.scheme, 0)
+        sequences = [inputs[:96], inputs[96:136], inputs[136:160]]
+        expected = trial.calibrated(weight, torch.cat(sequences)[None])
+        for side in ("right", "left"):
+            batch, mask = _padded(sequences, side)
+            quantizer = trial.make(trial.scheme)
+            quantizer.observe(batch, mask)
+            restored = quantizer.dequantize(quantizer.quantize(weight.clone()))
+            self._assert_same(restored, expected, trial.scheme, f"padding on the {side}")
 
-    def test_scaling_inputs_by_powers_of_two_changes_nothing(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes()
+    def test_scaling_inputs_by_powers_of_two_changes_nothing(self, trial: Trial) -> None:
         """Which rounding serves the outputs best does not depend on the size of all inputs.
 
         Usual causes: an absolute damping, an epsilon that suits activations of one size.
@@ -192,103 +198,93 @@ class CalibratedQuantizerSuite(Suite):
             for exponent in (-8, 8):
                 yield f"times 2^{exponent}", [inputs * 2.0**exponent]
 
-        self._same(make_calibrated_quantizer, scaled)
+        self._same(trial, scaled)
 
     @requires("mean-statistic")
-    def test_one_outlier_token_costs_little(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes()
+    def test_one_outlier_token_costs_little(self, trial: Trial) -> None:
         """One token of hundreds must not decide which features matter.
 
         With it the other tokens keep at least half, in decibels, of what calibration gains them.
         Usual causes: the maximum of |x| where the mean is meant.
         """
-        for scheme in self.schemes:
-            weight, inputs = self._weight(scheme, 0), self._salient(scheme)
-            spoilt = inputs.clone()
-            spoilt[0, 1::4] = 128.0  # features that are small in all other tokens
-            errors = [
-                output_error(weight, candidate, inputs[1:])
-                for candidate in (
-                    calibrated(make_calibrated_quantizer, scheme, weight, spoilt),
-                    calibrated(make_calibrated_quantizer, scheme, weight, inputs),
-                    rounded(weight, scheme),
-                )
-            ]
-            found, without, nearest = errors
-            assert found <= (without * nearest) ** 0.5, (
-                f"{scheme}: output error {found:.6g} after one outlier, {without:.6g} without, "
-                f"rounding to nearest {nearest:.6g}"
+        weight, inputs = self._weight(trial.scheme, 0), self._salient(trial.scheme)
+        spoilt = inputs.clone()
+        spoilt[0, 1::4] = 128.0  # features that are small in all other tokens
+        errors = [
+            output_error(weight, candidate, inputs[1:])
+            for candidate in (
+                trial.calibrated(weight, spoilt),
+                trial.calibrated(weight, inputs),
+                rounded(weight, trial.scheme),
             )
+        ]
+        found, without, nearest = errors
+        assert found <= (without * nearest) ** 0.5, (
+            f"{trial.scheme}: output error {found:.6g} after one outlier, {without:.6g} without, "
+            f"rounding to nearest {nearest:.6g}"
+        )
 
     # Hard inputs
 
-    def test_features_that_are_always_zero_do_no_harm(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes()
+    def test_features_that_are_always_zero_do_no_harm(self, trial: Trial) -> None:
         """Dead features occur in every model; their statistics are 0.
 
         Usual causes: a division by the statistic, an inverse of a singular Hessian.
         """
-        for scheme in self.schemes:
-            weight, inputs = self._weight(scheme, 0), self._inputs(scheme, 0)
-            inputs[:, [0, 7, -1]] = 0
-            weight[:, 7] *= 100
-            restored = calibrated(make_calibrated_quantizer, scheme, weight, inputs)
-            self._assert_no_harm(weight, restored, inputs, scheme)
+        weight, inputs = self._weight(trial.scheme, 0), self._inputs(trial.scheme, 0)
+        inputs[:, [0, 7, -1]] = 0
+        weight[:, 7] *= 100
+        restored = trial.calibrated(weight, inputs)
+        self._assert_no_harm(weight, restored, inputs, trial.scheme)
 
-    def test_fewer_tokens_than_features_are_enough(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes()
+    def test_fewer_tokens_than_features_are_enough(self, trial: Trial) -> None:
         """The Hessian is singular then, and damping makes up for it.
 
         Usual causes: no damping, a Cholesky factorisation whose failure is not noticed.
         """
-        for scheme in self.schemes:
-            weight = self._weight(scheme, 0)
-            inputs = self._inputs(scheme, 0)[: self._columns(scheme) // 4]
-            restored = calibrated(make_calibrated_quantizer, scheme, weight, inputs)
-            self._assert_no_harm(weight, restored, inputs, scheme)
+        weight = self._weight(trial.scheme, 0)
+        inputs = self._inputs(trial.scheme, 0)[: self._columns(trial.scheme) // 4]
+        restored = trial.calibrated(weight, inputs)
+        self._assert_no_harm(weight, restored, inputs, trial.scheme)
 
-    def test_shape_and_dtype_come_back_and_nothing_is_modified(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes()
+    def test_shape_and_dtype_come_back_and_nothing_is_modified(self, trial: Trial) -> None:
         """Usual causes: float32 throughout, updates in place of the caller's weight or inputs."""
-        for scheme in self.schemes:
-            for dtype in self.dtypes:
-                weight = self._weight(scheme, 0).to(dtype)
-                inputs = self._inputs(scheme, 0).to(dtype)
-                quantizer = make_calibrated_quantizer(scheme)
-                given = weight.clone(), inputs.clone()
-                quantizer.observe(given[1])
-                restored = quantizer.dequantize(quantizer.quantize(given[0]))
-                assert torch.equal(given[0], weight), f"{scheme}: the weight was modified"
-                assert torch.equal(given[1], inputs), f"{scheme}: inputs were modified"
-                assert restored.shape == weight.shape
-                assert restored.dtype is dtype, f"{scheme}: {dtype} came back as {restored.dtype}"
-                assert bool(torch.isfinite(restored).all()), f"{scheme}: not finite"
+        for dtype in self.dtypes:
+            weight = self._weight(trial.scheme, 0).to(dtype)
+            inputs = self._inputs(trial.scheme, 0).to(dtype)
+            quantizer = trial.make(trial.scheme)
+            given = weight.clone(), inputs.clone()
+            quantizer.observe(given[1])
+            restored = quantizer.dequantize(quantizer.quantize(given[0]))
+            assert torch.equal(given[0], weight), f"{trial.scheme}: the weight was modified"
+            assert torch.equal(given[1], inputs), f"{trial.scheme}: inputs were modified"
+            assert restored.shape == weight.shape
+            assert restored.dtype is dtype, f"{trial.scheme}: {dtype} came back as {restored.dtype}"
+            assert bool(torch.isfinite(restored).all()), f"{trial.scheme}: not finite"
 
-    def test_nothing_is_left_over_from_other_layers(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes()
+    def test_nothing_is_left_over_from_other_layers(self, trial: Trial) -> None:
         """Neither other instances nor other weights of the same inputs change the result.
 
         Usual causes: statistics in a class attribute, a Hessian that is inverted in place, dead
         columns of one weight kept for the next (q, k and v share their inputs).
         """
-        for scheme in self.schemes:
-            weight, inputs = self._weight(scheme, 0), self._inputs(scheme, 0)
-            fresh = calibrated(make_calibrated_quantizer, scheme, weight, inputs)
-            calibrated(make_calibrated_quantizer, scheme, weight, self._inputs(scheme, 1))
-            quantizer = make_calibrated_quantizer(scheme)
-            quantizer.observe(inputs)
-            first = quantizer.quantize(weight.clone())
-            quantizer.quantize(self._weight(scheme, 1))
-            again = quantizer.quantize(weight.clone())
-            for what, quantized in (("its result", first), ("a second use", again)):
-                assert torch.equal(quantizer.dequantize(quantized), fresh), (
-                    f"{scheme}: {what} depends on what else was quantized"
-                )
+        weight, inputs = self._weight(trial.scheme, 0), self._inputs(trial.scheme, 0)
+        fresh = trial.calibrated(weight, inputs)
+        trial.calibrated(weight, self._inputs(trial.scheme, 1))
+        quantizer = trial.make(trial.scheme)
+        quantizer.observe(inputs)
+        first = quantizer.quantize(weight.clone())
+        quantizer.quantize(self._weight(trial.scheme, 1))
+        again = quantizer.quantize(weight.clone())
+        for what, quantized in (("its result", first), ("a second use", again)):
+            assert torch.equal(quantizer.dequantize(quantized), fresh), (
+                f"{trial.scheme}: {what} depends on what else was quantized"
+            )
 
     # GPTQ
 
@@ -324,21 +320,24 @@ class CalibratedQuantizerSuite(Suite):
         self._solves(make_calibrated_quantizer, self._grouped(), static=True)
 
     @requires("gptq")
-    def test_decoded_weights_take_no_more_levels_than_there_are_codes(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes()
+    def test_decoded_weights_take_no_more_levels_than_there_are_codes(self, trial: Trial) -> None:
         """At most 2^bits different weights in a group. Usual causes: corrections that are added
         after rounding, scales that decoding takes from another group."""
-        for scheme in self.schemes:
-            weight = self._weight(scheme, 0)
-            restored = calibrated(
-                make_calibrated_quantizer, scheme, weight, self._inputs(scheme, 0)
-            )
-            ids = group_ids(weight.shape, scheme)
-            most = max(len(set(restored[ids == i].tolist())) for i in range(int(ids.max()) + 1))
-            assert most <= 2**scheme.bits, f"{scheme}: {most} levels in one group"
+        weight = self._weight(trial.scheme, 0)
+        restored = trial.calibrated(weight, self._inputs(trial.scheme, 0))
+        ids = group_ids(weight.shape, trial.scheme)
+        most = max(len(set(restored[ids == i].tolist())) for i in range(int(ids.max()) + 1))
+        assert most <= 2**trial.scheme.bits, f"{trial.scheme}: {most} levels in one group"
 
     # How properties are tried
+
+    def _hold(
+        self, make_calibrated_quantizer: MakeCalibratedQuantizer, holds: Callable[[Trial], None]
+    ) -> None:
+        __tracebackhide__ = True
+        for scheme in self.schemes:
+            holds(Trial(make_calibrated_quantizer, scheme))
 
     def _columns(self, scheme: QuantizationScheme) -> int:
         """Three groups, the last one short where that is offered."""
@@ -367,19 +366,12 @@ class CalibratedQuantizerSuite(Suite):
     def _grouped(self) -> list[QuantizationScheme]:
         return [s for s in self.schemes if s.granularity is Granularity.GROUP]
 
-    def _same(
-        self,
-        make: MakeCalibratedQuantizer,
-        variants: Callable[[Tensor], Any],
-        tokens: int = TOKENS,
-    ) -> None:
-        for scheme in self.schemes:
-            weight, inputs = self._weight(scheme, 0), self._inputs(scheme, 0)[:tokens]
-            expected = calibrated(make, scheme, weight, inputs)
-            for name, batches in variants(inputs):
-                self._assert_same(
-                    calibrated(make, scheme, weight, *batches), expected, scheme, name
-                )
+    def _same(self, trial: Trial, variants: Callable[[Tensor], Any], tokens: int = TOKENS) -> None:
+        weight, inputs = self._weight(trial.scheme, 0), self._inputs(trial.scheme, 0)[:tokens]
+        expected = trial.calibrated(weight, inputs)
+        for name, batches in variants(inputs):
+            found = trial.calibrated(weight, *batches)
+            self._assert_same(found, expected, trial.scheme, name)
 
     def _assert_same(
         self, found: Tensor, expected: Tensor, scheme: QuantizationScheme, name: str
@@ -415,7 +407,7 @@ class CalibratedQuantizerSuite(Suite):
                 columns += scheme.group_size or 32
             weight = _normal(ROWS, columns, seed=0)
             inputs = _autoregressive(4 * columns, columns, seed=0)
-            found = calibrated(make, scheme, weight, inputs)
+            found = Trial(make, scheme).calibrated(weight, inputs)
             damping = getattr(make(scheme), "damping", 0.01)
             path = column_by_column(weight, inputs, scheme, damping, static_groups=static)
             row, column = path.first_unexplained_step(found)
@@ -424,16 +416,6 @@ class CalibratedQuantizerSuite(Suite):
                 f"by one {path.rounded[row, column].item():.6g}, and is no near tie "
                 f"({path.from_tie[row, column].item():.3g} steps from one)"
             )
-
-
-def calibrated(
-    make: MakeCalibratedQuantizer, scheme: QuantizationScheme, weight: Tensor, *batches: Tensor
-) -> Tensor:
-    """The weight after a round trip, calibrated on these batches of inputs."""
-    quantizer = make(scheme)
-    for batch in batches:
-        quantizer.observe(batch)
-    return quantizer.dequantize(quantizer.quantize(weight.clone()))
 
 
 def rounded(weight: Tensor, scheme: QuantizationScheme) -> Tensor:

@@ -11,12 +11,10 @@ from infopt_reference.quantization import Granularity, QuantizationScheme, prese
 from torch import Tensor, nn
 
 from ..base import Suite, requires
-from ..properties import for_all
+from ..properties import for_all, tried
 from .grids import grid_of, group_extremes, group_ids
 from .protocol import Quantizer
 from .weights import Accepted, WeightCase, weight_cases, weight_traps
-
-Property = Callable[[WeightCase], None]
 
 
 class FakeQuantizer(Protocol):
@@ -56,6 +54,9 @@ class MakeFakeQuantizer(Protocol):
         """A fake quantizer of that scheme, with no memory of others."""
 
 
+on_weights = tried("make_fake_quantizer")  # a property of a fake quantizer and a `WeightCase`
+
+
 class FakeQuantSuite(Suite):
     """Properties of fake quantization, as training with it needs, for every scheme of ``schemes``.
 
@@ -82,62 +83,52 @@ class FakeQuantSuite(Suite):
 
     # Forward
 
-    def test_training_sees_what_is_deployed(self, make_fake_quantizer: MakeFakeQuantizer) -> None:
+    @on_weights()
+    def test_training_sees_what_is_deployed(self, fake: FakeQuantizer, case: WeightCase) -> None:
         """Fake-quantized weights equal the deployed ones bit for bit, in every scheme.
 
         A difference is an error that training has not learnt to live with. Usual causes: a group
         size or scale dtype that the training side fixes for itself, arithmetic in another dtype,
         other ranges than the quantizer's.
         """
+        deployed = _deployed(fake, case.weight)
+        seen = fake(case.weight.clone().requires_grad_()).detach()
+        assert seen.dtype is deployed.dtype
+        assert seen.shape == deployed.shape
+        different = seen != deployed
+        assert not bool(different.any()), (
+            f"{int(different.sum())} of {different.numel()} weights differ: "
+            f"{seen[different][0].item():.9g} in training, "
+            f"{deployed[different][0].item():.9g} deployed"
+        )
 
-        def holds(case: WeightCase) -> None:
-            fake = make_fake_quantizer(case.scheme)
-            deployed = _deployed(fake, case.weight)
-            seen = fake(case.weight.clone().requires_grad_()).detach()
-            assert seen.dtype is deployed.dtype
-            assert seen.shape == deployed.shape
-            different = seen != deployed
-            assert not bool(different.any()), (
-                f"{int(different.sum())} of {different.numel()} weights differ: "
-                f"{seen[different][0].item():.9g} in training, "
-                f"{deployed[different][0].item():.9g} deployed"
-            )
-
-        self._hold(holds)
-
-    def test_the_weight_is_not_modified(self, make_fake_quantizer: MakeFakeQuantizer) -> None:
+    @on_weights()
+    def test_the_weight_is_not_modified(self, fake: FakeQuantizer, case: WeightCase) -> None:
         """Training changes the float weights. Usual causes: in-place rounding or clamping."""
+        weight = case.weight.clone()
+        fake(weight)
+        assert torch.equal(weight, case.weight), "fake quantization changed the weight itself"
 
-        def holds(case: WeightCase) -> None:
-            weight = case.weight.clone()
-            make_fake_quantizer(case.scheme)(weight)
-            assert torch.equal(weight, case.weight), "fake quantization changed the weight itself"
-
-        self._hold(holds)
-
+    @on_weights()
     def test_nothing_is_remembered_from_earlier_weights(
-        self, make_fake_quantizer: MakeFakeQuantizer
+        self, fake: FakeQuantizer, case: WeightCase
     ) -> None:
         """The result depends on the weight alone, not on steps before, nor on a mode.
 
         Usual causes: running ranges, observers that are still on, buffers that are reused,
         evaluation that rounds otherwise than training.
         """
-
-        def holds(case: WeightCase) -> None:
-            fake = make_fake_quantizer(case.scheme)
-            first = fake(case.weight).detach().clone()
-            fake(case.weight.flip(-1) * 3 + 1)
-            assert torch.equal(fake(case.weight).detach(), first), "other weights left a trace"
-            if isinstance(fake, nn.Module):
-                fake.eval()
-                assert torch.equal(fake(case.weight).detach(), first), "eval() changes the result"
-
-        self._hold(holds)
+        first = fake(case.weight).detach().clone()
+        fake(case.weight.flip(-1) * 3 + 1)
+        assert torch.equal(fake(case.weight).detach(), first), "other weights left a trace"
+        if isinstance(fake, nn.Module):
+            fake.eval()
+            assert torch.equal(fake(case.weight).detach(), first), "eval() changes the result"
 
     # Backward
 
-    def test_gradients_pass_straight_through(self, make_fake_quantizer: MakeFakeQuantizer) -> None:
+    @on_weights()
+    def test_gradients_pass_straight_through(self, fake: FakeQuantizer, case: WeightCase) -> None:
         """Where nothing is clamped, the gradient is the identity.
 
         Scales come from the weights. So at most those beyond the outermost level of their group
@@ -146,29 +137,25 @@ class FakeQuantSuite(Suite):
         estimator (0 throughout), a clamp whose gradient is 0 at its ends, a gradient scaled by
         the step.
         """
-
-        def holds(case: WeightCase) -> None:
-            weight = case.weight.clone().requires_grad_()
-            rounded = make_fake_quantizer(case.scheme)(weight)
-            upstream = _upstream(case.weight)
-            (gradient,) = torch.autograd.grad(rounded, weight, upstream, allow_unused=True)
-            assert gradient is not None, "no gradient reaches the weight"
-            assert gradient.dtype is weight.dtype
-            # Twice rounded where the gradient passes a division and a product by the scale.
-            close = 2 * torch.finfo(weight.dtype).eps * upstream.abs()
-            passed = (gradient - upstream).abs() <= close
-            beyond = _outside_their_group(case, rounded.detach()) & (gradient == 0)
-            low, high = group_extremes(case.weight, case.scheme)
-            sets_range = (case.weight == low) | (case.weight == high)
-            wrong = ~(passed | beyond | (sets_range & (gradient != 0)))
-            assert not bool(wrong.any()), (
-                f"{int(wrong.sum())} of {wrong.numel()} gradients are wrong: "
-                f"{gradient[wrong][0].item():.6g} for {upstream[wrong][0].item():.6g}, at weight "
-                f"{case.weight[wrong][0].item():.6g} that is rounded to "
-                f"{rounded[wrong][0].item():.6g}"
-            )
-
-        self._hold(holds)
+        weight = case.weight.clone().requires_grad_()
+        rounded = fake(weight)
+        upstream = _upstream(case.weight)
+        (gradient,) = torch.autograd.grad(rounded, weight, upstream, allow_unused=True)
+        assert gradient is not None, "no gradient reaches the weight"
+        assert gradient.dtype is weight.dtype
+        # Twice rounded where the gradient passes a division and a product by the scale.
+        close = 2 * torch.finfo(weight.dtype).eps * upstream.abs()
+        passed = (gradient - upstream).abs() <= close
+        beyond = _outside_their_group(case, rounded.detach()) & (gradient == 0)
+        low, high = group_extremes(case.weight, case.scheme)
+        sets_range = (case.weight == low) | (case.weight == high)
+        wrong = ~(passed | beyond | (sets_range & (gradient != 0)))
+        assert not bool(wrong.any()), (
+            f"{int(wrong.sum())} of {wrong.numel()} gradients are wrong: "
+            f"{gradient[wrong][0].item():.6g} for {upstream[wrong][0].item():.6g}, at weight "
+            f"{case.weight[wrong][0].item():.6g} that is rounded to "
+            f"{rounded[wrong][0].item():.6g}"
+        )
 
     def test_training_moves_the_deployed_weights(
         self, make_fake_quantizer: MakeFakeQuantizer
@@ -285,12 +272,20 @@ class FakeQuantSuite(Suite):
 
     # How properties are tried
 
-    def _hold(self, holds: Property) -> None:
+    def _hold(
+        self,
+        make_fake_quantizer: MakeFakeQuantizer,
+        holds: Callable[[FakeQuantizer, WeightCase], None],
+    ) -> None:
         __tracebackhide__ = True
+
+        def tried_on(case: WeightCase) -> None:
+            holds(make_fake_quantizer(case.scheme), case)
+
         accepted = Accepted(self.dtypes, (2,), "ragged" in self.capabilities)
         traps = (trap for scheme in self.schemes for trap in weight_traps(scheme, accepted))
         cases = weight_cases(list(self.schemes), accepted)
-        for_all(holds, cases, traps=traps, examples=self.examples)
+        for_all(tried_on, cases, traps=traps, examples=self.examples)
 
     def _trained_modules(
         self, make_fake_quantizer: MakeFakeQuantizer

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import hypothesis.strategies as st
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..base import Suite, requires
-from ..properties import EXAMPLES, for_all
+from ..properties import EXAMPLES, for_all, tried
 from .protocol import Packing
 
 
@@ -32,6 +33,9 @@ class CodesCase:
     def __repr__(self) -> str:
         kind = "signed" if self.signed else "unsigned"
         return f"{len(self.codes)} {kind} codes of {self.bits} bits: {self.codes.tolist()}"
+
+
+on_codes = tried("packing")  # a property of the packing and a `CodesCase`
 
 
 class PackingSuite(Suite):
@@ -55,17 +59,14 @@ class PackingSuite(Suite):
     unit_bits: ClassVar[int] = 8
     examples: ClassVar[int] = EXAMPLES
 
-    def test_unpacking_gives_back_what_was_packed(self, packing: Packing) -> None:
+    @on_codes()
+    def test_unpacking_gives_back_what_was_packed(self, packing: Packing, case: CodesCase) -> None:
         """Usual causes: a buffer sized by 32 // bits, codes that straddle two words, a tail that
         is dropped, sign bits that are not extended."""
-
-        def holds(case: CodesCase) -> None:
-            packed = packing.pack(case.codes, case.bits)
-            restored = packing.unpack(packed, case.bits, len(case.codes), case.signed)
-            assert restored.dtype is case.codes.dtype
-            assert torch.equal(restored, case.codes), f"came back as {restored.tolist()}"
-
-        self._hold(holds)
+        packed = packing.pack(case.codes, case.bits)
+        restored = packing.unpack(packed, case.bits, len(case.codes), case.signed)
+        assert restored.dtype is case.codes.dtype
+        assert torch.equal(restored, case.codes), f"came back as {restored.tolist()}"
 
     def test_every_pair_of_neighbours_survives(self, packing: Packing) -> None:
         """Exhaustive: each code beside each other one, in both places.
@@ -103,34 +104,30 @@ class PackingSuite(Suite):
                         f"{bits} bits: {codes.tolist()} came back as {restored.tolist()}"
                     )
 
-    def test_packed_codes_take_their_bits_and_no_more(self, packing: Packing) -> None:
+    @on_codes()
+    def test_packed_codes_take_their_bits_and_no_more(
+        self, packing: Packing, case: CodesCase
+    ) -> None:
         """ceil(n · bits / 8) bytes, rounded up to whole units.
 
         Usual causes: one code a byte, ten 3-bit codes in a word, a row of padding.
         """
+        packed = packing.pack(case.codes, case.bits)
+        kept = packed.untyped_storage().nbytes()
+        units = math.ceil(len(case.codes) * case.bits / self.unit_bits)
+        allowed = units * self.unit_bits // 8
+        assert kept <= allowed, f"{len(case.codes)} codes take {kept} bytes, not {allowed}"
 
-        def holds(case: CodesCase) -> None:
-            packed = packing.pack(case.codes, case.bits)
-            kept = packed.untyped_storage().nbytes()
-            units = math.ceil(len(case.codes) * case.bits / self.unit_bits)
-            allowed = units * self.unit_bits // 8
-            assert kept <= allowed, f"{len(case.codes)} codes take {kept} bytes, not {allowed}"
-
-        self._hold(holds)
-
-    def test_the_codes_are_not_modified(self, packing: Packing) -> None:
+    @on_codes()
+    def test_the_codes_are_not_modified(self, packing: Packing, case: CodesCase) -> None:
         """Usual causes: an offset that is added to signed codes in place; a result that shares
         memory with its input."""
-
-        def holds(case: CodesCase) -> None:
-            codes = case.codes.clone()
-            packed = packing.pack(codes, case.bits)
-            assert torch.equal(codes, case.codes), "packing changed the codes themselves"
-            before = packed.clone()
-            packing.unpack(packed, case.bits, len(codes), case.signed)
-            assert torch.equal(packed, before), "unpacking changed the packed codes"
-
-        self._hold(holds)
+        codes = case.codes.clone()
+        packed = packing.pack(codes, case.bits)
+        assert torch.equal(codes, case.codes), "packing changed the codes themselves"
+        before = packed.clone()
+        packing.unpack(packed, case.bits, len(codes), case.signed)
+        assert torch.equal(packed, before), "unpacking changed the packed codes"
 
     @requires("refuses-overflow")
     def test_a_code_that_does_not_fit_is_refused(self, packing: Packing) -> None:
@@ -161,7 +158,7 @@ class PackingSuite(Suite):
         missing = -len(case.codes) % self.count_multiple
         return CodesCase(case.bits, torch.cat([case.codes, case.codes.new_zeros(missing)]))
 
-    def _hold(self, holds: Callable[[CodesCase], None]) -> None:
+    def _hold(self, packing: Packing, holds: Callable[[Packing, CodesCase], None]) -> None:
         __tracebackhide__ = True
 
         @st.composite
@@ -181,7 +178,7 @@ class PackingSuite(Suite):
             for bits, signed in self._widths()
             for count in (1, 7, 8, 9, 10, 31, 32, 33, 63, 64, 65, 100)
         ]
-        for_all(holds, draw_case(), traps=traps, examples=self.examples)
+        for_all(partial(holds, packing), draw_case(), traps=traps, examples=self.examples)
 
 
 def _all_codes(bits: int, signed: bool) -> Tensor:

@@ -14,7 +14,7 @@ from infopt_reference.quantization import PRESETS, Granularity, QuantizationSche
 from torch import Tensor
 
 from ..base import Suite, requires
-from ..properties import EXAMPLES, for_all
+from ..properties import EXAMPLES, for_all, tried
 from .grids import bounds, group_extremes, group_ids, near_tie
 from .protocol import CodesShown, MakeQuantizer, ScalesShown, StateKept
 from .trials import (
@@ -26,6 +26,7 @@ from .trials import (
     plainly_scaled,
     require_same,
     scheme_families,
+    singly_scaled,
     worst_place,
 )
 from .weights import (
@@ -38,7 +39,7 @@ from .weights import (
     weight_traps,
 )
 
-Property = Callable[[WeightCase], None]
+on_weights = tried("make_quantizer")  # a property of a `Trial`
 
 
 class QuantizerSuite(Suite):
@@ -69,31 +70,28 @@ class QuantizerSuite(Suite):
 
     # The round trip
 
-    def test_error_is_within_the_bound_of_the_scheme(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights()
+    def test_error_is_within_the_bound_of_the_scheme(self, trial: Trial) -> None:
         """Each weight comes back within half a step of where it was.
 
         Usual causes: a scale that underflows or leaves 0 out of the range, a zero point that is
         truncated or clamped, truncation for rounding, the last group's scale taken from garbage,
         codes packed or decoded under another convention, a scale that decoding forgets.
         """
+        allowed = bounds(trial.weight, trial.scheme, trial.grid)
+        error = (trial.weight.double() - trial.restored.double()).abs()
+        excess = error - allowed.error
+        # A NaN is in no bound, and compares with none.
+        if not bool((excess <= 0).all()):
+            where = worst_place(excess)
+            raise AssertionError(
+                f"weight{list(where)} = {trial.weight[where].item():.9g} came back as "
+                f"{trial.restored[where].item():.9g}: off by {error[where].item():.6g}, "
+                f"{allowed.derivation(where)}"
+            )
 
-        def holds(case: WeightCase) -> None:
-            trial = Trial(make_quantizer, case)
-            allowed = bounds(case.weight, case.scheme, trial.grid)
-            error = (case.weight.double() - trial.restored.double()).abs()
-            excess = error - allowed.error
-            # A NaN is in no bound, and compares with none.
-            if not bool((excess <= 0).all()):
-                where = worst_place(excess)
-                raise AssertionError(
-                    f"weight{list(where)} = {case.weight[where].item():.9g} came back as "
-                    f"{trial.restored[where].item():.9g}: off by {error[where].item():.6g}, "
-                    f"{allowed.derivation(where)}"
-                )
-
-        self._hold(holds, make_quantizer)
-
-    def test_zero_comes_back_as_exactly_zero(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights(subnormal_scales=True)
+    def test_zero_comes_back_as_exactly_zero(self, trial: Trial) -> None:
         """Pruned weights, padding and dead channels must stay 0: products with them are skipped.
 
         A grid without a level at 0 has to keep groups of zeros alone.
@@ -101,99 +99,76 @@ class QuantizerSuite(Suite):
         Usual causes: a zero point that is not rounded, 0/0 in a group of zeros, a code book
         without a 0.
         """
+        zeros = trial.weight == 0
+        if not trial.grid.zero_is_level:
+            low, high = group_extremes(trial.weight, trial.scheme)
+            zeros = (low == 0) & (high == 0)
+        wrong = trial.restored[zeros]
+        assert not bool((wrong != 0).any()), f"0 came back as {wrong[wrong != 0][0].item()}"
 
-        def holds(case: WeightCase) -> None:
-            trial = Trial(make_quantizer, case)
-            zeros = case.weight == 0
-            if not trial.grid.zero_is_level:
-                low, high = group_extremes(case.weight, case.scheme)
-                zeros = (low == 0) & (high == 0)
-            wrong = trial.restored[zeros]
-            assert not bool((wrong != 0).any()), f"0 came back as {wrong[wrong != 0][0].item()}"
-
-        self._hold(holds, make_quantizer, subnormal_scales=True)
-
-    def test_finite_weights_come_back_finite(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights(subnormal_scales=True)
+    def test_finite_weights_come_back_finite(self, trial: Trial) -> None:
         """One NaN spreads over a whole activation.
 
         Usual causes: scale 0 for a group of zeros or of tiny weights, a cast that overflows to
         infinity or NaN, uninitialised padding.
         """
+        restored = trial.restored
+        bad = ~torch.isfinite(restored)
+        assert not bool(bad.any()), f"{int(bad.sum())} of {bad.numel()} weights not finite"
 
-        def holds(case: WeightCase) -> None:
-            restored = Trial(make_quantizer, case).restored
-            bad = ~torch.isfinite(restored)
-            assert not bool(bad.any()), f"{int(bad.sum())} of {bad.numel()} weights not finite"
-
-        self._hold(holds, make_quantizer, subnormal_scales=True)
-
-    def test_shape_dtype_and_device_come_back(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights()
+    def test_shape_dtype_and_device_come_back(self, trial: Trial) -> None:
         """Usual causes: padding that is not cut off again, a flattened axis, float32 throughout."""
+        restored = trial.restored
+        assert restored.shape == trial.weight.shape
+        assert restored.dtype is trial.weight.dtype
+        assert restored.device == trial.weight.device
 
-        def holds(case: WeightCase) -> None:
-            restored = Trial(make_quantizer, case).restored
-            assert restored.shape == case.weight.shape
-            assert restored.dtype is case.weight.dtype
-            assert restored.device == case.weight.device
-
-        self._hold(holds, make_quantizer)
-
-    def test_the_weight_is_not_modified(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights()
+    def test_the_weight_is_not_modified(self, trial: Trial) -> None:
         """The caller may still need it: tied weights, a second format, an error metric.
 
         Usual causes: in-place division or clamping on a view of the input.
         """
+        assert torch.equal(trial.case.weight, trial.weight), "quantizing changed the weight itself"
 
-        def holds(case: WeightCase) -> None:
-            weight = case.weight.clone()
-            Trial(make_quantizer, replace(case, weight=weight))
-            assert torch.equal(weight, case.weight), "quantizing changed the weight itself"
-
-        self._hold(holds, make_quantizer)
-
-    def test_quantizing_again_changes_nothing(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights(singly_scaled, torch.float32)
+    def test_quantizing_again_changes_nothing(self, trial: Trial) -> None:
         """Levels are where a weight goes, so a weight on a level stays.
 
         Held in float32, of groups whose ends are levels. Usual causes: levels between which the
         decoder and the encoder disagree, boundaries that are no midpoints, a one-sided shift.
         """
+        twice = trial.of(trial.restored)
+        low, high = group_extremes(trial.weight, trial.scheme)
+        new_low, new_high = group_extremes(trial.restored, trial.scheme)
+        allowed = bounds(trial.weight, trial.scheme, trial.grid)
+        kept = (new_low - low).abs() + (new_high - high).abs() <= allowed.scale / 4
+        kept &= plainly_scaled(allowed, trial.scheme)
+        # The new scale rounds anew: twice in storing, twice in the arithmetic.
+        eps = torch.finfo(trial.scheme.scale_dtype).eps + torch.finfo(trial.weight.dtype).eps
+        # Far from 0 that is relative to a difference of large numbers, and an offset counted
+        # in steps takes it as many times.
+        steps = trial.grid.steps * allowed.scale.where(allowed.scale > 0, math.inf)
+        tolerance = 4 * eps * (high - low) * (1 + allowed.offset.abs() / steps)
+        moved = (twice.restored.double() - trial.restored.double()).abs()
+        assert not bool((kept & (moved > tolerance)).any()), (
+            f"weights on levels moved by up to {moved[kept].max().item():.6g}"
+        )
 
-        def holds(case: WeightCase) -> None:
-            once = Trial(make_quantizer, case)
-            twice = Trial(make_quantizer, replace(case, weight=once.restored))
-            low, high = group_extremes(case.weight, case.scheme)
-            new_low, new_high = group_extremes(once.restored, case.scheme)
-            allowed = bounds(case.weight, case.scheme, once.grid)
-            kept = (new_low - low).abs() + (new_high - high).abs() <= allowed.scale / 4
-            kept &= plainly_scaled(allowed, case.scheme)
-            # The new scale rounds anew: twice in storing, twice in the arithmetic.
-            eps = torch.finfo(case.scheme.scale_dtype).eps + torch.finfo(case.weight.dtype).eps
-            # Far from 0 that is relative to a difference of large numbers, and an offset counted
-            # in steps takes it as many times.
-            steps = once.grid.steps * allowed.scale.where(allowed.scale > 0, math.inf)
-            tolerance = 4 * eps * (high - low) * (1 + allowed.offset.abs() / steps)
-            moved = (twice.restored.double() - once.restored.double()).abs()
-            assert not bool((kept & (moved > tolerance)).any()), (
-                f"weights on levels moved by up to {moved[kept].max().item():.6g}"
-            )
-
-        self._hold(holds, make_quantizer, self._singly_scaled(), torch.float32)
-
-    def test_order_within_a_group_is_kept(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights()
+    def test_order_within_a_group_is_kept(self, trial: Trial) -> None:
         """Rounding is monotone. Usual causes: codes that wrap around, swapped nibbles, a code book
         in the order of its bit patterns, a sign lost in packing."""
-
-        def holds(case: WeightCase) -> None:
-            restored = Trial(make_quantizer, case).restored.double().reshape(-1)
-            ids = group_ids(case.weight.shape, case.scheme).reshape(-1)
-            order = torch.argsort(case.weight.double().reshape(-1), stable=True)
-            order = order[torch.argsort(ids[order], stable=True)]
-            same_group = ids[order].diff() == 0
-            assert not bool((same_group & (restored[order].diff() < 0)).any()), (
-                "of two weights in a group the larger came back smaller"
-            )
-
-        self._hold(holds, make_quantizer)
+        restored = trial.restored.double().reshape(-1)
+        ids = group_ids(trial.weight.shape, trial.scheme).reshape(-1)
+        order = torch.argsort(trial.weight.double().reshape(-1), stable=True)
+        order = order[torch.argsort(ids[order], stable=True)]
+        same_group = ids[order].diff() == 0
+        assert not bool((same_group & (restored[order].diff() < 0)).any()), (
+            "of two weights in a group the larger came back smaller"
+        )
 
     # Symmetries
 
@@ -202,130 +177,102 @@ class QuantizerSuite(Suite):
 
         Usual causes: rounding half up, a range of −8…7 without saying so, one-sided ranges.
         """
-        mirrored = [s for s in self.schemes if s.symmetric and is_mirrored(make_quantizer, s)]
 
-        def holds(case: WeightCase) -> None:
-            plain = Trial(make_quantizer, case)
-            negated = Trial(make_quantizer, replace(case, weight=-case.weight)).restored
-            tie = near_tie(case.weight, case.scheme, plain.grid)
-            require_same(negated, -plain.restored, excused=tie)
+        def mirrored(scheme: QuantizationScheme) -> bool:
+            return scheme.symmetric and is_mirrored(make_quantizer, scheme)
 
-        self._hold(holds, make_quantizer, mirrored)
+        def holds(trial: Trial) -> None:
+            tie = near_tie(trial.weight, trial.scheme, trial.grid)
+            require_same(trial.of(-trial.weight).restored, -trial.restored, excused=tie)
 
-    def test_powers_of_two_pass_through(self, make_quantizer: MakeQuantizer) -> None:
+        self._hold(make_quantizer, holds, mirrored)
+
+    @on_weights(singly_scaled, torch.float32)
+    def test_powers_of_two_pass_through(self, trial: Trial) -> None:
         """Scaling by a power of two rounds nothing, so codes stay and scales follow.
 
         Held where scales are far from the ends of their dtype. Usual causes: an absolute epsilon
         in a scale or a divisor, constants that suit weights of one size.
         """
+        allowed = bounds(trial.weight, trial.scheme, trial.grid)
+        fine = plainly_scaled(allowed, trial.scheme) & (trial.weight.abs() < 2.0**12)
+        for exponent in (-3, 2):
+            restored = trial.of(trial.weight * 2.0**exponent).restored
+            require_same(restored, trial.restored * 2.0**exponent, excused=~fine)
 
-        def holds(case: WeightCase) -> None:
-            plain = Trial(make_quantizer, case)
-            allowed = bounds(case.weight, case.scheme, plain.grid)
-            fine = plainly_scaled(allowed, case.scheme) & (case.weight.abs() < 2.0**12)
-            for exponent in (-3, 2):
-                scaled = replace(case, weight=case.weight * 2.0**exponent)
-                restored = Trial(make_quantizer, scaled).restored
-                require_same(restored, plain.restored * 2.0**exponent, excused=~fine)
-
-        self._hold(holds, make_quantizer, self._singly_scaled(), torch.float32)
-
-    def test_permuting_weights_permutes_the_result(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights(singly_scaled)
+    def test_permuting_weights_permutes_the_result(self, trial: Trial) -> None:
         """What shares a scale may come in any order: rows of groups, channels, a tensor's weights.
 
         Usual causes: a scale read at the wrong index, a neighbour's bits, a loop that starts late.
         """
-
-        def holds(case: WeightCase) -> None:
-            scheme, weight = case.scheme, case.weight
-            axis = scheme.axis if scheme.granularity is Granularity.CHANNEL else 0
-            if scheme.granularity is Granularity.GROUP and weight.ndim == 1:
-                return  # nothing but one row
-            order = torch.arange(weight.shape[axis]).roll(1).flip(0)
-            moved = replace(case, weight=weight.index_select(axis, order))
-            restored = Trial(make_quantizer, moved).restored
-            expected = Trial(make_quantizer, case).restored.index_select(axis, order)
-            require_same(restored, expected)
-
-        self._hold(holds, make_quantizer, self._singly_scaled())
+        scheme, weight = trial.scheme, trial.weight
+        axis = scheme.axis if scheme.granularity is Granularity.CHANNEL else 0
+        if scheme.granularity is Granularity.GROUP and weight.ndim == 1:
+            return  # nothing but one row
+        order = torch.arange(weight.shape[axis]).roll(1).flip(0)
+        restored = trial.of(weight.index_select(axis, order)).restored
+        require_same(restored, trial.restored.index_select(axis, order))
 
     # Independence
 
-    def test_channels_do_not_influence_each_other(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights(lambda s: s.granularity is Granularity.CHANNEL, torch.float32)
+    def test_channels_do_not_influence_each_other(self, trial: Trial) -> None:
         """One channel a thousand times larger leaves the others' results alone, bit for bit.
 
         Usual causes: scales on the wrong axis (silent on square weights), an axis of −1 or 0 taken
         for another or for none, a maximum over too much.
         """
-        channels = [s for s in self.schemes if s.granularity is Granularity.CHANNEL]
+        axis = trial.scheme.axis
+        for channel in {0, trial.weight.shape[axis] - 1}:
+            changed = trial.weight.clone()
+            changed.select(axis, channel).mul_(1000)
+            restored = trial.of(changed).restored
+            others = [i for i in range(trial.weight.shape[axis]) if i != channel]
+            index = torch.tensor(others, dtype=torch.int64)
+            expected = trial.restored.index_select(axis, index)
+            require_same(restored.index_select(axis, index), expected)
 
-        def holds(case: WeightCase) -> None:
-            axis = case.scheme.axis
-            plain = Trial(make_quantizer, case).restored
-            for channel in {0, case.weight.shape[axis] - 1}:
-                changed = case.weight.clone()
-                changed.select(axis, channel).mul_(1000)
-                restored = Trial(make_quantizer, replace(case, weight=changed)).restored
-                others = [i for i in range(case.weight.shape[axis]) if i != channel]
-                index = torch.tensor(others, dtype=torch.int64)
-                expected = plain.index_select(axis, index)
-                require_same(restored.index_select(axis, index), expected)
-
-        self._hold(holds, make_quantizer, channels, torch.float32)
-
-    def test_each_group_is_what_it_is_alone(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights(lambda s: singly_scaled(s) and s.granularity is Granularity.GROUP)
+    def test_each_group_is_what_it_is_alone(self, trial: Trial) -> None:
         """A group quantized by itself, the short last one too, gives the same weights.
 
         Usual causes: a floored number of groups, padding that enters the range, groups that run
         over the end of a row, one dispatch branch that uses another table.
         """
-        groups = [s for s in self._singly_scaled() if s.granularity is Granularity.GROUP]
+        size, length = trial.scheme.group_size or 1, trial.weight.shape[-1]
+        rows = trial.weight.reshape(-1, length)
+        row = rows.shape[0] - 1
+        for start in {0, (length - 1) // size * size}:
+            part = rows[row, start : start + size]
+            lone = part.view(*[1] * (trial.weight.ndim - 1), -1)
+            alone = trial.of(lone.clone()).restored
+            expected = trial.restored.reshape(-1, length)[row, start : start + size]
+            require_same(alone.reshape(-1), expected)
 
-        def holds(case: WeightCase) -> None:
-            restored = Trial(make_quantizer, case).restored
-            size, length = case.scheme.group_size or 1, case.weight.shape[-1]
-            rows = case.weight.reshape(-1, length)
-            row = rows.shape[0] - 1
-            for start in {0, (length - 1) // size * size}:
-                part = rows[row, start : start + size]
-                lone = part.view(*[1] * (case.weight.ndim - 1), -1)
-                alone = Trial(make_quantizer, replace(case, weight=lone.clone())).restored
-                expected = restored.reshape(-1, length)[row, start : start + size]
-                require_same(alone.reshape(-1), expected)
-
-        self._hold(holds, make_quantizer, groups)
-
-    def test_nothing_is_remembered_from_earlier_weights(
-        self, make_quantizer: MakeQuantizer
-    ) -> None:
+    @on_weights()
+    def test_nothing_is_remembered_from_earlier_weights(self, trial: Trial) -> None:
         """A quantizer that has seen other weights does to these what a fresh one does.
 
         Usual causes: buffers reused without being cleared, a cache keyed by shape, running ranges.
         """
-
-        def holds(case: WeightCase) -> None:
-            fresh = Trial(make_quantizer, case).restored
-            used, other = make_quantizer(case.scheme), case.weight.flip(-1) / 4 + 1
-            used.dequantize(used.quantize(other))
-            quantized = used.quantize(case.weight)
-            used.dequantize(used.quantize(other))
-            require_same(used.dequantize(quantized), fresh)
-
-        self._hold(holds, make_quantizer)
+        fresh = trial.restored
+        used, other = trial.make(trial.scheme), trial.weight.flip(-1) / 4 + 1
+        used.dequantize(used.quantize(other))
+        quantized = used.quantize(trial.weight)
+        used.dequantize(used.quantize(other))
+        require_same(used.dequantize(quantized), fresh)
 
     @requires("strided")
-    def test_memory_layout_does_not_matter(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights()
+    def test_memory_layout_does_not_matter(self, trial: Trial) -> None:
         """Transposed, sliced and expanded views give what their contiguous copies give.
 
         Usual causes: a kernel that reads memory in order, `view` on strides that it does not fit.
         """
-
-        def holds(case: WeightCase) -> None:
-            expected = Trial(make_quantizer, case).restored
-            for view in strided_views(case.weight):
-                require_same(Trial(make_quantizer, replace(case, weight=view)).restored, expected)
-
-        self._hold(holds, make_quantizer)
+        expected = trial.restored
+        for view in strided_views(trial.weight):
+            require_same(trial.of(view).restored, expected)
 
     # Statistics
 
@@ -339,8 +286,8 @@ class QuantizerSuite(Suite):
         for scheme in self.schemes:
             weight = evenly_spread(scheme, self._accepted)
             trial = Trial(make_quantizer, WeightCase(scheme, weight.to(self.dtypes[0])))
-            allowed = bounds(trial.case.weight, scheme, trial.grid)
-            exact = trial.case.weight.double()
+            allowed = bounds(trial.weight, scheme, trial.grid)
+            exact = trial.weight.double()
             error, limits = trial.restored.double() - exact, allowed.error
             if scheme.symmetric and trial.grid.levels is None:
                 counted = exact.abs() <= trial.grid.reach_of_both_sides * allowed.scale
@@ -393,100 +340,77 @@ class QuantizerSuite(Suite):
     # What is stored
 
     @requires("codes")
-    def test_codes_fit_their_bits(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights()
+    def test_codes_fit_their_bits(self, trial: Trial) -> None:
         """At most 2^bits codes, all inside the range that they are stored in.
 
         Usual causes: clamping to the byte's range and masking afterwards, +2^(b−1) in a signed
         grid, the zero point added after the clamp.
         """
-
-        def holds(case: WeightCase) -> None:
-            trial = Trial(make_quantizer, case)
-            codes = cast(CodesShown, trial.quantizer).codes(trial.quantized)
-            assert codes.shape == case.weight.shape
-            assert not codes.is_floating_point(), f"codes are {codes.dtype}"
-            low, high, bits = int(codes.min()), int(codes.max()), case.scheme.bits
-            signed = -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)
-            unsigned = low >= 0 and high < 2**bits
-            assert signed or unsigned, f"codes {low}…{high} do not fit {bits} bits"
-
-        self._hold(holds, make_quantizer)
+        codes = cast(CodesShown, trial.quantizer).codes(trial.quantized)
+        assert codes.shape == trial.weight.shape
+        assert not codes.is_floating_point(), f"codes are {codes.dtype}"
+        low, high, bits = int(codes.min()), int(codes.max()), trial.scheme.bits
+        signed = -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)
+        unsigned = low >= 0 and high < 2**bits
+        assert signed or unsigned, f"codes {low}…{high} do not fit {bits} bits"
 
     @requires("scales")
-    def test_every_group_has_a_scale(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights()
+    def test_every_group_has_a_scale(self, trial: Trial) -> None:
         """As many scales as groups, the short last ones counted, finite and not negative.
 
         Usual causes: a floored division, scales on the wrong axis.
         """
+        scales = cast(ScalesShown, trial.quantizer).scales(trial.quantized)
+        groups = int(group_ids(trial.weight.shape, trial.scheme).max()) + 1
+        assert scales.numel() == groups, f"{scales.numel()} scales for {groups} groups"
+        assert bool((torch.isfinite(scales) & (scales >= 0)).all())
 
-        def holds(case: WeightCase) -> None:
-            trial = Trial(make_quantizer, case)
-            scales = cast(ScalesShown, trial.quantizer).scales(trial.quantized)
-            groups = int(group_ids(case.weight.shape, case.scheme).max()) + 1
-            assert scales.numel() == groups, f"{scales.numel()} scales for {groups} groups"
-            assert bool((torch.isfinite(scales) & (scales >= 0)).all())
-
-        self._hold(holds, make_quantizer)
-
-    def test_decoded_weights_are_levels_of_the_code_book(
-        self, make_quantizer: MakeQuantizer
-    ) -> None:
+    @on_weights(lambda s: singly_scaled(s) and s.codebook is not None, torch.float32)
+    def test_decoded_weights_are_levels_of_the_code_book(self, trial: Trial) -> None:
         """Every weight, divided by its group's scale, is in the table: for every block size.
 
         Usual causes: a dispatch branch with another table, a symmetric table of 15 levels.
         """
-        books = [s for s in self._singly_scaled() if s.codebook is not None]
-
-        def holds(case: WeightCase) -> None:
-            trial = Trial(make_quantizer, case)
-            allowed = bounds(case.weight, case.scheme, trial.grid)
-            levels = torch.tensor(trial.grid.levels, dtype=torch.float64)
-            steps = trial.restored.double() / allowed.scale.where(allowed.scale > 0, 1.0)
-            distance = (steps[..., None] - levels).abs().amin(-1)
-            eps = torch.finfo(case.scheme.scale_dtype).eps + 4 * torch.finfo(torch.float32).eps
-            fine = plainly_scaled(allowed, case.scheme)
-            off = (distance - eps * steps.abs()).where(fine, 0.0)
-            assert bool((off <= 0).all()), (
-                f"{steps.flatten()[off.argmax()].item():.9g} scales is no level"
-            )
-
-        self._hold(holds, make_quantizer, books, torch.float32)
+        allowed = bounds(trial.weight, trial.scheme, trial.grid)
+        levels = torch.tensor(trial.grid.levels, dtype=torch.float64)
+        steps = trial.restored.double() / allowed.scale.where(allowed.scale > 0, 1.0)
+        distance = (steps[..., None] - levels).abs().amin(-1)
+        eps = torch.finfo(trial.scheme.scale_dtype).eps + 4 * torch.finfo(torch.float32).eps
+        fine = plainly_scaled(allowed, trial.scheme)
+        off = (distance - eps * steps.abs()).where(fine, 0.0)
+        assert bool((off <= 0).all()), (
+            f"{steps.flatten()[off.argmax()].item():.9g} scales is no level"
+        )
 
     @requires("state")
-    def test_stored_bytes_are_those_of_the_scheme(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights()
+    def test_stored_bytes_are_those_of_the_scheme(self, trial: Trial) -> None:
         """All tensors that are kept take ceil(n · bits / 8) bytes and the scales', no more.
 
         Usual causes: one code a byte, an unpacked copy kept beside, float32 zero points, padding.
         """
-
-        def holds(case: WeightCase) -> None:
-            trial = Trial(make_quantizer, case)
-            state = cast(StateKept, trial.quantizer).state(trial.quantized)
-            kept = sum(tensor.untyped_storage().nbytes() for tensor in state.values())
-            allowed = claimed_bytes(case, trial.grid)
-            sizes = {name: tensor.untyped_storage().nbytes() for name, tensor in state.items()}
-            assert kept <= allowed, f"{kept} bytes are kept, {sizes}; the scheme has {allowed}"
-
-        self._hold(holds, make_quantizer)
+        state = cast(StateKept, trial.quantizer).state(trial.quantized)
+        kept = sum(tensor.untyped_storage().nbytes() for tensor in state.values())
+        allowed = claimed_bytes(trial.case, trial.grid)
+        sizes = {name: tensor.untyped_storage().nbytes() for name, tensor in state.items()}
+        assert kept <= allowed, f"{kept} bytes are kept, {sizes}; the scheme has {allowed}"
 
     @requires("state")
-    def test_saved_weights_decode_as_before(self, make_quantizer: MakeQuantizer) -> None:
+    @on_weights()
+    def test_saved_weights_decode_as_before(self, trial: Trial) -> None:
         """What is kept is enough: another quantizer reads the same weights from it.
 
         Usual causes: scales or zero points that are no part of the state, or skipped when zero;
         another convention for signs between writer and reader.
         """
-
-        def holds(case: WeightCase) -> None:
-            trial = Trial(make_quantizer, case)
-            state = cast(StateKept, trial.quantizer).state(trial.quantized)
-            copies = {name: tensor.clone() for name, tensor in state.items()}
-            reader = cast(StateKept, make_quantizer(case.scheme))
-            other = reader.quantize(torch.ones_like(case.weight))
-            restored = reader.dequantize(reader.restore(copies, other))
-            require_same(restored, trial.restored)
-
-        self._hold(holds, make_quantizer)
+        state = cast(StateKept, trial.quantizer).state(trial.quantized)
+        copies = {name: tensor.clone() for name, tensor in state.items()}
+        reader = cast(StateKept, trial.make(trial.scheme))
+        other = reader.quantize(torch.ones_like(trial.weight))
+        restored = reader.dequantize(reader.restore(copies, other))
+        require_same(restored, trial.restored)
 
     # How properties are tried
 
@@ -495,21 +419,21 @@ class QuantizerSuite(Suite):
         ragged = "ragged" in self.capabilities
         return Accepted(self.dtypes, self.ranks, ragged, self.shortest_side)
 
-    def _singly_scaled(self) -> list[QuantizationScheme]:
-        """Double quantization joins all groups of a tensor through the mean of their scales."""
-        return [scheme for scheme in self.schemes if not scheme.double_quantization]
-
     def _hold(
         self,
-        holds: Property,
         make_quantizer: MakeQuantizer,
-        schemes: Sequence[QuantizationScheme] | None = None,
+        holds: Callable[[Trial], None],
+        only: Callable[[QuantizationScheme], bool] = lambda scheme: True,
         dtype: torch.dtype | None = None,
         subnormal_scales: bool = False,
     ) -> None:
-        """Try the property on drawn weights and on the traps of every scheme."""
+        """Try the property on drawn weights and on the traps, of the schemes for which ``only``."""
         __tracebackhide__ = True
-        chosen = list(self.schemes if schemes is None else schemes)
+
+        def tried_on(case: WeightCase) -> None:
+            holds(Trial(make_quantizer, replace(case, weight=case.weight.clone())))
+
+        chosen = [scheme for scheme in self.schemes if only(scheme)]
         if dtype is not None and dtype not in self.dtypes:
             dtype = self.dtypes[0]
         accepted = self._accepted if dtype is None else replace(self._accepted, dtypes=[dtype])
@@ -521,7 +445,7 @@ class QuantizerSuite(Suite):
         )
         if chosen:
             cases = weight_cases(chosen, accepted)
-            for_all(holds, cases, traps=traps, examples=self.examples)
+            for_all(tried_on, cases, traps=traps, examples=self.examples)
 
     def _errors_fall(
         self, make_quantizer: MakeQuantizer, family: Sequence[QuantizationScheme]

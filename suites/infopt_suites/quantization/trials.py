@@ -20,11 +20,17 @@ class Trial:
     """One round trip, and what it was made with."""
 
     def __init__(self, make_quantizer: MakeQuantizer, case: WeightCase) -> None:
-        self.case = case
+        self.make, self.case = make_quantizer, case
+        self.scheme = case.scheme
+        self.weight = case.weight.clone()  # as it was given, whatever the quantizer does to it
         self.quantizer: Quantizer = make_quantizer(case.scheme)
         self.grid = claimed_grid(self.quantizer, case.scheme)
         self.quantized: Any = self.quantizer.quantize(case.weight)
         self.restored: Tensor = self.quantizer.dequantize(self.quantized)
+
+    def of(self, weight: Tensor) -> Trial:
+        """That of another weight in the same scheme, by a new quantizer."""
+        return Trial(self.make, replace(self.case, weight=weight))
 
 
 def claimed_grid(quantizer: Quantizer, scheme: QuantizationScheme) -> Grid:
@@ -74,6 +80,11 @@ def scheme_families(
         families.setdefault(replace(scheme, **ignored), {})[order(scheme)] = scheme
     for family in families.values():
         yield [family[key] for key in sorted(family)]
+
+
+def singly_scaled(scheme: QuantizationScheme) -> bool:
+    """Double quantization joins all groups of a tensor through the mean of their scales."""
+    return not scheme.double_quantization
 
 
 def fineness(scheme: QuantizationScheme) -> float:
