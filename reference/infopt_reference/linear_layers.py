@@ -3,7 +3,6 @@
 Left out are embeddings (a table look-up, not a product), layers that the caller names, and weights
 shared with a module that is not a linear layer: a tied output head, whose float matrix the
 embedding keeps anyway.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

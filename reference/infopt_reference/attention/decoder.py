@@ -11,7 +11,6 @@ Leaves out: mixtures of experts, soft-capped logits, rope scaling but linear, te
 Sources: Touvron et al. 2023, "LLaMA", section 2.2; Zhang & Sennrich 2019 (RMSNorm); Shazeer 2020
 (gated units).
 Legend: B batch, T new tokens, N slots so far, V vocabulary.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ Codes take bits / 8 bytes a number, and constants for each group.
 
 Contract. Exact for the caches of `cache`: `KVCache.nbytes` measures what these formulas predict.
 Leaves out: what an allocator adds to a request, and copies made while a cache grows.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ Leaves out: threads (one event loop, and callers of that loop), priorities, batc
 tokens instead of items (the `Scheduler`'s business). Sources: Crankshaw et al. 2017, "Clipper: A
 Low-Latency Online Prediction Serving System", section 4.3 (batching, delayed batching); Olston et
 al. 2017, "TensorFlow-Serving: Flexible, High-Performance ML Serving" (batching between requests).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ Contract
 Leaves out: prefix caching, adapters, several processes, text (token ids in and out).
 Source: Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative
 Models", section 4.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ of columns are tried.
 Leaves out: what is not linear, such as steps that fill the machine, or attention within a long
 prompt. `CostModel.relative_errors` tells how much that is. Source: Lawson and Hanson 1974, "Solving
 Least Squares Problems", chapter 23 (non-negative least squares).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 An item may be withdrawn from the middle. It then stays as an empty entry until the line reaches it,
 or until the empty ones are more than the others: so a step costs O(1) over any n steps, and a
 backend that hangs while its callers give up and come back does not fill the memory.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

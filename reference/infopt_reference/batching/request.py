@@ -7,7 +7,6 @@ Contract. A request is waiting, running or finished. It finishes with the token 
 of its stop rules, which stays part of the output, or with its ``max_new_tokens``-th; the token
 sampled last is never computed. A preempted request has its output still, and nothing computed.
 Leaves out: several samples of one prompt, rules on text (token ids only), a minimum length.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a batcher counts. Its size depends on the largest batch, never on how many items came.
-
-PYTEST_DONT_REWRITE
-"""
+"""What a batcher counts. Its size depends on the largest batch, never on how many items came."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ Contract
 - Counters (counters.py) lose no update.
 
 Leaves out: locks between processes, a breaker that stops asking a store that is down.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

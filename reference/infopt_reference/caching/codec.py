@@ -6,7 +6,6 @@ Contract. `decode` returns what was encoded, equal in every part, or raises: a v
 off, changed, written by another version or program, or under another key is not read. `encode`
 refuses what would read back otherwise (tuples, bytes, names that are no strings, NaN).
 Leaves out: secrecy. The digest finds accidents; who can write to the store can write a valid value.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ Contract
 - The caches fail no request (answer_cache.py); what the model raises, the caller gets.
 
 Leaves out: sharing one stream among equal requests that come while it runs; each has its own.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

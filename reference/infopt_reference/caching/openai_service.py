@@ -7,7 +7,6 @@ Leaves out: more than one choice, retries, limits of rate (a proxy's business).
 
 The client is huggingface_hub's, which transformers brings along: it knows proxies, certificates and
 event streams. Source: OpenAI API reference, "Chat completions", "Streaming".
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

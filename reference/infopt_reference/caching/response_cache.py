@@ -6,7 +6,6 @@ Contract. The key covers everything that changes the answer (keys.py, request.py
 tenant, adapter, message or parameter is another key. A hit is one GET of the store. All else is
 what caches of answers share (answer_cache.py).
 Leaves out: answers to requests that only mean the same (semantic_cache.py).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

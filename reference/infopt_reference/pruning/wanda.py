@@ -9,7 +9,6 @@ common to all norms changes no ranking: sum and mean over tokens give the same m
 
 Source: Sun et al. 2023, "A Simple and Effective Pruning Approach for Large Language Models",
 arXiv:2306.11695, section 3.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

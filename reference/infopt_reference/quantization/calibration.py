@@ -14,7 +14,6 @@ Left out: weighting of tokens, and statistics per token position.
 Source: Frantar et al. 2022, "GPTQ", section 3.1 (H); Lin et al. 2023, "AWQ", section 3.2 (mean);
 Xiao et al. 2022, "SmoothQuant", section 4 (max).
 Legend: N tokens, K input features, M output features.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Input checks shared by the quantizers. PYTEST_DONT_REWRITE"""
+"""Input checks shared by the quantizers."""
 
 from __future__ import annotations
 

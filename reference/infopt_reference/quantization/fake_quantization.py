@@ -15,7 +15,6 @@ Left out: learned scales (Esser et al. 2020) and gradients through the range, wh
 the backward pass; and fake quantization of activations.
 
 Sources: Bengio et al. 2013, arXiv:1308.3432; Jacob et al. 2018, arXiv:1712.05877, section 3.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

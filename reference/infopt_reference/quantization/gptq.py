@@ -33,7 +33,6 @@ Left out: storing the permutation of act order with the checkpoint (g_idx), acti
 Source: Frantar et al. 2022, "GPTQ", arXiv:2210.17323, section 3 and algorithm 1; static groups as
 in the authors' later code.
 Legend: M output features (rows), K input features (columns), G groups along K, B block size.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ states on as their first argument. Everything is deterministic; models are run w
 eval mode and without a cache. Padding is what ``attention_mask`` says.
 
 Left out: encoder-decoders, and offloading of blocks or hidden states.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

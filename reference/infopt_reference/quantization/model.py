@@ -5,7 +5,6 @@ anyway and quantizing it would add bytes.
 
 Calibrated methods (`methods`) take the decoder block by block (`layerwise`), then the layers
 outside its blocks, such as the head, from one more pass through the whole model.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 A format turns rows of weights into integer codes and back. It knows nothing of tensors' shapes
 (`grouping`), of how scales (`scales`) or codes (`packing`) are stored. A further format is a file
 with an object that keeps this contract, and its entry in `NAMED_FORMATS`.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

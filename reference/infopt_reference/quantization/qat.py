@@ -15,7 +15,6 @@ precision, accumulation, checkpoints.
 
 Sources: Jacob et al. 2018, arXiv:1712.05877, section 3; Liu et al. 2023, "LLM-QAT",
 arXiv:2305.17888, section 2.1 (the model's own outputs as targets).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

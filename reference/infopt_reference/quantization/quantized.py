@@ -8,7 +8,6 @@ zeros has scale 0. NaN, infinity, an empty tensor or integers raise. Groups do n
 other (under double quantization they do, through the mean of the scales). Everything is
 deterministic, and computed in float64 before it is stored; so float64 weights below 1e-300, where
 that runs out of precision, are the one case in which the error bound does not hold.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 A scheme states everything from which a reader (or a conformance suite) derives sizes and error
 bounds. `PRESETS` names the schemes that people ask for; a further one is one more entry there, a
 further number format one more file and one entry in `number_format.NAMED_FORMATS`.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

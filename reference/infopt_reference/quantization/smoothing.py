@@ -17,7 +17,6 @@ head, and smoothing between blocks.
 
 Source: Xiao et al. 2022, "SmoothQuant", section 4; Lin et al. 2023, "AWQ", section 3.2.
 Legend: K features of the activation.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
