@@ -14,7 +14,6 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from .awq import STEPS, clip_weights, search_awq_scales
 from .calibration import ActivationStatistics, HessianStatistics
-from .checks import naming
+from .checks import naming, unknown_name
 from .gptq import BLOCK_SIZE, DAMPING, gptq
 from .layerwise import CalibratedModule
 from .linear import QuantizedLinear
@@ -194,9 +193,7 @@ def quantization_method(name: str, **options: Any) -> Method:
         ValueError: there is no such method, or it has no such option.
     """
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no method {name!r}{hint} There are: {', '.join(METHODS)}")
+        raise unknown_name("method", name, METHODS)
     known = [field.name for field in fields(METHODS[name])]
     for option in options:
         if option not in known:
