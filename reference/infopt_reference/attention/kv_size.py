@@ -88,5 +88,5 @@ def bytes_per_number(scheme: QuantizationScheme, head_dim: int) -> Fraction:
         raise ValueError(f"the scheme is {scheme}; a quantized cache has groups")
     groups = ceil(head_dim / scheme.group_size)
     constants = scheme.scale_dtype.itemsize + (0 if scheme.symmetric else 1)
-    code = Fraction(scheme.bits if scheme.packed else 8, 8)
+    code = Fraction(scheme.stored_bits, 8)
     return code + Fraction(groups * constants, head_dim)

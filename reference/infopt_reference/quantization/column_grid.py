@@ -45,7 +45,7 @@ class StaticGrid:
 
     def finish(self, codes: Tensor) -> QuantizedTensor:
         """The quantized weight with these codes [M, K]."""
-        return replace(self._nearest, codes=_stored(codes, self.scheme))
+        return replace(self._nearest, codes=pack(codes, self.scheme.stored_bits))
 
 
 class UpdatedGroups:
@@ -84,7 +84,7 @@ class UpdatedGroups:
             scheme=self.scheme,
             shape=codes.shape,
             dtype=self._dtype,
-            codes=_stored(codes, self.scheme),
+            codes=pack(codes, self.scheme.stored_bits),
             stored_scales=torch.stack([group.stored_scales for group in self._groups], dim=1),
             zero_points=torch.stack(zero_points, dim=1) if zero_points else None,
         )
@@ -97,7 +97,3 @@ def _by_group(constants: Tensor, rows: int) -> Tensor:
         .expand(rows, -1)
         .T.contiguous()[..., None]
     )
-
-
-def _stored(codes: Tensor, scheme: QuantizationScheme) -> Tensor:
-    return pack(codes, scheme.bits if scheme.packed else 8)

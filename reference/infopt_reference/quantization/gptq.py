@@ -188,7 +188,7 @@ def _better_rows(quantized: QuantizedTensor, weight: Tensor, hessian: Tensor) ->
         stored = torch.where(worse, nearest.stored_scales, stored)
         if zero_points is not None and nearest.zero_points is not None:
             zero_points = torch.where(worse, nearest.zero_points, zero_points)
-    packed = pack(codes, quantized.scheme.bits if quantized.scheme.packed else 8)
+    packed = pack(codes, quantized.scheme.stored_bits)
     return replace(quantized, codes=packed, stored_scales=stored, zero_points=zero_points)
 
 

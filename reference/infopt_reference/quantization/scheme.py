@@ -132,6 +132,11 @@ class QuantizationScheme:
                 f"scale_dtype is {self.scale_dtype}; double quantization decodes scales to float32"
             )
 
+    @property
+    def stored_bits(self) -> int:
+        """Bits that a code takes in memory."""
+        return self.bits if self.packed else 8
+
     def __str__(self) -> str:
         grid = self.codebook or ("symmetric" if self.symmetric else "asymmetric")
         places = {
