@@ -33,7 +33,6 @@ import operator
 import sys
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, Self
 
 from .errors import BatcherRunningError, BatcherStoppedError, QueueFullError
@@ -104,13 +103,8 @@ class ContinuousBatcher:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop(drain=error is None)
+    async def __aexit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
+        await self.stop(drain=exc_type is None)
 
     async def start(self) -> None:
         """Opens the queue.

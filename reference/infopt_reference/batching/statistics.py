@@ -46,11 +46,6 @@ class BatcherStatistics:
         """Items of a batch; 0 before the first."""
         return self.num_sent / max(1, self.num_batches)
 
-    @property
-    def mean_wait(self) -> float:
-        """Seconds that a sent item waited; 0 before the first."""
-        return self.total_wait / max(1, self.num_sent)
-
     def record_batch(self, size: int, total_wait: float, longest_wait: float) -> None:
         """Counts a batch that is sent now."""
         self.batch_sizes[size] += 1

@@ -20,7 +20,6 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import ClassVar, Self
 
 from .answer import Answer
@@ -51,7 +50,11 @@ class AnswerCache(ABC):
     kind: ClassVar[str]  # part of every key
 
     def __init__(
-        self, store: Store, namespace: str, ttl: float | None, cache_sampled: bool
+        self,
+        store: Store,
+        namespace: str = "infopt",
+        ttl: float | None = 3600.0,
+        cache_sampled: bool = False,
     ) -> None:
         self.store = store
         self.prefix = prefix(namespace, self.kind)
@@ -157,12 +160,7 @@ class AnswerCache(ABC):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def _get(self, request: ChatRequest, key: str, counts: bool = True) -> Answer | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields
 from typing import Any
 
 from .answer import Answer
@@ -21,7 +20,6 @@ from .keys import VERSION
 MAGIC = b"infopt" + VERSION.to_bytes(2, "big")
 DIGEST_BYTES = 16
 HEADER_BYTES = len(MAGIC) + DIGEST_BYTES
-_FIELDS = tuple(field.name for field in fields(Answer))
 
 
 class CodecError(ValueError):
@@ -34,10 +32,9 @@ def encode(key: str, answer: Answer) -> bytes:
     Raises:
         CodecError: it would not read back equal.
     """
-    content = {name: getattr(answer, name) for name in _FIELDS}
     try:
-        payload = json.dumps(content, separators=(",", ":")).encode()
-        reads_equal = json.loads(payload) == content
+        payload = json.dumps(vars(answer), separators=(",", ":")).encode()
+        reads_equal = json.loads(payload) == vars(answer)
     except (TypeError, ValueError, RecursionError) as error:
         raise CodecError(f"an answer that is not plain JSON is not stored: {error}") from None
     if not reads_equal:

@@ -18,7 +18,6 @@ from .answer_cache import AnswerCache
 from .codec import encode
 from .keys import VERSION, digest
 from .request import ChatRequest
-from .store import Store
 
 ComputeMany = Callable[[Sequence[ChatRequest]], Awaitable[Sequence[Answer]]]
 
@@ -27,15 +26,6 @@ class ResponseCache(AnswerCache):
     """Answers to equal requests; the arguments are those of `AnswerCache`."""
 
     kind = "answer"
-
-    def __init__(
-        self,
-        store: Store,
-        namespace: str = "infopt",
-        ttl: float | None = 3600.0,
-        cache_sampled: bool = False,
-    ) -> None:
-        super().__init__(store, namespace, ttl, cache_sampled)
 
     def key(self, request: ChatRequest) -> str:
         return f"{self.prefix}v{VERSION}:{digest(request.content)}"
