@@ -51,7 +51,7 @@ class HessianStatistics:
     @property
     def hessian(self) -> Tensor:
         """H, float64 [K, K]. Raises ValueError before any token was observed."""
-        _require_tokens(self.tokens)
+        require_tokens(self.tokens)
         return self._sum * (2 / self.tokens)
 
 
@@ -75,13 +75,13 @@ class ActivationStatistics:
     @property
     def mean_abs(self) -> Tensor:
         """Mean |x|, float64 [K]. Raises ValueError before any token was observed."""
-        _require_tokens(self.tokens)
+        require_tokens(self.tokens)
         return self._sum / self.tokens
 
     @property
     def max_abs(self) -> Tensor:
         """Largest |x|, float64 [K]. Raises ValueError before any token was observed."""
-        _require_tokens(self.tokens)
+        require_tokens(self.tokens)
         return self._max.clone()
 
 
@@ -127,6 +127,7 @@ def check_hessian(hessian: Tensor, weights: Sequence[Tensor]) -> None:
     require_finite(hessian, "hessian")
 
 
-def _require_tokens(tokens: int) -> None:
+def require_tokens(tokens: int) -> None:
+    """Raises ValueError where no token was observed."""
     if not tokens:
         raise ValueError("no token was observed; give calibration inputs that reach this layer")
