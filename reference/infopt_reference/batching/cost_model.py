@@ -65,12 +65,7 @@ class CostModel:
 
     def step(self, batch_size: int, num_tokens: int, num_context_tokens: int = 0) -> float:
         """Seconds of one forward pass."""
-        return (
-            self.per_step
-            + self.per_sequence * batch_size
-            + self.per_token * num_tokens
-            + self.per_context * num_context_tokens
-        )
+        return self._seconds(1, batch_size, num_tokens, num_context_tokens)
 
     def batch(self, requests: Sequence[TraceRequest]) -> float:
         """Seconds of a batch that is padded, and runs until the longest output ends.
@@ -83,11 +78,15 @@ class CostModel:
         steps = max(request.output_tokens for request in requests)
         # In step j of ``steps``, every sequence sees prompt + j keys.
         context = prompt * steps + steps * (steps - 1) // 2
+        return self._seconds(steps, size * steps, size * (prompt + steps - 1), size * context)
+
+    def _seconds(self, steps: int, sequences: int, tokens: int, context: int) -> float:
+        """Seconds of passes, with what they compute in all."""
         return (
             self.per_step * steps
-            + self.per_sequence * size * steps
-            + self.per_token * size * (prompt + steps - 1)
-            + self.per_context * size * context
+            + self.per_sequence * sequences
+            + self.per_token * tokens
+            + self.per_context * context
         )
 
     @classmethod
