@@ -141,8 +141,7 @@ def _round_columns(
     for start, stop in _blocks(len(columns), block_size, grid.updated_group_size):
         errors = torch.empty_like(columns[start:stop])  # [B, M]
         for j in range(start, stop):
-            grid.enter(j, columns)
-            scales, zero_points = grid.constants(original[j])
+            scales, zero_points = grid.constants(original[j], columns)
             code = form.encode(columns[j][:, None], scales, zero_points)  # [M, 1]
             codes[original[j]] = code[:, 0]
             rounded = form.decode(code, scales, zero_points)[:, 0]
