@@ -219,11 +219,7 @@ class ContinuousBatcher:
         return generation
 
     def _request(self, prompt_ids: Sequence[int], parameters: SamplingParameters) -> Request:
-        """A new request, which can run.
-
-        Raises:
-            ValueError: it cannot.
-        """
+        """A new request; ValueError where it could never run."""
         try:
             prompt = [operator.index(token) for token in prompt_ids]
         except TypeError as error:

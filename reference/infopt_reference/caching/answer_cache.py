@@ -205,11 +205,7 @@ class AnswerCache(ABC):
 
 
 def require_ttl(ttl: float | None) -> float | None:
-    """The time to live, if it is one: None (for ever) or seconds above 0.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """The time to live; ValueError unless it is None (for ever) or seconds above 0."""
     if ttl is not None and not (ttl > 0 and math.isfinite(ttl)):
         raise ValueError(f"ttl is {ttl}; give seconds above 0, or None for entries without end")
     return ttl
