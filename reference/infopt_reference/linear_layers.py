@@ -1,14 +1,15 @@
 """Which linear layers of a model an optimisation takes: one rule for quantizing, training, pruning.
+And the mode in which a model runs meanwhile.
 
 Left out are embeddings (a table look-up, not a product), layers that the caller names, and weights
 shared with a module that is not a linear layer: a tied output head, whose float matrix the
 embedding keeps anyway.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -58,6 +59,19 @@ def weights_outside_linear_layers(model: nn.Module) -> set[int]:
         if type(module) is not nn.Linear
         for parameter in module.parameters(recurse=False)
     }
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model without dropout; each module's mode comes back afterwards."""
+    # By name: layers may be replaced meanwhile, and should not stay in memory for their mode.
+    training = {name: module.training for name, module in model.named_modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for name, module in model.named_modules():
+            module.training = training[name]
 
 
 def _matches(name: str, part: str) -> bool:

@@ -13,7 +13,6 @@ Leaves out: dropout, logit soft-capping, additive biases (ALiBi).
 Sources: Vaswani et al. 2017, section 3.2.1; Ainslie et al. 2023, "GQA", section 2.2; Xiao et al.
 2023, "Efficient streaming language models with attention sinks", section 3.3 (learned sinks).
 Legend: B batch, T query length, S key length, H query heads, G kv heads, D head dim.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Left out: swapping to another device, and sliding windows that give back their o
 sequence that must make room is freed and computed again later (preemption by recompute).
 
 Source: Kwon et al. 2023, "Efficient Memory Management for Large Language Model Serving with
-PagedAttention", sections 4.2 to 4.4. PYTEST_DONT_REWRITE
+PagedAttention", sections 4.2 to 4.4.
 """
 
 from __future__ import annotations

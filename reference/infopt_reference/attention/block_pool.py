@@ -2,7 +2,7 @@
 
 Contract. A block is free, or has one reference or more; free + used = num_blocks at all times.
 Taking a block that is not there, and sharing or giving back one that is free, are errors and change
-nothing. Every operation costs the same with any number of blocks. PYTEST_DONT_REWRITE
+nothing. Every operation costs the same with any number of blocks.
 """
 
 from __future__ import annotations

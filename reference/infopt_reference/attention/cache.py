@@ -237,7 +237,6 @@ class QuantizedCache(KVCache):
             )
         super().__init__()
         self.scheme = scheme
-        self._code_bits = scheme.bits if scheme.packed else 8
         self._dtype: torch.dtype | None = None
 
     def _encode(self, keys: Tensor, values: Tensor) -> Stored:
@@ -250,10 +249,10 @@ class QuantizedCache(KVCache):
 
     def _codes(self, numbers: Tensor) -> Stored:
         """Codes, scales and zero points, each [B, G, T, …]."""
-        if numbers.shape[-1] * self._code_bits % 8:
+        if numbers.shape[-1] * self.scheme.stored_bits % 8:
             raise ValueError(
-                f"{numbers.shape[-1]} codes of {self._code_bits} bits do not fill whole bytes; use "
-                f"packed=False or another number of bits"
+                f"{numbers.shape[-1]} codes of {self.scheme.stored_bits} bits do not fill whole "
+                f"bytes; use packed=False or another number of bits"
             )
         quantized = quantize(numbers, self.scheme)
         codes = quantized.codes.view(*numbers.shape[:3], -1)
@@ -262,7 +261,7 @@ class QuantizedCache(KVCache):
 
     def _numbers(self, codes: Tensor, scales: Tensor, zero_points: Tensor | None = None) -> Tensor:
         assert self._dtype is not None
-        head_dim = codes.shape[-1] * 8 // self._code_bits
+        head_dim = codes.shape[-1] * 8 // self.scheme.stored_bits
         return QuantizedTensor(
             scheme=self.scheme,
             shape=torch.Size([*codes.shape[:3], head_dim]),

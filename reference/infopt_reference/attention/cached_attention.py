@@ -10,7 +10,6 @@ keys' that the cache gave back. A row that is padded on the left is computed as 
 Leaves out: cross attention, dropout, normalised queries and keys.
 Legend: B batch, T new tokens, S tokens given back, N slots so far, H query heads, G kv heads, D
 head dim.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ Leaves out: mixtures of experts, soft-capped logits, rope scaling but linear, te
 Sources: Touvron et al. 2023, "LLaMA", section 2.2; Zhang & Sennrich 2019 (RMSNorm); Shazeer 2020
 (gated units).
 Legend: B batch, T new tokens, N slots so far, V vocabulary.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .cached_attention import CachedAttention, LayerCache
-from .kv_size import layer_kinds
+from .kv_size import kv_shape, layer_kinds
 from .masks import token_positions
 from .rope import Rope
 
@@ -73,19 +72,15 @@ class DecoderConfig:
                 f"the decoder has no {' and no '.join(unknown)}; use the transformers model itself "
                 f"(`transformers_cache` decodes it through the caches)"
             )
-        head_dim = getattr(config, "head_dim", None)
+        shape = kv_shape(config)
         return cls(
             vocab_size=config.vocab_size,
             hidden_size=config.hidden_size,
             intermediate_size=config.intermediate_size,
-            layers=config.num_hidden_layers,
+            layers=shape.layers,
             heads=config.num_attention_heads,
-            kv_heads=config.num_key_value_heads,
-            rope=Rope(
-                head_dim or config.hidden_size // config.num_attention_heads,
-                rope["rope_theta"],
-                rope.get("factor", 1.0),
-            ),
+            kv_heads=shape.kv_heads,
+            rope=Rope(shape.head_dim, rope["rope_theta"], rope.get("factor", 1.0)),
             window=config.sliding_window if "sliding_attention" in layer_kinds(config) else None,
             bias=config.model_type == "qwen2",
             norm_eps=config.rms_norm_eps,

@@ -8,7 +8,6 @@ Codes take bits / 8 bytes a number, and constants for each group.
 
 Contract. Exact for the caches of `cache`: `KVCache.nbytes` measures what these formulas predict.
 Leaves out: what an allocator adds to a request, and copies made while a cache grows.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -89,5 +88,5 @@ def bytes_per_number(scheme: QuantizationScheme, head_dim: int) -> Fraction:
         raise ValueError(f"the scheme is {scheme}; a quantized cache has groups")
     groups = ceil(head_dim / scheme.group_size)
     constants = scheme.scale_dtype.itemsize + (0 if scheme.symmetric else 1)
-    code = Fraction(scheme.bits if scheme.packed else 8, 8)
+    code = Fraction(scheme.stored_bits, 8)
     return code + Fraction(groups * constants, head_dim)

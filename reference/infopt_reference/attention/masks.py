@@ -16,7 +16,6 @@ Leaves out: block-sparse and tree masks, and packing of several documents into o
 Sources: Vaswani et al. 2017, section 3.2.3 (causal); Beltagy et al. 2020, "Longformer", section 3.1
 (window).
 Legend: B batch, T query length, S key length.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ Source: Kwon et al. 2023, "Efficient Memory Management for Large Language Model 
 PagedAttention", sections 4.1 and 4.2.
 Legend: L layers, N blocks, P tokens of a block, B sequences, T new tokens, S tokens, H query heads,
 G kv heads, D head dim.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -25,7 +25,6 @@ on other devices.
 
 Source: Kwon et al. 2023 (PagedAttention), section 4.4; Zheng et al. 2024, "SGLang: Efficient
 Execution of Structured Language Model Programs", section 3 (eviction of leaves).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

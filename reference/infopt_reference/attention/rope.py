@@ -18,7 +18,6 @@ Sources: Su et al. 2021, "RoFormer", section 3.2.2 (in the half-split layout of 
 2023, "Extending context window via positional interpolation", section 2.3; bloc97 2023, "NTK-aware
 scaled RoPE" (the dynamic form as transformers has it).
 Legend: B batch, T query length, H heads, D head dim.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ with `DynamicCache`, and give the same wherever the cache keeps numbers as they 
 made for as many keys as `update` gives: the tokens held and the new ones, the first of them at the
 position ``get_seq_length() − held``. Padding, windows and positions are the model's business.
 Leaves out: compiled decoding, offloading, layers without attention (they raise).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ Leaves out: threads (one event loop, and callers of that loop), priorities, batc
 tokens instead of items (the `Scheduler`'s business). Sources: Crankshaw et al. 2017, "Clipper: A
 Low-Latency Online Prediction Serving System", section 4.3 (batching, delayed batching); Olston et
 al. 2017, "TensorFlow-Serving: Flexible, High-Performance ML Serving" (batching between requests).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -41,7 +40,6 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from enum import Enum
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from .errors import BatcherRunningError, BatcherStoppedError, QueueFullError
@@ -162,12 +160,7 @@ class Batcher(Generic[Item, Result]):
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
         if exc_type is GeneratorExit:  # there is no loop any more in which to wait
             return
         try:

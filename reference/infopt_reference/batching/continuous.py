@@ -22,7 +22,6 @@ Contract
 Leaves out: prefix caching, adapters, several processes, text (token ids in and out).
 Source: Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative
 Models", section 4.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ import operator
 import sys
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, Self
 
 from .errors import BatcherRunningError, BatcherStoppedError, QueueFullError
@@ -105,13 +103,8 @@ class ContinuousBatcher:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop(drain=error is None)
+    async def __aexit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
+        await self.stop(drain=exc_type is None)
 
     async def start(self) -> None:
         """Opens the queue.
@@ -226,11 +219,7 @@ class ContinuousBatcher:
         return generation
 
     def _request(self, prompt_ids: Sequence[int], parameters: SamplingParameters) -> Request:
-        """A new request, which can run.
-
-        Raises:
-            ValueError: it cannot.
-        """
+        """A new request; ValueError where it could never run."""
         try:
             prompt = [operator.index(token) for token in prompt_ids]
         except TypeError as error:

@@ -14,7 +14,6 @@ of columns are tried.
 Leaves out: what is not linear, such as steps that fill the machine, or attention within a long
 prompt. `CostModel.relative_errors` tells how much that is. Source: Lawson and Hanson 1974, "Solving
 Least Squares Problems", chapter 23 (non-negative least squares).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -66,12 +65,7 @@ class CostModel:
 
     def step(self, batch_size: int, num_tokens: int, num_context_tokens: int = 0) -> float:
         """Seconds of one forward pass."""
-        return (
-            self.per_step
-            + self.per_sequence * batch_size
-            + self.per_token * num_tokens
-            + self.per_context * num_context_tokens
-        )
+        return self._seconds(1, batch_size, num_tokens, num_context_tokens)
 
     def batch(self, requests: Sequence[TraceRequest]) -> float:
         """Seconds of a batch that is padded, and runs until the longest output ends.
@@ -84,11 +78,15 @@ class CostModel:
         steps = max(request.output_tokens for request in requests)
         # In step j of ``steps``, every sequence sees prompt + j keys.
         context = prompt * steps + steps * (steps - 1) // 2
+        return self._seconds(steps, size * steps, size * (prompt + steps - 1), size * context)
+
+    def _seconds(self, steps: int, sequences: int, tokens: int, context: int) -> float:
+        """Seconds of passes, with what they compute in all."""
         return (
             self.per_step * steps
-            + self.per_sequence * size * steps
-            + self.per_token * size * (prompt + steps - 1)
-            + self.per_context * size * context
+            + self.per_sequence * sequences
+            + self.per_token * tokens
+            + self.per_context * context
         )
 
     @classmethod

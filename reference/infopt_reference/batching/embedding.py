@@ -13,7 +13,7 @@ Contract. That of the `DynamicBatcher`, of which a text is an item; and
   asks for them.
 - With ``reject_when_full`` a call is accepted as a whole or not at all.
 
-Leaves out: a cache of vectors that are ready, batches by length. PYTEST_DONT_REWRITE
+Leaves out: a cache of vectors that are ready, batches by length.
 """
 
 from __future__ import annotations

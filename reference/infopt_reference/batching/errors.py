@@ -1,4 +1,4 @@
-"""What can go wrong around a batch. PYTEST_DONT_REWRITE"""
+"""What can go wrong around a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch function gave, as what its callers may get. PYTEST_DONT_REWRITE"""
+"""What a batch function gave, as what its callers may get."""
 
 from __future__ import annotations
 

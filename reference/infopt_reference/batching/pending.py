@@ -3,7 +3,6 @@
 An item may be withdrawn from the middle. It then stays as an empty entry until the line reaches it,
 or until the empty ones are more than the others: so a step costs O(1) over any n steps, and a
 backend that hangs while its callers give up and come back does not fill the memory.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -11,21 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 
+@dataclass(slots=True, eq=False)
 class Entry:
     """An item that waits: its caller's future, when it came, and the line in which it stands."""
 
-    __slots__ = ("future", "item", "line", "time")
-
-    def __init__(
-        self, future: asyncio.Future[Any], item: Any, time: float, line: PendingItems
-    ) -> None:
-        self.future = future
-        self.item = item
-        self.time = time  # of the event loop's clock, in seconds
-        self.line: PendingItems | None = line
+    future: asyncio.Future[Any]
+    item: Any
+    time: float  # of the event loop's clock, in seconds
+    line: PendingItems | None
 
 
 class PendingItems(deque[Entry]):

@@ -1,7 +1,4 @@
-"""When a batcher sends a batch, how many at a time, and how many items may wait.
-
-PYTEST_DONT_REWRITE
-"""
+"""When a batcher sends a batch, how many at a time, and how many items may wait."""
 
 from __future__ import annotations
 

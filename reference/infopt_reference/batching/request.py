@@ -7,12 +7,12 @@ Contract. A request is waiting, running or finished. It finishes with the token 
 of its stop rules, which stays part of the output, or with its ``max_new_tokens``-th; the token
 sampled last is never computed. A preempted request has its output still, and nothing computed.
 Leaves out: several samples of one prompt, rules on text (token ids only), a minimum length.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -32,6 +32,7 @@ class FinishReason(StrEnum):
     ABORT = "abort"
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Request:
     """A request, and how far it has come.
 
@@ -46,45 +47,30 @@ class Request:
         ValueError: the prompt or a stop sequence is empty, or ``max_new_tokens`` is less than 1.
     """
 
-    __slots__ = (
-        "finish_reason",
-        "max_new_tokens",
-        "num_computed_tokens",
-        "num_passes",
-        "num_preemptions",
-        "output_ids",
-        "prompt_ids",
-        "request_id",
-        "state",
-        "stop_sequences",
-        "stop_token_ids",
-    )
+    request_id: Hashable
+    prompt_ids: Sequence[int]
+    max_new_tokens: int
+    stop_token_ids: Collection[int] = ()
+    stop_sequences: Collection[Sequence[int]] = ()
+    output_ids: list[int] = field(init=False, default_factory=list)
+    state: RequestState = field(init=False, default=RequestState.WAITING)
+    finish_reason: FinishReason | None = field(init=False, default=None)
+    num_computed_tokens: int = field(init=False, default=0)
+    num_preemptions: int = field(init=False, default=0)
+    num_passes: int = field(init=False, default=0)  # later ones admitted while this one waited
 
-    def __init__(
-        self,
-        request_id: Hashable,
-        prompt_ids: Sequence[int],
-        max_new_tokens: int,
-        stop_token_ids: Collection[int] = (),
-        stop_sequences: Collection[Sequence[int]] = (),
-    ) -> None:
-        if not len(prompt_ids):
-            raise ValueError(f"request {request_id!r} has no prompt; give one token at least")
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {max_new_tokens}; give 1 or more")
-        if not all(map(len, stop_sequences)):
-            raise ValueError(f"request {request_id!r} has an empty stop sequence; leave it out")
-        self.request_id = request_id
-        self.prompt_ids = tuple(prompt_ids)
-        self.max_new_tokens = max_new_tokens
-        self.stop_token_ids = frozenset(stop_token_ids)
-        self.stop_sequences = tuple(list(sequence) for sequence in stop_sequences)
-        self.output_ids: list[int] = []
-        self.state = RequestState.WAITING
-        self.finish_reason: FinishReason | None = None
-        self.num_computed_tokens = 0
-        self.num_preemptions = 0
-        self.num_passes = 0  # later requests that were admitted while this one waited
+    def __post_init__(self) -> None:
+        if not len(self.prompt_ids):
+            raise ValueError(f"request {self.request_id!r} has no prompt; give one token at least")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; give 1 or more")
+        if not all(map(len, self.stop_sequences)):
+            raise ValueError(
+                f"request {self.request_id!r} has an empty stop sequence; leave it out"
+            )
+        self.prompt_ids = tuple(self.prompt_ids)
+        self.stop_token_ids = frozenset(self.stop_token_ids)
+        self.stop_sequences = [list(sequence) for sequence in self.stop_sequences]
 
     @property
     def num_tokens(self) -> int:
@@ -120,7 +106,7 @@ class Request:
             return FinishReason.STOP
         return FinishReason.LENGTH if len(self.output_ids) >= self.max_new_tokens else None
 
-    def _ends_with(self, sequence: list[int]) -> bool:
+    def _ends_with(self, sequence: Sequence[int]) -> bool:
         return self.output_ids[-len(sequence) :] == sequence
 
     def __repr__(self) -> str:

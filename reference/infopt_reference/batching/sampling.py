@@ -15,7 +15,6 @@ Leaves out: penalties, min-p, typical sampling, several samples of one prompt.
 Sources: Fan et al. 2018, "Hierarchical Neural Story Generation", section 5.4 (top-k); Holtzman et
 al. 2020, "The Curious Case of Neural Text Degeneration", section 3.1 (top-p).
 Legend: V vocabulary.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

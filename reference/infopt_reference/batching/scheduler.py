@@ -27,7 +27,6 @@ Leaves out: priorities, prefix caching, steps that overlap (a step is updated be
 Sources: Yu et al. 2022, "Orca", section 4.1 (scheduling by iteration); Kwon et al. 2023,
 "Efficient Memory Management for Large Language Model Serving with PagedAttention", section 4.5
 (preemption); Agrawal et al. 2024, "Sarathi-Serve", section 4 (chunked prefill).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a batcher counts. Its size depends on the largest batch, never on how many items came.
-
-PYTEST_DONT_REWRITE
-"""
+"""What a batcher counts. Its size depends on the largest batch, never on how many items came."""
 
 from __future__ import annotations
 
@@ -48,11 +45,6 @@ class BatcherStatistics:
     def mean_batch_size(self) -> float:
         """Items of a batch; 0 before the first."""
         return self.num_sent / max(1, self.num_batches)
-
-    @property
-    def mean_wait(self) -> float:
-        """Seconds that a sent item waited; 0 before the first."""
-        return self.total_wait / max(1, self.num_sent)
 
     def record_batch(self, size: int, total_wait: float, longest_wait: float) -> None:
         """Counts a batch that is sent now."""

@@ -3,7 +3,7 @@
     an item that came at t is due    from t + max_wait on, or once all that came until t are sent on
 
 There is one timer at most, for the item that was the oldest when it was set; items come in their
-order, so no window ends before. PYTEST_DONT_REWRITE
+order, so no window ends before.
 """
 
 from __future__ import annotations

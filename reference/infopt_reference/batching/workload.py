@@ -2,7 +2,7 @@
 
     requests = trace(poisson(rate=20, count=500, seed=1), lognormal(120, 0.8, 500, seed=2), 64)
 
-Everything drawn depends on its seed alone. PYTEST_DONT_REWRITE
+Everything drawn depends on its seed alone.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ Contract. An answer is kept when it is whole: it ended by itself (with a stop, o
 tools), and it says something. An answer cut off at a length, filtered, failed or empty is passed
 on and not kept, for the next try may do better.
 Leaves out: several choices in one answer (a request with n > 1).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

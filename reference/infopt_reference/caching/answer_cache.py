@@ -11,7 +11,6 @@ Contract
 - Counters (counters.py) lose no update.
 
 Leaves out: locks between processes, a breaker that stops asking a store that is down.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import ClassVar, Self
 
 from .answer import Answer
@@ -52,7 +50,11 @@ class AnswerCache(ABC):
     kind: ClassVar[str]  # part of every key
 
     def __init__(
-        self, store: Store, namespace: str, ttl: float | None, cache_sampled: bool
+        self,
+        store: Store,
+        namespace: str = "infopt",
+        ttl: float | None = 3600.0,
+        cache_sampled: bool = False,
     ) -> None:
         self.store = store
         self.prefix = prefix(namespace, self.kind)
@@ -158,12 +160,7 @@ class AnswerCache(ABC):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def _get(self, request: ChatRequest, key: str, counts: bool = True) -> Answer | None:
@@ -208,11 +205,7 @@ class AnswerCache(ABC):
 
 
 def require_ttl(ttl: float | None) -> float | None:
-    """The time to live, if it is one: None (for ever) or seconds above 0.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """The time to live; ValueError unless it is None (for ever) or seconds above 0."""
     if ttl is not None and not (ttl > 0 and math.isfinite(ttl)):
         raise ValueError(f"ttl is {ttl}; give seconds above 0, or None for entries without end")
     return ttl

@@ -6,14 +6,12 @@ Contract. `decode` returns what was encoded, equal in every part, or raises: a v
 off, changed, written by another version or program, or under another key is not read. `encode`
 refuses what would read back otherwise (tuples, bytes, names that are no strings, NaN).
 Leaves out: secrecy. The digest finds accidents; who can write to the store can write a valid value.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields
 from typing import Any
 
 from .answer import Answer
@@ -22,7 +20,6 @@ from .keys import VERSION
 MAGIC = b"infopt" + VERSION.to_bytes(2, "big")
 DIGEST_BYTES = 16
 HEADER_BYTES = len(MAGIC) + DIGEST_BYTES
-_FIELDS = tuple(field.name for field in fields(Answer))
 
 
 class CodecError(ValueError):
@@ -35,10 +32,9 @@ def encode(key: str, answer: Answer) -> bytes:
     Raises:
         CodecError: it would not read back equal.
     """
-    content = {name: getattr(answer, name) for name in _FIELDS}
     try:
-        payload = json.dumps(content, separators=(",", ":")).encode()
-        reads_equal = json.loads(payload) == content
+        payload = json.dumps(vars(answer), separators=(",", ":")).encode()
+        reads_equal = json.loads(payload) == vars(answer)
     except (TypeError, ValueError, RecursionError) as error:
         raise CodecError(f"an answer that is not plain JSON is not stored: {error}") from None
     if not reads_equal:

@@ -7,7 +7,6 @@ Contract. No update is lost: what a store did not take is kept and sent again wi
 `read` and `flush` wait for it. What only this process knows is at most `DELAY` seconds old while
 the store is up; a process that is killed loses that much.
 Leaves out: telling whether an addition that broke off was made. It is sent again.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

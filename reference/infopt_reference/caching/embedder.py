@@ -9,7 +9,6 @@ Leaves out: batching over requests. The model's files come from the package gt-a
 which is found without importing it: its code would import sentence-transformers.
 
 Source: Reimers, Gurevych 2019, "Sentence-BERT", section 3 (mean pooling).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

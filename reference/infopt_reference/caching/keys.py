@@ -10,7 +10,6 @@ Contract. Content without one spelling is refused: NaN and infinities, names tha
 with ``{namespace}:kind:``, which is what clearing goes by; the braces end a namespace where it ends
 and keep its keys on one node of a Redis cluster.
 Leaves out: normalising of text. Two spellings of one question are two questions to a model.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

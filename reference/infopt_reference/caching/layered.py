@@ -13,7 +13,6 @@ Contract
 - The caches fail no request (answer_cache.py); what the model raises, the caller gets.
 
 Leaves out: sharing one stream among equal requests that come while it runs; each has its own.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -56,13 +55,11 @@ class LayeredLLMService:
         namespace: str = "infopt",
     ) -> None:
         self.service = service
-        self.layers: dict[str, AnswerCache] = {}
-        if exact is not None:
-            self.layers["exact"] = exact
-        if semantic is not None:
-            self.layers["semantic"] = semantic
-        caches = list(self.layers.values())
-        store = caches[0].store if caches else MemoryStore()
+        layers = {"exact": exact, "semantic": semantic}
+        self.layers: dict[str, AnswerCache] = {
+            name: cache for name, cache in layers.items() if cache is not None
+        }
+        store = next((cache.store for cache in self.layers.values()), MemoryStore())
         self._counters = Counters(store, f"{prefix(namespace, KIND)}counters")
         self._flights: SingleFlight[Answer] = SingleFlight()
 

@@ -7,7 +7,6 @@ Leaves out: more than one choice, retries, limits of rate (a proxy's business).
 
 The client is huggingface_hub's, which transformers brings along: it knows proxies, certificates and
 event streams. Source: OpenAI API reference, "Chat completions", "Streaming".
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -43,9 +42,8 @@ class OpenAIService:
         async with self._reply(request, stream=False) as reply:
             reply = _plain(reply)
             choice, usage = _only_choice(reply), reply.get("usage", {})
-            message = {
-                name: choice["message"][name] for name in choice["message"] if name != "role"
-            }
+            message = dict(choice["message"])
+            message.pop("role", None)
             return Answer(
                 content=message.pop("content", None),
                 tool_calls=message.pop("tool_calls", None),

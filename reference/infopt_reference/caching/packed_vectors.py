@@ -17,7 +17,6 @@ chunks are added, and what is there stays where it is, so that growing never nee
 Every chunk of 4 MiB and more is an array that NumPy itself asked of the system for, in huge pages
 where there are any. An array that grows in place has small ones, and so have small chunks: a
 product over them takes a third longer, and three times as long where the caches hold them.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

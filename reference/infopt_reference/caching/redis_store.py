@@ -16,7 +16,6 @@ Contract
 Leaves out: Redis Cluster and Sentinel (hand over a URL of a proxy), secrets other than in the URL.
 
 Source: redis.io, documentation of the commands named above.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

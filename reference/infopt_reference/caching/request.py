@@ -9,7 +9,6 @@ the mapping it was made of does not change it.
 Leaves out: fields of other APIs than chat completions; `ChatRequest` takes them as parameters.
 
 Source: OpenAI API reference, "Create chat completion" (names and meaning of the fields).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

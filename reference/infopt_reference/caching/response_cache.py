@@ -6,7 +6,6 @@ Contract. The key covers everything that changes the answer (keys.py, request.py
 tenant, adapter, message or parameter is another key. A hit is one GET of the store. All else is
 what caches of answers share (answer_cache.py).
 Leaves out: answers to requests that only mean the same (semantic_cache.py).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from .answer_cache import AnswerCache
 from .codec import encode
 from .keys import VERSION, digest
 from .request import ChatRequest
-from .store import Store
 
 ComputeMany = Callable[[Sequence[ChatRequest]], Awaitable[Sequence[Answer]]]
 
@@ -28,15 +26,6 @@ class ResponseCache(AnswerCache):
     """Answers to equal requests; the arguments are those of `AnswerCache`."""
 
     kind = "answer"
-
-    def __init__(
-        self,
-        store: Store,
-        namespace: str = "infopt",
-        ttl: float | None = 3600.0,
-        cache_sampled: bool = False,
-    ) -> None:
-        super().__init__(store, namespace, ttl, cache_sampled)
 
     def key(self, request: ChatRequest) -> str:
         return f"{self.prefix}v{VERSION}:{digest(request.content)}"

@@ -20,7 +20,6 @@ Contract
 
 Leaves out: search on the server (vector_set_cache.py); similarity of contexts; telling "X" from
 "not X", which no threshold does well.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

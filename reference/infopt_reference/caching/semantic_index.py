@@ -16,7 +16,6 @@ Contract
   least recently used entry (one pass over whole numbers) does not grow with the index.
 
 Leaves out: approximate search (HNSW, IVF). A hundred thousand vectors take milliseconds.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What answers requests: the protocol of a service, and how its streams look.
 
 A stream is pieces of text, then one last chunk with the whole answer, text included. What ends
-without that chunk was broken off. PYTEST_DONT_REWRITE
+without that chunk was broken off.
 """
 
 from __future__ import annotations

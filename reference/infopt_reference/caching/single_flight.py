@@ -12,7 +12,6 @@ Leaves out: flights over several processes. A lock in the store would have to ou
 death, and would cost each miss more than a second answer is worth.
 
 Source: the Go package golang.org/x/sync/singleflight has the first rule.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

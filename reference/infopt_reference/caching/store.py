@@ -11,7 +11,6 @@ Contract
 - `delete_prefix` removes all keys that begin with a prefix and no others.
 
 Leaves out: a limit on the memory of `MemoryStore`; expired values are dropped as it grows.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

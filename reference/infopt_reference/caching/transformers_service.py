@@ -9,7 +9,6 @@ Contract
   model at its next token.
 
 Leaves out: tools, several choices, batching (infopt_reference.batching), adapters.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

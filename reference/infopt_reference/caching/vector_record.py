@@ -3,7 +3,7 @@
     record = BLAKE2b-64(rest) | entry (16 bytes) | context (16) | ttl in ms (8, 0: for ever) | D x 4
 
 Numbers are little-endian, the vector float32. A record that was cut off or changed, or that has
-another number of dimensions, is not read. PYTEST_DONT_REWRITE
+another number of dimensions, is not read.
 """
 
 from __future__ import annotations

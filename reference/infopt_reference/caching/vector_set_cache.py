@@ -13,7 +13,6 @@ Leaves out: the search of RediSearch, which wants one index over all contexts an
 
 Source: redis.io, "Redis vector sets", commands VADD, VSIM, VREM; Malkov, Yashunin 2018, "Efficient
 and robust approximate nearest neighbor search using HNSW graphs".
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ For magnitude pruning the scores are |w|: `magnitude_scores`. `wanda` has others
 
 Source: Han et al. 2015, arXiv:1506.02626 (magnitude); Zhou et al. 2021, arXiv:2102.04010, and
 Mishra et al. 2021, arXiv:2104.08378 (N:M).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -12,15 +12,15 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..linear_layers import DEFAULT_SKIP, select_linear_layers
+from ..linear_layers import DEFAULT_SKIP, evaluating, select_linear_layers
+from ..quantization.checks import naming
 from .masks import (
     check_pattern,
     check_sparsity,
@@ -96,7 +96,7 @@ def prune_model(
         masks = {}
         for name in list(scores):
             # Popped: Wanda's float64 scores would otherwise be kept for the whole model.
-            with _naming(name):
+            with naming(name):
                 masks[name] = _mask(scores.pop(name), sparsity, pattern, scope)
     named = {f"{n}.weight": masks[names[id(layer.weight)]] for n, layer in layers.items()}
     apply_masks(model, named)
@@ -124,14 +124,14 @@ def collect_feature_norms(
 
     def observe(name: str) -> Any:
         def hook(layer: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
-            with _naming(name):
+            with naming(name):
                 norms[id(layer.weight)].observe(inputs[0], _fit_mask(mask, inputs[0]))
 
         return hook
 
     handles = [layer.register_forward_pre_hook(observe(name)) for layer, name in modules.items()]
     try:
-        with evaluating(model):
+        with evaluating(model), torch.no_grad():
             for batch in calibration:
                 batch = {"input_ids": batch} if isinstance(batch, Tensor) else dict(batch)
                 mask = batch.get("attention_mask")
@@ -141,22 +141,9 @@ def collect_feature_norms(
             handle.remove()
     found = {}
     for name, layer in layers.items():
-        with _naming(name):
+        with naming(name):
             found[name] = norms[id(layer.weight)].norms
     return found
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model without dropout and gradients; each module's mode comes back afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _plan(
@@ -198,7 +185,7 @@ def _scores(
     found = {}
     for name in names.values():
         weight = layers[name].weight
-        with _naming(name):
+        with naming(name):
             found[name] = wanda_scores(weight, norms[name]) if norms else magnitude_scores(weight)
     return found, names
 
@@ -217,11 +204,3 @@ def _fit_mask(mask: Tensor | None, inputs: Tensor) -> Tensor | None:
     if mask is not None and inputs.ndim == 2 and mask.numel() == inputs.shape[0]:
         return mask.reshape(-1)
     return mask
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error

@@ -8,7 +8,6 @@ Contract. decompress(compress(w)) equals w in every element. Zeros are not told 
 may come back as 0. A group with fewer than N values stores zeros among them.
 
 This is a container. It does not promise the byte layout of any GPU's sparse instructions.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ Left out: gradients before they reach the optimizer (norm clipping sees those of
 and weights that other code writes between steps (loading a state_dict), until the next step.
 
 Source: Han et al. 2015, arXiv:1506.02626, section 3 (retraining with fixed masks).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ common to all norms changes no ranking: sum and mean over tokens give the same m
 
 Source: Sun et al. 2023, "A Simple and Effective Pruning Approach for Large Language Models",
 arXiv:2306.11695, section 3.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..quantization.calibration import kept_tokens
+from ..quantization.calibration import kept_tokens, require_tokens
 from ..quantization.checks import require_finite
 
 
@@ -30,15 +29,7 @@ class FeatureNorms:
 
     @torch.no_grad()
     def observe(self, inputs: Tensor, mask: Tensor | None = None) -> None:
-        """Adds a batch.
-
-        Args:
-            inputs: [..., K], what the layer is given.
-            mask: [...], true or nonzero where a token is, false or 0 at padding; None keeps all.
-
-        Raises:
-            ValueError: a shape does not fit, or a kept value is not finite.
-        """
+        """Adds a batch; arguments and errors as of `calibration.HessianStatistics.observe`."""
         tokens = kept_tokens(inputs, mask, self._squares.numel()).double()
         self._squares += tokens.square().sum(dim=0)
         self.tokens += tokens.shape[0]
@@ -46,8 +37,7 @@ class FeatureNorms:
     @property
     def norms(self) -> Tensor:
         """‖x_j‖₂, float64 [K]. Raises ValueError before any token was observed."""
-        if not self.tokens:
-            raise ValueError("no token was observed; call observe with some first")
+        require_tokens(self.tokens)
         return self._squares.sqrt()
 
 

@@ -16,12 +16,19 @@ from .linear import QuantizedLinear
 from .llm_int8 import LLMInt8Linear, llm_int8_matmul
 from .methods import METHODS, quantization_method
 from .model import QuantizationReport, model_bytes, quantize_model
-from .number_format import NAMED_FORMATS, NumberFormat
+from .number_format import NumberFormat
 from .packing import pack, packed_bytes, unpack
 from .precision import FORMATS, FormatInfo, format_info, ulp
 from .qat import distillation_kl, train_qat
 from .quantized import QuantizedTensor, quantize
-from .scheme import PRESETS, Granularity, QuantizationScheme, number_format, preset
+from .scheme import (
+    NAMED_FORMATS,
+    PRESETS,
+    Granularity,
+    QuantizationScheme,
+    number_format,
+    preset,
+)
 from .smoothing import SmoothingGroup, smooth, smoothing_groups
 from .smoothquant import smoothquant_scales
 

@@ -33,6 +33,7 @@ class SymmetricFormat:
 
     bits: int
 
+    name = None
     code_dtype = torch.int8
     rounding_error = 0.5
 
@@ -68,6 +69,7 @@ class AsymmetricFormat:
 
     bits: int
 
+    name = None
     code_dtype = torch.uint8
     rounding_error = 0.5
 

@@ -22,7 +22,6 @@ Left out: searching on the outputs of a whole block in place of those of its lin
 Source: Lin et al. 2023, "AWQ", arXiv:2306.00978, section 3; the weights' share of the scale and
 the clipping as in the authors' and AutoAWQ's code.
 Legend: K features, M outputs, R groups, n weights of a group.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

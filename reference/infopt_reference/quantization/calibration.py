@@ -14,7 +14,6 @@ Left out: weighting of tokens, and statistics per token position.
 Source: Frantar et al. 2022, "GPTQ", section 3.1 (H); Lin et al. 2023, "AWQ", section 3.2 (mean);
 Xiao et al. 2022, "SmoothQuant", section 4 (max).
 Legend: N tokens, K input features, M output features.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class HessianStatistics:
     @property
     def hessian(self) -> Tensor:
         """H, float64 [K, K]. Raises ValueError before any token was observed."""
-        _require_tokens(self.tokens)
+        require_tokens(self.tokens)
         return self._sum * (2 / self.tokens)
 
 
@@ -76,13 +75,13 @@ class ActivationStatistics:
     @property
     def mean_abs(self) -> Tensor:
         """Mean |x|, float64 [K]. Raises ValueError before any token was observed."""
-        _require_tokens(self.tokens)
+        require_tokens(self.tokens)
         return self._sum / self.tokens
 
     @property
     def max_abs(self) -> Tensor:
         """Largest |x|, float64 [K]. Raises ValueError before any token was observed."""
-        _require_tokens(self.tokens)
+        require_tokens(self.tokens)
         return self._max.clone()
 
 
@@ -128,6 +127,7 @@ def check_hessian(hessian: Tensor, weights: Sequence[Tensor]) -> None:
     require_finite(hessian, "hessian")
 
 
-def _require_tokens(tokens: int) -> None:
+def require_tokens(tokens: int) -> None:
+    """Raises ValueError where no token was observed."""
     if not tokens:
         raise ValueError("no token was observed; give calibration inputs that reach this layer")

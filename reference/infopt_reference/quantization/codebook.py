@@ -7,7 +7,6 @@ most half the widest gap between levels, times absmax.
 Every book holds 0, so that pruned weights stay 0, and ±1, so that the largest weight is kept.
 
 Sources: Dettmers et al. 2023, "QLoRA", appendix E (NF4); bitsandbytes' table of FP4 values.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -34,22 +34,22 @@ class StaticGrid:
         zero_points = nearest.zero_points
         self._zero_points = None if zero_points is None else _by_group(zero_points, rows)
 
-    def enter(self, column: int, columns: Tensor) -> None:
-        """Nothing depends on the updated weights."""
+    def constants(self, column: int, columns: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scales, float64, and zero points of the weights of a column, [M, 1] each.
 
-    def constants(self, column: int) -> tuple[Tensor, Tensor | None]:
-        """Scales, float64, and zero points of the weights of a column, [M, 1] each."""
+        ``columns``: all weights, transposed [K, M], updated as far as the column before this one.
+        """
         group = column // self._group_size
         zero_points = self._zero_points
         return self._scales[group], None if zero_points is None else zero_points[group]
 
     def finish(self, codes: Tensor) -> QuantizedTensor:
         """The quantized weight with these codes [M, K]."""
-        return replace(self._nearest, codes=_stored(codes, self.scheme))
+        return replace(self._nearest, codes=pack(codes, self.scheme.stored_bits))
 
 
 class UpdatedGroups:
-    """Scales of a group, taken from the updated weights when its first column is entered."""
+    """Scales of a group, taken from the updated weights when its first column is reached."""
 
     def __init__(self, scheme: QuantizationScheme, dtype: torch.dtype) -> None:
         assert scheme.group_size is not None
@@ -61,21 +61,13 @@ class UpdatedGroups:
             scheme, granularity=Granularity.CHANNEL, group_size=None, packed=False
         )
         self._groups: list[QuantizedTensor] = []
-        self._current: tuple[Tensor, Tensor | None] | None = None
 
-    def enter(self, column: int, columns: Tensor) -> None:
-        """Takes the weights, transposed [K, M], updated as far as the column before this one."""
+    def constants(self, column: int, columns: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As of `StaticGrid`; columns are asked for in their order."""
         if column % self.updated_group_size == 0:
             weights = columns[column : column + self.updated_group_size].T
-            group = quantize(weights, self._group_scheme)
-            zero_points = None if group.zero_points is None else group.zero_points[:, None]
-            self._current = group.scales.double()[:, None], zero_points
-            self._groups.append(group)
-
-    def constants(self, column: int) -> tuple[Tensor, Tensor | None]:
-        """As of `StaticGrid`, for a column of the group that was entered last."""
-        assert self._current is not None
-        return self._current
+            self._groups.append(quantize(weights, self._group_scheme))
+        return self._groups[-1].columns(torch.float64)
 
     def finish(self, codes: Tensor) -> QuantizedTensor:
         """The quantized weight with these codes [M, K]."""
@@ -84,7 +76,7 @@ class UpdatedGroups:
             scheme=self.scheme,
             shape=codes.shape,
             dtype=self._dtype,
-            codes=_stored(codes, self.scheme),
+            codes=pack(codes, self.scheme.stored_bits),
             stored_scales=torch.stack([group.stored_scales for group in self._groups], dim=1),
             zero_points=torch.stack(zero_points, dim=1) if zero_points else None,
         )
@@ -97,7 +89,3 @@ def _by_group(constants: Tensor, rows: int) -> Tensor:
         .expand(rows, -1)
         .T.contiguous()[..., None]
     )
-
-
-def _stored(codes: Tensor, scheme: QuantizationScheme) -> Tensor:
-    return pack(codes, scheme.bits if scheme.packed else 8)

@@ -10,7 +10,6 @@ the error of a scale by step/2. A scale that decodes below 0 is taken as 0: its 
 are all smaller than step/2, becomes zeros.
 
 Source: Dettmers et al. 2023, "QLoRA", section 3, "Double Quantization".
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

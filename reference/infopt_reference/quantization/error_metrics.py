@@ -1,6 +1,6 @@
 """How far a quantized tensor is from the original: MSE, largest error, SQNR.
 
-All in float64, whatever the tensors' dtypes. PYTEST_DONT_REWRITE
+All in float64, whatever the tensors' dtypes.
 """
 
 from __future__ import annotations

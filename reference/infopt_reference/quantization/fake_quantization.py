@@ -15,7 +15,6 @@ Left out: learned scales (Esser et al. 2020) and gradients through the range, wh
 the backward pass; and fake quantization of activations.
 
 Sources: Bengio et al. 2013, arXiv:1308.3432; Jacob et al. 2018, arXiv:1712.05877, section 3.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from torch.nn import functional
 
 from ..linear_layers import DEFAULT_SKIP, select_linear_layers
 from .affine import AsymmetricFormat, SymmetricFormat
+from .checks import naming
 from .grouping import from_rows, scale_shape, to_rows
 from .model import QuantizationReport, model_bytes, replace_linear_layers
-from .packing import pack
-from .quantized import QuantizedTensor, check_weight, quantize
+from .quantized import check_weight, encode, quantize
 from .scales import divisor, store_scales
 from .scheme import QuantizationScheme, number_format
 
@@ -112,10 +111,8 @@ def prepare_qat(
     """
     layers, _ = select_linear_layers(model, skip)
     for name, layer in layers.items():
-        try:
+        with naming(name):
             quantize(layer.weight, scheme)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
     fakes = {id(layer): FakeQuantizedLinear(layer, scheme) for layer in layers.values()}
     for name, layer in layers.items():
         model.set_submodule(name, fakes[id(layer)])
@@ -177,19 +174,10 @@ def _round_to_given(
     _check_given(weight, scheme, scales, zero_points)
     form = number_format(scheme)
     stored = store_scales(scales.double(), scheme.scale_dtype, form.rounding_error / form.extent)
+    zeros = None if zero_points is None else zero_points.to(torch.uint8)
+    quantized = encode(weight, scheme, stored, zeros)
     rows = to_rows(weight.double(), scheme)  # [R, n]
-    columns = stored.reshape(-1, 1)  # [R, 1]
-    zeros = None if zero_points is None else zero_points.to(torch.uint8).reshape(-1, 1)
-    codes = from_rows(form.encode(rows, columns, zeros), weight.shape, scheme)
-    quantized = QuantizedTensor(
-        scheme=scheme,
-        shape=weight.shape,
-        dtype=weight.dtype,
-        codes=pack(codes, 8),
-        stored_scales=stored,
-        zero_points=None if zeros is None else zeros.view(stored.shape),
-    )
-    inside = _representable(rows, columns, zeros, scheme)
+    inside = _representable(rows, *quantized.columns(torch.float64), scheme)
     return quantized.dequantize(dtype), from_rows(inside, weight.shape, scheme)
 
 

@@ -11,7 +11,6 @@ where a scale is stored a little too small, and with fixed scales.
 
 Source: Micikevicius et al. 2022, "FP8 Formats for Deep Learning", section 3 (E4M3 is the format
 that torch, ONNX and ml_dtypes call E4M3FN: "finite, NaN").
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

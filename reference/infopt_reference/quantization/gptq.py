@@ -33,7 +33,6 @@ Left out: storing the permutation of act order with the checkpoint (g_idx), acti
 Source: Frantar et al. 2022, "GPTQ", arXiv:2210.17323, section 3 and algorithm 1; static groups as
 in the authors' later code.
 Legend: M output features (rows), K input features (columns), G groups along K, B block size.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -142,8 +141,7 @@ def _round_columns(
     for start, stop in _blocks(len(columns), block_size, grid.updated_group_size):
         errors = torch.empty_like(columns[start:stop])  # [B, M]
         for j in range(start, stop):
-            grid.enter(j, columns)
-            scales, zero_points = grid.constants(original[j])
+            scales, zero_points = grid.constants(original[j], columns)
             code = form.encode(columns[j][:, None], scales, zero_points)  # [M, 1]
             codes[original[j]] = code[:, 0]
             rounded = form.decode(code, scales, zero_points)[:, 0]
@@ -189,7 +187,7 @@ def _better_rows(quantized: QuantizedTensor, weight: Tensor, hessian: Tensor) ->
         stored = torch.where(worse, nearest.stored_scales, stored)
         if zero_points is not None and nearest.zero_points is not None:
             zero_points = torch.where(worse, nearest.zero_points, zero_points)
-    packed = pack(codes, quantized.scheme.bits if quantized.scheme.packed else 8)
+    packed = pack(codes, quantized.scheme.stored_bits)
     return replace(quantized, codes=packed, stored_scales=stored, zero_points=zero_points)
 
 

@@ -18,7 +18,6 @@ neighbours, so that `QuantizedTensor` cannot hold them; and writing.
 
 Source: Frantar et al. 2022, arXiv:2210.17323, for the method; the storage has no paper, it is what
 the packers of AutoGPTQ and gptqmodel write.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

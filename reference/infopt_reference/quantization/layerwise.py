@@ -12,13 +12,12 @@ states on as their first argument. Everything is deterministic; models are run w
 eval mode and without a cache. Padding is what ``attention_mask`` says.
 
 Left out: encoder-decoders, and offloading of blocks or hidden states.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -59,9 +58,18 @@ class _EverythingSeenError(Exception):
 class CalibratedModule:
     """A decoder block, or a whole model, together with the calls that calibrate it."""
 
-    def __init__(self, module: nn.Module, calls: list[Call]) -> None:
+    def __init__(
+        self, module: nn.Module, calls: list[Call], *, is_decoder_block: bool = True
+    ) -> None:
         self.module = module
         self.calls = calls
+        self.is_decoder_block = is_decoder_block
+
+    def linear(self, name: str) -> nn.Linear:
+        """A linear layer by its path."""
+        layer = self.module.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     @torch.no_grad()
     def input_groups(self, names: Iterable[str]) -> list[tuple[str, ...]]:
@@ -71,20 +79,13 @@ class CalibratedModule:
             ValueError: the first calibration batch does not reach a layer.
         """
         names = tuple(names)
-        seen: list[tuple[Tensor, list[str]]] = []
+        seen: dict[Tensor, dict[str, None]] = {}  # by identity, which is what tensors hash
 
         def record(name: str, inputs: Tensor) -> None:
-            for tensor, group in seen:
-                if tensor is inputs:
-                    group.append(name)
-                    return
-            seen.append((inputs, [name]))
+            seen.setdefault(inputs, {})[name] = None
 
-        with ExitStack() as hooks:
-            for name in names:
-                hooks.enter_context(_watched(self.module, name, record))
-            self._run(self.calls[0])
-        groups = [tuple(dict.fromkeys(group)) for _, group in seen]
+        self._run(self.calls[0], names, record)
+        groups = [tuple(group) for group in seen.values()]
         if missing := sorted(set(names).difference(*groups)):
             raise ValueError(
                 f"{missing[0]}: no calibration token reached this layer; calibrate with other "
@@ -108,10 +109,7 @@ class CalibratedModule:
             if not waiting:
                 raise _EverythingSeenError
 
-        with ExitStack() as hooks:
-            for name in statistics:
-                hooks.enter_context(_watched(self.module, name, record))
-            self._run(call)
+        self._run(call, statistics, record)
 
     @torch.no_grad()
     def run(self, call: Call) -> Tensor:
@@ -123,17 +121,19 @@ class CalibratedModule:
         calls = []
         for index, call in enumerate(following):
             hidden = self.run(self.calls[index])
-            self.calls[index] = replace(
-                self.calls[index], arguments=()
-            )  # its hidden states are used up
+            self.calls[index] = replace(self.calls[index], arguments=())  # hidden states: used up
             calls.append(replace(call, arguments=(hidden, *call.arguments[1:])))
         return calls
 
-    def _run(self, call: Call) -> None:
-        try:
+    def _run(self, call: Call, names: Iterable[str], record: Callable[[str, Tensor], None]) -> None:
+        """Tells ``record`` the inputs of the named layers, until it has seen everything."""
+        with ExitStack() as hooks, suppress(_EverythingSeenError):
+            for name in names:
+                handle = self.module.get_submodule(name).register_forward_pre_hook(
+                    lambda _, inputs, name=name: record(name, inputs[0])
+                )
+                hooks.callback(handle.remove)
             self.module(*call.arguments, **call.keywords)
-        except _EverythingSeenError:
-            return
 
 
 def hidden_states(output: Any) -> Tensor:
@@ -214,25 +214,13 @@ def block_calls(model: nn.Module, blocks: nn.ModuleList, calls: list[Call]) -> l
 
             patches.enter_context(_forward(block, pass_on))
         for call in calls:
-            try:
+            with suppress(_EverythingSeenError):
                 model(*call.arguments, **call.keywords)
-            except _EverythingSeenError:
-                continue
     for block_seen in seen:
         if len(block_seen) != len(calls):
             raise ValueError("a decoder block does not run exactly once a forward pass")
         block_seen[:] = [replace(c, mask=b.mask) for c, b in zip(block_seen, calls, strict=True)]
     return seen
-
-
-@contextmanager
-def _watched(module: nn.Module, name: str, record: Any) -> Iterator[None]:
-    layer = module.get_submodule(name)
-    handle = layer.register_forward_pre_hook(lambda _, inputs: record(name, inputs[0]))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @contextmanager

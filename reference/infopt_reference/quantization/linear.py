@@ -3,7 +3,6 @@
 y = x · Wᵀ + b with W decoded into the dtype of x. Weight-only quantization in its plainest form:
 it shows what the format costs in quality and in memory. There is no kernel that computes on codes,
 so it is slower than the float layer, in exchange for bytes that are really saved.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ those of all rows of a call; so results depend on what else is in the batch. For
 nothing here has a gradient.
 
 Source: Dettmers et al. 2022, "LLM.int8()", arXiv:2208.07339, section 3.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -6,15 +6,14 @@
     smoothquant  weights and activations in int8, with calibration
 
 A further method is a class here and its name in `METHODS`. One that is calibrated has
-``quantize(block, layers, scheme, with_smoothing=…)``: it replaces layers, given by their paths
-within the block, in place; without smoothing all else in the block must stay as it is. The others
+``quantize(block, layers, scheme)``: it replaces layers, given by their paths within the block, in
+place; where ``block`` is no decoder block all else in it must stay as it is. The others
 have ``layer(weight, bias)``, which makes the layer that takes a linear one's place.
 PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -25,14 +24,14 @@ from torch import Tensor, nn
 
 from .awq import STEPS, clip_weights, search_awq_scales
 from .calibration import ActivationStatistics, HessianStatistics
-from .checks import naming
+from .checks import naming, unknown_name
 from .gptq import BLOCK_SIZE, DAMPING, gptq
 from .layerwise import CalibratedModule
 from .linear import QuantizedLinear
 from .llm_int8 import THRESHOLD, LLMInt8Linear
 from .quantized import QuantizedTensor, quantize
 from .scheme import QuantizationScheme
-from .smoothing import SmoothingGroup, smooth, smoothing_groups
+from .smoothing import SmoothingGroup, smooth_group, smoothing_groups
 from .smoothquant import ALPHA, smoothquant_scales
 
 Layers = Mapping[str, nn.Linear]
@@ -75,14 +74,7 @@ class GPTQ:
     true_sequential: bool = True
     calibrated: ClassVar[bool] = True
 
-    def quantize(
-        self,
-        block: CalibratedModule,
-        layers: Layers,
-        scheme: QuantizationScheme,
-        *,
-        with_smoothing: bool,
-    ) -> None:
+    def quantize(self, block: CalibratedModule, layers: Layers, scheme: QuantizationScheme) -> None:
         names = list(layers)
         for step in block.input_groups(names) if self.true_sequential else [tuple(names)]:
             statistics = _gather(block, step, HessianStatistics)
@@ -115,15 +107,8 @@ class AWQ:
     clip: bool = True
     calibrated: ClassVar[bool] = True
 
-    def quantize(
-        self,
-        block: CalibratedModule,
-        layers: Layers,
-        scheme: QuantizationScheme,
-        *,
-        with_smoothing: bool,
-    ) -> None:
-        groups = smoothing_groups(block) if with_smoothing else []
+    def quantize(self, block: CalibratedModule, layers: Layers, scheme: QuantizationScheme) -> None:
+        groups = smoothing_groups(block) if block.is_decoder_block else []
         statistics = _gather(block, _readers(groups, layers), _MomentsAndMagnitudes)
         hessians = {name: statistics[name].moments.hessian for name in layers}
         for group in groups:
@@ -136,7 +121,7 @@ class AWQ:
                     scheme,
                     steps=self.steps,
                 )
-                _smooth(block, group, best.scales)
+                smooth_group(block, group, best.scales)
                 for name in targets:  # they are given x / s from now on
                     hessians[name] = hessians[name] / torch.outer(best.scales, best.scales)
         for name, layer in layers.items():
@@ -155,21 +140,13 @@ class SmoothQuant:
     alpha: float = ALPHA
     calibrated: ClassVar[bool] = True
 
-    def quantize(
-        self,
-        block: CalibratedModule,
-        layers: Layers,
-        scheme: QuantizationScheme,
-        *,
-        with_smoothing: bool,
-    ) -> None:
-        groups = smoothing_groups(block) if with_smoothing else []
+    def quantize(self, block: CalibratedModule, layers: Layers, scheme: QuantizationScheme) -> None:
+        groups = smoothing_groups(block) if block.is_decoder_block else []
         statistics = _gather(block, _readers(groups, layers), ActivationStatistics)
         for group in groups:
-            readers = [block.module.get_submodule(name) for name in group.consumers]
-            weights = [layer.weight for layer in readers if isinstance(layer, nn.Linear)]
+            weights = [block.linear(name).weight for name in group.consumers]
             max_abs = statistics[group.consumers[0]].max_abs
-            _smooth(block, group, smoothquant_scales(weights, max_abs, alpha=self.alpha))
+            smooth_group(block, group, smoothquant_scales(weights, max_abs, alpha=self.alpha))
         for name, layer in layers.items():
             with naming(name):
                 quantized = LLMInt8Linear.from_linear(layer, scheme, threshold=math.inf)
@@ -194,9 +171,7 @@ def quantization_method(name: str, **options: Any) -> Method:
         ValueError: there is no such method, or it has no such option.
     """
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no method {name!r}{hint} There are: {', '.join(METHODS)}")
+        raise unknown_name("method", name, METHODS)
     known = [field.name for field in fields(METHODS[name])]
     for option in options:
         if option not in known:
@@ -226,8 +201,7 @@ def _gather(block: CalibratedModule, names: Iterable[str], kind: type[_S]) -> di
     groups = block.input_groups(names)
     statistics: dict[str, _S] = {}
     for group in groups:
-        layer = block.module.get_submodule(group[0])
-        assert isinstance(layer, nn.Linear)
+        layer = block.linear(group[0])
         statistics[group[0]] = kind(layer.in_features, layer.weight.device)
     block.observe(statistics)
     return {name: statistics[group[0]] for group in groups for name in group}
@@ -236,16 +210,6 @@ def _gather(block: CalibratedModule, names: Iterable[str], kind: type[_S]) -> di
 def _readers(groups: Iterable[SmoothingGroup], layers: Layers) -> list[str]:
     """Names of all layers whose inputs matter: those to quantize and those to compensate."""
     return list(dict.fromkeys([*layers, *(name for g in groups for name in g.consumers)]))
-
-
-def _smooth(block: CalibratedModule, group: SmoothingGroup, scales: Tensor) -> None:
-    readers = [block.module.get_submodule(name) for name in group.consumers]
-    with naming(group.producer):
-        smooth(
-            block.module.get_submodule(group.producer),
-            [layer for layer in readers if isinstance(layer, nn.Linear)],
-            scales,
-        )
 
 
 def _replace(block: CalibratedModule, name: str, quantized: QuantizedLinear) -> None:

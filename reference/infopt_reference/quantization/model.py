@@ -5,7 +5,6 @@ anyway and quantizing it would add bytes.
 
 Calibrated methods (`methods`) take the decoder block by block (`layerwise`), then the layers
 outside its blocks, such as the head, from one more pass through the whole model.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from torch import nn
 
 from ..linear_layers import (
     DEFAULT_SKIP,
+    evaluating,
     select_linear_layers,
     weights_outside_linear_layers,
 )
@@ -143,26 +143,20 @@ def _calibrate(
     _check_before_calibration(layers)
     path, blocks = decoder_blocks(model)
     calls = model_calls(calibration, next(model.parameters()).device)
-    # By name: the modules themselves would keep the weights of replaced layers in memory.
-    training = {name: module.training for name, module in model.named_modules()}
-    model.eval()
-    try:
+    with evaluating(model):
         inputs = block_calls(model, blocks, calls)
         for index, block in enumerate(blocks):
             calibrated = CalibratedModule(block, inputs[index])
             if inner := _taken(layers, f"{path}.{index}."):
                 with naming(f"{path}.{index}"):
-                    method.quantize(calibrated, inner, scheme, with_smoothing=True)
+                    method.quantize(calibrated, inner, scheme)
             inner.clear()
             if index + 1 < len(blocks):
                 inputs[index + 1] = calibrated.pass_on(inputs[index + 1])
             inputs[index] = []
         if layers:
-            outside = CalibratedModule(model, calls)
-            method.quantize(outside, _taken(layers, ""), scheme, with_smoothing=False)
-    finally:
-        for name, module in model.named_modules():
-            module.training = training[name]
+            outside = CalibratedModule(model, calls, is_decoder_block=False)
+            method.quantize(outside, _taken(layers, ""), scheme)
     return sum(call.tokens for call in calls)
 
 

@@ -1,9 +1,8 @@
-"""The contract of a number format, and the formats that have a name.
+"""The contract of a number format.
 
 A format turns rows of weights into integer codes and back. It knows nothing of tensors' shapes
 (`grouping`), of how scales (`scales`) or codes (`packing`) are stored. A further format is a file
-with an object that keeps this contract, and its entry in `NAMED_FORMATS`.
-PYTEST_DONT_REWRITE
+with an object that keeps this contract, and its entry in `scheme.FORMATS_AND_PLACES`.
 """
 
 from __future__ import annotations
@@ -13,15 +12,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .codebook import CODEBOOKS
-from .float8 import E4M3FN, E5M2
-
 
 class NumberFormat(Protocol):
     """Codes of ``bits`` bits, held in ``code_dtype`` (int8 when they are signed, else uint8).
 
     A group is a row: R rows of n weights each, scales and zero points of shape [R, 1].
     """
+
+    @property
+    def name(self) -> str | None:
+        """What a scheme's ``codebook`` calls it; None when steps are equal."""
 
     @property
     def bits(self) -> int:
@@ -56,12 +56,3 @@ class NumberFormat(Protocol):
 
         That is how far rounding to the nearer one may move it. inf beyond the outermost levels.
         """
-
-
-# What a scheme's ``codebook`` may name: formats whose levels are not equally spaced. All have
-# unsigned codes and, as their levels are symmetric around 0, no zero point.
-NAMED_FORMATS: dict[str, NumberFormat] = {
-    **CODEBOOKS,
-    E4M3FN.name: E4M3FN,
-    E5M2.name: E5M2,
-}

@@ -3,7 +3,6 @@
 The bytes are one little-endian bit stream: code i holds bits i·b … i·b + b − 1, and bit j is bit
 j % 8 of byte j // 8. Two 4-bit codes share a byte, the first in its low half; eight 3-bit codes
 take three bytes, and a code may straddle two of them. Signed codes are stored in two's complement.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

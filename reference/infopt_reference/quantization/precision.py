@@ -15,7 +15,6 @@ FP4 leave the rule at the smallest (1/16 in place of 1). `codebook` lists both.
 
 Sources: IEEE 754-2008, section 3.3 and table 3.5; Micikevicius et al. 2022, "FP8 Formats for Deep
 Learning", table 1.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ precision, accumulation, checkpoints.
 
 Sources: Jacob et al. 2018, arXiv:1712.05877, section 3; Liu et al. 2023, "LLM-QAT",
 arXiv:2305.17888, section 2.1 (the model's own outputs as targets).
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..linear_layers import DEFAULT_SKIP
+from ..linear_layers import DEFAULT_SKIP, evaluating
 from .fake_quantization import prepare_qat
 from .scheme import QuantizationScheme
 
@@ -73,17 +72,15 @@ def train_qat(
     names = prepare_qat(model, scheme, skip=skip)
     weights = list({id(w): w for w in (model.get_parameter(f"{n}.weight") for n in names)}.values())
     required = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    modes = {module: module.training for module in model.modules()}
-    model.eval().requires_grad_(False)
+    model.requires_grad_(False)
     for weight in weights:
         weight.requires_grad_()
     try:
-        return _train(model, teacher, batches, weights, steps, learning_rate, progress)
+        with evaluating(model):
+            return _train(model, teacher, batches, weights, steps, learning_rate, progress)
     finally:
         for parameter, flag in required.items():
             parameter.requires_grad_(flag)
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def distillation_kl(

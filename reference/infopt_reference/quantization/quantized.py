@@ -8,13 +8,12 @@ zeros has scale 0. NaN, infinity, an empty tensor or integers raise. Groups do n
 other (under double quantization they do, through the mean of the scales). Everything is
 deterministic, and computed in float64 before it is stored; so float64 weights below 1e-300, where
 that runs out of precision, are the one case in which the error bound does not hold.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,8 +66,8 @@ class QuantizedTensor:
     def unpacked_codes(self) -> Tensor:
         """The codes in the weights' shape: int8 for signed formats, else uint8."""
         dtype = number_format(self.scheme).code_dtype
-        bits = self.scheme.bits if self.scheme.packed else 8
-        return unpack(self.codes, bits, self.shape.numel(), dtype).view(self.shape)
+        codes = unpack(self.codes, self.scheme.stored_bits, self.shape.numel(), dtype)
+        return codes.view(self.shape)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
         """The weights, in their own dtype or the given one.
@@ -76,7 +75,7 @@ class QuantizedTensor:
         Computed in float32 (float64 for float64, where the products are exact) and rounded once.
         """
         dtype = dtype or self.dtype
-        scales, zero_points = self._columns(torch.promote_types(dtype, torch.float32))
+        scales, zero_points = self.columns(torch.promote_types(dtype, torch.float32))
         codes = to_rows(self.unpacked_codes(), self.scheme)
         rows = _blockwise(number_format(self.scheme).decode, codes, scales, zero_points, dtype)
         return from_rows(rows, self.shape, self.scheme)
@@ -117,11 +116,11 @@ class QuantizedTensor:
                 f"the weight has shape {tuple(weight.shape)}; {tuple(self.shape)} was quantized"
             )
         rows = to_rows(weight.detach().double(), self.scheme)
-        halves = number_format(self.scheme).half_gaps(rows, *self._columns(torch.float64))
+        halves = number_format(self.scheme).half_gaps(rows, *self.columns(torch.float64))
         bound = halves.minimum(self.error_bound().reshape(-1, 1))
         return from_rows(bound, self.shape, self.scheme)
 
-    def _columns(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    def columns(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """Scales, in this dtype, and zero points, each [R, 1]."""
         zero_points = None if self.zero_points is None else self.zero_points.reshape(-1, 1)
         return self.scales.to(dtype).reshape(-1, 1), zero_points
@@ -147,26 +146,34 @@ def quantize(weight: Tensor, scheme: QuantizationScheme) -> QuantizedTensor:
     else:
         scales = stored = store_scales(ideal, scheme.scale_dtype, form.rounding_error / form.extent)
     zero_points = form.zero_points(low, scales)
-    columns = None if zero_points is None else zero_points[:, None]
-    codes = _blockwise(
-        lambda block, *constants: form.encode(block.double(), *constants),
-        rows,
-        scales[:, None],
-        columns,
-        form.code_dtype,
-    )
-    quantized = QuantizedTensor(
-        scheme=scheme,
-        shape=weight.shape,
-        dtype=weight.dtype,
-        codes=pack(from_rows(codes, weight.shape, scheme), scheme.bits if scheme.packed else 8),
-        stored_scales=stored.view(shape),
-        zero_points=None if zero_points is None else zero_points.view(shape),
-        scale_steps=steps,
-        scale_mean=mean,
-    )
+    zero_points = None if zero_points is None else zero_points.view(shape)
+    quantized = encode(weight, scheme, stored.view(shape), zero_points, steps, mean)
     _check_overflow(max(-float(low.min()), float(high.max())), quantized)
     return quantized
+
+
+def encode(
+    weight: Tensor,
+    scheme: QuantizationScheme,
+    scales: Tensor,
+    zero_points: Tensor | None,
+    steps: Tensor | None = None,
+    mean: Tensor | None = None,
+) -> QuantizedTensor:
+    """The weight in codes of given constants, as `QuantizedTensor` stores them."""
+    form = number_format(scheme)
+    codes = torch.empty(0, dtype=torch.uint8)  # for now
+    quantized = QuantizedTensor(
+        scheme, weight.shape, weight.dtype, codes, scales, zero_points, steps, mean
+    )
+    codes = _blockwise(
+        lambda block, *columns: form.encode(block.double(), *columns),
+        to_rows(weight.detach(), scheme),
+        *quantized.columns(torch.float64),
+        form.code_dtype,
+    )
+    packed = pack(from_rows(codes, weight.shape, scheme), scheme.stored_bits)
+    return replace(quantized, codes=packed)
 
 
 def _blockwise(

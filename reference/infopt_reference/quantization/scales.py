@@ -1,7 +1,6 @@
 """Storing scales: rounding into the storage dtype without ever clipping a group badly.
 
 Codes are computed with the scale that decoding will use, never with the unrounded one.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

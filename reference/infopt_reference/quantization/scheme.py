@@ -1,14 +1,12 @@
 """What a quantized weight looks like: bits, grid, granularity, storage. Data only, no arithmetic.
 
 A scheme states everything from which a reader (or a conformance suite) derives sizes and error
-bounds. `PRESETS` names the schemes that people ask for; a further one is one more entry there, a
-further number format one more file and one entry in `number_format.NAMED_FORMATS`.
-PYTEST_DONT_REWRITE
+bounds. `PRESETS` names the schemes that people ask for; a further one, of a new number format or a
+known one, is one more entry in `FORMATS_AND_PLACES`.
 """
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -16,7 +14,10 @@ from typing import Any
 import torch
 
 from .affine import AsymmetricFormat, SymmetricFormat
-from .number_format import NAMED_FORMATS, NumberFormat
+from .checks import unknown_name
+from .codebook import FP4, NF4
+from .float8 import E4M3FN, E5M2
+from .number_format import NumberFormat
 
 SCALE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -27,6 +28,31 @@ class Granularity(StrEnum):
     TENSOR = "tensor"  # all of them
     CHANNEL = "channel"  # those with the same index on ``axis``
     GROUP = "group"  # ``group_size`` neighbours on the last axis; the last group may be shorter
+
+
+_CHANNELS = {"granularity": Granularity.CHANNEL}
+_GROUPS = {"granularity": Granularity.GROUP, "group_size": 64}
+_HALF_SCALES = {"scale_dtype": torch.float16}  # as in the checkpoints of GPTQ and AWQ
+
+# The number format of each scheme with a name, and the other fields of that scheme.
+# int4 and int3 use the zero-point grid: a group of 64 weights is rarely centred, so 2^b levels over
+# the range that it spans are finer than 2^b − 1 levels over ± its maximum. For normal weights the
+# step shrinks by 16 % (4 bit) and 23 % (3 bit), worth 1.5 dB and 2.2 dB of SQNR, for a byte of zero
+# point a group.
+FORMATS_AND_PLACES: dict[str, tuple[NumberFormat, dict[str, Any]]] = {
+    "int8": (SymmetricFormat(8), _CHANNELS),
+    "int4": (AsymmetricFormat(4), _GROUPS | _HALF_SCALES),
+    "int3": (AsymmetricFormat(3), _GROUPS | _HALF_SCALES),
+    "nf4": (NF4, _GROUPS),
+    "nf4-double": (NF4, _GROUPS | {"double_quantization": True}),
+    "fp4": (FP4, _GROUPS),
+    "fp8": (E4M3FN, _CHANNELS),
+    "fp8-e5m2": (E5M2, _CHANNELS),
+}
+
+# What a scheme's ``codebook`` may name: formats whose levels are not equally spaced. All have
+# unsigned codes and, as their levels are symmetric around 0, no zero point.
+NAMED_FORMATS = {form.name: form for form, _ in FORMATS_AND_PLACES.values() if form.name}
 
 
 @dataclass(frozen=True)
@@ -40,7 +66,7 @@ class QuantizationScheme:
         axis: the channel axis (negative counts from the end), for CHANNEL alone.
         group_size: neighbours on the last axis that share a scale, for GROUP alone.
         codebook: name of a format with levels of its own, a table or FP8
-            (`number_format.NAMED_FORMATS`); None for equal steps.
+            (a name in `NAMED_FORMATS`); None for equal steps.
         scale_dtype: how scales are stored. A narrow type costs range: `scales.store_scales`.
         double_quantization: a code book's scales are themselves kept in 8 bit
             (`double_quantization`).
@@ -106,6 +132,11 @@ class QuantizationScheme:
                 f"scale_dtype is {self.scale_dtype}; double quantization decodes scales to float32"
             )
 
+    @property
+    def stored_bits(self) -> int:
+        """Bits that a code takes in memory."""
+        return self.bits if self.packed else 8
+
     def __str__(self) -> str:
         grid = self.codebook or ("symmetric" if self.symmetric else "asymmetric")
         places = {
@@ -127,37 +158,14 @@ def number_format(scheme: QuantizationScheme) -> NumberFormat:
     return AsymmetricFormat(scheme.bits)
 
 
-# int4 and int3 use the zero-point grid: a group of 64 weights is rarely centred, so 2^b levels over
-# the range that it spans are finer than 2^b − 1 levels over ± its maximum. For normal weights the
-# step shrinks by 16 % (4 bit) and 23 % (3 bit), worth 1.5 dB and 2.2 dB of SQNR, for a byte of zero
-# point a group. Their scales are float16, as in the checkpoints of GPTQ and AWQ.
 PRESETS: dict[str, QuantizationScheme] = {
-    "int8": QuantizationScheme(bits=8, granularity=Granularity.CHANNEL),
-    "int4": QuantizationScheme(
-        bits=4,
-        symmetric=False,
-        granularity=Granularity.GROUP,
-        group_size=64,
-        scale_dtype=torch.float16,
-    ),
-    "int3": QuantizationScheme(
-        bits=3,
-        symmetric=False,
-        granularity=Granularity.GROUP,
-        group_size=64,
-        scale_dtype=torch.float16,
-    ),
-    "nf4": QuantizationScheme(bits=4, granularity=Granularity.GROUP, group_size=64, codebook="nf4"),
-    "nf4-double": QuantizationScheme(
-        bits=4,
-        granularity=Granularity.GROUP,
-        group_size=64,
-        codebook="nf4",
-        double_quantization=True,
-    ),
-    "fp4": QuantizationScheme(bits=4, granularity=Granularity.GROUP, group_size=64, codebook="fp4"),
-    "fp8": QuantizationScheme(bits=8, granularity=Granularity.CHANNEL, codebook="e4m3fn"),
-    "fp8-e5m2": QuantizationScheme(bits=8, granularity=Granularity.CHANNEL, codebook="e5m2"),
+    name: QuantizationScheme(
+        bits=form.bits,
+        symmetric=not isinstance(form, AsymmetricFormat),
+        codebook=form.name,
+        **place,
+    )
+    for name, (form, place) in FORMATS_AND_PLACES.items()
 }
 
 
@@ -168,7 +176,5 @@ def preset(name: str, **changes: Any) -> QuantizationScheme:
         ValueError: there is no such preset (the nearest is named), or a change is invalid.
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no preset {name!r}{hint} There are: {', '.join(PRESETS)}")
+        raise unknown_name("preset", name, PRESETS)
     return replace(PRESETS[name], **changes)

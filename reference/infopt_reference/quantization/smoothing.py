@@ -17,7 +17,6 @@ head, and smoothing between blocks.
 
 Source: Xiao et al. 2022, "SmoothQuant", section 4; Lin et al. 2023, "AWQ", section 3.2.
 Legend: K features of the activation.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks import require_finite
-from .layerwise import CalibratedModule, hidden_states
+from .checks import naming, require_finite
+from .layerwise import CalibratedModule, Call
 
 # Of the Llama family: nothing but an element-wise product, or attention's weighted sum over
 # tokens, lies between the two. (The activation function is on gate_proj's side.)
@@ -70,6 +69,13 @@ def smooth(producer: nn.Module, consumers: Sequence[nn.Linear], scales: Tensor) 
         require_finite(value.to(parameter.dtype), "the smoothed weight")
     for parameter, value in changes:
         parameter.copy_(value)
+
+
+def smooth_group(block: CalibratedModule, group: SmoothingGroup, scales: Tensor) -> None:
+    """`smooth` for a group of a block."""
+    consumers = [block.linear(name) for name in group.consumers]
+    with naming(group.producer):
+        smooth(block.module.get_submodule(group.producer), consumers, scales)
 
 
 def _divided(producer: nn.Module, scales: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -170,20 +176,18 @@ def _fits(block: CalibratedModule, pair: SmoothingGroup) -> bool:
 
 def _preserves(block: CalibratedModule, group: SmoothingGroup) -> bool:
     """Whether smoothing a float32 copy by 2 and 1/2 leaves what the block adds as it was."""
-    call = block.calls[0]
-    wide = [_float32(argument) for argument in call.arguments]
-    keywords = {key: _float32(value) for key, value in call.keywords.items()}
-    trial = copy.deepcopy(block.module).float()
-    before = hidden_states(trial(*wide, **keywords))
-    consumers = [trial.get_submodule(name) for name in group.consumers]
-    features = getattr(consumers[0], "in_features", 0)
+    arguments, keywords = block.calls[0].arguments, block.calls[0].keywords
+    wide = {key: _float32(value) for key, value in keywords.items()}
+    call = Call(_float32(arguments), wide, None)
+    trial = CalibratedModule(copy.deepcopy(block.module).float(), [call])
+    before = trial.run(call)
+    features = trial.linear(group.consumers[0]).in_features
     scales = torch.full((features,), 2.0, device=before.device)
     scales[1::2] = 0.5
-    linears = [layer for layer in consumers if isinstance(layer, nn.Linear)]
-    smooth(trial.get_submodule(group.producer), linears, scales)
-    change = (hidden_states(trial(*wide, **keywords)) - before).norm()
+    smooth_group(trial, group, scales)
+    change, added = (trial.run(call) - before).norm(), (before - call.arguments[0]).norm()
     # A reader left out changes its part by half or more; rounding stays far below the root of eps.
-    return bool(change <= torch.finfo(torch.float32).eps ** 0.5 * (before - wide[0]).norm())
+    return bool(change <= torch.finfo(torch.float32).eps ** 0.5 * added)
 
 
 def _float32(value: Any) -> Any:

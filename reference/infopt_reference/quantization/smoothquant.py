@@ -9,7 +9,6 @@ Contract. Both maxima are taken as `MINIMUM` or more, so that scales are finite 
 feature that is always 0, and for one that no weight reads. Deterministic; float64.
 
 Source: Xiao et al. 2022, "SmoothQuant", arXiv:2211.10438, section 4, equation 4.
-PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
