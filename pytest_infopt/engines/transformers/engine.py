@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
@@ -121,7 +120,13 @@ class TransformersEngine(TransformersScorer):
                 f"{ids.shape[1]} prompt tokens and {max_new_tokens} new ones are {total}, beyond "
                 f"the context window of {self.context_window} of model {self.name!r}"
             )
-        return self._generate(ids, max_new_tokens)
+        return self._stream(ids, max_new_tokens)
+
+    @torch.no_grad()
+    def _stream(self, ids: torch.Tensor, count: int) -> Iterator[TokenEvent]:
+        rows = self._cached_rows(ids)
+        for token in rows.greedy(count, **self.last_only):
+            yield TokenEvent(int(token), rows.now())
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> list[list[int]]:
@@ -131,15 +136,8 @@ class TransformersEngine(TransformersScorer):
         """
         ids, mask, _ = self._batch(prompts)
         self._check_window(ids.shape[1] + max(counts))
-        rows = self._cached_rows(ids, mask)
-        steps = []
-        size = ids.shape[1]
-        for _ in range(max(counts)):
-            tokens = rows.advance(size, **self.last_only)[:, -1:].argmax(-1)  # [B, 1]
-            rows.append(tokens)
-            steps.append(tokens)
-            size = 1
-        outputs = torch.cat(steps, dim=1).tolist()
+        steps = self._cached_rows(ids, mask).greedy(max(counts), **self.last_only)
+        outputs = torch.cat(list(steps), dim=1).tolist()
         return [row[:count] for row, count in zip(outputs, counts, strict=True)]
 
     @torch.no_grad()
@@ -150,23 +148,6 @@ class TransformersEngine(TransformersScorer):
         if context:
             rows.advance(context, **self.last_only)
         return rows.timed(tokens, **self.last_only)
-
-    def _generate(self, ids: torch.Tensor, count: int) -> Iterator[TokenEvent]:
-        cache: Any = None
-        for _ in range(count):
-            token, cache = self._greedy_step(ids, cache)
-            yield TokenEvent(token, time.perf_counter())
-            ids = torch.tensor([[token]], device=self._device)
-
-    @torch.no_grad()
-    def _greedy_step(self, ids: torch.Tensor, cache: Any) -> tuple[int, Any]:
-        output = self.forward(
-            input_ids=ids, past_key_values=cache, use_cache=True, **self.last_only
-        )
-        token = int(output.logits[0, -1].argmax())
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return token, output.past_key_values
 
     # Memory
 

@@ -25,48 +25,33 @@ _PROBE_TOKENS = 8
 
 
 @dataclass(frozen=True)
-class HiddenScores:
+class TransformersScores:
     """Scores kept as the decoder's last hidden states [T, D]; the head runs for the rows asked for.
 
-    Storing hidden states takes V/D times less room than storing logits: 85 times for SmolLM2.
+    Storing hidden states takes V/D times less room than storing logits: 85 times for SmolLM2. Where
+    the head cannot be run on its own, ``are_logits``: the whole matrix [T, V] is kept.
     """
 
     engine: TransformersScorer
-    hidden_states: torch.Tensor
+    kept: torch.Tensor
     vocabulary: int
+    are_logits: bool = False
+
+    @property
+    def hidden_states(self) -> torch.Tensor | None:
+        return None if self.are_logits else self.kept
 
     @property
     def positions(self) -> int:
-        return self.hidden_states.shape[0]
+        return len(self.kept)
 
     def logits(self, start: int, stop: int) -> torch.Tensor:
         """Rows start…stop−1 [stop − start, V]; NonFiniteLogitsError for NaN and infinity."""
-        _check_rows(start, stop, self.positions)
-        rows = self.engine.head(self.hidden_states[start:stop])
-        check_finite(rows, self.engine.name, start)
-        return rows
-
-
-@dataclass(frozen=True)
-class FullScores:
-    """Scores kept as the whole matrix [T, V], for a model whose head cannot be run on its own."""
-
-    engine: TransformersScorer
-    matrix: torch.Tensor
-    hidden_states: None = None
-
-    @property
-    def positions(self) -> int:
-        return self.matrix.shape[0]
-
-    @property
-    def vocabulary(self) -> int:
-        return self.matrix.shape[1]
-
-    def logits(self, start: int, stop: int) -> torch.Tensor:
-        """Rows start…stop−1 [stop − start, V]; NonFiniteLogitsError for NaN and infinity."""
-        _check_rows(start, stop, self.positions)
-        rows = self.matrix[start:stop]
+        if not 0 <= start < stop <= self.positions:
+            raise ValueError(f"rows {start}…{stop} are outside the document's 0…{self.positions}")
+        rows = self.kept[start:stop]
+        if not self.are_logits:
+            rows = self.engine.head(rows)
         check_finite(rows, self.engine.name, start)
         return rows
 
@@ -160,12 +145,13 @@ class TransformersScorer:
         """
         ids = self._ids(token_ids)  # [1, T]
         if self._body_output is None:
-            return FullScores(self, self.forward(input_ids=ids).logits[0])
+            logits = self.forward(input_ids=ids).logits[0]
+            return TransformersScores(self, logits, self.vocabulary, are_logits=True)
         with self._arithmetic():
             output = self._body(input_ids=ids, use_cache=False, return_dict=True)
         hidden = output.last_hidden_state[0]  # [T, D]
         check_finite(hidden, self.name, 0)
-        return HiddenScores(self, hidden, self.vocabulary)
+        return TransformersScores(self, hidden, self.vocabulary)
 
     def scores_from_hidden(self, hidden: torch.Tensor) -> Scores:
         """Scores from hidden states [T, D] that an engine of this fingerprint returned earlier."""
@@ -178,7 +164,7 @@ class TransformersScorer:
                 f"hidden states of {self.name!r} are [T, {width}] in {self.dtype}; "
                 f"got {tuple(hidden.shape)} in {str(hidden.dtype).removeprefix('torch.')}"
             )
-        return HiddenScores(self, hidden, self.vocabulary)
+        return TransformersScores(self, hidden, self.vocabulary)
 
     @torch.no_grad()
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -325,11 +311,6 @@ def check_finite(rows: torch.Tensor, name: str, first_position: int) -> None:
         f"model {name!r} returned {kind} at position {first_position + row}; {int(broken.sum())} "
         f"of {len(rows)} positions are affected: its weights are damaged, or overflow its dtype"
     )
-
-
-def _check_rows(start: int, stop: int, positions: int) -> None:
-    if not 0 <= start < stop <= positions:
-        raise ValueError(f"rows {start}…{stop} are outside the document's 0…{positions}")
 
 
 def _context_window(config: Any, tokenizer: Any) -> int:
