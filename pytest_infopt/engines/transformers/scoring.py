@@ -57,7 +57,7 @@ class TransformersScores:
 
 
 class TransformersScorer:
-    """A loaded transformers model that gives logits.
+    """A loaded transformers model that gives logits, as the protocols of `engines.base` say.
 
     Making one runs two forward passes of 8 tokens: a model that loads but cannot run is found here
     (ModelLoadError), libraries that repack weights at first use have done so before anything is
@@ -103,12 +103,10 @@ class TransformersScorer:
     # Text
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of token ids."""
         text: str = self.tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False)
         return text
 
@@ -125,7 +123,6 @@ class TransformersScorer:
 
     @property
     def cache_dtype(self) -> str:
-        """The dtype's name in which keys and values are kept."""
         return str(self._dtype).removeprefix("torch.")
 
     @property
@@ -154,7 +151,6 @@ class TransformersScorer:
         return TransformersScores(self, hidden, self.vocabulary)
 
     def scores_from_hidden(self, hidden: torch.Tensor) -> Scores:
-        """Scores from hidden states [T, D] that an engine of this fingerprint returned earlier."""
         self._check_open()
         if self._body_output is None:
             raise ValueError(f"the head of model {self.name!r} cannot be run on hidden states")
@@ -180,13 +176,12 @@ class TransformersScorer:
 
     @torch.no_grad()
     def full_logits(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """Logits [T, V] of the model's plain forward."""
         logits: torch.Tensor = self.forward(input_ids=self._ids(token_ids)).logits[0]
         check_finite(logits, self.name, 0)
         return logits
 
     def close(self) -> None:
-        """Give the model's memory back; the engine is unusable afterwards. Twice is fine."""
+        # Twice is fine.
         self._module = self._body = None
         self._tokenizer = None
         gc.collect()  # models hold reference cycles, and would stay until a collection some time
@@ -196,7 +191,6 @@ class TransformersScorer:
     # Inside
 
     def forward(self, **inputs: Any) -> Any:
-        """The model's own forward in the engine's arithmetic, without a cache unless asked."""
         inputs.setdefault("use_cache", False)
         module = self.module
         with self._arithmetic():
