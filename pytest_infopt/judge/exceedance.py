@@ -88,12 +88,9 @@ class ExceedanceTest(MetricTest):
 
     def _lower(self, ordered: list[float], alpha: float) -> float:
         """The smallest value that is not contradicted as the quantile from above, or 0."""
-        last = len(ordered) - 1
-        process = MeanAbove(self.m)
-        for _ in self._units:
-            process.observe(1.0)
-        if process.p > alpha:
+        if not self._too_many(-math.inf, alpha):
             return 0.0
+        last = len(ordered) - 1
         return ordered[first(0, last, lambda i: not self._too_many(ordered[i], alpha))]
 
     def _upper(self, ordered: list[float], alpha: float) -> float:
