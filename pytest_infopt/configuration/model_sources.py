@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engines.formats import DTYPE_ALIASES, DTYPES, FORMATS
 from ..errors import ConfigurationError
+from ..naming import nearest
 from ..options import FORMAT_SEPARATOR, Settings, locate_model
 from ..release import ModelSource
 
@@ -18,16 +19,7 @@ if TYPE_CHECKING:
 
 # A candidate is made from the reference's checkpoint where it names no model of its own, with all
 # that belongs to the checkpoint. Quantization is what candidates differ in, and is not inherited.
-_CHECKPOINT_KEYS = (
-    "engine",
-    "model",
-    "gguf_file",
-    "revision",
-    "dtype",
-    "device",
-    "trust_remote_code",
-    "local_files_only",
-)
+_CHECKPOINT_KEYS = {key.name for key in fields(ModelSource)} - {"name", "quantization", "options"}
 
 
 def reference_source(table: ModelTable, directory: Path, settings: Settings) -> ModelSource | None:
@@ -50,7 +42,7 @@ def candidate_source(
 ) -> ModelSource:
     """A candidate of the file. Where it names no model, it is made from the reference's."""
     keys = _keys(table)
-    inherited = ("device",) if keys.get("model") is not None else _CHECKPOINT_KEYS
+    inherited = {"device"} if keys.get("model") is not None else _CHECKPOINT_KEYS
     base = {key: getattr(reference, key) for key in inherited}
     if "model" in base:
         base["quantization"] = _stored_quantization(reference)
@@ -91,11 +83,10 @@ def _format_of_model(
     plain = _source(f"{_name_of(model)}-{text}", keys, Path(), settings)
     applied = _applied(text, plain)
     if applied is None:
-        known = ", ".join([*FORMATS, *DTYPES])
-        message = (
-            f"candidate {text}{FORMAT_SEPARATOR}{model}: unknown format {text!r}; known: {known}"
+        hint = nearest(text, [*FORMATS, *DTYPES])
+        raise ConfigurationError(
+            f"candidate {text}{FORMAT_SEPARATOR}{model}: unknown format {text!r}{hint}"
         )
-        raise ConfigurationError(message)
     return replace(applied, name=plain.name)
 
 

@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from ..engines.formats import DTYPES, FORMATS, format_of
+from ..engines.formats import DTYPE_ALIASES, DTYPES, FORMATS, format_of
 from ..errors import ConfigurationError
 from ..gates import registry
 from ..gates.plan import Plan
@@ -145,7 +145,7 @@ class _Assembly:
     def _implementations(self) -> Iterator[Implementation]:
         for topic, targets in self.file.implementations.items():
             for name, target in targets.items():
-                place = self._place(("implementations", topic, name)).rstrip(".")
+                place = self._place(("implementations", topic, name))
                 if name:
                     self._check_name(name, place)
                 yield Implementation(topic, name or target, target, place, self.directory)
@@ -161,13 +161,9 @@ class _Assembly:
                 f"{self._place(('candidates',))}: no candidates; add a table [candidates.NAME] or "
                 "give --infopt-candidate (a number format such as int8, or a model)"
             )
-        seen: set[str] = set()
-        for source in sources:
-            if source.name in seen:
-                raise ConfigurationError(
-                    f"--infopt-candidate: two candidates named {source.name!r}"
-                )
-            seen.add(source.name)
+        used = [source.name for source in sources]
+        if twice := [name for name in used if used.count(name) > 1]:
+            raise ConfigurationError(f"--infopt-candidate: two candidates named {twice[0]!r}")
         return sources
 
     def _of_file(self, name: str, reference: ModelSource) -> ModelSource:
@@ -193,7 +189,7 @@ class _Assembly:
 
     def _check_word(self, text: str) -> None:
         """A single word that is nothing known may be a hub id; a misspelt name should not be."""
-        known = [*self.file.candidates, *FORMATS, *DTYPES, "bf16", "fp16", "fp32"]
+        known = [*self.file.candidates, *FORMATS, *DTYPES, *DTYPE_ALIASES]
         if text in known or not re.fullmatch(r"[\w.-]+", text) or text.endswith(".gguf"):
             return
         if Path(text).is_dir():

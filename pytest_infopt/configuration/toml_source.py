@@ -184,7 +184,10 @@ def _skip_value(text: str, position: int) -> int:
 
 
 def place_in(source: TomlSource | None, key: Key) -> str:
-    """Where a key stands, for messages: file, line and the key; or that nothing was read."""
+    """Where a key stands, for messages: file, line and the key; or that nothing was read.
+
+    An implementation that the file gives no name has the key "" below its topic.
+    """
     if source is None:
         return "command line"
-    return f"{source.place(key)}: {'.'.join(map(str, key))}"
+    return f"{source.place(key)}: {'.'.join(str(part) for part in key if part != '')}"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from ..errors import ConfigurationError
 from ..naming import nearest
 from .schema import ReleaseFile
-from .toml_source import Key, TomlSource
+from .toml_source import Key, TomlSource, place_in
 
 
 def validate(source: TomlSource, schema: type[ReleaseFile]) -> ReleaseFile:
@@ -22,16 +22,9 @@ def validate(source: TomlSource, schema: type[ReleaseFile]) -> ReleaseFile:
     except ValidationError as error:
         problems = [(details["loc"], _describe(details, schema)) for details in error.errors()]
     problems.sort(key=lambda problem: source.line(problem[0]))
-    lines = [f"{source.place(key)}: {spell(key)}: {what}" for key, what in problems]
-    raise ConfigurationError("\n".join(lines))
-
-
-def spell(key: Key) -> str:
-    """A key as TOML writes it, without quotes: candidates.int8.dtype.
-
-    An implementation that the file gives no name has the key "" below its topic.
-    """
-    return ".".join(str(part) for part in key if part != "")
+    raise ConfigurationError(
+        "\n".join(f"{place_in(source, key)}: {what}" for key, what in problems)
+    )
 
 
 def _describe(details: Any, schema: type[ReleaseFile]) -> str:

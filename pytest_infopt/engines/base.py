@@ -181,8 +181,8 @@ class CachedEngine(Engine, Protocol):
     ) -> list[torch.Tensor]:
         """Each prompt's logits [T_i, V] from one batch in passes of ``sizes`` tokens, then of one.
 
-        Before each pass but the first, ``rejected`` wrong tokens are computed and taken back;
-        raises CannotCropError where the cache refuses.
+        Before each pass but the first, ``rejected`` wrong tokens are computed and taken back, as in
+        speculative decoding; raises CannotCropError where the cache refuses.
         """
 
     def cached_logits(self, token_ids: Sequence[int], prefill: int) -> torch.Tensor:
@@ -194,7 +194,8 @@ class CachedEngine(Engine, Protocol):
     def cache_readings(
         self, lengths: Sequence[int], batch: int = 1, steps: int = 1
     ) -> list[CacheReading]:
-        """The cache of ``batch`` sequences at each length, the ``steps`` before it timed."""
+        """The cache of ``batch`` sequences at each of the rising lengths; the last ``steps`` tokens
+        before it are decoded one by one, and timed."""
 
     def uncached_step_seconds(self, tokens: int) -> float:
         """What the next token costs without a cache: one pass over all ``tokens`` tokens."""

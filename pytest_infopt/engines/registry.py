@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from ..errors import ConfigurationError
-from ..naming import import_named, loaded, nearest
+from ..naming import import_named, loaded
 from ..release import ModelSource
 from .base import Capability, Engine
+from .formats import unknown
 
 __all__ = ["EngineSpec", "engine_named", "engines", "load_engine"]
 
@@ -42,7 +42,7 @@ def engine_named(name: str) -> EngineSpec:
     """The registered engine; ConfigurationError, with the nearest name, where none has it."""
     known = engines()
     if name not in known:
-        raise ConfigurationError(f"unknown engine {name!r}{nearest(name, known)}")
+        raise unknown("engine", name, known)
     return known[name]
 
 

@@ -18,6 +18,7 @@ Wealth is kept in logarithms, per fraction. The same updates give the same bits.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -189,10 +190,4 @@ def first(low: int, high: int, holds: Callable[[int], bool]) -> int:
 
     ``high`` is the answer where nothing below it holds.
     """
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return low + bisect_left(range(low, high), True, key=holds)

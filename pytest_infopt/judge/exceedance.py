@@ -21,14 +21,13 @@ from .e_process import (
     MeanAbove,
     MeanBelow,
     first,
-    units_to_decide,
 )
-from .protocol import MetricTest, fewest
+from .protocol import BettingTest
 
 _CLIP = 5.0  # B / m, as for the mean
 
 
-class ExceedanceTest(MetricTest):
+class ExceedanceTest(BettingTest):
     """Values are ≥ 0 and smaller is better, as all quantile metrics here are.
 
     The first unit decides which bets are placed: Bernoulli where it holds one value.
@@ -42,21 +41,21 @@ class ExceedanceTest(MetricTest):
         self.m = allowed_share(metric)
         self._units: list[array[float]] = []
         self._single = False
-        self._above = MeanAbove(self.m)
-        self._below = MeanBelow(self.m)
+        self.breaks: MeanAbove = MeanAbove(self.m)
+        self.keeps: MeanBelow = MeanBelow(self.m)
         self._shares: list[float] = []
 
     def _take(self, values: Sequence[float], weight: int | None) -> None:
         if not self._units:
             self._single = len(values) == 1
-            self._below = self._fresh_below()
+            self.keeps = self._fresh_below()
         unit = array("d", sorted(values))
         self._units.append(unit)
         if self.limit is not None:
             share = _share_beyond(unit, self.limit)
             self._shares.append(share)
-            self._above.observe(share)
-            self._below.observe(share, self._bound(len(unit)))
+            self.breaks.observe(share)
+            self.keeps.observe(share, self._bound(len(unit)))
 
     def _fresh_below(self) -> MeanBelow:
         return MeanBelow(self.m, BERNOULLI_BELOW_BETS if self._single else BELOW_BETS)
@@ -64,14 +63,6 @@ class ExceedanceTest(MetricTest):
     def _bound(self, size: int) -> float:
         """Where a share is clipped: never below what one value of the unit amounts to."""
         return 1.0 if self._single else min(1.0, max(_CLIP * self.m, 1 / size))
-
-    @property
-    def p_pass(self) -> float:
-        return self._below.p
-
-    @property
-    def p_fail(self) -> float:
-        return self._above.p
 
     @property
     def estimate(self) -> float:
@@ -88,12 +79,9 @@ class ExceedanceTest(MetricTest):
 
     def _lower(self, ordered: list[float], alpha: float) -> float:
         """The smallest value that is not contradicted as the quantile from above, or 0."""
-        last = len(ordered) - 1
-        process = MeanAbove(self.m)
-        for _ in self._units:
-            process.observe(1.0)
-        if process.p > alpha:
+        if not self._too_many(-math.inf, alpha):
             return 0.0
+        last = len(ordered) - 1
         return ordered[first(0, last, lambda i: not self._too_many(ordered[i], alpha))]
 
     def _upper(self, ordered: list[float], alpha: float) -> float:
@@ -112,13 +100,6 @@ class ExceedanceTest(MetricTest):
         for unit in self._units:
             process.observe(_share_beyond(unit, threshold), self._bound(len(unit)))
         return process.p <= alpha
-
-    def needed(self, alpha_pass: float, alpha_fail: float) -> int | None:
-        if self.limit is None:
-            return None
-        return fewest(
-            [units_to_decide(self._below, alpha_pass), units_to_decide(self._above, alpha_fail)]
-        )
 
     def detectable(self, alpha: float) -> float | None:
         """If the same values were scaled up until they fail, their quantile would stand this far
@@ -150,7 +131,7 @@ class ExceedanceTest(MetricTest):
         return correction * math.fsum(r * r for r in residuals) / (total * share * (1 - share))
 
     def state(self) -> list[float]:
-        return [float(self._single), float(self.n), *self._above.state(), *self._below.state()]
+        return [float(self._single), float(self.n), *self.breaks.state(), *self.keeps.state()]
 
 
 def allowed_share(metric: Metric) -> float:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..metrics.metric import Metric, Unit
-from .e_process import MeanAbove, MeanBelow, units_to_decide
-from .protocol import MetricTest, fewest
+from .e_process import MeanAbove, MeanBelow
+from .protocol import MetricTest, first_to_decide
 
 TAIL_SHARE = 0.02  # of documents beyond the clip: the rate that the tail guard allows
 _GUARD_STAKE = 0.1  # its part of the stake; the test on the mean keeps the rest
@@ -152,9 +152,7 @@ class MeanTest(MetricTest):
         if self._below is None or self._above is None:
             left = self.planned - self.units
             return left if self._m == 0 and left > 0 else None
-        return fewest(
-            [units_to_decide(self._below, alpha_pass), units_to_decide(self._above, alpha_fail)]
-        )
+        return first_to_decide((self._below, alpha_pass), (self._above, alpha_fail))
 
     def detectable(self, alpha: float) -> float | None:
         """If the same values were scaled up until they fail, their mean would be so far off."""

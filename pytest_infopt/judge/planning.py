@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ..metrics.budget import Budget
 from ..metrics.metric import Rule, Unit
-from .e_process import BELOW_BETS, BERNOULLI_BELOW_BETS, SIGN_PROBABILITIES, first
+from .e_process import BELOW_BETS, BERNOULLI_BELOW_BETS, SIGN_PROBABILITIES, EProcess
 from .exceedance import allowed_share
 from .mean import clip_factor
 
@@ -59,18 +59,7 @@ def _flawless(m: float, bound: float, unit: Unit) -> float:
 
 def _steps(bets: Sequence[float], gain: float, alpha: float) -> int:
     """The fewest equal gains that multiply the stake to 1/alpha."""
-
-    def enough(n: int) -> bool:
-        logs = [n * math.log1p(bet * gain) for bet in bets]
-        return _log_mean(logs) >= -math.log(alpha)
-
-    high = 1
-    while not enough(high):
-        high *= 2
-    return first(1, high, enough)
-
-
-def _log_mean(logs: Iterable[float]) -> float:
-    rows = list(logs)
-    top = max(rows)
-    return top + math.log(math.fsum(math.exp(row - top) for row in rows) / len(rows))
+    process = EProcess(bets)
+    while process.p > alpha:
+        process.update(gain)
+    return process.n

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..metrics.metric import Metric
+from .e_process import EProcess, units_to_decide
 
 Value = float | Sequence[float]
 
@@ -95,6 +96,27 @@ class MetricTest(ABC):
             raise ValueError(f"{self.metric.name}: no unit has been seen")
 
 
-def fewest(counts: Sequence[int | None]) -> int | None:
-    """The smallest of those that are known."""
+class BettingTest(MetricTest):
+    """A test by two bets: ``keeps`` gains while the limit is kept, ``breaks`` while it is not."""
+
+    keeps: EProcess
+    breaks: EProcess
+
+    @property
+    def p_pass(self) -> float:
+        return self.keeps.p
+
+    @property
+    def p_fail(self) -> float:
+        return self.breaks.p
+
+    def needed(self, alpha_pass: float, alpha_fail: float) -> int | None:
+        if self.limit is None:
+            return None
+        return first_to_decide((self.keeps, alpha_pass), (self.breaks, alpha_fail))
+
+
+def first_to_decide(*bets: tuple[EProcess, float]) -> int | None:
+    """About how many more units until the first of several processes reaches its 1/alpha."""
+    counts = [units_to_decide(process, alpha) for process, alpha in bets]
     return min((count for count in counts if count is not None), default=None)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..metrics.metric import Metric
-from .e_process import SignProcess, first, units_to_decide
-from .protocol import MetricTest, fewest
+from .e_process import SignProcess, first
+from .protocol import BettingTest
 
 
-class SignTest(MetricTest):
+class SignTest(BettingTest):
     """Values are log ratios; limit, estimate and interval are ratios: exp of a median."""
 
     def __init__(self, metric: Metric, limit: float | None) -> None:
@@ -28,6 +28,8 @@ class SignTest(MetricTest):
         self._xs = array("d")
         self._above = SignProcess()
         self._below = SignProcess()
+        ends = (self._above, self._below) if metric.higher_is_better else (self._below, self._above)
+        self.keeps, self.breaks = ends
 
     def _take(self, values: Sequence[float], weight: int | None) -> None:
         (x,) = values
@@ -35,14 +37,6 @@ class SignTest(MetricTest):
         if self._threshold is not None:
             self._above.observe(x > self._threshold)
             self._below.observe(x < self._threshold)
-
-    @property
-    def p_pass(self) -> float:
-        return (self._above if self.metric.higher_is_better else self._below).p
-
-    @property
-    def p_fail(self) -> float:
-        return (self._below if self.metric.higher_is_better else self._above).p
 
     @property
     def estimate(self) -> float:
@@ -87,14 +81,6 @@ class SignTest(MetricTest):
             if process.log_max >= target:
                 return True
         return False
-
-    def needed(self, alpha_pass: float, alpha_fail: float) -> int | None:
-        if self._threshold is None:
-            return None
-        better, worse = self._below, self._above
-        if self.metric.higher_is_better:
-            better, worse = worse, better
-        return fewest([units_to_decide(better, alpha_pass), units_to_decide(worse, alpha_fail)])
 
     def detectable(self, alpha: float) -> float | None:
         """If the same log ratios were shifted until they fail, their median would stand this far

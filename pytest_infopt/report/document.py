@@ -8,6 +8,7 @@ field by field in ``schema/result.schema.json`` (JSON Schema, draft 2020-12).
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,11 @@ from typing import Any
 from ..errors import InfoptError
 from ..results.gate_result import GateResult
 from ..results.run_result import SCHEMA, RunResult
-from ..results.verdict import Judgement
 from ..strict_json import dumps, loads, write_atomically
 from .registry import ReportSpec
 from .wording import known_metric
 
-_ITEM_FIELDS = (
-    "gate", "candidate", "verdict", "seconds", "error", "notes", "findings", "reproduce", "details",
-    "not_run",
-)  # fmt: skip
-_RUN_FIELDS = (
-    "version", "started", "run_id", "environment", "reference", "candidates", "seconds", "not_run",
-)  # fmt: skip
+_RUN_FIELDS = [field.name for field in fields(RunResult) if field.name != "gates"]
 
 
 class ResultFileError(InfoptError):
@@ -56,17 +50,13 @@ def read_result(path: Path) -> RunResult:
 def result_document(run: RunResult) -> dict[str, Any]:
     """The run as the dictionary that ``result.json`` holds."""
     items = [gate.to_json() for gate in run.gates]
-    rows = [
-        _row(index, gate, judgement)
-        for index, gate in enumerate(run.gates)
-        for judgement in gate.judgements
-    ]
+    rows = [_row(n, item, row) for n, item in enumerate(items) for row in item.pop("judgements")]
     return {
         "schema": SCHEMA,
         **{name: getattr(run, name) for name in _RUN_FIELDS},
         "verdict": run.verdict.value,
         "gates": rows,
-        "items": [{name: item[name] for name in _ITEM_FIELDS} for item in items],
+        "items": items,
     }
 
 
@@ -93,26 +83,14 @@ def result_schema() -> dict[str, Any]:
     return schema
 
 
-def _row(index: int, gate: GateResult, judgement: Judgement) -> dict[str, Any]:
-    metric = known_metric(judgement.metric)
+def _row(index: int, item: dict[str, Any], judgement: dict[str, Any]) -> dict[str, Any]:
+    metric = known_metric(judgement["metric"])
     return {
         "item": index,
-        "gate": gate.gate,
-        "candidate": gate.candidate,
-        "metric": judgement.metric,
+        **{name: item[name] for name in ("gate", "candidate", "seconds")},
         "unit": metric.unit.value if metric else None,
         "higher_is_better": metric.higher_is_better if metric else None,
-        "budget": judgement.budget,
-        "value": judgement.value,
-        "interval": judgement.interval,
-        "n": judgement.n,
-        "clusters": judgement.units,
-        "verdict": judgement.verdict,
-        "seconds": gate.seconds,
-        "reason": judgement.reason,
-        "needed": judgement.needed,
-        "detectable": judgement.detectable,
-        "details": judgement.details,
+        **judgement,
     }
 
 

@@ -103,31 +103,22 @@ def _measured(gate: GateView, table: dict[str, Any]) -> str:
     header, *rows = [[escaped(cell) for cell in row] for row in cell_rows(table)]
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     notes = [escaped(str(note)) for note in table.get("notes", ())]
-    title = f"{escaped(gate.candidate)}: {escaped(str(table['title']))}"
-    return "\n".join(
-        [
-            f"<details><summary>{title}</summary>",
-            "",
-            *(f"| {' | '.join(line)} |" for line in lines),
-            *(line for note in notes for line in ("", f"Note: {note}")),
-            "",
-            "</details>",
-        ]
+    return _folded(
+        f"{escaped(gate.candidate)}: {escaped(str(table['title']))}",
+        *(f"| {' | '.join(line)} |" for line in lines),
+        *(line for note in notes for line in ("", f"Note: {note}")),
     )
 
 
 def _failure(gate: GateView) -> str:
-    # The blank lines around the block make GitHub read Markdown inside <details>.
     summary = f"{escaped(gate.candidate)} {escaped(gate.gate)}: {gate.word}"
-    return "\n".join(
-        [
-            f"<details><summary>{summary}</summary>",
-            "",
-            fenced(gate.message),
-            "",
-            "</details>",
-        ]
-    )
+    return _folded(summary, fenced(gate.message))
+
+
+def _folded(summary: str, *lines: str) -> str:
+    # The blank lines around them make GitHub read Markdown inside <details>.
+    opening = f"<details><summary>{summary}</summary>"
+    return "\n".join([opening, "", *lines, "", "</details>"])
 
 
 def write_summary(run: RunResult, directory: Path) -> None:

@@ -57,8 +57,9 @@ def _column_widths(rows: list[Row], width: int) -> list[int]:
     """
     if not rows:
         return []
-    natural = [max(_natural(row, i) for row in rows) for i in range(len(rows[0].cells))]
-    words = [max(_longest_word(row, i) for row in rows) for i in range(len(natural))]
+    columns = range(len(rows[0].cells))
+    natural = [max(_width(row, i, [row.cells[i]]) for row in rows) for i in columns]
+    words = [max(_width(row, i, row.cells[i].split(" ")) for row in rows) for i in columns]
     floor = max(row.indent for row in rows) + NARROWEST
     room = width - GAP * (len(natural) - 1)
     if room < floor + NARROWEST * (len(natural) - 1):
@@ -72,14 +73,7 @@ def _column_widths(rows: list[Row], width: int) -> list[int]:
     return natural
 
 
-def _natural(row: Row, column: int) -> int:
-    return max(NARROWEST, cells(row.cells[column])) + _indent(row, column)
-
-
-def _longest_word(row: Row, column: int) -> int:
-    words = row.cells[column].split(" ")
-    return max([NARROWEST, *map(cells, words)]) + _indent(row, column)
-
-
-def _indent(row: Row, column: int) -> int:
-    return row.indent if column == 0 else 0
+def _width(row: Row, column: int, parts: list[str]) -> int:
+    """What a column takes so that the longest of a cell's parts fits, the row's indent included."""
+    longest = max([NARROWEST, *map(cells, parts)])
+    return longest + row.indent if column == 0 else longest

@@ -119,12 +119,8 @@ class Baselines:
         return [self._entries[key] for key in sorted(self._entries)]
 
     def entry_for(self, device: str, candidate: str, metric: str) -> Entry | None:
+        """The entry, None where this device has none."""
         return self._entries.get((device, candidate, metric))
-
-    def limit_for(self, device: str, candidate: str, metric: str) -> float | None:
-        """The limit in the metric's unit, None where this device has none."""
-        entry = self.entry_for(device, candidate, metric)
-        return entry.limit if entry else None
 
     @staticmethod
     def mismatch(entry: Entry, provenance: Provenance) -> list[str]:

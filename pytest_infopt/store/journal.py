@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from ..errors import InfoptError
@@ -65,17 +63,6 @@ class Journal:
     def close(self) -> None:
         self._stream.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
     """The records of one file, in order. A torn last line (no line feed, not JSON) is left out.
@@ -114,35 +101,24 @@ class RunRecords:
         return next(iter(found.values()), None)
 
     def samples(self, gate: str, candidate: str, phase: str | None = None) -> list[Sample]:
-        """See `samples_of`."""
-        return samples_of(self.records, gate, candidate, phase)
+        """The samples of a gate, by index, up to the first index that is missing.
+
+        A gap would shift what comes after it: a resumed run counts on sample i being the i-th. Of
+        two records with one index the later counts. Without ``phase``: all phases, one after
+        another.
+        """
+        phases: dict[str, dict[int, dict[str, Any]]] = {}
+        for r in self.records:
+            if r["kind"] != SAMPLE or (r["gate"], r["candidate"]) != (gate, candidate):
+                continue
+            if phase in (None, r["phase"]):
+                phases.setdefault(r["phase"], {})[r["index"]] = r["sample"]
+        return [Sample.from_json(kept) for found in phases.values() for kept in _prefix(found)]
 
     def finished(self) -> dict[tuple[str, str], GateResult]:
-        """See `finished_items`."""
-        return finished_items(self.records)
-
-
-def samples_of(
-    records: Iterable[dict[str, Any]], gate: str, candidate: str, phase: str | None = None
-) -> list[Sample]:
-    """The samples of a gate, by index, up to the first index that is missing.
-
-    A gap would shift what comes after it: a resumed run counts on sample i being the i-th. Of two
-    records with one index the later counts. Without ``phase``: all phases, one after another.
-    """
-    phases: dict[str, dict[int, dict[str, Any]]] = {}
-    for record in records:
-        if record["kind"] != SAMPLE or (record["gate"], record["candidate"]) != (gate, candidate):
-            continue
-        if phase in (None, record["phase"]):
-            phases.setdefault(record["phase"], {})[record["index"]] = record["sample"]
-    return [Sample.from_json(document) for found in phases.values() for document in _prefix(found)]
-
-
-def finished_items(records: Iterable[dict[str, Any]]) -> dict[tuple[str, str], GateResult]:
-    """The result of each gate that came to its end, by gate and candidate; the latest counts."""
-    results = [GateResult.from_json(r["result"]) for r in records if r["kind"] == ITEM]
-    return {(result.gate, result.candidate): result for result in results}
+        """The result of each gate that came to its end, by gate and candidate; the last counts."""
+        results = [GateResult.from_json(r["result"]) for r in self.records if r["kind"] == ITEM]
+        return {(result.gate, result.candidate): result for result in results}
 
 
 def journal_path(directory: Path, worker: str = "main") -> Path:

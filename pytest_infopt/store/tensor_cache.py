@@ -34,20 +34,22 @@ class TensorCache:
         """The entry's tensors by name, on the CPU, or None."""
         path = self._path(identity)
         try:
-            content = path.read_bytes()
-            tensors = safetensors.torch.load(content)
+            with safetensors.safe_open(path, framework="pt") as file:
+                known = file.metadata() == identity
+                # Tensors of their own: one inside the file's bytes may lie at an address that makes
+                # the matrix product take another path, and give other bits.
+                names = file.keys() if known else []
+                tensors = {name: file.get_tensor(name).clone() for name in names}
         except FileNotFoundError:
             return None
-        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        except (OSError, safetensors.SafetensorError) as error:
             _LOG.warning("cache entry %s cannot be read (%s); it is computed anew", path, error)
             return None
-        if _metadata(content) != identity:
+        if not known:
             _LOG.warning("cache entry %s is not what its name says; it is computed anew", path)
             return None
         self._touch(path)
-        # Tensors of their own: one inside the file's bytes may lie at an address that makes the
-        # matrix product take another path, and give other bits.
-        return {name: tensor.clone() for name, tensor in tensors.items()}
+        return tensors
 
     def write(self, identity: dict[str, str], tensors: dict[str, torch.Tensor]) -> None:
         """Keep the tensors, unless they alone are larger than the cache may be."""
@@ -98,10 +100,3 @@ def _replace(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def _metadata(content: bytes) -> dict[str, str]:
-    """The free-form metadata of a safetensors file that was parsed before."""
-    length = int.from_bytes(content[:8], "little")
-    metadata: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    return metadata

@@ -20,7 +20,7 @@ from pytest_infopt.engines.base import Capability, Engine
 from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.engines.transformers.footprint import storage_bytes
 from pytest_infopt.engines.transformers.precision import Float64Arithmetic
-from pytest_infopt.engines.transformers.scoring import FullScores, HiddenScores, check_finite
+from pytest_infopt.engines.transformers.scoring import TransformersScores, check_finite
 from pytest_infopt.errors import InfoptError, ModelLoadError, NonFiniteLogitsError
 
 ARCHITECTURES = sorted(CONFIGS)
@@ -70,7 +70,8 @@ def test_an_engine_is_an_engine_and_can_everything(engine: TransformersEngine) -
 
 def test_one_chunk_of_scores_has_the_bits_of_the_plain_forward(engine: TransformersEngine) -> None:
     scores = engine.score(SAMPLE_IDS)
-    assert isinstance(scores, HiddenScores)
+    assert isinstance(scores, TransformersScores)
+    assert scores.hidden_states is not None
     assert (scores.positions, scores.vocabulary) == (len(SAMPLE_IDS), VOCABULARY)
     expected = plain_logits(engine, SAMPLE_IDS)
     assert torch.equal(scores.logits(0, scores.positions), expected)
@@ -98,7 +99,8 @@ def test_soft_capping_is_part_of_the_scores() -> None:
 
 def test_stored_hidden_states_give_the_same_scores(engine: TransformersEngine) -> None:
     first = engine.score(SAMPLE_IDS)
-    assert isinstance(first, HiddenScores)
+    assert isinstance(first, TransformersScores)
+    assert first.hidden_states is not None
     again = engine.scores_from_hidden(first.hidden_states.clone())
     assert torch.equal(again.logits(3, 9), first.logits(3, 9))
     with pytest.raises(ValueError, match=r"\[T, 64\] in float32"):
@@ -139,7 +141,8 @@ def test_a_head_that_needs_more_than_hidden_states_falls_back_to_whole_logits() 
     odd = TransformersEngine("odd", module, dtype=torch.float32)
     assert Capability.HIDDEN_STATES not in odd.capabilities
     scores = odd.score(SAMPLE_IDS)
-    assert isinstance(scores, FullScores)
+    assert isinstance(scores, TransformersScores)
+    assert scores.hidden_states is None
     assert (scores.positions, scores.vocabulary) == (len(SAMPLE_IDS), VOCABULARY)
     assert torch.equal(scores.logits(2, 5), plain_logits(odd, SAMPLE_IDS)[2:5])
     with pytest.raises(ValueError, match="hidden states"):

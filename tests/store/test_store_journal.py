@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,11 @@ from pytest_infopt.store.journal import (
     Journal,
     JournalError,
     RunRecords,
-    finished_items,
     journal_path,
     latest_run,
     new_run_id,
     read_journal,
     run_directory,
-    samples_of,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +41,7 @@ def sample(unit: str, **more: Any) -> Sample:
 
 def write_records(path: Path, fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
     path.unlink(missing_ok=True)
-    with Journal(path) as journal:
+    with closing(Journal(path)) as journal:
         for record in fields:
             journal.write("x", **record)
     return [{"kind": "x", **record} for record in fields]
@@ -70,7 +69,7 @@ def test_killed_at_any_byte_then_resumed_loses_at_most_the_torn_record(
     ends = [i for i, byte in enumerate(content) if byte == 0x0A]
     whole = written[: sum(end <= kept for end in ends)]
     assert read_journal(path) == whole
-    with Journal(path) as journal:
+    with closing(Journal(path)) as journal:
         journal.write("resumed")
     assert read_journal(path) == [*whole, {"kind": "resumed"}]
 
@@ -115,16 +114,16 @@ def test_samples_come_back_whole(tmp_path: Path) -> None:
     finding = TokenFinding("d", 1, "c", "t", [("a", 0.5)], [("b", 0.25)], 1.0, float("inf"))
     wanted = sample("doc-1", tokens={"kl": [0.1, float("inf")]}, findings=[finding], seconds=1.5)
     path = tmp_path / "journal.jsonl"
-    with Journal(path) as journal:
+    with closing(Journal(path)) as journal:
         journal.write_sample("quality", "nf4", "main", 0, wanted)
-    assert samples_of(read_journal(path), "quality", "nf4") == [wanted]
-    assert samples_of(read_journal(path), "quality", "int8") == []
-    assert samples_of(read_journal(path), "latency", "nf4") == []
+    assert RunRecords(read_journal(path)).samples("quality", "nf4") == [wanted]
+    assert RunRecords(read_journal(path)).samples("quality", "int8") == []
+    assert RunRecords(read_journal(path)).samples("latency", "nf4") == []
 
 
 def test_samples_are_ordered_by_index_latest_first_gap_ends_them(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    with Journal(path) as journal:
+    with closing(Journal(path)) as journal:
         for index, unit in ((2, "c"), (0, "old"), (1, "b"), (0, "a"), (4, "lost")):
             journal.write_sample("quality", "nf4", "main", index, sample(unit))
         journal.write_sample("quality", "nf4", "again", 0, sample("z"))
@@ -136,7 +135,10 @@ def test_samples_are_ordered_by_index_latest_first_gap_ends_them(tmp_path: Path)
 
 def test_workers_journals_are_merged(tmp_path: Path) -> None:
     done = GateResult("quality", "nf4", 1.0, [Judgement("kl_mean", 0.1, 1, 1, Verdict.PASS)])
-    with Journal(journal_path(tmp_path)) as main, Journal(journal_path(tmp_path, "gw1")) as worker:
+    with (
+        closing(Journal(journal_path(tmp_path))) as main,
+        closing(Journal(journal_path(tmp_path, "gw1"))) as worker,
+    ):
         main.write_run("f", 3, "0.1.0")
         worker.write_run("f", 3, "0.1.0")
         worker.write_sample("latency", "nf4", "main", 0, sample("p"))
@@ -147,11 +149,16 @@ def test_workers_journals_are_merged(tmp_path: Path) -> None:
     assert [s.unit for s in found.samples("latency", "nf4")] == ["p"]
     assert len([r for r in found.records if r["kind"] == "item"]) == 2
     assert found.finished().keys() == {("quality", "nf4")}
-    assert finished_items(read_journal(journal_path(tmp_path, "gw1"))) == {("quality", "nf4"): done}
+    assert RunRecords(read_journal(journal_path(tmp_path, "gw1"))).finished() == {
+        ("quality", "nf4"): done
+    }
 
 
 def test_journals_of_different_releases_are_refused(tmp_path: Path) -> None:
-    with Journal(journal_path(tmp_path)) as main, Journal(journal_path(tmp_path, "gw0")) as worker:
+    with (
+        closing(Journal(journal_path(tmp_path))) as main,
+        closing(Journal(journal_path(tmp_path, "gw0"))) as worker,
+    ):
         main.write_run("f", 3, "0.1.0")
         worker.write_run("g", 3, "0.1.0")
     with pytest.raises(JournalError, match="2 different runs"):
@@ -167,7 +174,7 @@ def test_a_folder_without_journals_holds_nothing(tmp_path: Path) -> None:
 
 def test_data_that_is_no_json_is_refused_and_leaves_the_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    with Journal(path) as journal:
+    with closing(Journal(path)) as journal:
         with pytest.raises(TypeError, match="/bad holds a object"):
             journal.write("x", bad=object())
         journal.write("y")
@@ -192,7 +199,7 @@ def test_latest_run_is_the_last_that_left_a_journal(tmp_path: Path) -> None:
     assert latest_run(tmp_path) is None
     ids = [new_run_id(datetime(2026, 1, day, tzinfo=UTC)) for day in (3, 1, 2)]
     for run_id in ids:
-        with Journal(journal_path(run_directory(tmp_path, run_id), "gw0")):
+        with closing(Journal(journal_path(run_directory(tmp_path, run_id), "gw0"))):
             pass
     run_directory(tmp_path, new_run_id()).mkdir()  # later, but nothing was journalled
     assert latest_run(tmp_path) == tmp_path / "runs" / ids[0]

@@ -58,8 +58,6 @@ def _build_into(target: Path, build: Callable[[Path], None]) -> None:
 
 
 def _is_whole(directory: Path) -> bool:
-    if not directory.exists():
-        return False
     try:
         check_checkpoint(directory)
     except ModelLoadError:

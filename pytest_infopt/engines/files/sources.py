@@ -78,9 +78,7 @@ def _download(hub_id: str, source: ModelSource) -> Path:
             local_files_only=source.local_files_only,
             allow_patterns=[*_PATTERNS, *code, *weights],
         )
-    except (
-        Exception
-    ) as error:  # the hub client raises its HTTP library's errors too, of changing types
+    except Exception as error:  # its HTTP library's errors too, of changing types
         where = "in the local hub cache" if source.local_files_only else "on the hub"
         first_line = str(error).strip().partition("\n")[0]
         raise ModelLoadError(

@@ -6,7 +6,7 @@ Legend: B rows, T columns of the padded batch, V vocabulary. PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -55,7 +55,6 @@ class CachedRows:
         self._ids = ids
         self._mask = mask
         self._takes_positions = takes_positions
-        self._synchronize = ids.device.type == "cuda"
         self.cache: Any = None
         self.done = 0
 
@@ -72,6 +71,15 @@ class CachedRows:
         if self._mask is not None:
             self._mask = torch.cat([self._mask, torch.ones_like(tokens)], dim=1)
 
+    def greedy(self, count: int, **options: Any) -> Iterator[torch.Tensor]:
+        """Each row's next ``count`` greedy tokens, [B, 1] at a time; the first comes of all columns
+        that are still to be computed."""
+        for _ in range(count):
+            logits = self.advance(self._ids.shape[1] - self.done, **options)
+            tokens = logits[:, -1:].argmax(-1)
+            self.append(tokens)
+            yield tokens
+
     def reject(self, count: int) -> None:
         """Compute ``count`` wrong tokens and take them back, as speculative decoding does.
 
@@ -87,11 +95,17 @@ class CachedRows:
         except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
             raise CannotCropError(str(error)) from error
 
+    def now(self) -> float:
+        """Seconds of `time.perf_counter`, once the device has done what it was given."""
+        if self._ids.device.type == "cuda":
+            torch.cuda.synchronize(self._ids.device)
+        return time.perf_counter()
+
     def timed(self, count: int, **options: Any) -> float:
         """Advance; the seconds that it took."""
-        started = self._now()
+        started = self.now()
         self.advance(count, **options)
-        return self._now() - started
+        return self.now() - started
 
     def reading(self, tokens: int, steps: int, **options: Any) -> CacheReading:
         """The cache once it holds ``tokens`` columns, the last ``steps`` decoded one by one."""
@@ -116,8 +130,3 @@ class CachedRows:
         self.cache = output.past_key_values
         logits: torch.Tensor = output.logits
         return logits
-
-    def _now(self) -> float:
-        if self._synchronize:
-            torch.cuda.synchronize(self._ids.device)
-        return time.perf_counter()

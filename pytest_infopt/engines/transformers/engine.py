@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
@@ -18,26 +17,20 @@ from .scoring import TransformersScorer, check_finite
 
 
 class TransformersEngine(TransformersScorer):
-    """`engines.base.InProcessEngine` over a loaded transformers model.
+    """`engines.base.InProcessEngine` over a loaded transformers model, all prompts left-padded.
 
-    Its arguments are those of `TransformersScorer`.
+    Its arguments are those of `TransformersScorer`; `engines.base` says what its methods do.
     """
 
     # Caches and batches
 
     def cached_logits(self, token_ids: Sequence[int], prefill: int) -> torch.Tensor:
-        """Logits [T, V]: ``prefill`` tokens at once, the others one by one through the KV cache."""
         return self.through_cache([token_ids], [prefill])[0]
 
     @torch.no_grad()
     def through_cache(
         self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], rejected: int = 0
     ) -> list[torch.Tensor]:
-        """Each prompt's logits [T_i, V] from one left-padded batch that goes through the KV cache.
-
-        The first passes take ``sizes`` columns each, all others one. Before each but the first,
-        ``rejected`` wrong tokens are computed and taken back, as in speculative decoding.
-        """
         ids, mask, lengths = self._batch(prompts)
         longest = ids.shape[1]
         if not sizes or min(sizes) < 1 or sum(sizes) > longest:
@@ -54,10 +47,6 @@ class TransformersEngine(TransformersScorer):
 
     @torch.no_grad()
     def cached_tail(self, token_ids: Sequence[int], tail: int, chunk: int) -> torch.Tensor:
-        """Logits [tail, V] of the last tokens, one by one through the KV cache.
-
-        What comes before them is computed ``chunk`` tokens at a time, its logits not kept.
-        """
         ids = self._ids(token_ids)
         if not 1 <= tail < ids.shape[1] or chunk < 1:
             raise ValueError(
@@ -74,7 +63,6 @@ class TransformersEngine(TransformersScorer):
 
     @torch.no_grad()
     def batch_logits(self, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Each prompt's logits [T_i, V] from one left-padded batch."""
         ids, mask, lengths = self._batch(prompts)
         extra: dict[str, torch.Tensor] = {}
         if mask is not None:
@@ -108,10 +96,7 @@ class TransformersEngine(TransformersScorer):
     # Generation
 
     def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
-        """Greedy tokens as they arrive; exactly max_new_tokens, whatever the end token says.
-
-        A token has arrived when its id is on the host: on CUDA its computation is waited for.
-        """
+        # A token has arrived when its id is on the host: on CUDA its computation is waited for.
         ids = self._ids(prompt_ids)
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; it takes at least 1")
@@ -121,57 +106,35 @@ class TransformersEngine(TransformersScorer):
                 f"{ids.shape[1]} prompt tokens and {max_new_tokens} new ones are {total}, beyond "
                 f"the context window of {self.context_window} of model {self.name!r}"
             )
-        return self._generate(ids, max_new_tokens)
+        return self._stream(ids, max_new_tokens)
+
+    @torch.no_grad()
+    def _stream(self, ids: torch.Tensor, count: int) -> Iterator[TokenEvent]:
+        rows = self._cached_rows(ids)
+        for token in rows.greedy(count, **self.last_only):
+            yield TokenEvent(int(token), rows.now())
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> list[list[int]]:
-        """Greedy tokens of each prompt from one left-padded batch, ``counts`` of them.
-
-        The batch runs until its longest output ends, whatever the end token says.
-        """
+        # The batch runs until its longest output ends, whatever the end token says.
         ids, mask, _ = self._batch(prompts)
         self._check_window(ids.shape[1] + max(counts))
-        rows = self._cached_rows(ids, mask)
-        steps = []
-        size = ids.shape[1]
-        for _ in range(max(counts)):
-            tokens = rows.advance(size, **self.last_only)[:, -1:].argmax(-1)  # [B, 1]
-            rows.append(tokens)
-            steps.append(tokens)
-            size = 1
-        outputs = torch.cat(steps, dim=1).tolist()
+        steps = self._cached_rows(ids, mask).greedy(max(counts), **self.last_only)
+        outputs = torch.cat(list(steps), dim=1).tolist()
         return [row[:count] for row, count in zip(outputs, counts, strict=True)]
 
     @torch.no_grad()
     def pass_seconds(self, batch: int, context: int, tokens: int) -> float:
-        """What a pass over ``tokens`` tokens of each of ``batch`` rows costs behind ``context``."""
         self._check_window(context + tokens)
         rows = self._cached_rows(self._probe_ids(context + tokens).expand(batch, -1))
         if context:
             rows.advance(context, **self.last_only)
         return rows.timed(tokens, **self.last_only)
 
-    def _generate(self, ids: torch.Tensor, count: int) -> Iterator[TokenEvent]:
-        cache: Any = None
-        for _ in range(count):
-            token, cache = self._greedy_step(ids, cache)
-            yield TokenEvent(token, time.perf_counter())
-            ids = torch.tensor([[token]], device=self._device)
-
-    @torch.no_grad()
-    def _greedy_step(self, ids: torch.Tensor, cache: Any) -> tuple[int, Any]:
-        output = self.forward(
-            input_ids=ids, past_key_values=cache, use_cache=True, **self.last_only
-        )
-        token = int(output.logits[0, -1].argmax())
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return token, output.past_key_values
-
     # Memory
 
     def memory(self) -> MemoryFootprint:
-        """Bytes of weights, quantization constants included, and of derived buffers, each once."""
+        # Weights include quantization constants; buffers are the derived ones. Each counts once.
         module, seen = self.module, set[tuple[str, int]]()
         weights = storage_bytes(weight_tensors(module), seen)
         buffers = storage_bytes(derived_buffers(module), seen)
@@ -187,7 +150,6 @@ class TransformersEngine(TransformersScorer):
         )
 
     def reset_peaks(self) -> None:
-        """Start CUDA's peak counters anew, with the allocator's unused blocks given back first."""
         self._check_open()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -195,20 +157,13 @@ class TransformersEngine(TransformersScorer):
 
     @torch.no_grad()
     def kv_cache_bytes(self, tokens: int, batch: int = 1) -> int:
-        """Bytes of the cache after ``tokens`` tokens of ``batch`` sequences, the last ones decoded.
-
-        The last step matters: a sliding-window layer keeps the whole prefill alive until then.
-        """
+        # Its last token is decoded: until then a sliding window keeps the whole prefill alive.
         return self.cache_readings([tokens], batch)[0].nbytes
 
     @torch.no_grad()
     def cache_readings(
         self, lengths: Sequence[int], batch: int = 1, steps: int = 1
     ) -> list[CacheReading]:
-        """The KV cache of ``batch`` sequences as it grows through ``lengths``, in rising order.
-
-        The last ``steps`` tokens before each are decoded one by one, and timed.
-        """
         if not lengths or sorted(set(lengths)) != list(lengths) or lengths[0] < 1 or batch < 1:
             raise ValueError(
                 f"lengths {list(lengths)} and batch {batch}: lengths rise, and all are at least 1"
@@ -219,7 +174,6 @@ class TransformersEngine(TransformersScorer):
 
     @torch.no_grad()
     def uncached_step_seconds(self, tokens: int) -> float:
-        """What the next token costs without a cache: one pass over all ``tokens`` tokens."""
         self._check_window(tokens)
         ids = self._probe_ids(tokens)
         started = time.perf_counter()
@@ -229,5 +183,4 @@ class TransformersEngine(TransformersScorer):
         return time.perf_counter() - started
 
     def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int:
-        """The same by the formula 2·layers·kv_heads·head_dim·tokens·batch·bytes."""
         return predicted_kv_bytes(self._config, tokens, batch, self._dtype.itemsize)

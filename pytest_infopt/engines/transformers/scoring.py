@@ -25,54 +25,39 @@ _PROBE_TOKENS = 8
 
 
 @dataclass(frozen=True)
-class HiddenScores:
+class TransformersScores:
     """Scores kept as the decoder's last hidden states [T, D]; the head runs for the rows asked for.
 
-    Storing hidden states takes V/D times less room than storing logits: 85 times for SmolLM2.
+    Storing hidden states takes V/D times less room than storing logits: 85 times for SmolLM2. Where
+    the head cannot be run on its own, ``are_logits``: the whole matrix [T, V] is kept.
     """
 
     engine: TransformersScorer
-    hidden_states: torch.Tensor
+    kept: torch.Tensor
     vocabulary: int
+    are_logits: bool = False
+
+    @property
+    def hidden_states(self) -> torch.Tensor | None:
+        return None if self.are_logits else self.kept
 
     @property
     def positions(self) -> int:
-        return self.hidden_states.shape[0]
+        return len(self.kept)
 
     def logits(self, start: int, stop: int) -> torch.Tensor:
         """Rows start…stop−1 [stop − start, V]; NonFiniteLogitsError for NaN and infinity."""
-        _check_rows(start, stop, self.positions)
-        rows = self.engine.head(self.hidden_states[start:stop])
-        check_finite(rows, self.engine.name, start)
-        return rows
-
-
-@dataclass(frozen=True)
-class FullScores:
-    """Scores kept as the whole matrix [T, V], for a model whose head cannot be run on its own."""
-
-    engine: TransformersScorer
-    matrix: torch.Tensor
-    hidden_states: None = None
-
-    @property
-    def positions(self) -> int:
-        return self.matrix.shape[0]
-
-    @property
-    def vocabulary(self) -> int:
-        return self.matrix.shape[1]
-
-    def logits(self, start: int, stop: int) -> torch.Tensor:
-        """Rows start…stop−1 [stop − start, V]; NonFiniteLogitsError for NaN and infinity."""
-        _check_rows(start, stop, self.positions)
-        rows = self.matrix[start:stop]
+        if not 0 <= start < stop <= self.positions:
+            raise ValueError(f"rows {start}…{stop} are outside the document's 0…{self.positions}")
+        rows = self.kept[start:stop]
+        if not self.are_logits:
+            rows = self.engine.head(rows)
         check_finite(rows, self.engine.name, start)
         return rows
 
 
 class TransformersScorer:
-    """A loaded transformers model that gives logits.
+    """A loaded transformers model that gives logits, as the protocols of `engines.base` say.
 
     Making one runs two forward passes of 8 tokens: a model that loads but cannot run is found here
     (ModelLoadError), libraries that repack weights at first use have done so before anything is
@@ -118,12 +103,10 @@ class TransformersScorer:
     # Text
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of token ids."""
         text: str = self.tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False)
         return text
 
@@ -140,7 +123,6 @@ class TransformersScorer:
 
     @property
     def cache_dtype(self) -> str:
-        """The dtype's name in which keys and values are kept."""
         return str(self._dtype).removeprefix("torch.")
 
     @property
@@ -160,15 +142,15 @@ class TransformersScorer:
         """
         ids = self._ids(token_ids)  # [1, T]
         if self._body_output is None:
-            return FullScores(self, self.forward(input_ids=ids).logits[0])
+            logits = self.forward(input_ids=ids).logits[0]
+            return TransformersScores(self, logits, self.vocabulary, are_logits=True)
         with self._arithmetic():
             output = self._body(input_ids=ids, use_cache=False, return_dict=True)
         hidden = output.last_hidden_state[0]  # [T, D]
         check_finite(hidden, self.name, 0)
-        return HiddenScores(self, hidden, self.vocabulary)
+        return TransformersScores(self, hidden, self.vocabulary)
 
     def scores_from_hidden(self, hidden: torch.Tensor) -> Scores:
-        """Scores from hidden states [T, D] that an engine of this fingerprint returned earlier."""
         self._check_open()
         if self._body_output is None:
             raise ValueError(f"the head of model {self.name!r} cannot be run on hidden states")
@@ -178,7 +160,7 @@ class TransformersScorer:
                 f"hidden states of {self.name!r} are [T, {width}] in {self.dtype}; "
                 f"got {tuple(hidden.shape)} in {str(hidden.dtype).removeprefix('torch.')}"
             )
-        return HiddenScores(self, hidden, self.vocabulary)
+        return TransformersScores(self, hidden, self.vocabulary)
 
     @torch.no_grad()
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -194,13 +176,12 @@ class TransformersScorer:
 
     @torch.no_grad()
     def full_logits(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """Logits [T, V] of the model's plain forward."""
         logits: torch.Tensor = self.forward(input_ids=self._ids(token_ids)).logits[0]
         check_finite(logits, self.name, 0)
         return logits
 
     def close(self) -> None:
-        """Give the model's memory back; the engine is unusable afterwards. Twice is fine."""
+        # Twice is fine.
         self._module = self._body = None
         self._tokenizer = None
         gc.collect()  # models hold reference cycles, and would stay until a collection some time
@@ -210,7 +191,6 @@ class TransformersScorer:
     # Inside
 
     def forward(self, **inputs: Any) -> Any:
-        """The model's own forward in the engine's arithmetic, without a cache unless asked."""
         inputs.setdefault("use_cache", False)
         module = self.module
         with self._arithmetic():
@@ -325,11 +305,6 @@ def check_finite(rows: torch.Tensor, name: str, first_position: int) -> None:
         f"model {name!r} returned {kind} at position {first_position + row}; {int(broken.sum())} "
         f"of {len(rows)} positions are affected: its weights are damaged, or overflow its dtype"
     )
-
-
-def _check_rows(start: int, stop: int, positions: int) -> None:
-    if not 0 <= start < stop <= positions:
-        raise ValueError(f"rows {start}…{stop} are outside the document's 0…{positions}")
 
 
 def _context_window(config: Any, tokenizer: Any) -> int:
