@@ -13,17 +13,21 @@ from typing import TypeVar
 
 from .errors import ConfigurationError
 
-__all__ = ["import_named", "loaded", "nearest", "registered"]
+__all__ = ["closest", "import_named", "loaded", "nearest", "registered"]
 
 Kind = TypeVar("Kind")
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """The known word that is nearest; "" where none is near."""
+    return next(iter(get_close_matches(word, known, n=1)), "")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """'; did you mean …?' with the nearest known word, else '; known: …'."""
     known = list(known)
-    close = get_close_matches(word, known, n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
+    if close := closest(word, known):
+        return f"; did you mean {close}?"
     return f"; known: {', '.join(known)}" if known else ""
 
 

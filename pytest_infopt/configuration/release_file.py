@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..engines.formats import DTYPE_ALIASES, DTYPES, FORMATS, format_of
 from ..errors import ConfigurationError
 from ..gates import registry
 from ..gates.plan import Plan
+from ..naming import closest
 from ..options import Settings
 from ..release import (
     Candidate,
@@ -196,11 +196,10 @@ class _Assembly:
             raise ConfigurationError(
                 f"--infopt-candidate {text}: is a directory here; write it ./{text}"
             )
-        close = get_close_matches(text, known, n=1)
-        if close:
+        if close := closest(text, known):
             raise ConfigurationError(
                 f"--infopt-candidate {text}: no candidate and no number format; did you mean "
-                f"{close[0]}? (a hub id is written OWNER/{text}, a directory ./{text})"
+                f"{close}? (a hub id is written OWNER/{text}, a directory ./{text})"
             )
 
     def _check_gguf(self, source: ModelSource, key: Key) -> None:

@@ -19,8 +19,9 @@ from tiny_models import CONFIGS, SAMPLE_IDS, VOCABULARY, make_model, make_tokeni
 from pytest_infopt.engines.base import Capability, Engine
 from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.engines.transformers.footprint import storage_bytes
+from pytest_infopt.engines.transformers.model import check_finite
 from pytest_infopt.engines.transformers.precision import Float64Arithmetic
-from pytest_infopt.engines.transformers.scoring import TransformersScores, check_finite
+from pytest_infopt.engines.transformers.scoring import TransformersScores
 from pytest_infopt.errors import InfoptError, ModelLoadError, NonFiniteLogitsError
 
 ARCHITECTURES = sorted(CONFIGS)

@@ -13,13 +13,14 @@ import torch
 from ..base import CacheReading, MemoryFootprint, TokenEvent
 from .cached_rows import CachedRows, left_padded, positions_of
 from .footprint import derived_buffers, predicted_kv_bytes, storage_bytes, weight_tensors
-from .scoring import TransformersScorer, check_finite
+from .model import check_finite
+from .scoring import TransformersScorer
 
 
 class TransformersEngine(TransformersScorer):
     """`engines.base.InProcessEngine` over a loaded transformers model, all prompts left-padded.
 
-    Its arguments are those of `TransformersScorer`; `engines.base` says what its methods do.
+    Its arguments are those of `LoadedModel`; `engines.base` says what its methods do.
     """
 
     # Caches and batches
