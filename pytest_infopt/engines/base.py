@@ -12,7 +12,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -289,8 +289,12 @@ def lacking(name: str, has: Set[Capability], required: Set[Capability]) -> str:
     return f"engine {name!r} lacks: {', '.join(missing)}" if missing else ""
 
 
-def able(engine: Engine, protocol: type[Able]) -> Able:
-    """The engine, known to keep a protocol; ConfigurationError names what it lacks."""
-    if problem := lacking(engine.name, engine.capabilities, capabilities_of(protocol)):
+def able(engine: Engine, protocol: Callable[..., Able]) -> Able:
+    """The engine, known to keep a protocol; ConfigurationError names what it lacks.
+
+    For type checkers, ``protocol`` is not a type: they refuse abstract classes there.
+    """
+    required = capabilities_of(cast(type, protocol))
+    if problem := lacking(engine.name, engine.capabilities, required):
         raise ConfigurationError(problem)
     return cast(Able, engine)
