@@ -49,9 +49,9 @@ def test_wheel_holds_three_typed_packages_and_nothing_else(wheel: Path) -> None:
         "report/schema/result.schema.json",
         "embedded/infopt.toml",
         "corpus/documents.jsonl",
-        "corpus/semantic_pairs.jsonl",
     }
     assert {f"pytest_infopt/{name}" for name in data} <= set(names)
+    assert "infopt_suites/gates/semantic_cache/semantic_pairs.jsonl" in names
 
 
 def test_packages_come_from_the_wheel(python: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_gates_are_found_with_and_without_pyargs(python: Path, tmp_path: Path) -
 def test_type_checkers_see_the_types(python: Path, tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(
         "from infopt_reference.quantization import quantize\n"
-        "from infopt_suites.gates import test_gate_quality\n"
+        "from infopt_suites.gates.quality import test_gate_quality\n"
         "from pytest_infopt.results.verdict import Verdict, combine\n"
         "verdict: Verdict = combine([Verdict.PASS])\n"
         "wrong: int = combine([Verdict.PASS])\n"
