@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from ..release import ModelSource, Release
 from .remote import RemoteProxy
@@ -40,10 +40,7 @@ class ModelPairClient:
 
     def proxy(self, receiver: str) -> RemoteProxy:
         """Whatever "module:class" makes of the pair over there; it outlives a `restart`."""
-        return RemoteProxy(self, receiver)
-
-    def call(self, receiver: str, method: str, *arguments: Any) -> Any:
-        return self._worker.call(receiver, method, *arguments)
+        return RemoteProxy(lambda *call: self._worker.call(receiver, *call))
 
     @property
     def alive(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import InfoptError
 
@@ -42,21 +42,16 @@ def _is_marked(kind: type, name: str) -> bool:
     return bool(getattr(getattr(kind, name, None), _MARK, False))
 
 
-class Calling(Protocol):
-    """Whoever carries calls to the other process."""
-
-    def call(self, receiver: str, method: str, *arguments: Any) -> Any:
-        """The method's result, computed over there."""
-
-
 class RemoteProxy:
-    """Stands for the object ``receiver`` of another process; only methods can be had of it."""
+    """Stands for an object of another process; only methods can be had of it.
 
-    def __init__(self, caller: Calling, receiver: str) -> None:
-        self._caller = caller
-        self._receiver = receiver
+    ``call`` takes a method's name and its arguments, and returns what it computed over there.
+    """
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
-        return partial(self._caller.call, self._receiver, name)
+        return partial(self._call, name)

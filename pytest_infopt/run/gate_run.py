@@ -116,7 +116,7 @@ class GateRun(Generic[AnyMeasure]):
         resumed run reaches the verdict of an uninterrupted one.
         """
         judge = self._judge(planned, self.spec.metrics if metrics is None else metrics, budgets)
-        earlier = self._session.journalled(self.spec.name, self.candidate.name, phase)
+        earlier = self._session.earlier.samples(self.spec.name, self.candidate.name, phase)
         deadline = None if seconds is None else time.monotonic() + seconds
         for index, unit in enumerate(units):
             if index < len(earlier):

@@ -23,7 +23,6 @@ from ..release import Candidate, Release
 from ..report.message import failure_message
 from ..results.gate_result import GateResult
 from ..results.run_result import RunResult
-from ..results.sample import Sample
 from ..results.verdict import Verdict
 from ..store.journal import Journal, RunRecords
 from ..version import __version__
@@ -77,10 +76,6 @@ class InfoptSession:
         """Keep what a pair, here or in an xdist worker, says of its models and machine."""
         self.descriptions[candidate] = description
         self.baselines.describe(candidate, description, self.directory)
-
-    def journalled(self, gate: str, candidate: str, phase: str) -> list[Sample]:
-        """Samples of a run that is being resumed, in the order in which they were taken."""
-        return self.earlier.samples(gate, candidate, phase)
 
     def show_progress(self, gate: str, candidate: str, done: int, planned: int) -> None:
         if self.on_progress is not None:

@@ -23,12 +23,11 @@ from ..store.journal import (
 )
 from ..version import __version__
 from .baseline_policy import BaselinePolicy
-from .capabilities import CapabilityHooks
 from .collection import CollectionHooks, add_gates, moved_arguments
 from .hooks import InfoptHooks
 from .item_reports import ItemReports
-from .resume import ResumedVerdicts
 from .session import SESSION_KEY, InfoptSession
+from .unmeasured import UnmeasuredGates
 from .xdist import XdistHooks
 
 
@@ -54,8 +53,7 @@ def start(config: pytest.Config) -> None:
         "collection": CollectionHooks(session),
         "hooks": InfoptHooks(config, session),
         "item-reports": ItemReports(session),
-        "resume": ResumedVerdicts(session),
-        "capabilities": CapabilityHooks(session),
+        "unmeasured": UnmeasuredGates(session),
     }.items():
         config.pluginmanager.register(hooks, f"infopt-{name}")
     if config.pluginmanager.hasplugin("xdist"):

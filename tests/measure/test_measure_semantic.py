@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from infopt_suites.gates.semantic_cache.gate import SemanticCachePlan
 from infopt_suites.gates.semantic_cache.semantic_pairs import (
     CATEGORIES,
     PARAPHRASE,
@@ -21,7 +22,6 @@ from infopt_suites.gates.semantic_cache.semantic_pairs import (
     semantic_pairs,
 )
 from infopt_suites.gates.semantic_cache.thresholds import (
-    AnswerCost,
     embed_questions,
     hit_samples,
     hits_needed,
@@ -297,7 +297,7 @@ def test_a_stream_is_played_as_a_plain_list_would(
 ) -> None:
     vectors = embed_questions(lambda some: np.array([POINTS[text] for text in some]), texts)
     stream = [StreamQuery(text, f"a{answers[int(text[1])]}") for text in texts]
-    (result,) = play_stream(vectors, stream, [threshold])
+    (result,) = play_stream(vectors, stream, [threshold], SemanticCachePlan())
     counted = (result.hits, result.false_hits, result.repeats, result.answerable)
     assert counted == naive_stream(dict(vectors), stream, threshold)
     assert result.hit_rate == result.hits / len(texts)
@@ -308,7 +308,7 @@ def test_of_equally_near_questions_the_oldest_answers(first: str, false_hits: in
     second = {"t0": "t1", "t1": "t0"}[first]  # both have cosine 1/2 with t3
     vectors = embed_questions(lambda some: np.array([POINTS[text] for text in some]), POINTS)
     stream = [StreamQuery(first, first), StreamQuery(second, second), StreamQuery("t3", "t0")]
-    (result,) = play_stream(vectors, stream, [0.5])
+    (result,) = play_stream(vectors, stream, [0.5], SemanticCachePlan())
     assert (result.hits, result.false_hits) == (1, false_hits)
 
 
@@ -316,7 +316,7 @@ def test_of_equally_near_questions_the_oldest_answers(first: str, false_hits: in
 def test_the_embedder_of_dreams_hits_whatever_can_be_answered(seed: int, share: float) -> None:
     stream = query_stream(seed, 120, near_miss_share=share)
     vectors = embed_questions(answer_vectors(), (query.text for query in stream))
-    ideal, never, always = play_stream(vectors, stream, [1.0, 1.5, -1.0])
+    ideal, never, always = play_stream(vectors, stream, [1.0, 1.5, -1.0], SemanticCachePlan())
     assert ideal.hits == ideal.answerable == 120 - len({query.answer for query in stream})
     assert ideal.false_hits == 0
     assert (never.hits, never.false_hits, never.repeats) == (0, 0, 0)
@@ -327,10 +327,10 @@ def test_the_embedder_of_dreams_hits_whatever_can_be_answered(seed: int, share: 
 def test_savings_are_hits_times_what_an_answer_costs() -> None:
     stream = [StreamQuery("t0", "a"), StreamQuery("t0", "a"), StreamQuery("t1", "b")] * 2
     vectors = embed_questions(lambda some: np.array([POINTS[text] for text in some]), POINTS)
-    cost = AnswerCost(
+    plan = SemanticCachePlan(
         prompt_tokens=300, completion_tokens=100, prompt_price=2.0, completion_price=8.0
     )
-    (result,) = play_stream(vectors, stream, [0.9], cost)
+    (result,) = play_stream(vectors, stream, [0.9], plan)
     assert result.hits == 4
     assert result.tokens_saved == 1600
     assert result.money_saved == pytest.approx(4 * 1400e-6, rel=2**-50)
@@ -341,14 +341,16 @@ def test_savings_are_hits_times_what_an_answer_costs() -> None:
 
 def test_an_empty_stream_is_refused() -> None:
     with pytest.raises(ValueError, match="no queries"):
-        play_stream({}, [], [0.9])
+        play_stream({}, [], [0.9], SemanticCachePlan())
 
 
 def test_tables_have_a_row_a_threshold_and_a_cell_a_column() -> None:
     pairs = semantic_pairs()
     vectors = embed_questions(answer_vectors(), texts_of(pairs))
     rows = sweep(pairs, pair_cosines(vectors, pairs))
-    played = play_stream(vectors, query_stream(0, 50, near_miss_share=0.0), [0.92, 0.95])
+    played = play_stream(
+        vectors, query_stream(0, 50, near_miss_share=0.0), [0.92, 0.95], SemanticCachePlan()
+    )
     for table, count in ((sweep_table(rows), len(rows)), (stream_table(played), 2)):
         assert len(table.rows) == count
         assert all(len(row) == len(table.columns) for row in table.rows)

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -50,7 +51,7 @@ def test_an_object_is_made_of_the_host_once(start: Start) -> None:
 
 
 def test_a_proxy_stands_for_the_object(start: Start) -> None:
-    guest = cast(Guest, RemoteProxy(start("host"), "worker_host:Guest"))
+    guest = cast(Guest, RemoteProxy(partial(start("host").call, "worker_host:Guest")))
     assert guest.host_word("!") == ("host!", 1)
 
 

@@ -18,6 +18,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -220,13 +221,8 @@ def measure_window(
     ``details["mean"]`` may be negative. Raises what `simulate` raises.
     """
     started = time.perf_counter()
-    eager = BatchPolicy(
-        policy.max_batch_size,
-        max_queue_size=policy.max_queue_size,
-        max_concurrency=policy.max_concurrency,
-    )
     waiting = simulate("dynamic", requests, cost, policy)
-    at_once = simulate("dynamic", requests, cost, eager)
+    at_once = simulate("dynamic", requests, cost, replace(policy, max_wait=0.0))
     added = np.subtract(waiting.latencies, at_once.latencies)
     return Sample(
         unit=unit,

@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Protocol
 
 import numpy as np
@@ -30,7 +30,6 @@ from infopt_reference.batching import (
     MeasuredStep,
     SamplingParameters,
     SchedulerConfig,
-    SimulationResult,
     StaticBatcher,
     Strategy,
     TraceRequest,
@@ -67,10 +66,13 @@ class StrategyFigures:
     tokens_per_second: float
 
     @classmethod
-    def of(cls, result: SimulationResult) -> StrategyFigures:
-        return cls(
-            result.mean_latency, result.latency(50), result.latency(99), result.tokens_per_second
-        )
+    def of(cls, requests: Sequence[TraceRequest], completions: Sequence[float]) -> StrategyFigures:
+        """``completions`` are seconds since the trace began, one for each request."""
+        latencies = np.subtract(completions, [request.arrival for request in requests])
+        p50, p99 = np.percentile(latencies, (50, 99))
+        tokens = sum(request.output_tokens for request in requests)
+        seconds = max(completions) - requests[0].arrival
+        return cls(float(latencies.mean()), float(p50), float(p99), tokens / seconds)
 
 
 def policy_of(plan: BatchingPlan) -> BatchPolicy:
@@ -140,23 +142,13 @@ async def run_strategy(
         async def one(request: TraceRequest, prompt: list[int]) -> float:
             await asyncio.sleep(started + request.arrival - loop.time())
             await serve(prompt, request.output_tokens)
-            return loop.time()
+            return loop.time() - started
 
         tasks = [asyncio.create_task(one(*pair)) for pair in zip(requests, prompts, strict=True)]
         await asyncio.sleep(started + requests[-1].arrival - loop.time())
         await asyncio.sleep(0)
         flush()
-        ended = await asyncio.gather(*tasks)
-    latencies = [
-        end - started - request.arrival for end, request in zip(ended, requests, strict=True)
-    ]
-    seconds = max(ended) - started - requests[0].arrival
-    return StrategyFigures(
-        float(np.mean(latencies)),
-        float(np.percentile(latencies, 50)),
-        float(np.percentile(latencies, 99)),
-        sum(request.output_tokens for request in requests) / seconds,
-    )
+        return StrategyFigures.of(requests, await asyncio.gather(*tasks))
 
 
 async def _server(
@@ -217,14 +209,15 @@ def compare_strategies(
     ]
     throughput: dict[str, float] = {}
     for strategy in STRATEGIES:
-        simulated = StrategyFigures.of(simulate(strategy, requests, cost, policy_of(plan), config))
-        rows.append(_row(strategy, "simulated", simulated))
+        simulated = simulate(strategy, requests, cost, policy_of(plan), config)
+        figures = StrategyFigures.of(requests, simulated.completions)
+        rows.append((strategy, "simulated", *astuple(figures)))
         refusal = _refusal(engine, config) if strategy == "continuous" else ""
         if refusal:
             notes.append(f"{strategy} was not run: {refusal}")
             continue
         real = asyncio.run(run_strategy(strategy, engine, requests, plan, seed))
-        rows.append(_row(strategy, "measured", real))
+        rows.append((strategy, "measured", *astuple(real)))
         throughput[strategy] = real.tokens_per_second
     best = max(throughput, key=lambda name: throughput[name])
     ratio = throughput[best] / throughput["none"]
@@ -241,17 +234,6 @@ def _refusal(engine: GeneratingEngine, config: SchedulerConfig) -> str:
     except ValueError as error:
         return str(error)
     return ""
-
-
-def _row(strategy: str, how: str, figures: StrategyFigures) -> tuple[Cell, ...]:
-    return (
-        strategy,
-        how,
-        figures.mean_latency,
-        figures.p50,
-        figures.p99,
-        figures.tokens_per_second,
-    )
 
 
 def _prompts(requests: Sequence[TraceRequest], vocabulary: int, seed: int) -> list[list[int]]:

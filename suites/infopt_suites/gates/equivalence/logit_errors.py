@@ -26,13 +26,7 @@ from typing import Protocol, cast
 import torch
 
 from pytest_infopt import Sample
-from pytest_infopt.engines.base import (
-    BatchEngine,
-    CachedEngine,
-    Capability,
-    Engine,
-    WholeLogitsEngine,
-)
+from pytest_infopt.engines.base import BatchEngine, CachedEngine, Capability, WholeLogitsEngine
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure import (
     dtype_error_of,
@@ -52,8 +46,8 @@ class EquivalenceEngine(WholeLogitsEngine, BatchEngine, Protocol):
 
 
 def measure_prompt(
-    candidate: Engine,
-    reference: Engine,
+    candidate: EquivalenceEngine,
+    reference: WholeLogitsEngine,
     oracle_logits: torch.Tensor,
     dtype_error_logits: torch.Tensor,
     token_ids: Sequence[int],
@@ -62,19 +56,15 @@ def measure_prompt(
     """All equivalence metrics of one prompt, each the worst of this prompt.
 
     ``oracle_logits`` [T, V] are the reference's in float64 (or the widest dtype that fits),
-    ``dtype_error_logits`` [T, V] the reference's in the candidate's dtype. What the candidate
-    cannot do is left out, and so are the ratios when oracle and dtype error are equal: see
+    ``dtype_error_logits`` [T, V] the reference's in the candidate's dtype. The cache is left out
+    where the candidate has none, and so are the ratios when oracle and dtype error are equal: see
     ``details["left_out"]``. Raises InvalidComparisonError when shapes differ, NonFiniteLogitsError
     for NaN and infinity.
     """
     started = time.perf_counter()
     oracle = oracle_logits.detach().cpu().double()
     left_out: dict[str, str] = {}
-    if Capability.FULL_LOGITS not in candidate.capabilities:
-        left_out["equivalence"] = f"engine {candidate.name!r} does not give whole logits"
-        return Sample(unit, len(token_ids), {}, details={"left_out": left_out})
-    engine = cast(EquivalenceEngine, candidate)
-    logits = host_logits(engine.full_logits(token_ids))
+    logits = host_logits(candidate.full_logits(token_ids))
     _check_shapes(candidate.name, oracle, dtype_error_logits, logits)
     dtype_error = dtype_error_of(oracle, dtype_error_logits, dtype_named(candidate.dtype))
     values = _distances(logits, oracle)
@@ -82,18 +72,17 @@ def measure_prompt(
     values["greedy_mismatches"] = float(len(mismatches.illegal))
     if dtype_error.usable:
         values["logit_error_ratio"] = rms(logits - oracle) / dtype_error.overall
-        values |= _consistency(engine, logits, token_ids, 2 * dtype_error.worst, left_out)
+        values |= _consistency(candidate, logits, token_ids, 2 * dtype_error.worst, left_out)
     else:
         left_out["error ratios"] = (
             f"the oracle is no finer than the candidate's {candidate.dtype}: what this dtype costs "
             "is not known; set equivalence.oracle to float64"
         )
-    identical = _same_as_reference(reference, token_ids, logits)
     return Sample(
         unit=unit,
         weight=len(token_ids),
         values=values,
-        identical=identical,
+        identical=torch.equal(host_logits(reference.full_logits(token_ids)), logits),
         findings=first_finding(mismatches, logits, oracle, token_ids, unit, reference.decode),
         details={
             "near_ties": mismatches.near_ties,
@@ -125,14 +114,6 @@ def _distances(logits: torch.Tensor, oracle: torch.Tensor) -> dict[str, float]:
         "cosine": float(cosines.min().clamp(-1, 1)) if noise else 1.0,
         "max_logit_error": float(error.abs().max()),
     }
-
-
-def _same_as_reference(reference: Engine, token_ids: Sequence[int], logits: torch.Tensor) -> bool:
-    if Capability.FULL_LOGITS not in reference.capabilities:
-        return False
-    return torch.equal(
-        host_logits(cast(WholeLogitsEngine, reference).full_logits(token_ids)), logits
-    )
 
 
 def _consistency(

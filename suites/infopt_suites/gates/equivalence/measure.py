@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pytest_infopt import ModelPair, Sample, remote
+from pytest_infopt.engines.base import WholeLogitsEngine, able
 
 from ..plans import EquivalencePlan
-from .logit_errors import measure_prompt
+from .logit_errors import EquivalenceEngine, measure_prompt
 
 
 class EquivalenceMeasure:
@@ -18,8 +19,8 @@ class EquivalenceMeasure:
         pair = self._pair
         prompts = pair.prompt_set(pair.release.plan(EquivalencePlan))
         return measure_prompt(
-            pair.candidate,
-            pair.reference,
+            able(pair.candidate, EquivalenceEngine),
+            able(pair.reference, WholeLogitsEngine),
             prompts.oracle[index],
             prompts.plain[index],
             prompts.prompts[index],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import StatisticsError, linear_regression
 
 
 def fitted_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float | None:
@@ -11,10 +12,7 @@ def fitted_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float | N
 
     1 is a cost that grows in proportion, 0 one that does not grow.
     """
-    x = [math.log(size) for size in sizes]
-    y = [math.log(cost) for cost in costs]
-    mean_x, mean_y = sum(x) / max(1, len(x)), sum(y) / max(1, len(y))
-    spread = sum((a - mean_x) ** 2 for a in x)
-    if not spread:
+    try:
+        return linear_regression([*map(math.log, sizes)], [*map(math.log, costs)]).slope
+    except StatisticsError:
         return None
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread

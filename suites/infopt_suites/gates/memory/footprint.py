@@ -14,11 +14,7 @@ _NEW_TOKENS = 4
 _STATUS = Path("/proc/self/status")
 
 
-class RunningEngine(WeighedEngine, StreamingEngine, Protocol):
-    """What weighing a request takes."""
-
-
-class MeasuredEngine(RunningEngine, KVSizeEngine, Protocol):
+class MeasuredEngine(WeighedEngine, StreamingEngine, KVSizeEngine, Protocol):
     """What the memory gate takes."""
 
 
@@ -53,7 +49,7 @@ def measure_memory(engine: MeasuredEngine, tokens: int, batch: int = 1) -> Sampl
     return Sample(engine.name, 1, values, details=details, seconds=seconds)
 
 
-def _peak_runs(engine: RunningEngine, tokens: int) -> list[dict[str, float]]:
+def _peak_runs(engine: MeasuredEngine, tokens: int) -> list[dict[str, float]]:
     run_request(engine, tokens)
     runs = []
     for _ in range(2):

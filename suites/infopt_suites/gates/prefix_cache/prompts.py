@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -21,23 +20,9 @@ from pytest_infopt import MeasuredTable, Sample
 from pytest_infopt.engines.base import WholeLogitsEngine
 from pytest_infopt.measure import SelfComparison, host_logits
 
-from .prefix_server import ServedPrompt
+from .prefix_server import PrefixServer
 
-
-class Server(Protocol):
-    """Serves prompts from a prefix cache."""
-
-    def serve(
-        self,
-        prompt: Sequence[int],
-        salt: Mapping[str, str] | None = None,
-        *,
-        last_only: bool = False,
-    ) -> ServedPrompt:
-        """Logits of what was computed, and how many tokens were not."""
-
-
-MakeServer = Callable[[int, int], Server]  # num_blocks, block_size
+MakeServer = Callable[[int, int], PrefixServer]  # num_blocks, block_size
 
 
 def measure_prefix_prompt(

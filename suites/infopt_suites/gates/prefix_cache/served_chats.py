@@ -27,22 +27,15 @@ from pytest_infopt.measure import (
     two_runs,
 )
 
-from .chat_server import Message, ServedAnswer
+from .chat_server import ChatServer, Message
 
 
 class ServedEngine(WholeLogitsEngine, ModuleEngine, Protocol):
     """What deciding on near-ties takes: the model's logits, and its chat template."""
 
 
-class Server(Protocol):
-    """Answers chats."""
-
-    def answer(self, messages: Sequence[Message], max_tokens: int) -> ServedAnswer:
-        """The greedy answer."""
-
-
 def measure_served_chat(
-    server: Server,
+    server: ChatServer,
     engine: ServedEngine,
     messages: Sequence[Message],
     dtype_error: DtypeError,

@@ -51,6 +51,17 @@ class SemanticCachePlan(Plan):
     prompt_price: float = setting(0.0, "Price of a million prompt tokens.", **_PRICE)
     completion_price: float = setting(0.0, "Price of a million generated tokens.", **_PRICE)
 
+    @property
+    def answer_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def answer_price(self) -> float:
+        """In the currency of the prices."""
+        return (
+            self.prompt_tokens * self.prompt_price + self.completion_tokens * self.completion_price
+        ) / 1e6
+
 
 PRECISION = Metric(
     "semantic_hit_precision",

@@ -20,7 +20,6 @@ from .gate import GATE, PRECISION, SemanticCachePlan
 from .semantic_pairs import SemanticPair, query_stream, read_pairs, semantic_pairs
 from .thresholds import (
     LEAST_PRECISION,
-    AnswerCost,
     StreamResult,
     Vectors,
     embed_questions,
@@ -88,10 +87,7 @@ class SemanticCacheMeasure:
     def _results(self) -> list[StreamResult]:
         plan = self._plan
         others = [at for at in plan.stream_thresholds if at != plan.threshold]
-        cost = AnswerCost(
-            plan.prompt_tokens, plan.completion_tokens, plan.prompt_price, plan.completion_price
-        )
-        return play_stream(self._vectors, self._queries, [plan.threshold, *others], cost)
+        return play_stream(self._vectors, self._queries, [plan.threshold, *others], plan)
 
     @cached_property
     def _embed(self) -> Callable[[Sequence[str]], NDArray[np.floating[Any]]]:

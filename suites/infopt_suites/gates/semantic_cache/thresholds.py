@@ -29,6 +29,7 @@ from pytest_infopt import MeasuredTable, Sample
 from pytest_infopt.binomial import upper_bound
 from pytest_infopt.errors import InvalidComparisonError
 
+from .gate import SemanticCachePlan
 from .proportion import CONFIDENCE, Proportion
 from .semantic_pairs import SemanticPair, StreamQuery
 
@@ -223,27 +224,6 @@ def hit_samples(pairs: Sequence[SemanticPair], cosines: Cosines, threshold: floa
 
 
 @dataclass(frozen=True)
-class AnswerCost:
-    """What a request costs that the model answers: tokens, and prices of a million of them."""
-
-    prompt_tokens: int = 500
-    completion_tokens: int = 250
-    prompt_price: float = 0.0
-    completion_price: float = 0.0
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt_tokens + self.completion_tokens
-
-    @property
-    def price(self) -> float:
-        """In the currency of the prices."""
-        return (
-            self.prompt_tokens * self.prompt_price + self.completion_tokens * self.completion_price
-        ) / 1e6
-
-
-@dataclass(frozen=True)
 class StreamResult:
     """What a semantic cache with one threshold did with a stream of queries.
 
@@ -259,7 +239,7 @@ class StreamResult:
     false_hits: int
     repeats: int
     answerable: int
-    cost: AnswerCost
+    plan: SemanticCachePlan
 
     @property
     def hit_rate(self) -> float:
@@ -267,11 +247,11 @@ class StreamResult:
 
     @property
     def tokens_saved(self) -> int:
-        return self.hits * self.cost.tokens
+        return self.hits * self.plan.answer_tokens
 
     @property
     def money_saved(self) -> float:
-        return self.hits * self.cost.price
+        return self.hits * self.plan.answer_price
 
     def sample(self, unit: str) -> Sample:
         """``semantic_hit_rate``, of all queries of this stream."""
@@ -294,25 +274,24 @@ def play_stream(
     vectors: Vectors,
     stream: Sequence[StreamQuery],
     thresholds: Sequence[float],
-    cost: AnswerCost | None = None,
+    plan: SemanticCachePlan,
 ) -> list[StreamResult]:
     """The stream through an empty cache of each threshold.
 
     A query is answered by the nearest stored question, the oldest of equally near ones, if its
     cosine reaches the threshold; else by the model, and is stored with its answer. Nothing is
-    evicted. Raises ValueError for an empty stream.
+    evicted. The plan says what a hit saves. Raises ValueError for an empty stream.
     """
     if not stream:
         raise ValueError("the stream has no queries; give one at least")
-    cost = cost or AnswerCost()
-    return [_played(vectors, stream, threshold, cost) for threshold in thresholds]
+    return [_played(vectors, stream, threshold, plan) for threshold in thresholds]
 
 
 def _played(
     vectors: Vectors,
     stream: Sequence[StreamQuery],
     threshold: float,
-    cost: AnswerCost,
+    plan: SemanticCachePlan,
 ) -> StreamResult:
     # [Q, D], filled in the order of storing; no text is stored twice
     stored = np.empty((len(vectors), next(iter(vectors.values())).size))
@@ -331,7 +310,7 @@ def _played(
             stored[len(answers)] = vector
             texts.add(query.text)
             answers.append(query.answer)
-    return StreamResult(threshold, len(stream), hits, false_hits, repeats, answerable, cost)
+    return StreamResult(threshold, len(stream), hits, false_hits, repeats, answerable, plan)
 
 
 def sweep_table(rows: Sequence[SweepRow]) -> MeasuredTable:

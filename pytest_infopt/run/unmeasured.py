@@ -1,4 +1,4 @@
-"""A run that is resumed: what it had decided counts."""
+"""Gates that end without being measured: an engine cannot run them, or they were decided before."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from .gate_items import GATE_KEY
 from .session import InfoptSession
 
 
-class ResumedVerdicts:
-    """Gates that the run being resumed had decided are not measured again.
+class UnmeasuredGates:
+    """Concludes what need not be measured.
 
-    Errors are tried again, and what was inconclusive goes on from its samples.
+    A gate that requires more than the engines of its models offer is not run, and says what they
+    lack. What the run being resumed had decided counts; its errors are tried again, and what was
+    inconclusive goes on from its samples.
     """
 
     def __init__(self, session: InfoptSession) -> None:
@@ -24,6 +26,9 @@ class ResumedVerdicts:
         gate = pyfuncitem.stash.get(GATE_KEY, None)
         if gate is None:
             return None
+        if problem := gate.spec.lacks(gate.candidate, self._session.release.reference):
+            gate.not_run(problem)
+            return True
         earlier = self._session.earlier.finished().get((gate.spec.name, gate.candidate.name))
         if earlier is None or earlier.verdict not in (Verdict.PASS, Verdict.FAIL):
             return None
