@@ -83,7 +83,19 @@ class PruningCase:
         return scores * tokens.square().sum(dim=0).sqrt()
 
 
-on_weights = tried("make_pruner")  # a property of a new pruner and a `PruningCase`
+@dataclass(frozen=True)
+class Trial:
+    """A case, and how pruners are made."""
+
+    make: MakePruner
+    case: PruningCase
+
+    def mask(self, **changes: Any) -> Tensor:
+        """A new pruner's mask, of the case with these changes."""
+        return replace(self.case, **changes).mask_by(self.make())
+
+
+on_weights = tried("make_pruner")  # a property of a `Trial`
 
 
 class PruningSuite(Suite):
@@ -111,15 +123,14 @@ class PruningSuite(Suite):
 
     @requires("sparsity")
     @on_weights(["sparsity"])
-    def test_the_share_that_is_asked_for_is_removed(
-        self, pruner: Pruner, case: PruningCase
-    ) -> None:
+    def test_the_share_that_is_asked_for_is_removed(self, trial: Trial) -> None:
         """Exactly sparsity · n weights go, rounded either way where that is no integer.
 
         Speed and size are planned with it. Usual causes: a threshold that keeps, or removes, all
         of several equal weights; kthvalue at 0; int((1 − sparsity) · n) a float's breadth low.
         """
-        removed = ~self._rows(case, case.mask_by(pruner))
+        case = trial.case
+        removed = ~self._rows(case, trial.mask())
         count = removed.shape[1]
         asked = (case.sparsity or 0.0) * count
         rounding = count * 2**-52  # of the product, and of sparsity itself
@@ -131,16 +142,14 @@ class PruningSuite(Suite):
 
     @requires("patterns")
     @on_weights(["patterns"])
-    def test_each_block_keeps_as_many_as_the_pattern_says(
-        self, pruner: Pruner, case: PruningCase
-    ) -> None:
+    def test_each_block_keeps_as_many_as_the_pattern_says(self, trial: Trial) -> None:
         """A sparse kernel reads exactly n of each m, so one block with more breaks the layout.
 
         Usual causes: a threshold and equal weights, blocks down the columns (silent on square
         weights), n and m swapped, a count that is right for another pattern.
         """
-        kept, block = case.pattern or (0, 1)
-        counts = case.mask_by(pruner).reshape(-1, block).sum(dim=1)
+        kept, block = trial.case.pattern or (0, 1)
+        counts = trial.mask().reshape(-1, block).sum(dim=1)
         wrong = counts != kept
         assert not bool(wrong.any()), (
             f"block {int(wrong.nonzero()[0])} keeps {counts[wrong][0].item()} of {block}"
@@ -149,16 +158,14 @@ class PruningSuite(Suite):
     # Which
 
     @on_weights()
-    def test_what_stays_scores_no_less_than_what_goes(
-        self, pruner: Pruner, case: PruningCase
-    ) -> None:
+    def test_what_stays_scores_no_less_than_what_goes(self, trial: Trial) -> None:
         """The smallest weights, or products with activations, are those that matter least.
 
         Usual causes: a forgotten abs, a ranking upside down, scores ranked over the whole weight
         for rows or blocks, a reshape that mixes axes, feature norms along the wrong axis.
         """
-        mask = self._rows(case, case.mask_by(pruner))
-        scores = self._rows(case, case.scores)
+        mask = self._rows(trial.case, trial.mask())
+        scores = self._rows(trial.case, trial.case.scores)
         # Norms here are powers of two: scores are exact, in every dtype.
         smallest = scores.where(mask, math.inf).amin(dim=1)
         largest = scores.where(~mask, -math.inf).amax(dim=1)
@@ -201,67 +208,54 @@ class PruningSuite(Suite):
     # Symmetries
 
     @on_weights()
-    def test_the_mask_is_bool_in_the_shape_of_the_weight(
-        self, pruner: Pruner, case: PruningCase
-    ) -> None:
+    def test_the_mask_is_bool_in_the_shape_of_the_weight(self, trial: Trial) -> None:
         """Usual causes: floats that a product accepts and an index does not, a flattened axis."""
-        mask = case.mask_by(pruner)
+        mask, weight = trial.mask(), trial.case.weight
         assert mask.dtype is torch.bool
-        assert mask.shape == case.weight.shape
-        assert mask.device == case.weight.device
+        assert mask.shape == weight.shape
+        assert mask.device == weight.device
 
     @on_weights()
-    def test_weight_and_inputs_are_not_modified(self, pruner: Pruner, case: PruningCase) -> None:
+    def test_weight_and_inputs_are_not_modified(self, trial: Trial) -> None:
         """Choosing is not yet pruning. Usual causes: abs_ or sort in place, zeros written."""
-        inputs = None if case.inputs is None else case.inputs.clone()
-        given = replace(case, weight=case.weight.clone(), inputs=inputs)
-        given.mask_by(pruner)
-        assert torch.equal(given.weight, case.weight)
+        case = trial.case
+        weight, inputs = case.weight.clone(), None if case.inputs is None else case.inputs.clone()
+        trial.mask(weight=weight, inputs=inputs)
+        assert torch.equal(weight, case.weight)
         assert inputs is None or torch.equal(inputs, cast(Tensor, case.inputs))
 
-    def test_permuting_rows_permutes_the_mask(self, make_pruner: MakePruner) -> None:
+    @on_weights(dtypes=[torch.float32])
+    def test_permuting_rows_permutes_the_mask(self, trial: Trial) -> None:
         """No row is special (where no two scores are equal).
 
         Usual causes: blocks or rows that overlap, a last row left out, scores of another row.
         """
+        weight = _distinct(trial.case.weight)
+        order = torch.arange(len(weight)).roll(1).flip(0)
+        assert torch.equal(trial.mask(weight=weight[order]), trial.mask(weight=weight)[order])
 
-        def holds(pruner: Pruner, case: PruningCase) -> None:
-            if case.weight.ndim < 2:
-                return
-            weight = _distinct(case.weight)
-            order = torch.arange(len(weight)).roll(1).flip(0)
-            expected = replace(case, weight=weight).mask_by(pruner)[order]
-            assert torch.equal(replace(case, weight=weight[order]).mask_by(make_pruner()), expected)
-
-        self._hold(make_pruner, holds, dtypes=[torch.float32])
-
-    def test_size_and_sign_of_weights_do_not_matter(self, make_pruner: MakePruner) -> None:
+    @on_weights(dtypes=[torch.float32])
+    def test_size_and_sign_of_weights_do_not_matter(self, trial: Trial) -> None:
         """Powers of two and a change of signs leave the ranking, ties included, as it was.
 
         Usual causes: an absolute threshold or epsilon, a forgotten abs, float16 in between.
         """
+        expected = trial.mask()
+        for factor in (-1.0, 2.0**-30, 2.0**30):
+            scaled = trial.mask(weight=trial.case.weight * factor)
+            assert torch.equal(scaled, expected), f"times {factor}"
 
-        def holds(pruner: Pruner, case: PruningCase) -> None:
-            expected = case.mask_by(pruner)
-            for factor in (-1.0, 2.0**-30, 2.0**30):
-                scaled = replace(case, weight=case.weight * factor)
-                assert torch.equal(scaled.mask_by(make_pruner()), expected), f"times {factor}"
-
-        self._hold(make_pruner, holds, dtypes=[torch.float32])
-
-    def test_the_same_weight_gets_the_same_mask(self, make_pruner: MakePruner) -> None:
+    @on_weights()
+    def test_the_same_weight_gets_the_same_mask(self, trial: Trial) -> None:
         """Masks depend on nothing but the arguments, ties included.
 
         Usual causes: an unstable sort, random tie-breaking, thresholds or norms left over.
         """
-
-        def holds(pruner: Pruner, case: PruningCase) -> None:
-            first = case.mask_by(pruner).clone()
-            replace(case, weight=case.weight.flip(-1) * 3 + 1).mask_by(pruner)
-            assert torch.equal(case.mask_by(pruner), first)
-            assert torch.equal(case.mask_by(make_pruner()), first)
-
-        self._hold(make_pruner, holds)
+        pruner, case = trial.make(), trial.case
+        first = case.mask_by(pruner).clone()
+        replace(case, weight=case.weight.flip(-1) * 3 + 1).mask_by(pruner)
+        assert torch.equal(case.mask_by(pruner), first)
+        assert torch.equal(trial.mask(), first)
 
     # Training
 
@@ -303,14 +297,14 @@ class PruningSuite(Suite):
     def _hold(
         self,
         make_pruner: MakePruner,
-        holds: Callable[[Pruner, PruningCase], None],
+        holds: Callable[[Trial], None],
         ways: Sequence[str] = ("sparsity", "patterns"),
         dtypes: Sequence[torch.dtype] = (),
     ) -> None:
         __tracebackhide__ = True
 
         def tried_on(case: PruningCase) -> None:
-            holds(make_pruner(), case)
+            holds(Trial(make_pruner, case))
 
         for way in ways:
             if way in self.capabilities:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -10,14 +10,14 @@ import torch
 
 from ..base import Suite, requires
 from ..machines import run_machine
+from ..properties import tried
 from .paged_machine import PagedMachine
-from .paged_protocol import (
-    MakePagedKV,
-    PagedGeometry,
-)
+from .paged_protocol import MakePagedKV, PagedGeometry
 from .pages import Pages
 
 BLOCK_SIZES = (1, 3, 4)
+EDGES = {"blocks": (0, 1, 2), "more": (-1, 0, 1)}  # of a length: whole blocks, and tokens beside
+on_each_size = tried("make_paged_kv")  # a property of new `Pages`, and their size
 
 
 class PagedKVSuite(Suite):
@@ -64,64 +64,60 @@ class PagedKVSuite(Suite):
                         pages.append(1, 1)
                     pages.check()
 
-    def test_waste_is_less_than_a_block(self, make_paged_kv: MakePagedKV) -> None:
+    @on_each_size()
+    def test_waste_is_less_than_a_block(self, pages: Pages, size: int) -> None:
         """A sequence of n tokens holds ceil(n / P) blocks, exactly.
 
         Usual causes: a block in advance, a block for no tokens, blocks kept after truncation.
         """
-        for size in self.block_sizes:
-            pages = self._pages(make_paged_kv, size)
-            pages.start(0)
-            for length in range(3 * size + 1):
-                found = len(pages.cache.block_table(0))
-                assert found == -(-length // size), f"{found} blocks of {size} for {length} tokens"
-                pages.append(0, 1)
-            for length in reversed(range(3 * size + 1)):
-                pages.truncate(0, length)
-                found = len(pages.cache.block_table(0))
-                assert found == -(-length // size), f"{found} blocks of {size} after truncation"
+        pages.start(0)
+        for length in range(3 * size + 1):
+            found = len(pages.cache.block_table(0))
+            assert found == -(-length // size), f"{found} blocks of {size} for {length} tokens"
+            pages.append(0, 1)
+        for length in reversed(range(3 * size + 1)):
+            pages.truncate(0, length)
+            found = len(pages.cache.block_table(0))
+            assert found == -(-length // size), f"{found} blocks of {size} after truncation"
 
-    def test_forks_go_on_apart(self, make_paged_kv: MakePagedKV) -> None:
+    @on_each_size(each=EDGES)
+    def test_forks_go_on_apart(self, pages: Pages, size: int, blocks: int, more: int) -> None:
         """They share what they have in common and nothing that comes after.
 
         Usual causes: a write into a shared, partly filled block without a copy; a copy of one
         layer, or of keys alone; a copy where the block was full.
         """
-        for size in self.block_sizes:
-            for length in _edges(size):
-                pages = self._pages(make_paged_kv, size)
-                pages.start(0)
-                pages.append(0, length)
-                used = pages.used
-                pages.fork(0, 1)
-                pages.fork(1, 2)
-                copied = 2 * pages.copied_by_fork(0)
-                assert pages.used == used + copied, "a fork took blocks"
-                for sequence in (1, 0, 2):
-                    pages.append(sequence, 1)
-                    pages.check()
-                pages.free(0)
-                pages.append(1, size)
-                pages.check()
+        pages.start(0)
+        pages.append(0, max(blocks * size + more, 0))
+        used = pages.used
+        pages.fork(0, 1)
+        pages.fork(1, 2)
+        copied = 2 * pages.copied_by_fork(0)
+        assert pages.used == used + copied, "a fork took blocks"
+        for sequence in (1, 0, 2):
+            pages.append(sequence, 1)
+            pages.check()
+        pages.free(0)
+        pages.append(1, size)
+        pages.check()
 
+    @on_each_size(num_blocks=3)
     def test_a_recycled_block_holds_nothing_of_its_former_owner(
-        self, make_paged_kv: MakePagedKV
+        self, pages: Pages, size: int
     ) -> None:
         """A request after reuse reads what it would in a new cache.
 
         Usual causes: writes that add to what is there, lengths or tables that survive their
         sequence.
         """
-        for size in self.block_sizes:
-            pages = self._pages(make_paged_kv, size, num_blocks=3)
-            for length in (3 * size, 1, 2 * size, 3 * size):
-                pages.start(0)
-                pages.append(0, length)
-                pages.check()
-                pages.truncate(0, length // 2)
-                pages.append(0, 1)
-                pages.check()
-                pages.free(0)
+        for length in (3 * size, 1, 2 * size, 3 * size):
+            pages.start(0)
+            pages.append(0, length)
+            pages.check()
+            pages.truncate(0, length // 2)
+            pages.append(0, 1)
+            pages.check()
+            pages.free(0)
 
     def test_a_refusal_changes_nothing(self, make_paged_kv: MakePagedKV) -> None:
         """Where blocks are too few, `can_append` says so, `append` raises, and all goes on.
@@ -143,14 +139,14 @@ class PagedKVSuite(Suite):
                 pages.append(1, size)
                 pages.check()
 
-    def test_a_freed_sequence_is_gone(self, make_paged_kv: MakePagedKV) -> None:
+    @on_each_size()
+    def test_a_freed_sequence_is_gone(self, pages: Pages, size: int) -> None:
         """All blocks come back, and freeing it again is an error, not a second owner for them.
 
         Usual causes: a double free that puts a block twice on the free list.
         """
-        pages = self._pages(make_paged_kv, self.block_sizes[-1])
         pages.start(0)
-        pages.append(0, 5)
+        pages.append(0, size + 1)
         pages.fork(0, 1)
         pages.free(0)
         pages.check()
@@ -175,72 +171,77 @@ class PagedKVSuite(Suite):
             run_machine(PagedMachine, members, examples=self.examples, steps=self.steps)
 
     @requires("runner")
-    def test_the_runner_reads_the_tables_of_the_allocator(self, make_paged_kv: MakePagedKV) -> None:
+    @on_each_size(num_blocks=9, each=EDGES)
+    def test_the_runner_reads_the_tables_of_the_allocator(
+        self, pages: Pages, size: int, blocks: int, more: int
+    ) -> None:
         """Also for a sequence that was preempted where its prompt filled its last block exactly.
 
         Usual causes: only changes since the last allocation are sent, and not those since the last
         delivery.
         """
-        for size in self.block_sizes:
-            for length in _edges(size):
-                pages = self._pages(make_paged_kv, size, num_blocks=9)
-                pages.start(0)
-                pages.append(0, length)
-                pages.check()
-                pages.append(0, 1)
-                pages.preempt(0)
-                pages.check()
-                pages.append(0, 1)
-                pages.check()
+        pages.start(0)
+        pages.append(0, max(blocks * size + more, 0))
+        pages.check()
+        pages.append(0, 1)
+        pages.preempt(0)
+        pages.check()
+        pages.append(0, 1)
+        pages.check()
 
     @requires("pool")
-    def test_pages_without_tokens_are_never_read(self, make_paged_kv: MakePagedKV) -> None:
+    @on_each_size()
+    def test_pages_without_tokens_are_never_read(self, pages: Pages, size: int) -> None:
         """All memory is NaN before it is written, and again when it is free.
 
         Usual causes: whole blocks read where the last is partly filled, the whole prompt's length
         for an early chunk, table entries behind the end.
         """
-        for size in self.block_sizes:
-            pages = self._pages(make_paged_kv, size)
-            for sequence, length in enumerate(_edges(size)):
-                pages.start(sequence)
-                for count in (length // 2, length - length // 2):
-                    pages.append(sequence, count)
-                    pages.check()
-            pages.free(2)
-            pages.poison()
-            pages.check()
+        for sequence, length in enumerate(_edges(size)):
+            pages.start(sequence)
+            for count in (length // 2, length - length // 2):
+                pages.append(sequence, count)
+                pages.check()
+        pages.free(2)
+        pages.poison()
+        pages.check()
 
     @requires("attend")
-    def test_attention_in_a_batch_equals_attention_alone(self, make_paged_kv: MakePagedKV) -> None:
+    @on_each_size()
+    def test_attention_in_a_batch_equals_attention_alone(self, pages: Pages, size: int) -> None:
         """Rows of different lengths, none a multiple of P or all of them: each is its definition's.
 
         Usual causes: slots of one request that begin inside the page of another, one length for
         the batch, a table padded with block 0 that is read.
         """
-        for size in self.block_sizes:
-            for lengths in ((2 * size + 1, 1, size), (size, 2 * size), (3 * size - 1, size + 1)):
-                pages = self._pages(make_paged_kv, size)
-                for sequence, length in enumerate(lengths):
-                    pages.start(sequence)
-                    pages.append(sequence, length)
-                for queries in range(1, min(lengths) + 1):
-                    pages.attend(range(len(lengths)), queries)
-                    pages.attend([1], queries)
+        lengths = (2 * size + 1, 1, size, size, 2 * size, 3 * size - 1, size + 1)
+        for sequence, length in enumerate(lengths):
+            pages.start(sequence)
+            pages.append(sequence, length)
+        for rows in ((0, 1, 2), (3, 4), (5, 6)):
+            for queries in range(1, min(lengths[row] for row in rows) + 1):
+                pages.attend(rows, queries)
+                pages.attend(rows[1:2], queries)
 
     @requires("attend")
-    def test_chunked_prefill_equals_prefill_at_once(self, make_paged_kv: MakePagedKV) -> None:
+    @on_each_size()
+    def test_chunked_prefill_equals_prefill_at_once(self, pages: Pages, size: int) -> None:
         """Each chunk attends to what is written by then, its own keys included, and to no more.
 
         Usual causes: the prompt's length for an early chunk, a mask aligned to the first key.
         """
+        for sequence, chunk in enumerate((1, 2, size, size + 1)):
+            pages.start(sequence)
+            for _ in range(3):
+                pages.append(sequence, chunk)
+                pages.attend([sequence], chunk)
+
+    def _hold(
+        self, make_paged_kv: MakePagedKV, holds: Callable[[Pages, int], None], num_blocks: int = 24
+    ) -> None:
+        __tracebackhide__ = True
         for size in self.block_sizes:
-            for chunk in (1, 2, size, size + 1):
-                pages = self._pages(make_paged_kv, size)
-                pages.start(0)
-                for _ in range(3):
-                    pages.append(0, chunk)
-                    pages.attend([0], chunk)
+            holds(self._pages(make_paged_kv, size, num_blocks), size)
 
     def _pages(self, make_paged_kv: MakePagedKV, size: int, num_blocks: int = 24) -> Pages:
         geometry = PagedGeometry(num_blocks, size, dtype=self.dtype, device=self.device)

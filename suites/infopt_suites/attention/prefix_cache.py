@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
 from ..base import Suite, requires
 from ..machines import run_machine
+from ..properties import tried
 from .prefix_machine import PrefixMachine
-from .prefix_protocol import (
-    Extra,
-    MakePrefixCache,
-    PrefixGeometry,
-)
+from .prefix_protocol import Extra, MakePrefixCache, PrefixGeometry
 from .prefix_serving import Serving
+
+on_each_size = tried("make_prefix_cache")  # a property of a new `Serving`, and its blocks' size
 
 
 class PrefixCacheSuite(Suite):
@@ -44,8 +43,9 @@ class PrefixCacheSuite(Suite):
     examples: ClassVar[int] = 40
     steps: ClassVar[int] = 30
 
+    @on_each_size(each={"busy": (False, True)})
     def test_a_repeated_prompt_is_found_but_for_its_last_token(
-        self, make_prefix_cache: MakePrefixCache
+        self, serving: Serving, size: int, busy: bool
     ) -> None:
         """A cache that never hits is of no use. The last token's logits are needed, so it is
         computed again: of a prompt of 2·P tokens one block is found, of 2·P + 1 tokens two.
@@ -53,72 +53,60 @@ class PrefixCacheSuite(Suite):
         Usual causes: a prompt of whole blocks that leaves nothing to compute, a ratio of 0 / 0
         where nothing is held, a key that differs at each call.
         """
-        for size in self.block_sizes:
-            for length in _edges(size):
-                for busy in (False, True):
-                    serving = self._serving(make_prefix_cache, size)
-                    prompt = list(range(100, 100 + length))
-                    first = serving.begin(prompt, {})
-                    serving.insert(first)
-                    if not busy:
-                        serving.end(first)
-                    found = len(serving.match(prompt, {}))
-                    expected = max(length - 1, 0) // size
-                    assert found == expected, (
-                        f"{found} blocks of {size} found for a repeated prompt of {length} tokens, "
-                        f"not {expected}"
-                    )
+        for length in _edges(size):
+            prompt = [length, *range(100, 99 + length)][:length]  # begins like no other
+            request = serving.begin(prompt, {})
+            serving.insert(request)
+            if not busy:
+                serving.end(request)
+            found, expected = len(serving.match(prompt, {})), max(length - 1, 0) // size
+            assert found == expected, (
+                f"{found} blocks of {size} found for a repeated prompt of {length} tokens, "
+                f"not {expected}"
+            )
 
-    def test_the_longest_common_beginning_is_found(
-        self, make_prefix_cache: MakePrefixCache
-    ) -> None:
+    @on_each_size()
+    def test_the_longest_common_beginning_is_found(self, serving: Serving, size: int) -> None:
         """In whole blocks, also of a prompt that goes on otherwise, and no more than that.
 
         Usual causes: all or nothing, a last partial block that is compared by its length.
         """
-        for size in self.block_sizes:
-            for common in range(3 * size + 1):
-                serving = self._serving(make_prefix_cache, size)
-                known = list(range(3 * size + 1))
-                serving.run(known, {})
-                prompt = [*known[:common], *range(900, 900 + 2 * size)]
-                found = len(serving.match(prompt, {}))
-                assert found == common // size, f"{found} blocks of {size}, {common} tokens agree"
+        for common in range(3 * size + 1):
+            known = [common] * (3 * size + 1)
+            serving.run(known, {})
+            found = len(serving.match([*known[:common], *range(900, 900 + 2 * size)], {}))
+            assert found == common // size, f"{found} blocks of {size}, {common} tokens agree"
 
+    @on_each_size(num_blocks=99)
     def test_equal_tokens_under_another_salt_share_nothing(
-        self, make_prefix_cache: MakePrefixCache
+        self, serving: Serving, size: int
     ) -> None:
         """Keys and values depend on model, adapter, image and tenant as well.
 
         Usual causes: a hash of the tokens alone, fields joined without their names, so that the
         adapter "x" is the tenant "x".
         """
-        for size in self.block_sizes:
-            serving = self._serving(make_prefix_cache, size, num_blocks=99)
-            prompt = list(range(2 * size + 1))
-            for extra in self.extras:
-                found = serving.match(prompt, extra)
-                assert not found, f"{len(found)} blocks of another salt were found for {extra}"
-                serving.run(prompt, extra)
-            for extra in self.extras:
-                assert len(serving.match(prompt, extra)) == 2
+        prompt = list(range(2 * size + 1))
+        for extra in self.extras:
+            found = serving.match(prompt, extra)
+            assert not found, f"{len(found)} blocks of another salt were found for {extra}"
+            serving.run(prompt, extra)
+        for extra in self.extras:
+            assert len(serving.match(prompt, extra)) == 2
 
-    def test_equal_blocks_behind_others_share_nothing(
-        self, make_prefix_cache: MakePrefixCache
-    ) -> None:
+    @on_each_size(num_blocks=99)
+    def test_equal_blocks_behind_others_share_nothing(self, serving: Serving, size: int) -> None:
         """Keys and values of a token depend on all before it.
 
         Usual causes: a hash of the block's own tokens, positions that are not hashed, tokens joined
         as text.
         """
-        for size in self.block_sizes:
-            serving = self._serving(make_prefix_cache, size, num_blocks=99)
-            for tokens in ([1, 1, 2], [2, 1, 1], [1, 2, 1], [12, 1, 1], [1, 21, 1]):
-                prompt = [token for token in tokens for _ in range(size)]
-                serving.run([*prompt, 0], {})
-                serving.match([*prompt, 7], {})
-            for digits in ([1, 12, 3], [11, 2, 3], [1, 1, 23]):
-                serving.run([*digits * size, 0], {})
+        for tokens in ([1, 1, 2], [2, 1, 1], [1, 2, 1], [12, 1, 1], [1, 21, 1]):
+            prompt = [token for token in tokens for _ in range(size)]
+            serving.run([*prompt, 0], {})
+            serving.match([*prompt, 7], {})
+        for digits in ([1, 12, 3], [11, 2, 3], [1, 1, 23]):
+            serving.run([*digits * size, 0], {})
 
     @requires("hash")
     def test_colliding_hashes_share_nothing(self, make_prefix_cache: MakePrefixCache) -> None:
@@ -138,75 +126,69 @@ class PrefixCacheSuite(Suite):
                         prompt = [first] * size + [second] * size + [0]
                         serving.run(prompt, self.extras[second % len(self.extras)])
 
-    def test_what_is_held_is_never_given_away(self, make_prefix_cache: MakePrefixCache) -> None:
+    @on_each_size(num_blocks=5)
+    def test_what_is_held_is_never_given_away(self, serving: Serving, size: int) -> None:
         """Blocks of a running request stay, whatever is evicted to make room for others.
 
         Usual causes: a lock that skips the matched node itself, a duplicate that is freed while a
         table points at it, a block that is counted as evictable.
         """
-        for size in self.block_sizes:
-            prompt = list(range(2 * size))
-            serving = self._serving(make_prefix_cache, size, num_blocks=5)
-            serving.run([*prompt, 0], {})
-            running = serving.begin([*prompt, 1], {})  # holds the cached beginning
-            for other in range(4):
-                serving.run([500 + other] * (2 * size), {})  # needs what else there is
-                serving.check()
-            serving.insert(running)
-            serving.end(running)
+        prompt = list(range(2 * size))
+        serving.run([*prompt, 0], {})
+        running = serving.begin([*prompt, 1], {})  # holds the cached beginning
+        for other in range(4):
+            serving.run([500 + other] * (2 * size), {})  # needs what else there is
+            serving.check()
+        serving.insert(running)
+        serving.end(running)
 
+    @on_each_size(num_blocks=12)
     def test_equal_prompts_computed_at_once_keep_their_blocks(
-        self, make_prefix_cache: MakePrefixCache
+        self, serving: Serving, size: int
     ) -> None:
         """Both were begun before either was inserted; each has what it holds until it ends.
 
         Usual causes: a duplicate's pages freed without moving the table to the kept ones.
         """
-        for size in self.block_sizes:
-            serving = self._serving(make_prefix_cache, size, num_blocks=12)
-            prompt = list(range(2 * size + 1))
-            requests = [serving.begin(prompt, {}) for _ in range(3)]
-            for request in requests:
-                serving.insert(request)
-                serving.check()
-                other = serving.begin([800] * size, {})
-                serving.check()
-                serving.end(other)
-            for request in requests:
-                serving.end(request)
-                serving.check()
+        prompt = list(range(2 * size + 1))
+        requests = [serving.begin(prompt, {}) for _ in range(3)]
+        for request in requests:
+            serving.insert(request)
+            serving.check()
+            other = serving.begin([800] * size, {})
+            serving.check()
+            serving.end(other)
+        for request in requests:
+            serving.end(request)
+            serving.check()
 
-    def test_nothing_stale_is_found_after_eviction(
-        self, make_prefix_cache: MakePrefixCache
-    ) -> None:
+    @on_each_size(num_blocks=4)
+    def test_nothing_stale_is_found_after_eviction(self, serving: Serving, size: int) -> None:
         """A block that was given to another request no longer answers for the first one; warm
         equals cold through any churn.
 
         Usual causes: a hash that still points at its block after reuse, hits that are counted
         beyond a gap.
         """
-        for size in self.block_sizes:
-            serving = self._serving(make_prefix_cache, size, num_blocks=4)
-            prompts = [[first] * size + [second] * (2 * size + 1) for first, second in _PAIRS]
-            short = [[9] * size, [8] * size]  # makes room for one or two blocks, not for all
-            for prompt in (*prompts, *prompts[::-1], *short, prompts[0], *short, *prompts):
-                serving.run(prompt, {})
-                serving.check()
+        prompts = [[first] * size + [second] * (2 * size + 1) for first, second in _PAIRS]
+        short = [[9] * size, [8] * size]  # makes room for one or two blocks, not for all
+        for prompt in (*prompts, *prompts[::-1], *short, prompts[0], *short, *prompts):
+            serving.run(prompt, {})
+            serving.check()
 
-    def test_inserting_again_changes_nothing(self, make_prefix_cache: MakePrefixCache) -> None:
+    @on_each_size(num_blocks=4)
+    def test_inserting_again_changes_nothing(self, serving: Serving, size: int) -> None:
         """A request may be inserted at each step, and after it was found.
 
         Usual causes: a second reference or entry for the same block.
         """
-        for size in self.block_sizes:
-            serving = self._serving(make_prefix_cache, size, num_blocks=4)
-            request = serving.begin(list(range(3 * size)), {})
-            for _ in range(3):
-                serving.insert(request)
-                serving.check()
-            serving.end(request)
-            serving.begin([700] * (4 * size), {})  # all blocks, so all had come back
+        request = serving.begin(list(range(3 * size)), {})
+        for _ in range(3):
+            serving.insert(request)
             serving.check()
+        serving.end(request)
+        serving.begin([700] * (4 * size), {})  # all blocks, so all had come back
+        serving.check()
 
     def test_any_interleaving_reads_what_was_written(
         self, make_prefix_cache: MakePrefixCache
@@ -222,42 +204,40 @@ class PrefixCacheSuite(Suite):
             run_machine(PrefixMachine, members, examples=self.examples, steps=self.steps)
 
     @requires("counts")
-    def test_counts_account_for_every_block(self, make_prefix_cache: MakePrefixCache) -> None:
+    @on_each_size(num_blocks=9)
+    def test_counts_account_for_every_block(self, serving: Serving, size: int) -> None:
         """Free, evictable and held are all there are, after each step and with nothing running.
 
         Usual causes: tokens counted for blocks, prompts shorter than a block, shared blocks counted
         for each request.
         """
-        for size in self.block_sizes:
-            serving = self._serving(make_prefix_cache, size, num_blocks=9)
-            for length in _edges(size):
-                for _ in range(2):
-                    request = serving.begin(list(range(length)), {})
+        for length in _edges(size):
+            for _ in range(2):
+                request = serving.begin(list(range(length)), {})
+                serving.check()
+                other = serving.begin([*range(length), 0], {})
+                serving.insert(request)
+                serving.insert(other)
+                serving.check()
+                for each in (request, other):
+                    serving.end(each)
                     serving.check()
-                    other = serving.begin([*range(length), 0], {})
-                    serving.insert(request)
-                    serving.insert(other)
-                    serving.check()
-                    for each in (request, other):
-                        serving.end(each)
-                        serving.check()
 
     @requires("lru")
-    def test_what_was_used_last_is_evicted_last(self, make_prefix_cache: MakePrefixCache) -> None:
+    @on_each_size(num_blocks=6)
+    def test_what_was_used_last_is_evicted_last(self, serving: Serving, size: int) -> None:
         """And the end of a prompt before its beginning, without which it is never found.
 
         Usual causes: insertion order for order of use, a match that is no use, blocks freed from
         the first to the last.
         """
-        for size in self.block_sizes:
-            serving = self._serving(make_prefix_cache, size, num_blocks=6)
-            old, new = [1] * (3 * size), [2] * (3 * size)
-            for prompt in (old, new):
-                serving.run(prompt, {})
-            serving.match([*old, 0], {})
-            serving.run([3], {}, insert=False)  # takes one block
-            assert len(serving.match([*old, 0], {})) == 3, "what was just used was evicted"
-            assert len(serving.match([*new, 0], {})) == 2, "not the end of the older prompt"
+        old, new = [1] * (3 * size), [2] * (3 * size)
+        for prompt in (old, new):
+            serving.run(prompt, {})
+        serving.match([*old, 0], {})
+        serving.run([3], {}, insert=False)  # takes one block
+        assert len(serving.match([*old, 0], {})) == 3, "what was just used was evicted"
+        assert len(serving.match([*new, 0], {})) == 2, "not the end of the older prompt"
 
     @requires("store")
     def test_what_could_not_be_stored_is_not_found(
@@ -287,6 +267,16 @@ class PrefixCacheSuite(Suite):
                     raise AssertionError("insert did not say that the store failed")
                 found = serving.match(prompt, {})
                 assert len(found) <= good, f"{len(found)} blocks found, {good} were stored"
+
+    def _hold(
+        self,
+        make_prefix_cache: MakePrefixCache,
+        holds: Callable[[Serving, int], None],
+        **geometry: int,
+    ) -> None:
+        __tracebackhide__ = True
+        for size in self.block_sizes:
+            holds(self._serving(make_prefix_cache, size, **geometry), size)
 
     def _serving(
         self,

@@ -32,7 +32,7 @@ class PrefixMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.serving.running) < MOST)
     @rule(data=st.data(), blocks=st.lists(st.integers(0, 1), max_size=4), rest=st.integers(0, 2))
     def begin(self, data: st.DataObject, blocks: list[int], rest: int) -> None:
-        size = self.serving.geometry.block_size
+        size = self.serving.size
         tokens = [token for token in blocks for _ in range(size)] + [5] * min(rest, size)
         extra = data.draw(st.sampled_from(self.extras[:2]), label="extra")
         self.serving.begin(tokens, extra)

@@ -27,6 +27,7 @@ class Serving:
         self, cache: PrefixCache, geometry: PrefixGeometry, capabilities: frozenset[str]
     ) -> None:
         self.cache, self.geometry, self.capabilities = cache, geometry, capabilities
+        self.size = geometry.block_size
         self.memory: dict[int, Content] = {}
         self.running: list[Request] = []
 
@@ -42,16 +43,15 @@ class Serving:
 
     def begin(self, tokens: Sequence[int], extra: Extra) -> Request:
         """Match, allocate and compute; the request runs, with fewer blocks if there are too few."""
-        size = self.geometry.block_size
         request = Request(list(tokens), extra, self._matched(tokens, extra))
         self.running.append(request)
-        needed = -(-len(tokens) // size) - len(request.blocks)
+        needed = -(-len(tokens) // self.size) - len(request.blocks)
         held = self.held
         fresh = self._allocated(needed)
         if fresh is None:
             room = self.geometry.num_blocks - len(held)
             assert needed > room, f"{needed} blocks were refused, and nobody holds {room}"
-            request.tokens = request.tokens[: len(request.blocks) * size]
+            request.tokens = request.tokens[: len(request.blocks) * self.size]
             self.check()
             return request
         assert len(fresh) == needed, f"{len(fresh)} blocks for {needed}"
@@ -92,9 +92,8 @@ class Serving:
 
     def _matched(self, tokens: Sequence[int], extra: Extra) -> list[int]:
         found = list(self.cache.match(tokens, extra))
-        size = self.geometry.block_size
-        assert len(found) * size < max(len(tokens), 1), (
-            f"{len(found)} blocks of {size} leave nothing to compute of {len(tokens)} tokens"
+        assert len(found) * self.size < max(len(tokens), 1), (
+            f"{len(found)} blocks of {self.size} leave nothing to compute of {len(tokens)} tokens"
         )
         self._check_request(Request(list(tokens), extra, found))
         return found
@@ -106,7 +105,7 @@ class Serving:
             return None
 
     def _content(self, request: Request, index: int) -> Content:
-        tokens = request.tokens[: (index + 1) * self.geometry.block_size]
+        tokens = request.tokens[: (index + 1) * self.size]
         return tuple(tokens), tuple(sorted(request.extra.items()))
 
     def _check_request(self, request: Request) -> None:

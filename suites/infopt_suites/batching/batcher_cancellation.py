@@ -7,8 +7,7 @@ import asyncio
 from ..base import requires
 from .batcher_failures import BatcherFailureSuite, check_told, others
 from .batcher_trial import Item, Trial, after, finish, held
-from .batcher_windows import on_batcher
-from .protocol import MakeBatcher
+from .batcher_windows import on_batcher, on_each_size
 
 
 class BatcherCancellationSuite(BatcherFailureSuite):
@@ -16,28 +15,25 @@ class BatcherCancellationSuite(BatcherFailureSuite):
 
     topic = "batcher"
 
-    def test_a_caller_cancelled_while_it_waits_leaves_the_others_alone(
-        self, make_batcher: MakeBatcher
+    @on_each_size(3.0)
+    async def test_a_caller_cancelled_while_it_waits_leaves_the_others_alone(
+        self, trial: Trial
     ) -> None:
         """At each place in the line, and all of them: the others are served, in time.
 
         Usual causes: set_result on a cancelled future, which ends the worker; a caller whose task
         sends the batch for the others.
         """
-        for size in self.batch_sizes:
-            for gone in [[place] for place in range(size + 2)] + [list(range(size + 2))]:
-
-                async def scenario(trial: Trial, gone: list[int] = gone) -> None:
-                    first = trial.submit_all(trial.policy.max_batch_size)  # takes the slot
-                    await trial.pause(1.0)
-                    callers = trial.submit_all(trial.policy.max_batch_size + 2)
-                    await trial.pause(1.0)
-                    await self._cancelled(trial, [callers[place] for place in gone])
-                    await trial.until_served(first)
-                    await trial.until_served(others(callers, gone))
-                    await trial.until_served(trial.submit_all(trial.policy.max_batch_size + 1))
-
-                self.run(make_batcher, scenario, 3.0, size)
+        size = trial.policy.max_batch_size
+        for gone in [*([place] for place in range(size + 2)), list(range(size + 2))]:
+            first = trial.submit_all(size)  # takes the slot
+            await trial.pause(1.0)
+            callers = trial.submit_all(size + 2)
+            await trial.pause(1.0)
+            await self._cancelled(trial, [callers[place] for place in gone])
+            await trial.until_served(first)
+            await trial.until_served(others(callers, gone))
+            await trial.until_served(trial.submit_all(size + 1))
 
     @on_batcher(1.0, 5, each={"gone": ([0], [1], [2], [0, 1], [0, 1, 2])})
     async def test_a_caller_cancelled_in_an_open_batch_leaves_the_others_alone(

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from ..base import requires
 from .batcher_trial import Call, Caller, Trial, answer
 from .batcher_windows import BatcherWindowSuite, on_batcher, on_each_size
-from .protocol import MakeBatcher
 
 
 class UnusualError(BaseException):
@@ -57,6 +56,15 @@ WRONG: Mapping[str, Callable[[Call], Any]] = MappingProxyType(
         "bytes": lambda call: b"x" * len(call.items),
         "mapping": lambda call: dict.fromkeys(range(len(call.items))),
         "set": lambda call: set(range(len(call.items))),
+    }
+)
+
+
+MISCOUNTED: Mapping[str, Callable[[Call], Any]] = MappingProxyType(
+    {
+        "one too few": lambda call: call.answers()[:-1],
+        "one too many": lambda call: [*call.answers(), call.answers()[-1]],
+        "an empty list": lambda call: [],
     }
 )
 
@@ -124,34 +132,24 @@ class BatcherFailureSuite(BatcherWindowSuite):
             assert caller.error is not None, f"{caller.task.get_name()} was served"
         await trial.until_served(trial.submit_all(trial.policy.max_batch_size))
 
-    def test_a_wrong_number_of_results_fails_the_call(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher(each={"wrong": MISCOUNTED.values()})
+    async def test_a_wrong_number_of_results_fails_the_call(
+        self, trial: Trial, wrong: Callable[[Call], Any]
+    ) -> None:
         """One less, one more, none: it cannot be known whose they are, so nobody gets any.
 
         Usual causes: zip without strict, which forgets the last callers.
         """
-        for change in (-1, +1, None):
+        await self._second_call_fails(trial, wrong)
 
-            async def serve(call: Call, change: int | None = change) -> Any:
-                results = call.answers()
-                if call.index == 1:
-                    if change is None:
-                        return []
-                    return results[:-1] if change < 0 else [*results, results[-1]]
-                return results
-
-            self.run(make_batcher, self._second_call_fails, serve)
-
-    def test_what_is_no_list_of_results_fails_the_call(self, make_batcher: MakeBatcher) -> None:
+    @on_batcher()
+    async def test_what_is_no_list_of_results_fails_the_call(self, trial: Trial) -> None:
         """A text of the right length holds no results, nor does a mapping.
 
         Usual causes: len() and iteration, which both of them have.
         """
         for name in sorted(self.wrong_results):
-
-            async def serve(call: Call, name: str = name) -> Any:
-                return WRONG[name](call) if call.index == 1 else call.answers()
-
-            self.run(make_batcher, self._second_call_fails, serve)
+            await self._second_call_fails(trial, WRONG[name])
 
     @on_batcher(each={"name": OBJECTS, "place": range(3)})
     async def test_any_object_may_be_an_item(self, trial: Trial, name: str, place: int) -> None:
@@ -244,8 +242,13 @@ class BatcherFailureSuite(BatcherWindowSuite):
                 assert caller.error is not None, f"the error was a result: {caller}"
         await trial.until_served(trial.submit_all(3))
 
-    async def _second_call_fails(self, trial: Trial) -> None:
-        size = trial.policy.max_batch_size
+    async def _second_call_fails(self, trial: Trial, wrong: Callable[[Call], Any]) -> None:
+        size, second = trial.policy.max_batch_size, len(trial.calls) + 1
+
+        async def serve(call: Call) -> Any:
+            return wrong(call) if call.index == second else call.answers()
+
+        trial.serve = serve
         for served in (True, False, True):
             callers = trial.submit_all(size)
             await trial.until_done(callers)

@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
-from .clock import RESOLUTION, names_of
+from ..base import Suite
+from .clock import RESOLUTION, names_of, run_virtual
 from .protocol import Batcher, BatchFunction, BatchPolicy, DrainingBatcher, MakeBatcher
 
 Serve = Callable[["Call"], Awaitable[Any]]
+Scenario = Callable[[Any], Awaitable[None]]  # on a trial
 SLACK = 2 * RESOLUTION  # a timer may come early or late by what the clock does not tell apart
 PATIENCE = 100.0  # windows until a caller counts as forgotten
 
@@ -253,6 +255,53 @@ class Trial:
 
     def _told(self) -> str:
         return "calls so far: " + (told(self.calls) or "none")
+
+
+class TrialSuite(Suite):
+    """A suite whose properties are scenarios on a trial."""
+
+    batch_sizes: ClassVar[Sequence[int]] = (1, 2, 3, 5)
+    max_wait: ClassVar[float] = 8.0  # seconds of virtual time
+    _trial = Trial
+
+    def run_each_size(
+        self, make: Any, scenario: Scenario, serve: Serve | float = 0.0, **options: Any
+    ) -> None:
+        """`run` with each of ``batch_sizes``."""
+        __tracebackhide__ = True
+        for size in self.batch_sizes:
+            self.run(make, scenario, serve, size, **options)
+
+    def run(
+        self,
+        make: Any,
+        scenario: Scenario,
+        serve: Serve | float = 0.0,
+        size: int = 3,
+        *,
+        judged: bool = True,
+        window: bool = True,
+        **policy: float,
+    ) -> None:
+        """Run a scenario on a batcher that has started, and check its calls.
+
+        ``make``: the suite's fixture. ``serve``: what a call does, or how many seconds it takes.
+        ``judged``, ``window``: whether calls are checked, and their times.
+        """
+        __tracebackhide__ = True
+
+        made = BatchPolicy(size, **{"max_wait": self.max_wait, **policy})  # type: ignore[arg-type]  # its own fields
+        does = after(serve) if isinstance(serve, int | float) else serve
+        alive: list[Trial] = []  # a worker that is still there must not be collected with it
+
+        async def trying() -> None:
+            alive.append(self._trial(make, made, does, frozenset(self.capabilities)))
+            await alive[0].batcher.start()
+            await scenario(alive[0])
+            if judged:
+                alive[0].check(window=window)
+
+        run_virtual(trying())
 
 
 def after(seconds: float) -> Serve:

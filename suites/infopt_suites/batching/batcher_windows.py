@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hypothesis import strategies as st
 
-from ..base import Suite, requires
+from ..base import requires
 from ..properties import for_all, tried
-from .batcher_trial import Call, Serve, Trial, after, finish, held
-from .clock import run_virtual
-from .protocol import BatchPolicy, MakeBatcher
+from .batcher_trial import Call, Trial, TrialSuite, after, finish, held
+from .protocol import MakeBatcher
 
-Scenario = Callable[[Trial], Awaitable[None]]
 on_batcher = tried("make_batcher", by="run")  # a property that is a scenario
 on_each_size = tried("make_batcher", by="run_each_size")
+EDGES = {"batches": (0, 1, 2, 3), "more": (-1, 0, 1)}  # of a number of items
 
 
-class BatcherWindowSuite(Suite):
+class BatcherWindowSuite(TrialSuite):
     """The part of `BatcherSuite` about sizes and windows."""
 
     topic = "batcher"
@@ -44,8 +42,6 @@ class BatcherWindowSuite(Suite):
         "back-pressure": "max_queue_size without reject_when_full lets callers wait outside",
         "idle": "nothing wakes the event loop while nothing can be done",
     }
-    batch_sizes: ClassVar[Sequence[int]] = (1, 2, 3, 5)
-    max_wait: ClassVar[float] = 8.0  # seconds of virtual time
     examples: ClassVar[int] = 40
 
     def test_every_caller_gets_its_own_result(self, make_batcher: MakeBatcher) -> None:
@@ -80,49 +76,40 @@ class BatcherWindowSuite(Suite):
         )
         for_all(holds, cases, examples=self.examples)
 
-    def test_leftovers_are_served_without_later_arrivals(self, make_batcher: MakeBatcher) -> None:
+    @on_each_size(each={**EDGES, "seconds": (0.0, 3.0)})
+    async def test_leftovers_are_served_without_later_arrivals(
+        self, trial: Trial, batches: int, more: int, seconds: float
+    ) -> None:
         """n items at once and then nobody: all are served, also those that fill no batch.
 
         Usual causes: an event that is cleared while items remain, a flush when full and never
         else, a last batch that waits for an end of the input.
         """
-        for size in self.batch_sizes:
-            for count in sorted(
-                {1, size - 1, size, size + 1, 2 * size, 2 * size + 1, 3 * size - 1}
-            ):
-                for duration in (0.0, 3.0):
+        trial.serve = after(seconds)
+        trial.submit_all(batches * trial.policy.max_batch_size + more)
+        await trial.until_served()
+        await trial.pause(30.0)
+        trial.submit_all(1)  # and whoever comes after a long pause
+        await trial.until_served()
 
-                    async def scenario(trial: Trial, count: int = count) -> None:
-                        trial.submit_all(count)
-                        await trial.until_served()
-                        await trial.pause(30.0)
-                        trial.submit_all(1)  # and whoever comes after a long pause
-                        await trial.until_served()
-
-                    self.run(make_batcher, scenario, duration, size)
-
-    def test_whoever_comes_while_a_batch_is_sent_is_served(self, make_batcher: MakeBatcher) -> None:
+    @on_each_size(each={"full": (False, True), "turns": range(8)})
+    async def test_whoever_comes_while_a_batch_is_sent_is_served(
+        self, trial: Trial, full: bool, turns: int
+    ) -> None:
         """In any turn of the loop, and nobody comes after.
 
         Usual causes: an event or a list that is made anew after a look at it, an event that is
         cleared too late.
         """
-        for size in self.batch_sizes:
-            for first in sorted({1, size}):
-                for turns in range(8):
-
-                    async def scenario(
-                        trial: Trial, first: int = first, turns: int = turns
-                    ) -> None:
-                        trial.submit_all(first)
-                        if first < trial.policy.max_batch_size:  # sent by the end of the window
-                            await asyncio.sleep(self.max_wait)
-                        for _ in range(turns):
-                            await asyncio.sleep(0)
-                        trial.submit()
-                        await trial.until_served()
-
-                    self.run(make_batcher, scenario, 0.0, size)
+        size = trial.policy.max_batch_size
+        first = size if full else 1
+        trial.submit_all(first)
+        if first < size:  # sent by the end of the window
+            await asyncio.sleep(self.max_wait)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        trial.submit()
+        await trial.until_served()
 
     @on_batcher(size=99, each={"gap": (0.9, 0.5), "seconds": (0.0, 1.0)})
     async def test_steady_arrivals_do_not_prolong_the_window(
@@ -139,44 +126,35 @@ class BatcherWindowSuite(Suite):
             await trial.pause(gap * self.max_wait)
         await trial.until_served()
 
-    def test_a_late_second_item_does_not_prolong_the_window(
-        self, make_batcher: MakeBatcher
+    @on_each_size(each={"moment": (0.5, 0.9, 0.99)})
+    async def test_a_late_second_item_does_not_prolong_the_window(
+        self, trial: Trial, moment: float
     ) -> None:
         """It comes shortly before the first one's window ends, and nobody after it.
 
         Usual causes: the time that is left is computed, and the whole window waited for.
         """
-        for moment in (0.5, 0.9, 0.99):
+        trial.submit()
+        await trial.pause(moment * self.max_wait)
+        trial.submit()
+        await trial.until_served()
 
-            async def scenario(trial: Trial, moment: float = moment) -> None:
-                trial.submit()
-                await trial.pause(moment * self.max_wait)
-                trial.submit()
-                await trial.until_served()
-
-            for size in (3, 99):
-                self.run(make_batcher, scenario, 0.0, size)
-
-    def test_items_submitted_together_share_calls(self, make_batcher: MakeBatcher) -> None:
+    @on_each_size(1.0)
+    async def test_items_submitted_together_share_calls(self, trial: Trial) -> None:
         """k items in one turn of the loop take ceil(k / max_batch_size) calls.
 
         Usual causes: whatever is there is sent without waiting, a limit on what is in flight that
         is below a batch, queues of their own for each caller.
         """
-        for size in self.batch_sizes:
-            for count in range(1, 3 * size + 2):
-
-                async def scenario(trial: Trial, count: int = count, size: int = size) -> None:
-                    for _ in range(2):
-                        before = len(trial.calls)
-                        trial.submit_all(count)
-                        await trial.until_served()
-                        calls, needed = len(trial.calls) - before, -(-count // size)
-                        assert calls == needed, (
-                            f"{count} items in calls of {trial.sizes}, {needed} of {size} would do"
-                        )
-
-                self.run(make_batcher, scenario, 1.0, size)
+        size = trial.policy.max_batch_size
+        for count in range(1, 3 * size + 2):
+            for _ in range(2):
+                before = len(trial.calls)
+                await trial.until_served(trial.submit_all(count))
+                calls, needed = trial.sizes[before:], -(-count // size)
+                assert len(calls) == needed, (
+                    f"{count} items in calls of {calls}, {needed} of {size} would do"
+                )
 
     @requires("open")
     @on_each_size()
@@ -302,46 +280,3 @@ class BatcherWindowSuite(Suite):
             await trial.until_served(quick)
         finish(trial.calls[0])
         await trial.until_served()
-
-    def run_each_size(
-        self,
-        make_batcher: MakeBatcher,
-        scenario: Scenario,
-        serve: Serve | float = 0.0,
-        **options: Any,
-    ) -> None:
-        """`run` with each of ``batch_sizes``."""
-        __tracebackhide__ = True
-        for size in self.batch_sizes:
-            self.run(make_batcher, scenario, serve, size, **options)
-
-    def run(
-        self,
-        make_batcher: MakeBatcher,
-        scenario: Scenario,
-        serve: Serve | float = 0.0,
-        size: int = 3,
-        *,
-        judged: bool = True,
-        window: bool = True,
-        **policy: float,
-    ) -> None:
-        """Run a scenario on a batcher that has started, and check its calls.
-
-        ``serve``: what a call does, or how many seconds it takes. ``judged``, ``window``: whether
-        calls are checked, and their times.
-        """
-        __tracebackhide__ = True
-
-        made = BatchPolicy(size, **{"max_wait": self.max_wait, **policy})  # type: ignore[arg-type]  # its own fields
-        does = after(serve) if isinstance(serve, int | float) else serve
-        alive: list[Trial] = []  # a worker that is still there must not be collected with it
-
-        async def trying() -> None:
-            alive.append(Trial(make_batcher, made, does, frozenset(self.capabilities)))
-            await alive[0].batcher.start()
-            await scenario(alive[0])
-            if judged:
-                alive[0].check(window=window)
-
-        run_virtual(trying())

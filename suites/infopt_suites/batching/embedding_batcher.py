@@ -5,31 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 
-from ..base import Suite, requires
+from ..base import requires
 from ..properties import for_all, tried
-from .batcher_failures import WRONG, check_told, others
-from .batcher_trial import Call, Serve, after, held
-from .clock import run_virtual
+from .batcher_failures import MISCOUNTED, WRONG, check_told, others
+from .batcher_trial import Call, TrialSuite, after, held
 from .embedding_trial import EmbeddingTrial, Text, vector_of
-from .protocol import BatchPolicy, MakeEmbeddingBatcher
+from .protocol import MakeEmbeddingBatcher
 
-Scenario = Callable[[EmbeddingTrial], Awaitable[None]]
 on_batcher = tried("make_embedding_batcher", by="run")  # a property that is a scenario
-
-_WRONG: dict[str, Callable[[Call], Any]] = {
-    "one vector less": lambda call: call.answers()[:-1],
-    "one vector more": lambda call: [*call.answers(), [0.0, 0.0]],
-    "no vectors": lambda call: [],
-    **WRONG,
-}
+on_each_size = tried("make_embedding_batcher", by="run_each_size")
+WRONG_VECTORS = {**MISCOUNTED, **WRONG}
 
 
-class EmbeddingBatcherSuite(Suite):
+class EmbeddingBatcherSuite(TrialSuite):
     """Properties of batchers for embeddings, on virtual time.
 
     Give a fixture ``make_embedding_batcher``: a `protocol.MakeEmbeddingBatcher`. The backend is the
@@ -48,9 +40,8 @@ class EmbeddingBatcherSuite(Suite):
         "stop": "stop() leaves no caller waiting, and later ones are turned away",
         "typed": "a single string in place of a list is refused",
     }
-    batch_sizes: ClassVar[Sequence[int]] = (1, 2, 3, 5)
-    max_wait: ClassVar[float] = 8.0  # seconds of virtual time
     examples: ClassVar[int] = 60
+    _trial = EmbeddingTrial
 
     def test_every_text_gets_its_own_vector(
         self, make_embedding_batcher: MakeEmbeddingBatcher
@@ -115,42 +106,32 @@ class EmbeddingBatcherSuite(Suite):
         Usual causes: only the last batch is kept, or the first; leftovers that wait for more; calls
         that end in another order than they began.
         """
-        at_once = (1, 3) if "concurrency" in self.capabilities else (1,)
-        for size in self.batch_sizes:
+
+        async def serve(call: Call) -> Any:
+            return await after(9.0 - 4.0 * (call.index % 3))(call)
+
+        async def scenario(trial: EmbeddingTrial) -> None:
+            size = trial.policy.max_batch_size
             for count in sorted({1, size - 1, size, size + 1, 2 * size, 3 * size, 3 * size + 1}):
-                for slots in at_once:
+                texts = [f"text {index}" for index in range(count)]
+                for _ in range(2):
+                    before = len(trial.calls)
+                    await trial.until_served([trial.embed(texts)])
+                    calls, needed = len(trial.calls) - before, -(-count // size)
+                    assert calls == needed, (
+                        f"{count} texts in {calls} calls, {needed} of {size} would do"
+                    )
 
-                    async def serve(call: Call) -> Any:
-                        return await after(9.0 - 4.0 * (call.index % 3))(call)
+        for slots in (1, 3) if "concurrency" in self.capabilities else (1,):
+            self.run_each_size(make_embedding_batcher, scenario, serve, max_concurrency=slots)
 
-                    async def scenario(
-                        trial: EmbeddingTrial, count: int = count, size: int = size
-                    ) -> None:
-                        texts = [f"text {index}" for index in range(count)]
-                        for _ in range(2):
-                            before = len(trial.calls)
-                            await trial.until_served([trial.embed(texts)])
-                            calls, needed = len(trial.calls) - before, -(-count // size)
-                            assert calls == needed, (
-                                f"{count} texts in {calls} calls, {needed} of {size} would do"
-                            )
-
-                    self.run(make_embedding_batcher, scenario, serve, size, max_concurrency=slots)
-
-    def test_equal_texts_get_equal_vectors(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
-    ) -> None:
+    @on_each_size(1.0, each={"texts": ("aa", "aba", "aabb", "abcabc", "aaaaaaa", "abababab")})
+    async def test_equal_texts_get_equal_vectors(self, trial: EmbeddingTrial, texts: str) -> None:
         """In one list, next to each other and apart, in one batch and in two.
 
         Usual causes: a set of the texts, a result that has one vector for each different text.
         """
-        for size in self.batch_sizes:
-            for texts in ("aa", "aba", "aabb", "abcabc", "aaaaaaa", "abababab"):
-
-                async def scenario(trial: EmbeddingTrial, texts: str = texts) -> None:
-                    await trial.until_served([trial.embed([*texts]), trial.embed([*texts[::-1]])])
-
-                self.run(make_embedding_batcher, scenario, 1.0, size)
+        await trial.until_served([trial.embed([*texts]), trial.embed([*texts[::-1]])])
 
     @on_batcher()
     async def test_texts_are_taken_as_they_are(self, trial: EmbeddingTrial) -> None:
@@ -179,27 +160,20 @@ class EmbeddingBatcherSuite(Suite):
         await trial.until_served([other, trial.embed(["a", "b"])])
 
     @requires("shared")
-    def test_callers_share_calls(self, make_embedding_batcher: MakeEmbeddingBatcher) -> None:
+    @on_each_size(1.0)
+    async def test_callers_share_calls(self, trial: EmbeddingTrial) -> None:
         """Texts of many callers fill the same batches.
 
         Usual causes: a batch for each caller.
         """
-        for size in self.batch_sizes:
-            for count in range(1, 2 * size + 2):
-
-                async def scenario(
-                    trial: EmbeddingTrial, count: int = count, size: int = size
-                ) -> None:
-                    for index in range(count):
-                        trial.embed([f"text {index}"])
-                    await trial.until_served()
-                    needed = -(-count // size)
-                    assert len(trial.calls) == needed, (
-                        f"{count} callers with a text each in calls of {trial.sizes}, {needed} of "
-                        f"{size} would do"
-                    )
-
-                self.run(make_embedding_batcher, scenario, 1.0, size)
+        size = trial.policy.max_batch_size
+        for count in range(1, 2 * size + 2):
+            before = len(trial.calls)
+            await trial.until_served([trial.embed([f"text {index}"]) for index in range(count)])
+            calls, needed = trial.sizes[before:], -(-count // size)
+            assert len(calls) == needed, (
+                f"{count} callers with a text each in calls of {calls}, {needed} of {size} would do"
+            )
 
     @requires("deduplicates")
     @on_batcher(held, 5)
@@ -217,37 +191,33 @@ class EmbeddingBatcherSuite(Suite):
         computed = sorted(text for call in trial.calls for text in call.items)
         assert computed == ["a", "b", "c"], f"{computed} were computed for a, b and c"
 
-    def test_a_failing_call_fails_those_who_asked_for_its_texts(
-        self, make_embedding_batcher: MakeEmbeddingBatcher
+    @on_each_size()
+    async def test_a_failing_call_fails_those_who_asked_for_its_texts(
+        self, trial: EmbeddingTrial
     ) -> None:
         """They are told what happened; others are served, and so is who asks again.
 
         Usual causes: an event that is set on success only, a failed text that stays known.
         """
-        for size in self.batch_sizes:
-            error = ValueError("one of the texts")
+        error = ValueError("one of the texts")
 
-            async def serve(call: Call, error: Exception = error) -> Any:
-                await asyncio.sleep(1.0)
-                if call.index == 1:
-                    raise error
-                return call.answers()
+        async def serve(call: Call) -> Any:
+            await asyncio.sleep(1.0)
+            if call.index == 1:
+                raise error
+            return call.answers()
 
-            async def scenario(
-                trial: EmbeddingTrial, size: int = size, error: Exception = error
-            ) -> None:
-                for caller in range(3):
-                    trial.embed([f"text {caller} {index}" for index in range(size)])
-                await trial.until_done()
-                bad = set(trial.calls[1].items)
-                for asked in trial.callers:
-                    if bad & set(asked.item):
-                        check_told(asked, error)
-                    else:
-                        trial.check_result(asked)
-                await trial.until_served([trial.embed(asked.item) for asked in [*trial.callers]])
-
-            self.run(make_embedding_batcher, scenario, serve, size)
+        trial.serve = serve
+        for caller in range(3):
+            trial.embed([f"text {caller} {index}" for index in range(trial.policy.max_batch_size)])
+        await trial.until_done()
+        bad = set(trial.calls[1].items)
+        for asked in trial.callers:
+            if bad & set(asked.item):
+                check_told(asked, error)
+            else:
+                trial.check_result(asked)
+        await trial.until_served([trial.embed(asked.item) for asked in [*trial.callers]])
 
     def test_a_list_fails_with_any_of_its_calls(
         self, make_embedding_batcher: MakeEmbeddingBatcher
@@ -279,7 +249,7 @@ class EmbeddingBatcherSuite(Suite):
 
                     self.run(make_embedding_batcher, scenario, serve, max_concurrency=slots)
 
-    @on_batcher(each={"name": _WRONG})
+    @on_batcher(each={"name": WRONG_VECTORS})
     async def test_a_wrong_number_of_vectors_fails_the_call(
         self, trial: EmbeddingTrial, name: str
     ) -> None:
@@ -289,7 +259,7 @@ class EmbeddingBatcherSuite(Suite):
         """
 
         async def serve(call: Call) -> Any:
-            return _WRONG[name](call) if call.index == 0 else call.answers()
+            return WRONG_VECTORS[name](call) if call.index == 0 else call.answers()
 
         trial.serve = serve
         caller = trial.embed(["a", "b", "c"])
@@ -437,26 +407,3 @@ class EmbeddingBatcherSuite(Suite):
         late = trial.embed(["late"])
         await trial.until_done([late], within=0.0)
         assert isinstance(late.error, Exception), "served after a stop"
-
-    def run(
-        self,
-        make_embedding_batcher: MakeEmbeddingBatcher,
-        scenario: Scenario,
-        serve: Serve | float = 0.0,
-        size: int = 3,
-        **policy: int,
-    ) -> None:
-        """Run a scenario on an embedding batcher that has started, and check its calls."""
-        __tracebackhide__ = True
-        made = BatchPolicy(size, self.max_wait, **policy)  # type: ignore[arg-type]  # its own fields
-        does = after(serve) if isinstance(serve, int | float) else serve
-        alive: list[EmbeddingTrial] = []  # a worker that is still there must not be collected
-
-        async def trying() -> None:
-            make: Any = make_embedding_batcher  # of another protocol than a trial's batchers
-            alive.append(EmbeddingTrial(make, made, does, frozenset(self.capabilities)))
-            await alive[0].batcher.start()
-            await scenario(alive[0])
-            alive[0].check()
-
-        run_virtual(trying())
