@@ -76,7 +76,6 @@ class GateSpec:
         loads_models: the measure needs reference and candidate, compared before it starts.
         follows_baselines: a committed baseline may tighten its limits.
         alpha: takes the place of both error rates of the release.
-        measure: "module:class" of the measure, if it is not ``NameMeasure`` of ``.measure``.
     """
 
     package: str
@@ -96,7 +95,6 @@ class GateSpec:
     loads_models: bool = True
     follows_baselines: bool = True
     alpha: float | None = None
-    measure: str = ""
 
     @property
     def word(self) -> str:
@@ -107,7 +105,7 @@ class GateSpec:
     def measure_target(self) -> str:
         """Where the measure's class is, as "module:class"."""
         camel = "".join(part.capitalize() for part in self.name.split("-"))
-        return self.measure or f"{self.package}.measure:{camel}Measure"
+        return f"{self.package}.measure:{camel}Measure"
 
     @property
     def procedure(self) -> str:

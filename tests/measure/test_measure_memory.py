@@ -12,9 +12,9 @@ import torch
 from infopt_suites.gates.memory.footprint import (
     measure_memory,
     peak_resident_bytes,
+    resident_pair,
     run_request,
 )
-from infopt_suites.gates.memory.resident import resident_pair
 from measure_fakes import ToyTransformer
 
 from pytest_infopt.engines.base import MemoryFootprint, TokenEvent

@@ -10,8 +10,8 @@ import pytest
 
 from pytest_infopt import Budget, GateRun, Judgement, Sample
 
+from .footprint import resident_pair
 from .gate import RESIDENT, SIZES
-from .resident import resident_pair
 
 if TYPE_CHECKING:
     from .measure import MemoryMeasure
