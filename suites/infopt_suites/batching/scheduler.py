@@ -18,6 +18,7 @@ from .scheduler_protocol import MakeScheduler, NewRequest, Policy, SchedulerLimi
 from .scheduler_trial import Trial
 
 STOP = 7
+CROWDED = {"num_blocks": 5, "size": 2, "tokens": 4}  # limits, of three requests at a time
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Load:
 
 
 on_loads = tried("make_scheduler")  # a property of a `Trial` without requests, and a `Load`
+on_limits = tried("make_scheduler", by="_hold_within")  # of a `Trial` without requests
 
 
 class SchedulerSuite(Suite):
@@ -129,44 +131,38 @@ class SchedulerSuite(Suite):
                 trial.must_refuse(NewRequest(0, (1,), 1), "while its id is in use")
                 trial.drain()
 
-    def test_an_abort_frees_at_once_and_harms_nobody(self, make_scheduler: MakeScheduler) -> None:
+    @on_limits(**CROWDED, each={"before": range(9), "in_flight": (False, True), "victim": range(4)})
+    def test_an_abort_frees_at_once_and_harms_nobody(
+        self, trial: Trial, before: int, in_flight: bool, victim: int
+    ) -> None:
         """Whether the request waits, computes its prompt, decodes or was preempted, between steps
         or in one; aborting an unknown or an ended one changes nothing.
 
         Usual causes: blocks, places or pins that are given back by those alone that end by
         themselves, a victim that is left in one of the lists.
         """
-        for policy in self._policies:
-            for before in range(9):
-                for in_flight in (False, True):
-                    for victim in range(4):
-                        trial = self._crowded(make_scheduler, policy)
-                        for _ in range(before):
-                            trial.step()
-                        if in_flight:
-                            trial.step(aborted={victim} & trial.live.keys())
-                        else:
-                            self._abort(trial, victim)
-                        self._abort(trial, 99)
-                        trial.drain()
-                        self._abort(trial, victim)
+        self._crowd(trial, before)
+        if in_flight:
+            trial.step(aborted={victim} & trial.live.keys())
+        else:
+            self._abort(trial, victim)
+        self._abort(trial, 99)
+        trial.drain()
+        self._abort(trial, victim)
 
-    def test_an_abort_of_all_leaves_nothing(self, make_scheduler: MakeScheduler) -> None:
+    @on_limits(**CROWDED, each={"before": range(6)})
+    def test_an_abort_of_all_leaves_nothing(self, trial: Trial, before: int) -> None:
         """And the scheduler serves the next ones as if nothing had been.
 
         Usual causes: a budget that is given back only when a request ends, a step in flight that
         is entered for requests that are gone.
         """
-        for policy in self._policies:
-            for before in range(6):
-                trial = self._crowded(make_scheduler, policy)
-                for _ in range(before):
-                    trial.step()
-                trial.step(aborted=sorted(trial.live))
-                trial.check_idle()
-                again = [trial.add(2, 2) for _ in range(3)]
-                trial.drain()
-                assert all(trial.ended[x] == [1, 1] for x in again)
+        self._crowd(trial, before)
+        trial.step(aborted=sorted(trial.live))
+        trial.check_idle()
+        again = [trial.add(2, 2) for _ in range(3)]
+        trial.drain()
+        assert all(trial.ended[x] == [1, 1] for x in again)
 
     def test_any_interleaving_keeps_every_budget(self, make_scheduler: MakeScheduler) -> None:
         """Adding, computing and aborting in any order: each request is in exactly one state, no
@@ -183,25 +179,22 @@ class SchedulerSuite(Suite):
                 }
                 run_machine(SchedulerMachine, members, examples=self.examples, steps=self.steps)
 
-    def test_a_constant_stream_starves_nobody(self, make_scheduler: MakeScheduler) -> None:
+    @on_limits(num_blocks=6, size=2, tokens=12, each={"large": ((1, 11), (6, 6), (11, 1))})
+    def test_a_constant_stream_starves_nobody(self, trial: Trial, large: tuple[int, int]) -> None:
         """Small requests come without end; one that needs all memory, one that decodes and one
         that was preempted go on.
 
         Usual causes: what fits always passes what does not; new prompts before tokens of those
         that run; preempted requests put at the end of the queue.
         """
-        for policy in self._policies:
-            for large in ((1, 11), (6, 6), (11, 1)):
-                limits = self._limits(policy, 6, 2, num_seqs=3, tokens=12)
-                trial = self._trial(make_scheduler, limits)
-                stream(trial, steps=9)
-                waiting = {*trial.live, trial.add(*large), trial.add(4, 6)}
-                stream(trial, steps=self.patience)
-                left = sorted(waiting & trial.live.keys())
-                assert not left, (
-                    f"after {self.patience} steps with small requests, {left} have not ended, of "
-                    f"requests {min(waiting)} to {max(waiting)}, the last of {large} and (4, 6)"
-                )
+        stream(trial, steps=9)
+        waiting = {*trial.live, trial.add(*large), trial.add(4, 6)}
+        stream(trial, steps=self.patience)
+        left = sorted(waiting & trial.live.keys())
+        assert not left, (
+            f"after {self.patience} steps with small requests, {left} have not ended, of "
+            f"requests {min(waiting)} to {max(waiting)}, the last of {large} and (4, 6)"
+        )
 
     @requires("fcfs")
     @on_loads(["fcfs"])
@@ -281,24 +274,21 @@ class SchedulerSuite(Suite):
                 assert long not in trial.live, f"the prompt of {5 * tokens} tokens is not computed"
 
     @requires("stop")
-    def test_a_stop_token_ends_its_request(self, make_scheduler: MakeScheduler) -> None:
+    @on_limits(num_blocks=20, size=2, tokens=20, each={"count": range(4)})
+    def test_a_stop_token_ends_its_request(self, trial: Trial, count: int) -> None:
         """With the token, wherever it comes, and no other request; its blocks are free then.
 
         Usual causes: a rule of another request, of the prompt's tokens, or of the last step.
         """
-        for policy in self._policies:
-            limits = self._limits(policy, 20, 2, num_seqs=3, tokens=20)
-            for count in range(4):
-                trial = self._trial(make_scheduler, limits)
-                first = trial.add(3, 6)
-                stopped = trial.add(STOP + 1, 6, stop=[STOP])  # its prompt has that token
-                other = trial.add(3, 6)
-                for _ in range(count):
-                    trial.step()
-                assert {first, stopped, other} == trial.live.keys()
-                trial.step(token=STOP)
-                assert trial.ended == {stopped: [1] * count + [STOP]}
-                trial.drain()
+        first = trial.add(3, 6)
+        stopped = trial.add(STOP + 1, 6, stop=[STOP])  # its prompt has that token
+        other = trial.add(3, 6)
+        for _ in range(count):
+            trial.step()
+        assert {first, stopped, other} == trial.live.keys()
+        trial.step(token=STOP)
+        assert trial.ended == {stopped: [1] * count + [STOP]}
+        trial.drain()
 
     # How properties are tried
 
@@ -325,13 +315,13 @@ class SchedulerSuite(Suite):
     def _trial(self, make_scheduler: MakeScheduler, limits: SchedulerLimits) -> Trial:
         return Trial(make_scheduler(limits), limits, self.capabilities)
 
-    def _crowded(self, make_scheduler: MakeScheduler, policy: Policy) -> Trial:
-        """Four requests that fit with their prompts, three at a time, and outgrow the memory."""
-        limits = self._limits(policy, 5, 2, num_seqs=3, tokens=4)
-        trial = self._trial(make_scheduler, limits)
+    @staticmethod
+    def _crowd(trial: Trial, steps: int) -> None:
+        """Some steps of four requests that fit with their prompts, and outgrow the memory."""
         for prompt, new in ((3, 5), (2, 6), (1, 4), (5, 4)):
             trial.add(prompt, new)
-        return trial
+        for _ in range(steps):
+            trial.step()
 
     @staticmethod
     def _abort(trial: Trial, request_id: int) -> None:
@@ -342,6 +332,14 @@ class SchedulerSuite(Suite):
         with contextlib.suppress(Exception):  # it may say that there is no such request
             trial.scheduler.abort(request_id)
         trial.check()
+
+    def _hold_within(
+        self, make_scheduler: MakeScheduler, holds: Callable[[Trial], None], **limits: int
+    ) -> None:
+        """Try the property under every policy, with three requests at a time."""
+        __tracebackhide__ = True
+        for policy in self._policies:
+            holds(self._trial(make_scheduler, self._limits(policy, num_seqs=3, **limits)))
 
     def _hold(
         self,

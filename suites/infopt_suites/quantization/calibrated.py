@@ -289,35 +289,31 @@ class CalibratedQuantizerSuite(Suite):
     # GPTQ
 
     @requires("gptq")
-    def test_columns_are_rounded_as_one_by_one(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes(lambda s: s.granularity is not Granularity.GROUP)
+    def test_columns_are_rounded_as_one_by_one(self, trial: Trial) -> None:
         """Blocks are there for speed: codes are those of the slow algorithm, column by column.
 
         Each row may leave its path only at a weight so near a tie that float32 decides it. Usual
         causes: the last columns of a block, or the columns after it, without their corrections;
         local for global indices; another damping; the error not divided by the diagonal.
         """
-        whole = [s for s in self.schemes if s.granularity is not Granularity.GROUP]
-        self._solves(make_calibrated_quantizer, whole, static=False)
+        self._solves(trial, static=False)
 
     @requires("gptq", "updated-groups")
-    def test_groups_are_scaled_when_their_turn_comes(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes(lambda s: s.granularity is Granularity.GROUP)
+    def test_groups_are_scaled_when_their_turn_comes(self, trial: Trial) -> None:
         """Scales of a group come from its weights with the corrections of all columns before it.
 
         Usual causes: scales of the original weights, corrections that are still missing when the
         group starts inside a block, the first group's scale for all.
         """
-        self._solves(make_calibrated_quantizer, self._grouped(), static=False)
+        self._solves(trial, static=False)
 
     @requires("gptq", "static-groups")
-    def test_static_groups_keep_the_scales_of_the_original_weights(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer
-    ) -> None:
+    @on_schemes(lambda s: s.granularity is Granularity.GROUP)
+    def test_static_groups_keep_the_scales_of_the_original_weights(self, trial: Trial) -> None:
         """Usual causes: scales of updated weights, scales in the order of processed columns."""
-        self._solves(make_calibrated_quantizer, self._grouped(), static=True)
+        self._solves(trial, static=True)
 
     @requires("gptq")
     @on_schemes()
@@ -333,10 +329,13 @@ class CalibratedQuantizerSuite(Suite):
     # How properties are tried
 
     def _hold(
-        self, make_calibrated_quantizer: MakeCalibratedQuantizer, holds: Callable[[Trial], None]
+        self,
+        make_calibrated_quantizer: MakeCalibratedQuantizer,
+        holds: Callable[[Trial], None],
+        only: Callable[[QuantizationScheme], bool] = lambda scheme: True,
     ) -> None:
         __tracebackhide__ = True
-        for scheme in self.schemes:
+        for scheme in filter(only, self.schemes):
             holds(Trial(make_calibrated_quantizer, scheme))
 
     def _columns(self, scheme: QuantizationScheme) -> int:
@@ -362,9 +361,6 @@ class CalibratedQuantizerSuite(Suite):
         inputs = _normal(2 * TOKENS, self._columns(scheme), seed=7)
         inputs[:, ::16] *= 16
         return inputs
-
-    def _grouped(self) -> list[QuantizationScheme]:
-        return [s for s in self.schemes if s.granularity is Granularity.GROUP]
 
     def _same(self, trial: Trial, variants: Callable[[Tensor], Any], tokens: int = TOKENS) -> None:
         weight, inputs = self._weight(trial.scheme, 0), self._inputs(trial.scheme, 0)[:tokens]
@@ -396,26 +392,24 @@ class CalibratedQuantizerSuite(Suite):
             f"{scheme}: output error {found:.6g}, rounding to nearest has {nearest:.6g}"
         )
 
-    def _solves(
-        self, make: MakeCalibratedQuantizer, schemes: Sequence[QuantizationScheme], static: bool
-    ) -> None:
-        for scheme in schemes:
-            if scheme.codebook is not None or scheme.double_quantization:
-                continue
-            columns = self._columns(scheme)
-            while columns <= WIDE:
-                columns += scheme.group_size or 32
-            weight = _normal(ROWS, columns, seed=0)
-            inputs = _autoregressive(4 * columns, columns, seed=0)
-            found = Trial(make, scheme).calibrated(weight, inputs)
-            damping = getattr(make(scheme), "damping", 0.01)
-            path = column_by_column(weight, inputs, scheme, damping, static_groups=static)
-            row, column = path.first_unexplained_step(found)
-            assert row is None, (
-                f"{scheme}: weight [{row}, {column}] became {found[row, column].item():.6g}, one "
-                f"by one {path.rounded[row, column].item():.6g}, and is no near tie "
-                f"({path.from_tie[row, column].item():.3g} steps from one)"
-            )
+    def _solves(self, trial: Trial, static: bool) -> None:
+        scheme = trial.scheme
+        if scheme.codebook is not None or scheme.double_quantization:
+            return
+        columns = self._columns(scheme)
+        while columns <= WIDE:
+            columns += scheme.group_size or 32
+        weight = _normal(ROWS, columns, seed=0)
+        inputs = _autoregressive(4 * columns, columns, seed=0)
+        found = trial.calibrated(weight, inputs)
+        damping = getattr(trial.make(scheme), "damping", 0.01)
+        path = column_by_column(weight, inputs, scheme, damping, static_groups=static)
+        row, column = path.first_unexplained_step(found)
+        assert row is None, (
+            f"{scheme}: weight [{row}, {column}] became {found[row, column].item():.6g}, one by "
+            f"one {path.rounded[row, column].item():.6g}, and is no near tie "
+            f"({path.from_tie[row, column].item():.3g} steps from one)"
+        )
 
 
 def rounded(weight: Tensor, scheme: QuantizationScheme) -> Tensor:
