@@ -154,13 +154,13 @@ class DecoderSuite(Suite):
 
     # How properties are tried
 
-    def _yardstick(self, plain: Decoder, gold: Decoder) -> float:
+    def _dtype_error(self, plain: Decoder, gold: Decoder) -> float:
         """How far the model without a cache is off float64, over rows of every length.
 
         Of many rows, since an error of rounding is a matter of chance; made once for all cases.
         """
         if not hasattr(self, "_off"):
-            rows = self._ids(plain, 4, self.longest)
+            rows = self._ids(plain, 32, self.longest)
             lengths = range(1, self.longest + 1)
             self._off = max(uncached_error(plain, gold, rows[:, :n])[1] for n in lengths)
         return self._off
@@ -202,7 +202,7 @@ class Trial:
         self.case, self.dtype = case, suite.dtype
         self.decoder = make_decoder(suite.dtype) if decoder is None else decoder
         self.plain, self.gold = make_decoder(suite.dtype), make_decoder(torch.float64)
-        self.yardstick = suite._yardstick(self.plain, self.gold)
+        self.dtype_error = suite._dtype_error(self.plain, self.gold)
         self.ids = suite._ids(self.decoder, len(case.padding), case.slots)
         empty = torch.tensor(case.padding, device=suite.device)
         self.mask = torch.arange(case.slots, device=suite.device) >= empty[:, None]
@@ -210,7 +210,7 @@ class Trial:
 
     def renew(self) -> None:
         """What the rows as they now are give alone, and how far ``dtype`` is off there."""
-        self.expected, off = [], self.yardstick
+        self.expected, off = [], self.dtype_error
         for row, empty in enumerate(self.case.padding):
             alone = self.ids[row : row + 1, empty:]
             expected, error = uncached_error(self.plain, self.gold, alone)
