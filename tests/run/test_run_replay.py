@@ -65,15 +65,14 @@ def test_an_earlier_journal_replays_to_its_result(
 
 
 def samples_of_the_earlier_run(gated: str) -> list[str]:
-    """Its journal without verdicts, as if it had gated the release of that fingerprint.
+    """Its journal, as if it had gated the release of that fingerprint, which is made otherwise now.
 
-    The fingerprint itself is made otherwise now.
+    Kept of it are the samples: the lines with the verdicts are taken out.
     """
     records = [json.loads(line) for line in read("journal.jsonl.gz").splitlines()]
-    kept = [record for record in records if record["kind"] != "item"]
     return [
         json.dumps({**record, "fingerprint": gated} if record["kind"] == "run" else record)
-        for record in kept
+        for record in records
     ]
 
 
