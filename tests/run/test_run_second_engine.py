@@ -32,11 +32,22 @@ def test_gates_ask_an_engine_only_what_it_can(pytester: pytest.Pytester, result)
     (pytester.path / "model").mkdir()
     (pytester.path / "model" / "text.txt").write_text(source)
     (pytester.path / "infopt.toml").write_text(FILE)
-    options = ["-p", "no:cacheprovider", "-k", "quality or equivalence"]
-    run = pytester.runpytest_subprocess("--infopt", *options, "--pyargs", "infopt_suites.gates")
+    options = ["-p", "no:cacheprovider", "-k", "quality or equivalence", "--junitxml=junit.xml"]
+    words = ["--infopt", *options, "--pyargs", "infopt_suites.gates"]
+    reason = "engine 'bigram' lacks: full logits, batches"
+    plan = pytester.runpytest_subprocess(*words, "--collect-only")
+    plan.stdout.fnmatch_lines([f"  equivalence: NOT RUN: {reason}"])
+    run = pytester.runpytest_subprocess(*words)
     assert run.ret == ExitStatus.FAILED
-    run.stdout.fnmatch_lines(["*engine 'bigram' lacks: full logits, batches*"])
+    run.stdout.fnmatch_lines(["*equivalence, *NOT RUN", f"*{reason}*"])
+    summary = max((pytester.path / ".infopt" / "runs").glob("*/summary.md")).read_text()
+    assert "NOT RUN" in summary
+    assert reason in (pytester.path / "junit.xml").read_text().replace("&#x27;", "'")
     items = result()["items"]
+    assert {item["gate"]: item["not_run"] for item in items} == {
+        "quality": "",
+        "equivalence": reason,
+    }
     assert {(item["candidate"], item["gate"]): item["verdict"] for item in items} == {
         ("same", "quality"): "PASS",
         ("same", "equivalence"): "INCONCLUSIVE",
