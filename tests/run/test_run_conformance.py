@@ -276,7 +276,7 @@ def test_shipped_gates_are_collected_from_a_virtual_environment_in_the_project(
 ) -> None:
     site = pytester.path / ".venv" / "site-packages"
     shutil.copytree(infopt_suites.__path__[0], site / "infopt_suites")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ["PYTHONPATH"]]))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     run = pytester.runpytest_subprocess("--infopt", "--collect-only", "-q")
     assert run.ret == pytest.ExitCode.OK
     run.stdout.fnmatch_lines([".venv/*test_gate_quality.py::test_quality*"])
