@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help gate gate-failing gate-quantizers test test-all check lint docs changelog bench kill
-.PHONY: peers clean
+.PHONY: peers findings clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -31,6 +31,14 @@ PEERS := $(if $(shell command -v cc),.venv/peers)
 	touch $@
 
 peers: .venv/peers  ## the peers that have to be compiled (gptqmodel) or built (hqq)
+
+# Libraries of other people whose faults are recorded: much to download, and used for nothing else.
+.venv/findings: .venv/ok
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[findings]'
+	touch $@
+
+findings: .venv/findings  ## the recorded faults of other libraries, on these libraries
+	$(PYTEST) -q tests/findings
 
 gate: .venv/ok  ## the main job: gate the embedded model's candidates
 	$(PYTEST) --infopt --pyargs infopt_suites.gates

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from async_batcher.batcher import AsyncBatcher
-from infopt_suites.batching.clock import VirtualClock
-
-Value = TypeVar("Value")
 
 
 class Batching(AsyncBatcher[Any, Any]):
@@ -20,12 +17,3 @@ class Batching(AsyncBatcher[Any, Any]):
 
     async def process_batch(self, batch: list[Any]) -> Any:
         return await self.function(batch)
-
-
-def run_deaf(coroutine: Coroutine[Any, Any, Value]) -> Value:
-    """What a coroutine returns on virtual time, whichever tasks have died meanwhile."""
-    clock = VirtualClock()
-    try:
-        return clock.loop.run_until_complete(coroutine)
-    finally:
-        clock.close()

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 
-from async_batchers import Batching, run_deaf
+from async_batchers import Batching
+from virtual_time import run_deaf
 
 
 def test_a_neighbour_of_a_cancelled_caller_waits_for_ever() -> None:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from async_batchers import Batching, run_deaf
+from async_batchers import Batching
+from virtual_time import run_deaf
 
 
 def outcomes(results: Any) -> list[Any]:
