@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from inspect import Parameter, Signature
 from typing import Any, TypeVar
 
@@ -48,11 +49,8 @@ def for_all(
     __tracebackhide__ = True
     _search(holds, cases, examples)
     for name, case in traps:
-        try:
+        with noted(f"on the trap {name!r}: {case!r}"):
             holds(case)
-        except Exception as error:
-            error.add_note(f"on the trap {name!r}: {case!r}")
-            raise
 
 
 def tried(fixture: str, by: str = "_hold") -> Callable[..., Decorator]:
@@ -61,7 +59,8 @@ def tried(fixture: str, by: str = "_hold") -> Callable[..., Decorator]:
     With ``on_each = tried("make_cache")``, ``@on_each(*arguments, **options)`` makes such a method
     a test with that fixture, which calls the suite's method ``by(fixture's value, holds,
     *arguments, **options)``. That has to call ``holds`` with every case. ``each``: values of the
-    property's further arguments, by name; it is tried with all their combinations.
+    property's further arguments, by name; it is tried with all their combinations, and an error
+    names the one that raised it.
     """
 
     def decorator(
@@ -78,7 +77,8 @@ def tried(fixture: str, by: str = "_hold") -> Callable[..., Decorator]:
                 __tracebackhide__ = True
                 for chosen in combinations:
                     bound = functools.partial(holds, self, **chosen)
-                    getattr(self, by)(given[fixture], bound, *arguments, **options)
+                    with noted(_named(chosen)):
+                        getattr(self, by)(given[fixture], bound, *arguments, **options)
 
             names = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", fixture)]
             test.__signature__ = Signature(names)  # type: ignore[attr-defined]  # pytest reads it
@@ -89,6 +89,24 @@ def tried(fixture: str, by: str = "_hold") -> Callable[..., Decorator]:
     return decorator
 
 
+@contextmanager
+def noted(note: str) -> Iterator[None]:
+    """Add a note, if it says anything, to what is raised: on which input it happened."""
+    __tracebackhide__ = True
+    try:
+        yield
+    except Exception as error:
+        if note:
+            error.add_note(note)
+        raise
+
+
+def _named(chosen: Mapping[str, Any]) -> str:
+    """Chosen values in words; classes and functions by their names."""
+    shown = {name: getattr(value, "__name__", repr(value)) for name, value in chosen.items()}
+    return "with " + ", ".join(f"{n} = {value}" for n, value in shown.items()) if shown else ""
+
+
 def _search(holds: Callable[[Any], None], cases: SearchStrategy[Any], examples: int) -> None:
     __tracebackhide__ = True
 
@@ -97,10 +115,7 @@ def _search(holds: Callable[[Any], None], cases: SearchStrategy[Any], examples: 
     @given(case=cases)
     def tried(case: Any) -> None:
         __tracebackhide__ = True
-        try:
+        with noted(f"smallest case found: {case!r}"):
             holds(case)
-        except Exception as error:
-            error.add_note(f"smallest case found: {case!r}")
-            raise
 
     tried()

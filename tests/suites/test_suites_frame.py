@@ -193,8 +193,9 @@ def test_a_property_of_one_case_is_a_test_of_the_implementation_on_all_cases() -
 
     Halving().test_halves(halve=halve)
     assert asked == [2, 3, 20, 30, -2, -3, -20, -30]
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError) as raised:
         Halving().test_halves(halve=lambda number: abs(number) / 2)
+    assert raised.value.__notes__ == ["with sign = -1, scale = 1"]
 
 
 def test_pytest_sees_the_fixture_and_the_docstring_of_a_property_of_one_case() -> None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 from ..base import Suite
-from .clock import RESOLUTION, names_of, run_virtual
+from .clock import LATENESS, names_of, run_virtual
 from .protocol import Batcher, BatchFunction, BatchPolicy, DrainingBatcher, MakeBatcher
 
 Serve = Callable[["Call"], Awaitable[Any]]
 Scenario = Callable[[Any], Awaitable[None]]  # on a trial
-SLACK = 2 * RESOLUTION  # a timer may come early or late by what the clock does not tell apart
+SLACK = 1000 * LATENESS  # seconds: as many waits may follow one another
 PATIENCE = 100.0  # windows until a caller counts as forgotten
 
 

@@ -1,8 +1,8 @@
 """Coroutines on virtual time, which passes only while there is nothing to do: hours take
-milliseconds, and each run is like every other.
+milliseconds, and each run is like every other. Python's own clocks follow it (`wall_clock`).
 
 A run also fails on what nobody would see otherwise: callers that wait for ever, tasks that died,
-callbacks that raised, loops that never rest.
+callbacks that raised, loops that never rest, and code that gives the loop no turn (`watchdog`).
 """
 
 from __future__ import annotations
@@ -11,20 +11,37 @@ import asyncio
 import gc
 import math
 import selectors
-import time
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import suppress
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
+
+from .wall_clock import virtual_time
+from .watchdog import WATCHDOG, BlockedError, place, watched
 
 Value = TypeVar("Value")
 
-RESOLUTION = time.get_clock_info("monotonic").resolution  # seconds that event loops tell apart
+# Seconds by which a wait ends late, as on real loops. It is more than float64 rounds `time.time` to
+# (2⁻²² s), so that whoever has waited until a deadline finds it passed on every clock.
+LATENESS = 2.0**-20
 LONGEST_RUN = 20_000.0  # seconds of virtual time
 MOST_TURNS = 20_000  # of the event loop, without a pause
+MOST_SLEEPS = 1_000  # calls of time.sleep in one turn
+
+
+HOW_ELSE = (
+    "virtual time passes in the event loop alone: let the adapter call the synchronous function "
+    "itself, as a coroutine, or test it with its own tests on the real clock"
+)
 
 
 class StuckError(AssertionError):
     """Nothing will happen any more, or what happens leads nowhere."""
+
+
+class BlockingError(StuckError):
+    """Something keeps the event loop's thread, so that nothing else can happen."""
 
 
 class _Selector(selectors.DefaultSelector):
@@ -36,14 +53,26 @@ class _Selector(selectors.DefaultSelector):
         self.limit = LONGEST_RUN
         self.turns = 0
         self._turns_now = 0
+        self._sleeps = 0
 
     def forget_turns(self) -> None:
         """Begin to count anew how many turns there are without a pause."""
         self._turns_now = 0
 
+    def sleep(self, seconds: float) -> None:
+        """What `time.sleep` does in the loop's thread: nobody else has a turn meanwhile."""
+        self._sleeps += 1
+        if self._sleeps > MOST_SLEEPS:
+            raise BlockedError(
+                f"{MOST_SLEEPS} calls of time.sleep in one turn of the event loop: "
+                f"{place(sys._getframe(2))} keeps its thread"
+            )
+        self.now += seconds + LATENESS
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self.turns += 1
         self._turns_now += 1
+        self._sleeps = 0
         events = super().select(0)
         if events or timeout == 0:
             if self._turns_now > MOST_TURNS:
@@ -52,7 +81,7 @@ class _Selector(selectors.DefaultSelector):
         if timeout is None:
             raise StuckError("nothing is left to happen")
         self._turns_now = 0
-        self.now += timeout
+        self.now += timeout + LATENESS
         if self.now > self.limit:
             raise StuckError(f"{self.now:.0f} seconds of virtual time have passed")
         return events
@@ -78,6 +107,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual.limit = math.inf
         self._virtual.forget_turns()
 
+    def sleep(self, seconds: float) -> None:
+        """Let time pass in the midst of a turn, as a synchronous wait does."""
+        self._virtual.sleep(seconds)
+
     def run_in_executor(  # type: ignore[override]  # any executor, and no thread
         self, executor: object, func: Callable[..., Value], *args: Any
     ) -> asyncio.Future[Value]:
@@ -93,6 +126,7 @@ class VirtualClock:
     """An event loop of its own, in which coroutines are run one after the other."""
 
     def __init__(self) -> None:
+        self._threads_before = set(threading.enumerate())
         self.loop = VirtualLoop()
         self.loop.set_exception_handler(self._note)
         self._errors: list[str] = []
@@ -100,15 +134,19 @@ class VirtualClock:
     def run(self, coroutine: Coroutine[Any, Any, Value]) -> Value:
         """What the coroutine returns.
 
-        Raises AssertionError if nothing would ever wake it up, and for any task or callback that
-        ended with an exception that nobody saw.
+        Raises AssertionError if nothing would ever wake it up, if something keeps the loop's
+        thread, and for any task or callback that ended with an exception that nobody saw.
         """
         __tracebackhide__ = True
+        task = self.loop.create_task(coroutine, name="the test")
         try:
-            result = self.loop.run_until_complete(self.loop.create_task(coroutine, name="the test"))
+            with self._running():
+                result = self.loop.run_until_complete(task)
+        except BlockedError as error:
+            raise BlockingError(f"{error}; {HOW_ELSE}") from None
         except StuckError as error:
             names = names_of(asyncio.all_tasks(self.loop))
-            raise StuckError(f"{error}, and there wait: {names}") from None
+            raise StuckError(f"{error}, and there wait: {names}{self._threads_told()}") from None
         self._raise_errors()
         return result
 
@@ -121,7 +159,7 @@ class VirtualClock:
         """Cancels what still runs."""
         self.loop.set_exception_handler(lambda loop, context: None)
         self.loop.lift_limit()
-        with suppress(StuckError):
+        with suppress(StuckError, BlockedError), self._running():
             for _ in range(3):  # some go on when they are cancelled, or leave others behind
                 self._cancel_all()
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
@@ -136,6 +174,20 @@ class VirtualClock:
         for task in tasks:
             if task.done() and not task.cancelled():
                 task.exception()
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with (
+            virtual_time(self.loop.time, self.loop.sleep),
+            watched(lambda: self.loop.turns),
+        ):
+            yield
+
+    def _threads_told(self) -> str:
+        """Threads that began meanwhile, which may be why nothing happens."""
+        begun = set(threading.enumerate()) - self._threads_before
+        names = sorted(thread.name for thread in begun if thread.name != WATCHDOG)
+        return f"; it runs threads ({', '.join(names)}), and {HOW_ELSE}" if names else ""
 
     def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # The exception of a plain future is often told in other ways as well; a task has died.
