@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         KVCacheSuite,
         PagedKVSuite,
         PrefixCacheSuite,
+        RopeSuite,
     )
     from .base import Suite, requires
     from .batching import (
@@ -53,6 +54,7 @@ __all__ = [
     "PruningSuite",
     "QuantizerSuite",
     "ResponseCacheSuite",
+    "RopeSuite",
     "SchedulerSuite",
     "SemanticCacheSuite",
     "SmoothingSuite",

@@ -10,7 +10,16 @@ from .kv_size import KVShape
 from .masks import causal_mask, token_positions, visible_keys
 from .paged import PagedKVCache, PagedRows
 from .prefix_cache import PrefixCache, PrefixMatch, block_hashes
-from .rope import Rope
+from .rope import Rope, Sections
+from .rope_scaling import (
+    DynamicScaling,
+    LinearScaling,
+    Llama3Scaling,
+    LongRopeScaling,
+    ProportionalScaling,
+    Unscaled,
+    YarnScaling,
+)
 from .tiles import attend_in_tiles, merge, with_sinks
 
 __all__ = [
@@ -20,18 +29,26 @@ __all__ = [
     "CachedAttention",
     "Decoder",
     "DecoderConfig",
+    "DynamicScaling",
     "KVCache",
     "KVShape",
     "LayerCache",
+    "LinearScaling",
+    "Llama3Scaling",
+    "LongRopeScaling",
     "OutOfBlocksError",
     "PagedKVCache",
     "PagedRows",
     "PrefixCache",
     "PrefixMatch",
+    "ProportionalScaling",
     "QuantizedCache",
     "Rope",
+    "Sections",
     "SlidingCache",
     "StaticCache",
+    "Unscaled",
+    "YarnScaling",
     "attend",
     "attend_in_tiles",
     "attend_with_lse",

@@ -26,6 +26,7 @@ from .cached_attention import CachedAttention, LayerCache
 from .kv_size import kv_shape, layer_kinds
 from .masks import token_positions
 from .rope import Rope
+from .rope_scaling import LinearScaling
 
 ARCHITECTURES = ("llama", "mistral", "qwen2")  # those of transformers that are no more than this
 
@@ -80,7 +81,7 @@ class DecoderConfig:
             layers=shape.layers,
             heads=config.num_attention_heads,
             kv_heads=shape.kv_heads,
-            rope=Rope(shape.head_dim, rope["rope_theta"], rope.get("factor", 1.0)),
+            rope=Rope(shape.head_dim, rope["rope_theta"], LinearScaling(rope.get("factor", 1.0))),
             window=config.sliding_window if "sliding_attention" in layer_kinds(config) else None,
             bias=config.model_type == "qwen2",
             norm_eps=config.rms_norm_eps,

@@ -10,6 +10,8 @@ from .paged_protocol import MakePagedKV, PagedGeometry, PagedKV
 from .prefix_cache import PrefixCacheSuite
 from .prefix_protocol import MakePrefixCache, PrefixCache, PrefixGeometry
 from .protocol import Attention, AttentionSpec, MakeAttention
+from .rope import RopeSuite
+from .rope_protocol import MakeRope, Rope, RopeSpec
 
 __all__ = [
     "Attention",
@@ -25,11 +27,15 @@ __all__ = [
     "MakeDecoder",
     "MakePagedKV",
     "MakePrefixCache",
+    "MakeRope",
     "PagedGeometry",
     "PagedKV",
     "PagedKVSuite",
     "PrefixCache",
     "PrefixCacheSuite",
     "PrefixGeometry",
+    "Rope",
+    "RopeSpec",
+    "RopeSuite",
     "TransformersDecoder",
 ]
