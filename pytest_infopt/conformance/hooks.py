@@ -5,7 +5,6 @@ Implementations are collected from the file that names them: infopt.toml::TOPIC:
 
 from __future__ import annotations
 
-import inspect
 import re
 import shlex
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -19,7 +18,7 @@ from ..release import Implementation
 from ..report.junit import PROPERTY, gate_from_properties, junit_properties
 from ..results.gate_result import GateResult
 from ..results.verdict import Judgement, Verdict
-from . import NOT_OFFERED
+from . import NOT_OFFERED, NOTHING_TO_TRY, UNUSABLE
 from .implementations import Suites
 from .results import (
     CONFORMANCE,
@@ -29,7 +28,7 @@ from .results import (
     notes_on,
     properties,
 )
-from .suite_items import failure_text, suite_of
+from .suite_items import explanation, failure_text, suite_of
 
 _LONGEST_REASON = 500  # characters; the whole message is in the judgement's details
 _LONGEST_MESSAGE = 4000
@@ -190,15 +189,25 @@ def judgement_of(
         if reason.startswith(NOT_OFFERED):
             details = {"not_claimed": _not_claimed(item)}
             return Judgement(name, None, 0, 0, reason=reason, details=details)
+        if reason.startswith((NOTHING_TO_TRY, UNUSABLE)):
+            return Judgement(name, None, 0, 0, reason=reason)
         return Judgement(name, None, 0, 0, Verdict.FAIL, reason=f"{NOT_RUN}: {reason}")
     if report.failed:
         verdict = Verdict.FAIL if report.when == "call" else Verdict.ERROR
         message, reason = _messages(call, report)
         message = _cut(message, _LONGEST_MESSAGE)
-        broken = {"message": message, "law": _stated(item)}  # "law": schema 1's key
+        # "law": schema 1's key
+        broken = {"message": message, "law": explanation(item, call.excinfo)}
         reason = _cut(" ".join(reason.split()), _LONGEST_REASON)
         return Judgement(name, None, 1, 1, verdict, reason=reason, details=broken)
-    return Judgement(name, None, 1, 1, Verdict.PASS) if report.when == "call" else None
+    if report.when != "call":
+        return None
+    tally = getattr(item.instance, "infopt_tally", None)  # type: ignore[attr-defined]  # of a class
+    if tally is None:
+        return Judgement(name, None, 1, 1, Verdict.PASS)
+    kinds = {topic: list(words) for topic, words in tally.kinds.items()}
+    details: dict[str, Any] = {"kinds": kinds} if kinds else {}
+    return Judgement(name, None, tally.cases, tally.cases, Verdict.PASS, details=details)
 
 
 def title_of(item: pytest.Item) -> str:
@@ -259,10 +268,6 @@ def _skip_reason(report: pytest.TestReport) -> str:
     place = report.longrepr
     text = place[2] if isinstance(place, tuple) else str(place)
     return text.removeprefix("Skipped: ")
-
-
-def _stated(item: pytest.Item) -> str:
-    return inspect.getdoc(getattr(item, "function", None)) or ""
 
 
 def _cut(text: str, most: int) -> str:

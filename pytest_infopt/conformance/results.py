@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..results.gate_result import GateResult
 from ..results.verdict import Judgement, Verdict
-from . import NOT_OFFERED
+from . import NOT_OFFERED, NOTHING_TO_TRY, UNUSABLE
 
 CONFORMANCE = "conformance"  # the gate of every property of a suite
 EXPECTED_FAILURE = "expected failure"
@@ -34,22 +34,41 @@ def merged(earlier: GateResult, later: GateResult) -> GateResult:
 
 
 def notes_on(judgements: list[Judgement]) -> list[str]:
-    """How many properties came to what; which capabilities left some out; what fails as announced.
+    """How many properties came to what, on how many cases of what kinds; what fails as announced.
 
-    The first note counts, the last ones say what was not tried.
+    The first note counts, the last ones say what was not tried, and why.
     """
-    left_out = _because(judgements, NOT_OFFERED)
+    left_out, without = _because(judgements, NOT_OFFERED), _because(judgements, NOTHING_TO_TRY)
     counts = [
         (sum(j.verdict is Verdict.PASS for j in judgements), "passed"),
         (sum(j.verdict is Verdict.FAIL for j in judgements), "failed"),
         (sum(j.verdict is Verdict.ERROR for j in judgements), "broke"),
         (len(_because(judgements, EXPECTED_FAILURE)), "failed as expected"),
         (len(left_out), NOT_OFFERED),
+        (len(without), NOTHING_TO_TRY),
+        (len(_because(judgements, UNUSABLE)), UNUSABLE),
     ]
     tally = ", ".join(f"{count} {what}" for count, what in counts if count)
-    notes = [f"{properties(len(judgements))}: {tally}"]
+    notes = [f"{properties(len(judgements))}: {tally}", *_tried_on(judgements)]
     notes += [f"{j.metric}: {j.reason}" for j in _because(judgements, EXPECTED_FAILURE)]
-    return notes + not_tried((j.details.get("not_claimed", ()), j.metric) for j in left_out)
+    notes += not_tried((j.details.get("not_claimed", ()), j.metric) for j in left_out)
+    if without:
+        notes.append(f"{NOTHING_TO_TRY}: {', '.join(j.metric for j in without)}")
+    return notes
+
+
+def _tried_on(judgements: list[Judgement]) -> list[str]:
+    """Cases of the properties that passed: how many, and of what kinds."""
+    passed = [j for j in judgements if j.verdict is Verdict.PASS]
+    if all(j.n <= 1 for j in passed):
+        return []
+    fewest = min(passed, key=lambda j: j.n)
+    said = f"tried on {sum(j.n for j in passed)} cases, at least {fewest.n} ({fewest.metric})"
+    kinds: dict[str, dict[str, None]] = {}
+    for judgement in passed:
+        for topic, words in judgement.details.get("kinds", {}).items():
+            kinds.setdefault(topic, {}).update(dict.fromkeys(words))
+    return ["; ".join([said, *(f"{topic}: {', '.join(kinds[topic])}" for topic in sorted(kinds))])]
 
 
 def not_tried(left_out: Iterable[tuple[Iterable[str], str]]) -> list[str]:

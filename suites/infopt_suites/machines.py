@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from .properties import SEARCH
+from .tally import tally
 
 
 def run_machine(
@@ -23,7 +24,15 @@ def run_machine(
         steps: operations in each.
     """
     __tracebackhide__ = True
+    found = tally()
+    found.begin()
+
+    class Counted(machine):  # type: ignore[valid-type,misc]  # any machine of a suite
+        def __init__(self) -> None:
+            found.draw()
+            super().__init__()
+
     run_state_machine_as_test(
-        type(machine.__name__, (machine,), dict(members)),
+        type(machine.__name__, (Counted,), dict(members)),
         settings=settings(SEARCH, max_examples=examples, stateful_step_count=steps),
     )

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis.strategies import SearchStrategy
 
+from .tally import tally
+
 Case = TypeVar("Case")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., None]]
@@ -47,10 +49,18 @@ def for_all(
     ``traps`` are pairs of a name, which tells what the input brings out, and the input.
     """
     __tracebackhide__ = True
-    _search(holds, cases, examples)
+    found = tally()
+    found.begin()
+
+    def counted(case: Case) -> None:
+        __tracebackhide__ = True
+        found.draw()
+        holds(case)
+
+    _search(counted, cases, examples)
     for name, case in traps:
         with noted(f"on the trap {name!r}: {case!r}"):
-            holds(case)
+            counted(case)
 
 
 def tried(fixture: str, by: str = "_hold") -> Callable[..., Decorator]:
@@ -75,8 +85,16 @@ def tried(fixture: str, by: str = "_hold") -> Callable[..., Decorator]:
             @functools.wraps(holds)
             def test(self: Any, **given: Any) -> None:
                 __tracebackhide__ = True
+                found = tally()
+                found.held = 0
+
+                def held(*case: Any, **chosen: Any) -> Any:
+                    __tracebackhide__ = True
+                    found.held = (found.held or 0) + 1
+                    return holds(self, *case, **chosen)
+
                 for chosen in combinations:
-                    bound = functools.partial(holds, self, **chosen)
+                    bound = functools.partial(held, **chosen)
                     with noted(_named(chosen)):
                         getattr(self, by)(given[fixture], bound, *arguments, **options)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import pytest
 from infopt_suites.base import REQUIRES, Suite, suite_tests
 
 
@@ -16,12 +17,18 @@ def run_property(
     Raises:
         AssertionError: the property fails, or the capabilities in ``attributes`` do not include
             those that it needs, so that pytest would have skipped it.
+        TypeError: the implementation does not pass the suite's precheck.
+        LookupError: the property tried nothing.
     """
     subclass = type(f"{suite.__name__}Trial", (suite,), dict(attributes or {}))
     test = getattr(subclass(), name)
     missing = needs(suite, name) - set(subclass.capabilities)
     assert not missing, f"{name} is not run without the capabilities {sorted(missing)}"
-    test(**fixtures)
+    subclass().check_implementation(fixtures[suite.fixture])
+    try:
+        test(**fixtures)
+    except pytest.skip.Exception as skipped:
+        raise LookupError(str(skipped)) from None
 
 
 def needs(suite: type[Suite], name: str) -> set[str]:

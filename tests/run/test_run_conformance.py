@@ -172,7 +172,103 @@ def test_an_assertion_without_words_says_what_it_compared(conform: Run, result) 
 def test_an_exception_of_the_implementations_own_keeps_its_traceback(conform: Run) -> None:
     run = conform('sorter = "sorters:raising"', sorters="def raising():\n    return 1 / 0")
     assert run.ret == ExitStatus.FAILED
-    run.stdout.fnmatch_lines(["*return 1 / 0", "E*ZeroDivisionError*"])
+    run.stdout.fnmatch_lines(
+        [
+            "*sorters.py:2: in raising",
+            "*return 1 / 0",
+            "E*ZeroDivisionError*",
+            "E*smallest case found: *",
+            "*what decides which cases are tried*",
+            "*Claimed: none. Declared: longest = 5.*",
+        ]
+    )
+    assert "properties.py" not in run.stdout.str()
+    assert "Usual causes" not in run.stdout.str()
+
+
+def test_what_the_suite_stumbles_over_shows_the_suites_own_line(conform: Run) -> None:
+    run = conform('sorter = "sorters:none"', sorters="def none():\n    return lambda values: None")
+    assert run.ret == ExitStatus.FAILED
+    run.stdout.fnmatch_lines(
+        ["*sorter_suite.py:*", "E*TypeError: 'NoneType' object*", "E*smallest case found: *"]
+    )
+
+
+def test_a_property_says_on_how_many_cases_it_passed(conform: Run, result) -> None:
+    run = conform('sorter = "sorters:sound"')
+    cases = {name: row["n"] for name, row in rows(result(), "sorter sorters:sound").items()}
+    assert cases == {
+        "equal_keys_keep_their_order": 1,
+        "neighbours_are_in_order": 40,
+        "nothing_is_lost": 40,
+        "reverse_reverses": 0,
+    }
+    run.stdout.fnmatch_lines(["*tried on 81 cases, at least 1 (equal_keys_keep_their_order)"])
+
+
+EMPTY = """
+import pytest
+from infopt_suites import Suite
+from infopt_suites.tally import each_case, note_kinds
+
+class EmptySuite(Suite):
+    topic = "sorter"
+    fixture = "make_sorter"
+    fixture_returns = "a callable without arguments"
+    lengths = (1, 2)
+    def test_it_sorts(self, make_sorter):
+        "Usual causes: none."
+        for length in each_case(n for n in self.lengths if n > 2):
+            assert make_sorter()([0] * length)
+
+class TestNothing(EmptySuite):
+    @pytest.fixture
+    def make_sorter(self):
+        return lambda: 1 / 0
+
+class TestInstance(EmptySuite):
+    def test_of_ones_own(self, make_sorter):
+        pass
+    @pytest.fixture
+    def make_sorter(self):
+        return [1, 2]
+
+class KindsSuite(EmptySuite):
+    topic = "sorter"
+    def test_kinds(self, make_sorter):
+        "Usual causes: none."
+        for length in each_case(self.lengths):
+            note_kinds(length=length)
+
+class TestKinds(KindsSuite):
+    @pytest.fixture
+    def make_sorter(self):
+        return list
+"""
+
+
+def test_what_tried_nothing_does_not_pass(conform: Run, result) -> None:
+    run = conform('sorter = "sorters:TestNothing"', sorters=EMPTY)
+    assert run.ret == ExitStatus.INCONCLUSIVE
+    row = rows(result(), "sorter sorters:TestNothing")["it_sorts"]
+    assert row["verdict"] is None
+    assert row["reason"].startswith("nothing to try: no case of this property fits")
+    run.stdout.fnmatch_lines(["*1 property: 1 nothing to try", "*nothing to try: it_sorts"])
+
+
+def test_an_implementation_that_cannot_be_is_said_once(conform: Run, result) -> None:
+    run = conform('sorter = "sorters:TestInstance"', sorters=EMPTY)
+    assert run.ret == ExitStatus.FAILED
+    row = rows(result(), "sorter sorters:TestInstance")["it_sorts"]
+    said = "TestInstance: make_sorter has to give a callable without arguments, not a list"
+    assert (row["verdict"], row["reason"]) == ("FAIL", said)
+    assert run.stdout.str().partition("infopt =")[0].count(said) == 1
+    assert "Usual causes" not in run.stdout.str()
+
+
+def test_kinds_of_cases_are_named(conform: Run) -> None:
+    run = conform('sorter = "sorters:TestKinds"', sorters=EMPTY)
+    run.stdout.fnmatch_lines(["*1 nothing to try", "*tried on 2 cases, *; length: 1, 2"])
 
 
 def test_reports_show_the_whole_message(
@@ -408,7 +504,7 @@ def test_capabilities_that_nobody_claims_are_shown_with_what_they_leave_untried(
     assert run.ret == ExitStatus.PASSED
     run.stdout.fnmatch_lines(["*4 properties: 2 passed, 2 not offered", *untried])
     (item,) = result()["items"]
-    assert item["notes"][1:] == [line.removeprefix("*") for line in untried]
+    assert item["notes"][2:] == [line.removeprefix("*") for line in untried]
     summary = max((pytester.path / ".infopt" / "runs").glob("*/summary.md")).read_text()
     assert "reverse not claimed: 1 property not tried" in html.unescape(summary)
 

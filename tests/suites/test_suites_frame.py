@@ -7,14 +7,16 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import infopt_suites
 import pytest
 from hypothesis import strategies as st
-from infopt_suites.base import Suite, implementer_attributes, requires, suite_tests
+from infopt_suites.base import REQUIRES, Suite, implementer_attributes, requires, suite_tests
 from infopt_suites.properties import for_all, tried
+from infopt_suites.tally import each_case, leave_out, note_kinds
 
 from pytest_infopt.conformance.implementations import GROUP
 from pytest_infopt.naming import import_named, registered
@@ -200,5 +202,158 @@ def test_a_property_of_one_case_is_a_test_of_the_implementation_on_all_cases() -
 
 def test_pytest_sees_the_fixture_and_the_docstring_of_a_property_of_one_case() -> None:
     assert [*inspect.signature(Halving.test_halves).parameters] == ["self", "halve"]
+    assert Halving.test_halves.__module__ == __name__
     assert Halving.test_halves.__doc__ == "Usual causes: none."
     assert suite_tests(Halving) == {"test_halves": Halving}
+
+
+class Always:
+    """An implementation that raises whatever it is asked for."""
+
+    def __call__(self, *arguments: Any, **given: Any) -> Any:
+        raise ArithmeticError("always")
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name) if name.startswith("__") else ArithmeticError(name)
+
+
+def needed(suite: type[Suite], name: str) -> set[str]:
+    marks = getattr(getattr(suite, name), "pytestmark", ())
+    return {word for mark in marks if mark.name == REQUIRES for word in mark.args}
+
+
+@pytest.mark.parametrize("suite", shipped_suites(), ids=lambda suite: suite.__name__)
+@pytest.mark.parametrize("claims", ["none", "needed"])
+def test_no_property_passes_an_implementation_that_always_raises(
+    suite: type[Suite], claims: str
+) -> None:
+    for name in suite_tests(suite):
+        words = needed(suite, name)
+        if words and claims == "none":
+            continue  # not tried, and said to be not offered
+        mine = type("Mine", (suite,), {"capabilities": words, "_precheck": lambda *_: None})
+        with pytest.raises(BaseException):  # noqa: B017, PT011  # skipped, or broken in any way
+            getattr(mine(), name)(**{suite.fixture: Always()})
+
+
+class Counting(Suite):
+    """A suite whose properties try as many cases as they are told."""
+
+    topic = "counting"
+    fixture = "number"
+    fixture_returns = "a number"
+    offers = {"big": "numbers above 9"}  # noqa: RUF012
+    most: Any = 3
+
+    def test_by_itself(self, number: int) -> None:
+        """Usual causes: none."""
+
+    def test_drawn(self, number: int) -> None:
+        """Usual causes: none."""
+        for_all(lambda case: None, st.integers(), examples=7, traps=[("zero", 0)])
+
+    def test_each(self, number: int) -> None:
+        """Usual causes: none."""
+        for case in each_case(range(self.most)):
+            note_kinds(sign="even" if case % 2 == 0 else "odd")
+            if case == 2:
+                leave_out()
+
+    @tried("number")()
+    def test_held(self, case: int) -> None:
+        """Usual causes: none."""
+        if case == 0:
+            leave_out()
+
+    def _hold(self, number: int, holds: Any) -> None:
+        for_all(lambda case: holds(case) if case > 0 else None, st.integers(-1, 1), examples=9)
+        holds(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "cases"), [("by_itself", 1), ("drawn", 8), ("each", 2), ("held", None)]
+)
+def test_a_property_counts_its_cases(name: str, cases: int | None) -> None:
+    suite = Counting()
+    getattr(suite, f"test_{name}")(number=4)
+    if cases is None:  # those that reached the property's own body, of nine that were drawn
+        assert 0 < suite.infopt_tally.cases < 9
+    else:
+        assert suite.infopt_tally.cases == cases
+    if name == "each":
+        assert [*suite.infopt_tally.kinds["sign"]] == ["even", "odd"]
+
+
+def test_a_property_that_tried_nothing_is_skipped_and_says_on_what_that_depends() -> None:
+    made = type("Mine", (Counting,), {"most": 1, "capabilities": {"big"}})
+    made().test_each(number=4)
+    made.most = 0
+    with pytest.raises(pytest.skip.Exception, match=r"nothing to try: .* most, and .* \(big\)"):
+        made().test_each(number=4)
+
+
+class Demanding(Doubling):
+    """A suite that tries nothing without a claim, and needs methods."""
+
+    topic = "demanding"
+    fixture = "make_doubler"
+    fixture_returns = "a callable that makes a doubler"
+    offers = {"fast": "is fast", "whole": "takes whole numbers"}  # noqa: RUF012
+    demands = (("fast", "whole"),)
+    methods = {"": ("double",), "fast": ("race",)}  # noqa: RUF012
+    most: Any = (1, 2)
+
+    def made_from(self, implementation: Any) -> Any:
+        return implementation()
+
+    def first_cases(self, implementation: Any) -> Iterator[tuple[str, Any]]:
+        for number in self.most:
+            yield f"double of {number}", partial(implementation().double, number)
+
+    def test_doubles_again(self, make_doubler: Any) -> None:
+        """Usual causes: none."""
+
+
+class Doubler:
+    """What `Demanding` asks for."""
+
+    def double(self, number: int) -> int:
+        if number > 2:
+            raise OverflowError("too large")
+        return 2 * number
+
+
+@pytest.mark.parametrize(
+    ("declared", "implementation", "sentence"),
+    [
+        ({}, Doubler, "claim one of these capabilities, .*'fast': is fast; 'whole'"),
+        ({"capabilities": {"whole"}, "most": ()}, Doubler, r"most is empty, .*default: \(1, 2\)"),
+        ({"capabilities": {"whole"}}, Doubler(), "callable that makes a doubler, not a Doubler"),
+        ({"capabilities": {"whole"}}, int, "an int has no double"),
+        ({"capabilities": {"fast"}}, Doubler, "has no race, needed under the capability 'fast'"),
+        ({"capabilities": {"whole"}}, lambda x: x, "calling it raised TypeError: .*frame.py:"),
+        (
+            {"capabilities": {"whole"}, "most": (3,)},
+            Doubler,
+            r"double of 3 raised OverflowError: too large .*frame.py.* Declared: most = \(3\)",
+        ),
+    ],
+)
+def test_what_cannot_be_tried_is_said_in_one_sentence_once(
+    declared: dict[str, Any], implementation: Any, sentence: str
+) -> None:
+    mine: Any = type("Mine", (Demanding,), declared)
+    with pytest.raises(pytest.fail.Exception, match=f"Mine: .*{sentence}"):
+        mine().test_doubles_again(make_doubler=implementation)
+    for _ in range(2):
+        with pytest.raises(pytest.skip.Exception, match="not tried: Mine: "):
+            mine().test_doubles_again(make_doubler=implementation)
+    if "capabilities" not in declared or ("most" in declared and not declared["most"]):
+        with pytest.raises(TypeError, match=sentence):
+            Demanding.made_for("mine", type("Implementation", (), declared))
+
+
+def test_what_can_be_tried_is() -> None:
+    mine: Any = type("Mine", (Demanding,), {"capabilities": {"whole"}})
+    mine().test_doubles_again(make_doubler=Doubler)
+    mine().test_doubles_again(make_doubler=Doubler)

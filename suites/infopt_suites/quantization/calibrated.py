@@ -89,6 +89,21 @@ class CalibratedQuantizerSuite(Suite):
         preset("int4", group_size=32),
     )
     dtypes: ClassVar[Sequence[torch.dtype]] = (torch.float32, torch.bfloat16)
+    methods = {"": ("observe", "quantize", "dequantize")}  # noqa: RUF012  # read only
+
+    @classmethod
+    def check_declaration(cls) -> None:
+        super().check_declaration()
+        groups = {"updated-groups", "static-groups"} & {*cls.capabilities}
+        grouped = any(scheme.granularity is Granularity.GROUP for scheme in cls.schemes)
+        if "gptq" in cls.capabilities and grouped and len(groups) != 1:
+            raise TypeError(
+                "'gptq' in groups needs exactly one of 'updated-groups' and 'static-groups': where "
+                "a group's scales come from"
+            )
+
+    def made_from(self, implementation: Any) -> Any:
+        return implementation(self.schemes[0])
 
     # What calibration is for
 

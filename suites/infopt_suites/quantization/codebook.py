@@ -35,6 +35,13 @@ class CodebookSuite(Suite):
     }
     levels: ClassVar[Sequence[float]] = ()
     ties: ClassVar[str] = "either"
+    methods = {"": ("encode", "decode")}  # noqa: RUF012  # read only
+
+    @classmethod
+    def check_declaration(cls) -> None:
+        super().check_declaration()
+        if not cls.levels:
+            raise TypeError("levels is empty; give the published table, in the order of its codes")
 
     def test_every_code_decodes_to_its_level(self, codebook: Codebook) -> None:
         """The whole table, to the last bit of float32.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from infopt_reference.quantization import Granularity, QuantizationScheme, preset
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..base import Suite, requires
 from ..properties import for_all, tried
+from ..tally import each_case
 from .grids import grid_of, group_extremes, group_ids
 from .protocol import Quantizer
 from .weights import Accepted, WeightCase, weight_cases, weight_traps
@@ -80,6 +81,10 @@ class FakeQuantSuite(Suite):
     )
     dtypes: ClassVar[Sequence[torch.dtype]] = (torch.float32, torch.bfloat16)
     examples: ClassVar[int] = 25
+    methods = {"modules": ("prepare", "convert")}  # noqa: RUF012  # read only
+
+    def made_from(self, implementation: Any) -> Any:
+        return implementation(self.schemes[0])
 
     # Forward
 
@@ -165,7 +170,7 @@ class FakeQuantSuite(Suite):
         Usual causes: gradients that do not reach the weight, have the wrong sign, or are stopped
         where they are needed.
         """
-        for scheme in self.schemes:
+        for scheme in each_case(self.schemes):
             fake = make_fake_quantizer(scheme)
             start, target = _normal(4, _columns(scheme), seed=0), _normal(4, _columns(scheme), 1)
             weight = start.clone().requires_grad_()
@@ -194,7 +199,7 @@ class FakeQuantSuite(Suite):
         inequalities at the ends, a range of another width, gradients that pass everywhere, the
         zero point left out of the comparison.
         """
-        for scheme, scale, zero_point in _static_schemes(self.schemes):
+        for scheme, scale, zero_point in each_case(_static_schemes(self.schemes)):
             low, high = _levels(scheme, zero_point)
             # Eighths of a step, from two steps below the levels to two above; ties left out.
             steps = torch.arange((low - 2) * 8, (high + 2) * 8 + 1, dtype=torch.float64) / 8
@@ -223,7 +228,7 @@ class FakeQuantSuite(Suite):
 
         Usual causes: the float weight compared with the range where its code is meant.
         """
-        for scheme, scale, zero_point in _static_schemes(self.schemes):
+        for scheme, scale, zero_point in each_case(_static_schemes(self.schemes)):
             low, high = _levels(scheme, zero_point)
             steps = torch.tensor([low - 0.375, high + 0.375], dtype=torch.float64)
             weight, scales, zeros = _static_case(scheme, steps, scale, zero_point)
@@ -244,7 +249,7 @@ class FakeQuantSuite(Suite):
         Usual causes: a scheme or group size that conversion takes from elsewhere, scales of an
         earlier step, the float weights deployed, the bias lost.
         """
-        for scheme, trainer, module, x in self._trained_modules(make_fake_quantizer):
+        for scheme, trainer, module, x in each_case(self._trained_modules(make_fake_quantizer)):
             with torch.no_grad():
                 seen = module(x).clone()
                 assert torch.equal(module.eval()(x), seen), f"{scheme}: eval() changes outputs"
@@ -261,7 +266,7 @@ class FakeQuantSuite(Suite):
 
         Usual causes: weights stored as buffers, parameters without requires_grad, a detach.
         """
-        for scheme, _, module, x in self._trained_modules(make_fake_quantizer):
+        for scheme, _, module, x in each_case(self._trained_modules(make_fake_quantizer)):
             before = {name: p.detach().clone() for name, p in module.named_parameters()}
             sizes = sorted(p.numel() for p in before.values())
             assert sizes[-1] == 8 * _columns(scheme), f"{scheme}: no weight among {sorted(before)}"

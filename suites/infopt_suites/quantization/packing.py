@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..base import Suite, requires
 from ..properties import EXAMPLES, for_all, tried
+from ..tally import each_case
 from .protocol import Packing
 
 
@@ -58,6 +59,7 @@ class PackingSuite(Suite):
     count_multiple: ClassVar[int] = 1
     unit_bits: ClassVar[int] = 8
     examples: ClassVar[int] = EXAMPLES
+    methods = {"": ("pack", "unpack")}  # noqa: RUF012  # read only
 
     @on_codes()
     def test_unpacking_gives_back_what_was_packed(self, packing: Packing, case: CodesCase) -> None:
@@ -73,7 +75,7 @@ class PackingSuite(Suite):
 
         Usual causes: a high nibble shifted with its sign, a low nibble that is not masked.
         """
-        for bits, signed in self._widths():
+        for bits, signed in each_case(self._widths()):
             codes = _all_codes(min(bits, 5), signed)
             pairs = torch.tensor(list(itertools.product(codes.tolist(), repeat=2)))
             flat = pairs.to(codes.dtype).reshape(-1)
@@ -92,7 +94,7 @@ class PackingSuite(Suite):
 
         Usual causes: a convention that stores zero points less one and lets 0 wrap around.
         """
-        for bits, signed in self._widths():
+        for bits, signed in each_case(self._widths()):
             places = max(self.count_multiple, 8)
             for code in _all_codes(bits, signed).tolist():
                 for place in {0, 1, places - 1}:
@@ -135,7 +137,7 @@ class PackingSuite(Suite):
 
         Usual causes: or-ing shifted codes together without a mask or a check.
         """
-        for bits, signed in self._widths():
+        for bits, signed in each_case(self._widths()):
             for code in _codes_outside(bits, signed):
                 codes = self._filled(CodesCase(bits, _as_codes([0, code], signed))).codes
                 with pytest.raises(ValueError, match=r"\d"):
@@ -144,7 +146,7 @@ class PackingSuite(Suite):
     @requires("saturates")
     def test_a_code_that_does_not_fit_becomes_the_nearest(self, packing: Packing) -> None:
         """Usual causes: clamping to the byte's range and masking afterwards: 3 becomes −1."""
-        for bits, signed in self._widths():
+        for bits, signed in each_case(self._widths()):
             low, high = int(_all_codes(bits, signed)[0]), int(_all_codes(bits, signed)[-1])
             for code in _codes_outside(bits, signed):
                 codes = self._filled(CodesCase(bits, _as_codes([0, code, 0], signed))).codes

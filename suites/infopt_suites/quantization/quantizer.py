@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ..base import Suite, requires
 from ..properties import EXAMPLES, for_all, tried
+from ..tally import each_case, leave_out
 from .grids import bounds, group_extremes, group_ids, near_tie
 from .protocol import CodesShown, MakeQuantizer, ScalesShown, StateKept
 from .trials import (
@@ -33,6 +35,7 @@ from .weights import (
     Accepted,
     WeightCase,
     evenly_spread,
+    one_of_each,
     row_lengths,
     strided_views,
     weight_cases,
@@ -67,6 +70,19 @@ class QuantizerSuite(Suite):
     ranks: ClassVar[Collection[int]] = (1, 2, 3)
     shortest_side: ClassVar[int] = 1
     examples: ClassVar[int] = EXAMPLES
+    methods = {  # noqa: RUF012  # read only
+        "": ("quantize", "dequantize"),
+        "codes": ("codes",),
+        "scales": ("scales",),
+        "state": ("state", "restore"),
+    }
+
+    def made_from(self, implementation: Any) -> Any:
+        return implementation(self.schemes[0])
+
+    def first_cases(self, implementation: Any) -> Iterator[tuple[str, Callable[[], object]]]:
+        for case in one_of_each(self.schemes, self._accepted):
+            yield case.kind, partial(Trial, implementation, case)
 
     # The round trip
 
@@ -209,7 +225,8 @@ class QuantizerSuite(Suite):
         scheme, weight = trial.scheme, trial.weight
         axis = scheme.axis if scheme.granularity is Granularity.CHANNEL else 0
         if scheme.granularity is Granularity.GROUP and weight.ndim == 1:
-            return  # nothing but one row
+            leave_out()  # nothing but one row
+            return
         order = torch.arange(weight.shape[axis]).roll(1).flip(0)
         restored = trial.of(weight.index_select(axis, order)).restored
         require_same(restored, trial.restored.index_select(axis, order))
@@ -283,7 +300,7 @@ class QuantizerSuite(Suite):
         one side of the grid has are not counted. Usual causes: truncation or
         floor for rounding, a half added before a floor, boundaries that are no midpoints.
         """
-        for scheme in self.schemes:
+        for scheme in each_case(self.schemes):
             weight = evenly_spread(scheme, self._accepted)
             trial = Trial(make_quantizer, WeightCase(scheme, weight.to(self.dtypes[0])))
             allowed = bounds(trial.weight, scheme, trial.grid)
@@ -306,7 +323,7 @@ class QuantizerSuite(Suite):
         """Each further bit must help. Usual causes: a bit width that is ignored or hard-coded, a
         clamp at another width's range."""
         families = scheme_families(self.schemes, lambda s: s.bits, bits=8, codebook=None)
-        for family in families:
+        for family in each_case(families):
             self._errors_fall(make_quantizer, family)
 
     def test_error_falls_with_finer_groups(self, make_quantizer: MakeQuantizer) -> None:
@@ -314,7 +331,7 @@ class QuantizerSuite(Suite):
         ignored, one scale for all, groups along the wrong axis."""
         nested = [s for s in self.schemes if s.axis == 0]  # groups divide rows, not columns
         ignored = {"granularity": Granularity.TENSOR, "group_size": None}
-        for family in scheme_families(nested, fineness, **ignored):
+        for family in each_case(scheme_families(nested, fineness, **ignored)):
             self._errors_fall(make_quantizer, family)
 
     @requires("refuses-nonfinite")
@@ -323,7 +340,7 @@ class QuantizerSuite(Suite):
 
         Usual causes: a check of the maximum alone, which a NaN passes where max(nan, x) is x.
         """
-        for scheme, weight in self._spoilt():
+        for scheme, weight in each_case(self._spoilt()):
             with pytest.raises(ValueError, match=r"(?i)nan|inf|finite"):
                 make_quantizer(scheme).quantize(weight)
 
@@ -333,7 +350,7 @@ class QuantizerSuite(Suite):
 
         Usual causes: a clamp that turns NaN into an end of the range.
         """
-        for scheme, weight in self._spoilt():
+        for scheme, weight in each_case(self._spoilt()):
             restored = Trial(make_quantizer, WeightCase(scheme, weight)).restored
             assert not bool(torch.isfinite(restored[~torch.isfinite(weight)]).any())
 

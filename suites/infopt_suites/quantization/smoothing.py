@@ -8,12 +8,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..base import Suite, requires
+from ..tally import each_case
 
 FEATURES = 64  # K, between the layers
 LARGE = slice(0, FEATURES, 16)  # features that are much larger than the others
@@ -87,6 +88,11 @@ class SmoothingSuite(Suite):
         "fused-producers": "the producer may be an nn.Linear whose last outputs alone are read",
         "mean-statistic": "scales follow mean |x|, on which one token has little influence (AWQ)",
     }
+    demands = (("norms", "linear-producers"),)
+    methods = {"": ("smooth",)}  # noqa: RUF012  # read only
+
+    def made_from(self, implementation: Any) -> Any:
+        return implementation()
 
     def test_the_function_is_preserved_in_float64(self, make_smoother: MakeSmoother) -> None:
         """Before anything is rounded to few bits, every consumer computes what it did.
@@ -94,7 +100,7 @@ class SmoothingSuite(Suite):
         Usual causes: one consumer of several left without its scales, a bias of the producer that
         is not divided, a consumer's bias that is multiplied, scales on the wrong axis.
         """
-        for network in self._networks(torch.float64):
+        for network in each_case(self._networks(torch.float64)):
             x = _normal(TOKENS, network, seed=1)
             smoothed = self._smoothed(make_smoother, network, network.activations(x))
             self._assert_preserved(network, smoothed, _normal(32, network, seed=2))
@@ -104,7 +110,7 @@ class SmoothingSuite(Suite):
 
         Usual causes: scales or their reciprocals in half precision, weights converted on the way.
         """
-        for exact in self._networks(torch.float64):
+        for exact in each_case(self._networks(torch.float64)):
             plain = exact.copy(torch.float32)
             exact = plain.copy(torch.float64)  # the same numbers
             x = _normal(TOKENS, exact, seed=1)
@@ -134,7 +140,7 @@ class SmoothingSuite(Suite):
         It may well be alive in the next text. Usual causes: 0 as a divisor, a scale of 0 that
         wipes out the feature, statistics without a lower limit.
         """
-        for network in self._networks(torch.float64):
+        for network in each_case(self._networks(torch.float64)):
             for layer in network.consumers:
                 layer.weight.data[:, [2, 5]] = 0
             inputs = network.activations(_normal(TOKENS, network, seed=1)).clone()
@@ -153,7 +159,7 @@ class SmoothingSuite(Suite):
 
         Usual causes: scales computed and not applied, all equal, or applied the wrong way round.
         """
-        for network in self._networks(torch.float64):
+        for network in each_case(self._networks(torch.float64)):
             x = _normal(TOKENS, network, seed=1)
             before = network.activations(x)
             smoothed = self._smoothed(make_smoother, network, before)
@@ -170,7 +176,7 @@ class SmoothingSuite(Suite):
         optimizers lose them), float32 throughout, statistics taken in place.
         """
         for dtype in (torch.float32, torch.bfloat16):
-            for network in self._networks(dtype):
+            for network in each_case(self._networks(dtype)):
                 inputs = network.activations(_normal(TOKENS, network, seed=1).to(dtype))
                 given, smoothed = inputs.clone(), network.copy()
                 parameters = dict(smoothed.parameters())
@@ -194,7 +200,7 @@ class SmoothingSuite(Suite):
         earlier network.
         """
         order = torch.randperm(TOKENS, generator=torch.Generator().manual_seed(4))
-        for network in self._networks(torch.float64):
+        for network in each_case(self._networks(torch.float64)):
             inputs = network.activations(_normal(TOKENS, network, seed=1))
             expected = dict(self._smoothed(make_smoother, network, inputs).parameters())
             used = make_smoother()
@@ -222,7 +228,7 @@ class SmoothingSuite(Suite):
         1. A token of size a among N tokens of size 1 moves a mean, and so a scale, by the factor
         1 + (a − 1)/N at most. Usual causes: the maximum of |x| where the mean is meant.
         """
-        for network in self._networks(torch.float64):
+        for network in each_case(self._networks(torch.float64)):
             for layer in network.consumers:
                 layer.weight.data.sign_()
             inputs = _signs(TOKENS)

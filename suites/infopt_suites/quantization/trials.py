@@ -11,6 +11,7 @@ import torch
 from infopt_reference.quantization import Granularity, QuantizationScheme
 from torch import Tensor
 
+from ..tally import note_kinds
 from .grids import Bounds, Grid, grid_of, group_ids
 from .protocol import MakeQuantizer, Quantizer
 from .weights import WeightCase
@@ -27,6 +28,10 @@ class Trial:
         self.grid = claimed_grid(self.quantizer, case.scheme)
         self.quantized: Any = self.quantizer.quantize(case.weight)
         self.restored: Tensor = self.quantizer.dequantize(self.quantized)
+        if not isinstance(self.restored, Tensor):
+            raise TypeError(f"dequantize gave {type(self.restored).__name__} for a tensor")
+        group = "" if case.scheme.group_size is None else str(case.scheme.group_size)
+        note_kinds(dtypes=case.dtype, **{"group sizes": group or case.scheme.granularity.value})
 
     def of(self, weight: Tensor) -> Trial:
         """That of another weight in the same scheme, by a new quantizer."""
@@ -72,14 +77,15 @@ def scheme_families(
     order: Callable[[QuantizationScheme], float],
     **ignored: Any,
 ) -> Iterator[list[QuantizationScheme]]:
-    """Schemes that differ in nothing but the ignored fields, coarsest first, no two the same."""
+    """Two schemes and more that differ in nothing but the ignored fields, coarsest first."""
     families: dict[QuantizationScheme, dict[float, QuantizationScheme]] = {}
     for scheme in schemes:
         if "codebook" in ignored and scheme.codebook is not None:
             continue
         families.setdefault(replace(scheme, **ignored), {})[order(scheme)] = scheme
     for family in families.values():
-        yield [family[key] for key in sorted(family)]
+        if len(family) > 1:
+            yield [family[key] for key in sorted(family)]
 
 
 def singly_scaled(scheme: QuantizationScheme) -> bool:

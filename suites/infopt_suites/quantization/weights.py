@@ -25,10 +25,18 @@ class WeightCase:
     scheme: QuantizationScheme
     weight: Tensor
 
+    @property
+    def dtype(self) -> str:
+        """The weight's, in words."""
+        return str(self.weight.dtype).removeprefix("torch.")
+
+    @property
+    def kind(self) -> str:
+        """The case without its numbers."""
+        return f"{self.dtype} weight of shape {tuple(self.weight.shape)}, {self.scheme}"
+
     def __repr__(self) -> str:
-        dtype = str(self.weight.dtype).removeprefix("torch.")
-        shape = tuple(self.weight.shape)
-        return f"{dtype} weight of shape {shape}, {self.scheme}: {_shown(self.weight)}"
+        return f"{self.kind}: {_shown(self.weight)}"
 
 
 def _shown(weight: Tensor) -> str:
@@ -69,6 +77,34 @@ def weight_cases(
     return draw_case()
 
 
+def one_of_each(schemes: Sequence[QuantizationScheme], accepted: Accepted) -> Iterator[WeightCase]:
+    """A plain weight of each scheme, of each dtype and of each rank."""
+    first, dtype = schemes[0], accepted.dtypes[0]
+    plain = {scheme: _plainest_rank(scheme, accepted) for scheme in schemes}
+    kinds = [(scheme, dtype, rank) for scheme, rank in plain.items()]
+    kinds += [(first, other, plain[first]) for other in accepted.dtypes]
+    kinds += [(first, dtype, rank) for rank in _possible_ranks(first, accepted)]
+    for scheme, kind, rank in dict.fromkeys(kinds):
+        grouped = scheme.granularity is Granularity.GROUP
+        columns = row_lengths(scheme, ragged=False)[0] if grouped else 8
+        side = max(accepted.shortest_side, 2)
+        shape = (*[side] * (rank - 1), max(columns, accepted.shortest_side))
+        yield WeightCase(scheme, _normal(shape, 0).to(kind))
+
+
+def _plainest_rank(scheme: QuantizationScheme, accepted: Accepted) -> int:
+    ranks = _possible_ranks(scheme, accepted)
+    return 2 if 2 in ranks else ranks[0]
+
+
+def _possible_ranks(scheme: QuantizationScheme, accepted: Accepted) -> list[int]:
+    """Those that have the axis of the scheme's channels."""
+    least = 1
+    if scheme.granularity is Granularity.CHANNEL:
+        least = scheme.axis + 1 if scheme.axis >= 0 else -scheme.axis
+    return [rank for rank in accepted.ranks if rank >= least]
+
+
 # Round numbers first, so that counterexamples shrink to them. None is so small that a float32 scale
 # would be subnormal: what arithmetic does there is no property of a quantizer.
 _NUMBERS = st.one_of(
@@ -79,10 +115,7 @@ _NUMBERS = st.one_of(
 
 
 def _shapes(scheme: QuantizationScheme, accepted: Accepted) -> SearchStrategy[tuple[int, ...]]:
-    least = 1
-    if scheme.granularity is Granularity.CHANNEL:
-        least = scheme.axis + 1 if scheme.axis >= 0 else -scheme.axis
-    ranks = [rank for rank in accepted.ranks if rank >= least]
+    ranks = _possible_ranks(scheme, accepted)
     sides, last = st.integers(accepted.shortest_side, 4), st.integers(accepted.shortest_side, 9)
     if scheme.granularity is Granularity.GROUP:
         last = st.sampled_from(row_lengths(scheme, accepted.ragged))
