@@ -206,8 +206,8 @@ def judgement_of(
     if tally is None:
         return Judgement(name, None, 1, 1, Verdict.PASS)
     kinds = {topic: list(words) for topic, words in tally.kinds.items()}
-    details: dict[str, Any] = {"kinds": kinds} if kinds else {}
-    return Judgement(name, None, tally.cases, tally.cases, Verdict.PASS, details=details)
+    told: dict[str, Any] = {"kinds": kinds} if kinds else {}
+    return Judgement(name, None, tally.cases, tally.cases, Verdict.PASS, details=told)
 
 
 def title_of(item: pytest.Item) -> str:

@@ -575,8 +575,10 @@ HALF_SCALES = QuantizationScheme(bits=8, granularity=Granularity.CHANNEL, scale_
 NF4_BLOCKS = tuple(_groups(size, bits=4, codebook="nf4") for size in (64, 4096))
 FP4 = _groups(64, bits=4, codebook="fp4")
 E4M3FN = QuantizationScheme(bits=8, granularity=Granularity.CHANNEL, codebook="e4m3fn")
+BYTES = _groups(32, bits=8, symmetric=False)
 SCHEMES = (
     SYMMETRIC, ASYMMETRIC, WIDE, INT8, COLUMNS, TENSOR, HALF_SCALES, *NF4_BLOCKS, FP4, E4M3FN,
+    BYTES,
 )  # fmt: skip
 
 BOUND = "test_error_is_within_the_bound_of_the_scheme"
@@ -632,7 +634,7 @@ QUANTIZER_MUTANTS = [
     QuantizerMutant(
         BitsIgnored,
         "test_error_falls_with_bits",
-        [ASYMMETRIC, _groups(32, bits=8, symmetric=False)],
+        [ASYMMETRIC, BYTES],
     ),
     QuantizerMutant(Float8SaturatesEarly, BOUND, [E4M3FN]),
     QuantizerMutant(Float8RoundsHalfUp, BOUND, [E4M3FN]),

@@ -186,9 +186,12 @@ class PruningSuite(TrainingProperties):
 
         Usual causes: blocks or rows that overlap, a last row left out, scores of another row.
         """
-        weight = distinct(trial.case.weight)
+        weight, inputs = distinct(trial.case.weight), trial.case.inputs
+        if inputs is not None:
+            inputs = inputs.where(inputs != 0, 1.0)  # all scores of a dead feature are equal
         order = torch.arange(len(weight)).roll(1).flip(0)
-        assert torch.equal(trial.mask(weight=weight[order]), trial.mask(weight=weight)[order])
+        mask = trial.mask(weight=weight, inputs=inputs)
+        assert torch.equal(trial.mask(weight=weight[order], inputs=inputs), mask[order])
 
     @on_weights(dtypes=[torch.float32])
     def test_size_and_sign_of_weights_do_not_matter(self, trial: Trial) -> None:
