@@ -11,7 +11,6 @@ import math
 import statistics
 
 import torch
-from infopt_reference.linear_layers import select_linear_layers
 from infopt_reference.quantization import (
     Granularity,
     QuantizationScheme,
@@ -19,6 +18,7 @@ from infopt_reference.quantization import (
     quantize_model,
     sqnr_db,
 )
+from infopt_reference.weight_matrices import select_weight_matrices
 
 from pytest_infopt.corpus.embedded import embedded_texts
 from pytest_infopt.engines.registry import load_engine
@@ -64,7 +64,7 @@ def main() -> None:
             **place,  # type: ignore[arg-type]
         )
         model = copy.deepcopy(engine.module)
-        layers, _ = select_linear_layers(model)
+        layers = select_weight_matrices(model).chosen
         quantized = {path: quantize(layer.weight, scheme) for path, layer in layers.items()}
         bits = 8 * sum(q.nbytes for q in quantized.values())
         weights = sum(layer.weight.numel() for layer in layers.values())

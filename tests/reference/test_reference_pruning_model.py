@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from infopt_reference.linear_layers import select_linear_layers
 from infopt_reference.pruning import (
     MaskedTraining,
     collect_feature_norms,
@@ -16,6 +15,7 @@ from infopt_reference.pruning import (
     wanda_scores,
 )
 from infopt_reference.quantization import distillation_kl, model_bytes, preset, quantize_model
+from infopt_reference.weight_matrices import select_weight_matrices
 from tiny_models import CONFIGS, SAMPLE_IDS, VOCABULARY, make_model
 from torch import nn
 
@@ -44,7 +44,7 @@ def test_weights_are_zero_outside_the_masks_and_untouched_within(plan):
     for name, parameter in model.state_dict().items():
         mask = report.masks.get(name, torch.tensor(True))
         assert torch.equal(parameter, torch.where(mask, before[name], 0))
-    assert report.skipped == ("lm_head",)
+    assert "lm_head" in report.skipped
     assert len(report.masks) == 14
     assert report.zeros == sum(int((model.get_parameter(n) == 0).sum()) for n in report.masks)
     assert report.weights == sum(mask.numel() for mask in report.masks.values())
@@ -71,10 +71,10 @@ def test_the_share_of_zeros_is_the_one_asked_for(plan):
 
 def test_wanda_is_ranked_by_the_inputs_that_a_hand_written_pass_sees():
     model = make_model("qwen2")
-    layers, _ = select_linear_layers(model)
+    layers = select_weight_matrices(model).chosen
     seen = {}
     handles = [
-        layer.register_forward_hook(
+        layer.module.register_forward_hook(
             lambda _, inputs, __, name=name: seen.__setitem__(name, inputs[0][0].double())
         )
         for name, layer in layers.items()
@@ -101,7 +101,7 @@ def test_wanda_is_ranked_by_the_inputs_that_a_hand_written_pass_sees():
 @pytest.mark.parametrize("architecture", [a for a in CONFIGS if a != "gpt2"])
 def test_padding_and_the_split_into_batches_change_no_norm(architecture):
     model = make_model(architecture).double()
-    layers, _ = select_linear_layers(model)
+    layers = select_weight_matrices(model).chosen
     rows = [IDS[0, :7], IDS[0, 7:19]]
     singly = collect_feature_norms(model, layers, [row[None] for row in rows])
     ids = torch.full((2, 12), VOCABULARY - 1)
@@ -197,7 +197,10 @@ def test_knowing_the_inputs_spares_a_real_model_on_every_document():
         ({"sparsity": 0.5, "method": "wanda"}, "calibration batches go with"),
         ({"sparsity": 0.5, "calibration": [IDS]}, "calibration batches go with"),
         ({"sparsity": 0.5, "method": "wanda", "scope": "tensor", "calibration": [IDS]}, "'row'"),
-        ({"sparsity": 0.5, "method": "wanda", "calibration": []}, "q_proj: no token"),
+        (
+            {"sparsity": 0.5, "method": "wanda", "calibration": []},
+            "no calibration token reached any",
+        ),
         ({"sparsity": 0.5, "skip": ("nothing",)}, "skip names 'nothing'"),
     ],
 )

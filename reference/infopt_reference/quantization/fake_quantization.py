@@ -26,12 +26,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
-from ..linear_layers import DEFAULT_SKIP, select_linear_layers
+from ..weight_matrices import (
+    DEFAULT_SKIP,
+    WeightMatrix,
+    select_weight_matrices,
+    weight_matrices,
+)
 from .affine import AsymmetricFormat, SymmetricFormat
 from .checks import naming
 from .grouping import from_rows, scale_shape, to_rows
-from .model import QuantizationReport, model_bytes, replace_linear_layers
+from .model import QuantizationReport, model_bytes, replace_weights
 from .quantized import check_weight, encode, quantize
 from .scales import divisor, store_scales
 from .scheme import QuantizationScheme, number_format
@@ -77,8 +83,11 @@ class FakeQuantizedLinear(nn.Linear):
     """`nn.Linear` that computes with fake-quantized weights and trains the float ones.
 
     The parameters are those of the layer it is made from, not copies, and keep their names in the
-    state_dict. Its output is bit for bit that of the `QuantizedLinear` made from it.
+    state_dict. ``weight`` reads fake-quantized, for code that takes it in place of calling the
+    layer. Its output is bit for bit that of the `QuantizedLinear` made from it.
     """
+
+    fake_quantized = True
 
     def __init__(self, linear: nn.Linear, scheme: QuantizationScheme) -> None:
         has_bias = linear.bias is not None
@@ -87,9 +96,27 @@ class FakeQuantizedLinear(nn.Linear):
         self.scheme = scheme
         self.train(linear.training)
 
+    @property
+    def float_weight(self) -> nn.Parameter:
+        """The parameter that is trained."""
+        weight = self._parameters.get("weight")
+        if weight is None:
+            raise AttributeError("the layer is not made yet")
+        return weight
+
+    @property  # of nn.Linear an attribute
+    def weight(self) -> Tensor:
+        """The weight as its codes would decode it."""
+        return fake_quantize(self.float_weight, self.scheme)
+
+    @weight.setter
+    def weight(self, parameter: Tensor) -> None:
+        assert isinstance(parameter, nn.Parameter)
+        self.register_parameter("weight", parameter)
+
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in_features] → [..., out_features], in the dtype of x."""
-        weight = fake_quantize(self.weight, self.scheme, dtype=x.dtype)
+        weight = fake_quantize(self.float_weight, self.scheme, dtype=x.dtype)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return functional.linear(x, weight, bias)
 
@@ -97,51 +124,124 @@ class FakeQuantizedLinear(nn.Linear):
         return f"{super().extra_repr()}, {self.scheme}"
 
 
+class FakeQuantizedParameter(nn.Module):
+    """The parametrization of a weight that its module reads by itself: experts, Conv1D.
+
+    Its module sees the parameter fake-quantized; the float one is trained behind it.
+    """
+
+    def __init__(self, matrix: WeightMatrix, scheme: QuantizationScheme) -> None:
+        super().__init__()
+        self.scheme = scheme
+        self.is_layer, self.transposed = matrix.is_layer, matrix.transposed
+
+    def forward(self, parameter: Tensor) -> Tensor:
+        """The parameter as its codes would decode it."""
+        weight = parameter.mT if self.transposed else parameter
+        rows = fake_quantize(weight.reshape(-1, weight.shape[-1]), self.scheme).view(weight.shape)
+        return rows.mT if self.transposed else rows
+
+
 def prepare_qat(
     model: nn.Module, scheme: QuantizationScheme, *, skip: Iterable[str] = DEFAULT_SKIP
 ) -> tuple[str, ...]:
-    """Replaces linear layers by `FakeQuantizedLinear`, in place; the names of those replaced.
+    """Lets a model compute with fake-quantized weights, in place; the names of their matrices.
 
-    The layers are those that `quantize_model` would take, tied ones never; optimizers made before
-    stay valid, since the parameters are the same objects.
+    They are those that `quantize_model` would take, tied ones never. `nn.Linear` layers become
+    `FakeQuantizedLinear`, other weights get a `FakeQuantizedParameter`. Optimizers made before stay
+    valid, since the parameters are the same objects.
 
     Raises:
-        ValueError: as `select_linear_layers` does, or a weight cannot be quantized; the message
-            names the layer, and the model is as it was.
+        ValueError: as `select_weight_matrices` does, or a weight cannot be quantized; the message
+            names it, and the model is as it was.
     """
-    layers, _ = select_linear_layers(model, skip)
-    for name, layer in layers.items():
+    matrices = select_weight_matrices(model, skip).chosen
+    for name, matrix in matrices.items():
         with naming(name):
-            quantize(layer.weight, scheme)
-    fakes = {id(layer): FakeQuantizedLinear(layer, scheme) for layer in layers.values()}
-    for name, layer in layers.items():
-        model.set_submodule(name, fakes[id(layer)])
-    return tuple(layers)
+            quantize(matrix.rows, scheme)
+    fakes: dict[int, FakeQuantizedLinear] = {}
+    for matrix in matrices.values():
+        module = matrix.module
+        if matrix.is_layer and isinstance(module, nn.Linear):
+            fake = fakes.setdefault(id(module), FakeQuantizedLinear(module, scheme))
+            model.set_submodule(matrix.path, fake)
+        elif not parametrize.is_parametrized(module, matrix.parameter_name):
+            fake_parameter = FakeQuantizedParameter(matrix, scheme)
+            parametrize.register_parametrization(
+                module, matrix.parameter_name, fake_parameter, unsafe=True
+            )
+    return tuple(matrices)
+
+
+def trained_weights(model: nn.Module) -> list[nn.Parameter]:
+    """The float weights behind the fake-quantized ones, each once."""
+    found: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        weight = None
+        if isinstance(module, FakeQuantizedLinear):
+            weight = module.float_weight
+        elif isinstance(module, parametrize.ParametrizationList) and _is_fake(module):
+            weight = module.get_parameter("original")
+        if weight is not None:
+            found[id(weight)] = weight
+    return list(found.values())
 
 
 def convert_qat(model: nn.Module) -> QuantizationReport:
-    """Replaces each `FakeQuantizedLinear` by a `QuantizedLinear` of its weights, in place.
+    """Replaces fake-quantized weights by quantized ones, in place.
 
     It is the post-training quantization of the trained weights: the model computes what it computed
     in training, bit for bit.
 
     Raises:
-        ValueError: the model has no such layers, they have different schemes, or training left a
+        ValueError: the model has no such weights, they have different schemes, or training left a
             weight that cannot be quantized (NaN, infinity); the model is as it was.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    fakes = {name: m for name, m in modules.items() if isinstance(m, FakeQuantizedLinear)}
+    fakes = _fake_parameters(model)
     if not fakes:
-        raise ValueError("the model has no FakeQuantizedLinear layer; call prepare_qat first")
-    schemes = {layer.scheme for layer in fakes.values()}
+        raise ValueError("the model has no fake-quantized weights; call prepare_qat first")
+    schemes = {scheme for _, scheme in fakes}
     if len(schemes) > 1:
         names = "; ".join(sorted(map(str, schemes)))
         raise ValueError(f"the layers have {len(schemes)} schemes ({names}); prepare with one")
     scheme = schemes.pop()
-    skipped = tuple(name for name, module in modules.items() if type(module) is nn.Linear)
     before = model_bytes(model)
-    replace_linear_layers(model, dict(fakes), scheme)
-    return QuantizationReport(scheme, tuple(fakes), skipped, before, model_bytes(model))
+    for matrix, _ in fakes:
+        with naming(matrix.name):
+            check_weight(_float_parameter(matrix))
+    for matrix, _ in fakes:
+        if parametrize.is_parametrized(matrix.module, matrix.parameter_name):
+            parametrize.remove_parametrizations(
+                matrix.module, matrix.parameter_name, leave_parametrized=False
+            )
+    matrices = {matrix.name: matrix for matrix, _ in fakes}
+    replace_weights(model, matrices, scheme)
+    left = weight_matrices(model)
+    skipped = dict.fromkeys(left.chosen, "was not prepared") | left.skipped
+    return QuantizationReport(scheme, tuple(matrices), skipped, before, model_bytes(model))
+
+
+def _fake_parameters(model: nn.Module) -> list[tuple[WeightMatrix, QuantizationScheme]]:
+    found: list[tuple[WeightMatrix, QuantizationScheme]] = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, FakeQuantizedLinear):
+            found.append((WeightMatrix(path, module, "weight", is_layer=True), module.scheme))
+        for name, parametrizations in getattr(module, "parametrizations", {}).items():
+            if _is_fake(parametrizations):
+                fake = parametrizations[0]
+                matrix = WeightMatrix(path, module, name, fake.is_layer, fake.transposed)
+                found.append((matrix, fake.scheme))
+    return found
+
+
+def _is_fake(parametrizations: nn.ModuleList) -> bool:
+    return isinstance(parametrizations[0], FakeQuantizedParameter)
+
+
+def _float_parameter(matrix: WeightMatrix) -> Tensor:
+    if isinstance(matrix.module, FakeQuantizedLinear):
+        return matrix.parameter
+    return matrix.module.get_parameter(f"parametrizations.{matrix.parameter_name}.original")
 
 
 class _StraightThrough(torch.autograd.Function):

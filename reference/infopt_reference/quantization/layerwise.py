@@ -19,12 +19,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ..weight_matrices import WeightMatrix, experts_one_by_one, layer_matrix
 from .checks import naming
+from .expert_inputs import ExpertInputs
 
 CalibrationBatch = Tensor | Mapping[str, Tensor]
 
@@ -34,6 +36,9 @@ class Statistics(Protocol):
 
     def observe(self, inputs: Tensor, mask: Tensor | None = None) -> None:
         """Adds a batch of inputs [B, T, K] with a mask [B, T]."""
+
+
+_S = TypeVar("_S", bound=Statistics)
 
 
 @dataclass(frozen=True)
@@ -65,32 +70,36 @@ class CalibratedModule:
         self.calls = calls
         self.is_decoder_block = is_decoder_block
 
-    def linear(self, name: str) -> nn.Linear:
-        """A linear layer by its path."""
-        layer = self.module.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
-        return layer
+    def layer(self, name: str) -> WeightMatrix:
+        """The matrix of a layer, by its path."""
+        matrix = layer_matrix(self.module.get_submodule(name), name)
+        assert matrix is not None
+        return matrix
 
     @torch.no_grad()
     def input_groups(self, names: Iterable[str]) -> list[tuple[str, ...]]:
         """Names of layers that are given the same tensor, in the order in which they run.
 
-        Raises:
-            ValueError: the first calibration batch does not reach a layer.
+        Layers that no calibration batch reaches, or whose weight is read in place of calling them,
+        are in none.
         """
-        names = tuple(names)
-        seen: dict[Tensor, dict[str, None]] = {}  # by identity, which is what tensors hash
+        waiting = dict.fromkeys(names)
+        groups: list[tuple[str, ...]] = []
+        for call in self.calls:
+            seen: dict[Tensor, dict[str, None]] = {}  # by identity, which is what tensors hash
 
-        def record(name: str, inputs: Tensor) -> None:
-            seen.setdefault(inputs, {})[name] = None
+            def record(
+                name: str, inputs: Tensor, seen: dict[Tensor, dict[str, None]] = seen
+            ) -> None:
+                seen.setdefault(inputs, {})[name] = None
 
-        self._run(self.calls[0], names, record)
-        groups = [tuple(group) for group in seen.values()]
-        if missing := sorted(set(names).difference(*groups)):
-            raise ValueError(
-                f"{missing[0]}: no calibration token reached this layer; calibrate with other "
-                "texts, or skip it"
-            )
+            self._run(call, waiting, record)
+            found = [tuple(group) for group in seen.values()]
+            groups += found
+            for name in (name for group in found for name in group):
+                waiting.pop(name, None)
+            if not waiting:
+                break
         return groups
 
     @torch.no_grad()
@@ -98,6 +107,32 @@ class CalibratedModule:
         """Gives each named layer's inputs, of all calls, to its statistics."""
         for call in self.calls:
             self._observe(call, statistics)
+
+    @torch.no_grad()
+    def observe_experts(
+        self, stacks: Mapping[str, WeightMatrix], make: Callable[[WeightMatrix], _S]
+    ) -> dict[str, dict[int, _S]]:
+        """Statistics of what each expert's matrix is multiplied with, by stack and expert.
+
+        Experts that no token chose are in none, and so are those of modules that do not multiply
+        by one matrix after another. Experts are given tokens out of order: of batches with padding
+        nothing can be said.
+        """
+        found: dict[str, dict[int, _S]] = {name: {} for name in stacks}
+        if any(call.mask is not None and not bool(call.mask.all()) for call in self.calls):
+            return found
+
+        def record(name: str, expert: int, inputs: Tensor) -> None:
+            experts = found[name]
+            if expert not in experts:
+                experts[expert] = make(stacks[name])
+            with naming(f"{name}[{expert}]"):
+                experts[expert].observe(inputs)
+
+        with experts_one_by_one(self.module), ExpertInputs(stacks, record):
+            for call in self.calls:
+                self.module(*call.arguments, **call.keywords)
+        return found
 
     def _observe(self, call: Call, statistics: Mapping[str, Statistics]) -> None:
         waiting = set(statistics)
@@ -146,7 +181,7 @@ def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Path and list of the decoder's blocks: the `nn.ModuleList` that holds most of the weights.
 
     Raises:
-        ValueError: there is none, or its members are of several classes.
+        ValueError: there is none.
     """
     lists = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.ModuleList) and m]
     if not lists:
@@ -155,11 +190,6 @@ def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
             "block by block: use method='rtn'"
         )
     path, blocks = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
-    if len(classes := sorted({type(block).__name__ for block in blocks})) > 1:
-        raise ValueError(
-            f"{path} holds modules of several classes ({', '.join(classes)}); calibrated methods "
-            "need decoder blocks of one class: use method='rtn'"
-        )
     return path, blocks
 
 
@@ -190,7 +220,7 @@ def model_calls(calibration: Iterable[CalibrationBatch], device: torch.device) -
 def block_calls(model: nn.Module, blocks: nn.ModuleList, calls: list[Call]) -> list[list[Call]]:
     """What each block is called with, by block and batch; hidden states are the first block's."""
     seen: list[list[Call]] = [[] for _ in blocks]
-    as_tuple = False
+    as_tuple: dict[type[nn.Module], bool] = {}
 
     with ExitStack() as patches:
         for index, block in enumerate(blocks):
@@ -199,18 +229,18 @@ def block_calls(model: nn.Module, blocks: nn.ModuleList, calls: list[Call]) -> l
             def pass_on(
                 *arguments: Any, index: int = index, forward: Any = forward, **keywords: Any
             ) -> Any:
-                nonlocal as_tuple
                 if not arguments or not isinstance(arguments[0], Tensor):
                     raise ValueError(
                         f"{type(blocks[index]).__name__} is not given its hidden states as first "
                         "argument; calibrated methods cannot run it: use method='rtn'"
                     )
-                if not seen[0]:  # once for real, to see what a block returns
-                    as_tuple = isinstance(forward(*arguments, **keywords), tuple)
+                kind = type(blocks[index])
+                if kind not in as_tuple:  # once for real, to see what such a block returns
+                    as_tuple[kind] = isinstance(forward(*arguments, **keywords), tuple)
                 seen[index].append(Call(arguments, keywords, None))
                 if index == len(blocks) - 1:
                     raise _EverythingSeenError
-                return (arguments[0],) if as_tuple else arguments[0]
+                return (arguments[0],) if as_tuple[kind] else arguments[0]
 
             patches.enter_context(_forward(block, pass_on))
         for call in calls:

@@ -6,9 +6,11 @@
     smoothquant  weights and activations in int8, with calibration
 
 A further method is a class here and its name in `METHODS`. One that is calibrated has
-``quantize(block, layers, scheme)``: it replaces layers, given by their paths within the block, in
-place; where ``block`` is no decoder block all else in it must stay as it is. The others
-have ``layer(weight, bias)``, which makes the layer that takes a linear one's place.
+``quantize(block, layers, scheme)``: it replaces layers that calibration reaches, given by their
+paths within the block, in place; where ``block`` is no decoder block all else in it must stay as it
+is. Where it has ``expert(weight, hessian, scheme)``, experts that calibration reaches are quantized
+by that. The others have ``layer(weight, bias)``, which makes the layer that takes a linear one's
+place.
 PYTEST_DONT_REWRITE
 """
 
@@ -22,6 +24,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..weight_matrices import WeightMatrix
 from .awq import STEPS, clip_weights, search_awq_scales
 from .calibration import ActivationStatistics, HessianStatistics
 from .checks import naming, unknown_name
@@ -34,7 +37,7 @@ from .scheme import QuantizationScheme
 from .smoothing import SmoothingGroup, smooth_group, smoothing_groups
 from .smoothquant import ALPHA, smoothquant_scales
 
-Layers = Mapping[str, nn.Linear]
+Layers = Mapping[str, WeightMatrix]
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,15 @@ class GPTQ:
             statistics = _gather(block, step, HessianStatistics)
             for name in step:
                 with naming(name):
-                    quantized = self._quantized(layers[name], statistics[name].hessian, scheme)
-                _replace(block, name, quantized)
+                    weight = layers[name].weight
+                    quantized = self.expert(weight, statistics[name].hessian, scheme)
+                _replace(block, name, QuantizedLinear(quantized, layers[name].bias))
 
-    def _quantized(
-        self, layer: nn.Linear, hessian: Tensor, scheme: QuantizationScheme
-    ) -> QuantizedLinear:
-        weight = gptq(
-            layer.weight,
+    def expert(
+        self, weight: Tensor, hessian: Tensor, scheme: QuantizationScheme
+    ) -> QuantizedTensor:
+        return gptq(
+            weight,
             hessian,
             scheme,
             damping=self.damping,
@@ -96,7 +100,6 @@ class GPTQ:
             static_groups=self.static_groups,
             row_fallback=self.row_fallback,
         )
-        return QuantizedLinear(weight, layer.bias)
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,13 @@ class AWQ:
                     hessians[name] = hessians[name] / torch.outer(best.scales, best.scales)
         for name, layer in layers.items():
             with naming(name):
-                weight = layer.weight.detach()
-                if self.clip:
-                    weight = clip_weights(weight, hessians[name], scheme)
-                quantized = QuantizedLinear(quantize(weight, scheme), layer.bias)
-            _replace(block, name, quantized)
+                quantized = self.expert(layer.weight.detach(), hessians[name], scheme)
+            _replace(block, name, QuantizedLinear(quantized, layer.bias))
+
+    def expert(
+        self, weight: Tensor, hessian: Tensor, scheme: QuantizationScheme
+    ) -> QuantizedTensor:
+        return quantize(clip_weights(weight, hessian, scheme) if self.clip else weight, scheme)
 
 
 @dataclass(frozen=True)
@@ -144,12 +149,13 @@ class SmoothQuant:
         groups = smoothing_groups(block) if block.is_decoder_block else []
         statistics = _gather(block, _readers(groups, layers), ActivationStatistics)
         for group in groups:
-            weights = [block.linear(name).weight for name in group.consumers]
+            weights = [block.layer(name).weight for name in group.consumers]
             max_abs = statistics[group.consumers[0]].max_abs
             smooth_group(block, group, smoothquant_scales(weights, max_abs, alpha=self.alpha))
         for name, layer in layers.items():
             with naming(name):
-                quantized = LLMInt8Linear.from_linear(layer, scheme, threshold=math.inf)
+                weight = quantize(layer.weight, scheme)
+                quantized = LLMInt8Linear(weight, layer.bias, threshold=math.inf)
             _replace(block, name, quantized)
 
 
@@ -201,7 +207,7 @@ def _gather(block: CalibratedModule, names: Iterable[str], kind: type[_S]) -> di
     groups = block.input_groups(names)
     statistics: dict[str, _S] = {}
     for group in groups:
-        layer = block.linear(group[0])
+        layer = block.layer(group[0])
         statistics[group[0]] = kind(layer.in_features, layer.weight.device)
     block.observe(statistics)
     return {name: statistics[group[0]] for group in groups for name in group}

@@ -6,9 +6,9 @@ rounding is trained away. Forward passes see the rounded weights (`fake_quantiza
 the float weights behind them until they round elsewhere.
 
 Contract. Deterministic: eval mode (no dropout), batches in the given order and then from the start
-again. Only the weights of fake-quantized layers move, without weight decay. The learning rate falls
-linearly to 0, since rounded weights that still jump at the end are noise. A padded position is
-neither teacher nor student.
+again. Only the float weights behind fake-quantized ones move, without weight decay. The learning
+rate falls linearly to 0, since rounded weights that still jump at the end are noise. A padded
+position is neither teacher nor student.
 
 Memory: the teacher is a copy of the model; Adam keeps two numbers a weight. Left out: labels, mixed
 precision, accumulation, checkpoints.
@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..linear_layers import DEFAULT_SKIP, evaluating
-from .fake_quantization import prepare_qat
+from ..weight_matrices import DEFAULT_SKIP, evaluating
+from .fake_quantization import prepare_qat, trained_weights
 from .scheme import QuantizationScheme
 
 Batch = Tensor | Mapping[str, Tensor]
@@ -69,8 +69,8 @@ def train_qat(
     if not batches:
         raise ValueError("there are no batches to train on")
     teacher = copy.deepcopy(model).eval().requires_grad_(False)
-    names = prepare_qat(model, scheme, skip=skip)
-    weights = list({id(w): w for w in (model.get_parameter(f"{n}.weight") for n in names)}.values())
+    prepare_qat(model, scheme, skip=skip)
+    weights = trained_weights(model)
     required = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.requires_grad_(False)
     for weight in weights:

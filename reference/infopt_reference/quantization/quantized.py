@@ -12,7 +12,7 @@ that runs out of precision, are the one case in which the error bound does not h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,7 +23,7 @@ from .double_quantization import BLOCK, compress_scales, decompress_scales
 from .grouping import cache_blocks, from_rows, scale_shape, to_rows
 from .packing import pack, unpack
 from .scales import store_scales
-from .scheme import QuantizationScheme, number_format
+from .scheme import Granularity, QuantizationScheme, number_format
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +174,34 @@ def encode(
     )
     packed = pack(from_rows(codes, weight.shape, scheme), scheme.stored_bits)
     return replace(quantized, codes=packed)
+
+
+def joined(parts: Sequence[QuantizedTensor]) -> QuantizedTensor:
+    """Quantized matrices [M, K] one below the other, bit for bit.
+
+    Raises:
+        ValueError: their scheme has constants that belong to no row: per tensor, per channel of
+            another axis than 0, or double quantization.
+    """
+    first = parts[0]
+    if not separable(first.scheme):
+        raise ValueError(f"matrices in {first.scheme} share constants and cannot be joined")
+    codes = torch.cat([part.unpacked_codes() for part in parts])
+    zero_points = [part.zero_points for part in parts if part.zero_points is not None]
+    return replace(
+        first,
+        shape=codes.shape,
+        codes=pack(codes, first.scheme.stored_bits),
+        stored_scales=torch.cat([part.stored_scales for part in parts]),
+        zero_points=torch.cat(zero_points) if zero_points else None,
+    )
+
+
+def separable(scheme: QuantizationScheme) -> bool:
+    """Whether every row of a matrix has constants of its own."""
+    rowwise = scheme.granularity is Granularity.CHANNEL and scheme.axis in (0, -2)
+    grouped = scheme.granularity is Granularity.GROUP
+    return (rowwise or grouped) and not scheme.double_quantization
 
 
 def _blockwise(

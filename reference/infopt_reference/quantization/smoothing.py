@@ -9,10 +9,11 @@ W·diag(s) rounds differently from W, and x/s from x: what AWQ and SmoothQuant e
 Contract. `smooth` preserves the function up to the rounding of weights (exactly for powers of two)
 or raises before anything is changed. `smoothing_groups` finds groups by running a block: layers
 whose input *is* a norm's output, and the pairs named below; then each is tried on a copy, and one
-whose smoothing changes the block's output, since something else reads the activation, is refused.
+whose smoothing changes the block's output, since something else reads the activation (the router
+and the experts of a mixture), is left out.
 
 Norms: y = n(x)·weight (+ bias), and Gemma's y = n(x)·(1 + weight).
-Left out: layers that are not `nn.Linear`, v_proj → o_proj where several query heads share a value
+Left out: experts, v_proj → o_proj where several query heads share a value
 head, and smoothing between blocks.
 
 Source: Xiao et al. 2022, "SmoothQuant", section 4; Lin et al. 2023, "AWQ", section 3.2.
@@ -30,6 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..weight_matrices import WeightMatrix, layer_matrix
 from .checks import naming, require_finite
 from .layerwise import CalibratedModule, Call
 
@@ -47,7 +49,9 @@ class SmoothingGroup:
 
 
 @torch.no_grad()
-def smooth(producer: nn.Module, consumers: Sequence[nn.Linear], scales: Tensor) -> None:
+def smooth(
+    producer: nn.Module, consumers: Sequence[nn.Linear | WeightMatrix], scales: Tensor
+) -> None:
     """Divides the producer's outputs by scales [K] and multiplies the consumers' columns by them.
 
     Raises:
@@ -73,7 +77,7 @@ def smooth(producer: nn.Module, consumers: Sequence[nn.Linear], scales: Tensor) 
 
 def smooth_group(block: CalibratedModule, group: SmoothingGroup, scales: Tensor) -> None:
     """`smooth` for a group of a block."""
-    consumers = [block.linear(name) for name in group.consumers]
+    consumers = [block.layer(name) for name in group.consumers]
     with naming(group.producer):
         smooth(block.module.get_submodule(group.producer), consumers, scales)
 
@@ -118,22 +122,14 @@ def smoothing_groups(block: CalibratedModule) -> list[SmoothingGroup]:
     """The groups of a decoder block.
 
     Raises:
-        ValueError: no norm feeds an `nn.Linear`, or something besides linear layers reads the
-            output of one that does.
+        ValueError: there is no norm whose output linear layers alone read.
     """
-    groups = _after_norms(block)
+    groups = [group for group in _after_norms(block) if _preserves(block, group)]
     if not groups:
         raise ValueError(
-            f"{type(block.module).__name__}: no norm whose output nn.Linear layers read, so there "
-            "is nothing to smooth; use gptq or rtn for this architecture"
+            f"{type(block.module).__name__}: no norm whose output linear layers alone read, so "
+            "there is nothing to smooth; use gptq or rtn for this architecture"
         )
-    for group in groups:
-        if not _preserves(block, group):
-            raise ValueError(
-                f"{type(block.module).__name__}: smoothing {group.producer} → "
-                f"{', '.join(group.consumers)} changes the block's output; something else reads "
-                "the activation, or the layers are not what they seem: use gptq or rtn"
-            )
     pairs = (SmoothingGroup(producer, (consumer,)) for producer, consumer in LINEAR_PAIRS)
     return groups + [pair for pair in pairs if _fits(block, pair) and _preserves(block, pair)]
 
@@ -144,7 +140,7 @@ def _after_norms(block: CalibratedModule) -> list[SmoothingGroup]:
     with ExitStack() as hooks:
         for name, module in block.module.named_modules():
             weight = getattr(module, "weight", None)
-            if isinstance(module, nn.Linear):
+            if layer_matrix(module) is not None:
                 handle = module.register_forward_pre_hook(
                     lambda _, inputs, name=name: read.update({name: inputs[0]})
                 )
@@ -181,7 +177,7 @@ def _preserves(block: CalibratedModule, group: SmoothingGroup) -> bool:
     call = Call(_float32(arguments), wide, None)
     trial = CalibratedModule(copy.deepcopy(block.module).float(), [call])
     before = trial.run(call)
-    features = trial.linear(group.consumers[0]).in_features
+    features = trial.layer(group.consumers[0]).in_features
     scales = torch.full((features,), 2.0, device=before.device)
     scales[1::2] = 0.5
     smooth_group(trial, group, scales)
