@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from .properties import SEARCH
+from .properties import SEARCH, ended_search
 from .tally import tally
 
 
@@ -32,7 +32,8 @@ def run_machine(
             found.draw()
             super().__init__()
 
-    run_state_machine_as_test(
-        type(machine.__name__, (Counted,), dict(members)),
-        settings=settings(SEARCH, max_examples=examples, stateful_step_count=steps),
-    )
+    with ended_search():
+        run_state_machine_as_test(
+            type(machine.__name__, (Counted,), dict(members)),
+            settings=settings(SEARCH, max_examples=examples, stateful_step_count=steps),
+        )

@@ -36,6 +36,38 @@ SEARCH = settings(
 EXAMPLES = 40  # drawn inputs for each property; a suite may want more or fewer
 
 
+class FinalError(AssertionError):
+    """A property is broken on every case, or tells it after long: no smaller one is looked for."""
+
+
+class EndedSearch(KeyboardInterrupt):
+    """Ends a search of Hypothesis, which takes this for the user's wish."""
+
+    def __init__(self, error: FinalError) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextmanager
+def ending_search() -> Iterator[None]:
+    """Within a search: let FinalError end it."""
+    __tracebackhide__ = True
+    try:
+        yield
+    except FinalError as error:
+        raise EndedSearch(error) from None
+
+
+@contextmanager
+def ended_search() -> Iterator[None]:
+    """Around a search: raise the FinalError that has ended it."""
+    __tracebackhide__ = True
+    try:
+        yield
+    except EndedSearch as ended:
+        raise ended.error from None
+
+
 def for_all(
     holds: Callable[[Case], None],
     cases: SearchStrategy[Case],
@@ -133,7 +165,8 @@ def _search(holds: Callable[[Any], None], cases: SearchStrategy[Any], examples: 
     @given(case=cases)
     def tried(case: Any) -> None:
         __tracebackhide__ = True
-        with noted(f"smallest case found: {case!r}"):
+        with ending_search(), noted(f"smallest case found: {case!r}"):
             holds(case)
 
-    tried()
+    with ended_search():
+        tried()

@@ -15,7 +15,7 @@ import infopt_suites
 import pytest
 from hypothesis import strategies as st
 from infopt_suites.base import REQUIRES, Suite, implementer_attributes, requires, suite_tests
-from infopt_suites.properties import for_all, tried
+from infopt_suites.properties import FinalError, for_all, tried
 from infopt_suites.tally import each_case, leave_out, note_kinds
 
 from pytest_infopt.conformance.implementations import GROUP
@@ -157,6 +157,20 @@ def test_a_trap_is_tried_whatever_is_drawn() -> None:
     with pytest.raises(AssertionError) as raised:
         for_all(holds, st.integers(0, 10), traps=[("below zero", -1)])
     assert raised.value.__notes__ == ["on the trap 'below zero': -1"]
+
+
+def test_an_error_that_is_final_ends_the_search_at_once() -> None:
+    seen: list[int] = []
+
+    def holds(number: int) -> None:
+        seen.append(number)
+        if number > 10:
+            raise FinalError("it takes long to find this out")
+
+    with pytest.raises(FinalError) as raised:
+        for_all(holds, st.integers(0, 10**6))
+    assert sum(number > 10 for number in seen) == 1
+    assert raised.value.__notes__ == [f"smallest case found: {seen[-1]}"]
 
 
 def test_a_search_draws_the_same_each_time() -> None:
