@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import declared_batchers as declared
 from batchers import ALL, BatchTasks, Outcomes, TimerBatcher, Waiting, WorkerBatcher
 from infopt_suites.batching import BatchPolicy
 
@@ -700,6 +701,142 @@ class KeepsItemsOfTheCancelled(TimerBatcher):
         super().tell(entry, error)
 
 
+# Drains, and slots
+
+
+class GoneAsItsResultCame(TimerBatcher):
+    """Not listed: who leaves is taken off the count, also where the result had done so."""
+
+    pending = 0
+
+    def admit(self, entry: Waiting) -> None:
+        super().admit(entry)
+        self.pending += 1
+
+    def give(self, entry: Waiting, result: Any) -> None:
+        self.pending -= not entry.future.done()
+        super().give(entry, result)
+
+    def withdraw(self, entry: Waiting) -> None:
+        self.pending -= 1
+        super().withdraw(entry)
+
+    def stop_if_done(self) -> None:
+        if self.pending == 0:
+            super().stop_if_done()
+
+
+class DrainWaitsForReaders(TimerBatcher):
+    """Not listed: a result counts as taken when its caller goes on, and who left never does."""
+
+    unread = 0
+
+    async def outcome(self, item: Any) -> Any:
+        self.unread += 1
+        result = await super().outcome(item)
+        self.unread -= 1
+        self.stop_if_done()
+        return result
+
+    def stop_if_done(self) -> None:
+        if not self.unread:
+            super().stop_if_done()
+
+
+class DrainAwaitsFutures(TimerBatcher):
+    """Not listed: stop waits for all futures, and raises what one of them was."""
+
+    async def stop(self, drain: bool = True) -> None:
+        if drain and self.state == "running":
+            running = [entry for batch in self.running.values() for entry in batch]
+            await asyncio.gather(*(entry.future for entry in running))
+        await super().stop(drain)
+
+
+class DrainJoinsTheQueue(WorkerBatcher):
+    """Not listed: as `asyncio.Queue.join`, with task_done where a result is taken."""
+
+    async def start(self) -> None:
+        await super().start()
+        self.queue: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def submit(self, item: Any) -> Any:
+        self.queue.put_nowait(item)
+        result = await super().submit(item)
+        self.queue.task_done()
+        return result
+
+    async def stop(self, drain: bool = True) -> None:
+        self.state = "stopping" if self.state == "running" else self.state
+        await self.queue.join()
+        self.state = "running" if self.state == "stopping" else self.state
+        await super().stop(drain)
+
+
+class SlotOfTheCallers(TimerBatcher):
+    """Not listed: a call for which nobody waits does not count."""
+
+    def can_begin(self) -> bool:
+        batches = self.running.values()
+        awaited = [batch for batch in batches if any(not e.future.done() for e in batch)]
+        return len(awaited) < self.policy.max_concurrency
+
+
+class FirstLeaverFreesTheSlot(TimerBatcher):
+    """Not listed: the slot is given back by whoever leaves."""
+
+    freed = 0
+
+    def withdraw(self, entry: Waiting) -> None:
+        self.freed += any(entry in batch for batch in self.running.values())
+        super().withdraw(entry)
+
+    def end(self, task: asyncio.Task[None]) -> None:
+        self.freed = 0
+        super().end(task)
+
+    def can_begin(self) -> bool:
+        return len(self.running) - self.freed < self.policy.max_concurrency
+
+
+class SlotHeldByACaller(BatchTasks):
+    """Not listed: the first caller of a batch awaits its call inside the semaphore, shielded."""
+
+    capabilities = BatchTasks.capabilities - {"window", "age"}
+
+    async def submit(self, item: Any) -> Any:
+        entry = self.waiting(item)
+        self.open.append(entry)
+        first = len(self.open) == 1
+        if first:
+            await asyncio.sleep(self.policy.max_wait)
+            batches, self.open = self.open, []
+            size = self.policy.max_batch_size
+            for start in range(0, len(batches), size):
+                async with self.slots:
+                    call = asyncio.create_task(self.serve(batches[start : start + size]))
+                    await asyncio.shield(call)
+        return await entry.future
+
+
+class DeadlineFreesTheSlot(TimerBatcher):
+    """Not listed: a call is given up at its callers' deadline, and runs on."""
+
+    async def submit(self, item: Any, deadline: float | None = None) -> Any:
+        try:
+            return await super().submit(item, deadline)
+        except TimeoutError:
+            for task, batch in [*self.running.items()]:
+                if item in [entry.item for entry in batch]:
+                    del self.running[task]
+            self.dispatch()
+            raise
+
+    def end(self, task: asyncio.Task[None]) -> None:
+        if task in self.running:
+            super().end(task)
+
+
 @dataclass(frozen=True)
 class BatcherMutant:
     fault: Callable[..., Outcomes] | Any
@@ -737,6 +874,9 @@ STOP = "test_after_a_stop_nobody_waits"
 STOPPED = "test_a_stopped_batcher_turns_callers_away"
 STOPPING = "test_callers_that_come_while_it_stops_do_not_wait"
 DRAIN = "test_a_stop_that_drains_serves_all"
+TRIED_AGAIN = "test_a_caller_cancelled_while_its_item_is_tried_again_leaves_the_others_alone"
+DRAIN_LEFT = "test_a_drain_ends_after_a_caller_left_as_its_result_came"
+SLOT = "test_a_call_whose_callers_are_gone_keeps_its_slot"
 AT_ONCE = "test_a_stop_at_once_serves_nothing_more"
 AGAIN = "test_a_stopped_batcher_starts_again"
 REJECTS = "test_a_full_line_turns_callers_away"
@@ -817,4 +957,31 @@ MUTANTS = [
     BatcherMutant(KeepsItems, ROUNDS),
     BatcherMutant(KeepsTasks, ROUNDS),
     BatcherMutant(KeepsItemsOfTheCancelled, ROUNDS),
+    BatcherMutant(GoneAsItsResultCame, DRAIN_LEFT),
+    BatcherMutant(DrainWaitsForReaders, DRAIN_LEFT),
+    BatcherMutant(DrainAwaitsFutures, DRAIN_LEFT),
+    BatcherMutant(DrainJoinsTheQueue, DRAIN_LEFT),
+    BatcherMutant(SlotOfTheCallers, SLOT),
+    BatcherMutant(FirstLeaverFreesTheSlot, SLOT),
+    BatcherMutant(SlotHeldByACaller, SLOT),
+    BatcherMutant(DeadlineFreesTheSlot, SLOT),
+    BatcherMutant(declared.OneAfterTheOther, TOGETHER),
+    BatcherMutant(declared.NothingGathers, LEFTOVERS),
+    BatcherMutant(declared.NothingGathers, ANY),
+    BatcherMutant(declared.SecondsForMilliseconds, LATE),
+    BatcherMutant(declared.SecondsForMilliseconds, ANY),
+    BatcherMutant(declared.WindowOfTwoClocks, LEFTOVERS),
+    BatcherMutant(declared.FirstFailureEndsTheRetries, FAILING),
+    BatcherMutant(declared.RetriesTheBatch, FAILING),
+    BatcherMutant(declared.RetriesTheBatch, ANY),
+    BatcherMutant(declared.RetriesAllButOne, FAILING),
+    BatcherMutant(declared.RetriesWhatWorked, COUNT),
+    BatcherMutant(declared.RetriesEndWithWhoLeaves, TRIED_AGAIN),
+    BatcherMutant(declared.RetriesNobodyAfterWhoLeft, TRIED_AGAIN),
+    BatcherMutant(declared.NeverRecovers, FAILING),
+    BatcherMutant(declared.WaitsUntilItRecovers, ANY),
+    BatcherMutant(declared.ZeroIsNoDeadline, DEADLINES),
+    BatcherMutant(declared.LoadsOneByOne, TOGETHER),
+    BatcherMutant(declared.LoadsTheFirstCallAlone, LEFTOVERS),
+    BatcherMutant(declared.LoadsTooMany, OWN),
 ]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from infopt_suites.batching import (
     GenerationParameters,
 )
 from torch import Tensor
+from transformers import DynamicCache
 
 AREA = "3 continuous batchers"
 
@@ -33,6 +35,7 @@ class Job:
     progress: asyncio.Event = field(default_factory=asyncio.Event)
     output_ids: list[int] = field(default_factory=list)
     slot: int = -1
+    request_id: str | None = None
 
     @property
     def token_ids(self) -> list[int]:
@@ -45,7 +48,7 @@ class SmallContinuousBatcher:
     Who began last gives its memory to the others, and is computed again.
     """
 
-    capabilities = frozenset(ContinuousBatchingSuite.offers)
+    capabilities = frozenset(ContinuousBatchingSuite.offers) - {"passes", "threaded"}
 
     def __init__(self, model: Any, limits: ContinuousLimits) -> None:
         self.model, self.limits = model, limits
@@ -71,12 +74,38 @@ class SmallContinuousBatcher:
             await self.task
 
     async def generate(
-        self, prompt_ids: Sequence[int], parameters: GenerationParameters
+        self,
+        prompt_ids: Sequence[int],
+        parameters: GenerationParameters,
+        request_id: str | None = None,
     ) -> Sequence[int]:
         job = self.enter(prompt_ids, parameters)
+        job.request_id = request_id
         try:
             return await job.future
         finally:
+            self.leave(job)
+
+    async def abort(self, request_id: str) -> None:
+        for job in [*self.waiting, *self.running]:
+            if job.request_id == request_id:
+                self.end(job, RuntimeError("aborted"))
+
+    async def generate_samples(
+        self, prompt_ids: Sequence[int], parameters: GenerationParameters, count: int
+    ) -> Sequence[Sequence[int]]:
+        jobs = [self.enter(prompt_ids, self.sample(parameters, i)) for i in range(count)]
+        try:
+            return [await job.future for job in jobs]
+        finally:
+            self.leave_samples(jobs)
+
+    def sample(self, parameters: GenerationParameters, index: int) -> GenerationParameters:
+        seed = parameters.seed
+        return parameters if seed is None else replace(parameters, seed=1000 * seed + index)
+
+    def leave_samples(self, jobs: list[Job]) -> None:
+        for job in jobs:
             self.leave(job)
 
     async def stream(
@@ -318,6 +347,337 @@ class NobodyIsPreempted(SmallContinuousBatcher):
     def blocks(self, job: Job) -> int:
         most = len(job.prompt_ids) + job.parameters.max_new_tokens - 1
         return -(-most // self.limits.block_size)
+
+
+class OwnCaches(SmallContinuousBatcher):
+    """Sound in another way: keys and values are kept, in a cache for each request, and each part of
+    a prompt or token is a pass of its own."""
+
+    capabilities = SmallContinuousBatcher.capabilities | {"passes"}
+
+    def __init__(self, model: Any, limits: ContinuousLimits) -> None:
+        super().__init__(model, limits)
+        self.caches: dict[int, DynamicCache] = {}
+        self.rows: dict[int, Tensor] = {}
+        self.partial: list[Job] = []
+
+    def clear(self, slot: int) -> None:
+        super().clear(slot)
+        self.caches[slot] = DynamicCache()
+
+    def read(self) -> list[Job]:
+        done = super().read()
+        self.partial = [job for job in self.running if job not in done]
+        return done
+
+    def compute(self, jobs: Sequence[Job]) -> Tensor:
+        for job in [*self.partial, *jobs]:
+            self.advance(job)
+        return torch.stack([self.rows[job.slot] for job in jobs]) if jobs else torch.zeros(0, 0)
+
+    def advance(self, job: Job) -> None:
+        cache = self.caches[job.slot]
+        part = self.memory[job.slot][cache.get_seq_length() :]
+        if part:
+            with torch.no_grad():
+                output = self.model(torch.tensor([part]), past_key_values=cache, use_cache=True)
+            self.rows[job.slot] = output.logits[0, -1]
+
+
+class InAThread(SmallContinuousBatcher):
+    """Sound in another way: steps are computed in a thread, and who leaves meanwhile leaves after
+    it."""
+
+    capabilities = SmallContinuousBatcher.capabilities - {"idle"} | {"threaded"}
+    virtual = False
+    examples = 2
+
+    def __init__(self, model: Any, limits: ContinuousLimits) -> None:
+        super().__init__(model, limits)
+        self.is_computing = False
+        self.leaving: list[Job] = []
+
+    async def loop(self) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            while self.is_open:
+                if not self.waiting and not self.running:
+                    await self.rest()
+                    continue
+                self.admit()
+                self.make_room()
+                await self.step_in(pool)
+
+    async def step_in(self, pool: ThreadPoolExecutor) -> None:
+        loop, sampling = asyncio.get_running_loop(), self.read()
+        self.is_computing = True
+        try:
+            rows = await loop.run_in_executor(pool, self.compute, sampling)
+        except Exception as error:
+            self.failed(sampling, error)
+        else:
+            self.hand_out(sampling, rows)
+        self.is_computing = False
+        leaving, self.leaving = self.leaving, []
+        for job in leaving:
+            self.leave(job)
+
+    def hand_out(self, sampling: list[Job], rows: Tensor) -> None:
+        jobs = [job for job in sampling if not job.future.done()]
+        tokens = [
+            self.choose(job, row) for job, row in zip(sampling, rows, strict=True) if job in jobs
+        ]
+        self.deliver(jobs, tokens)
+
+    def end(self, job: Job, error: Exception) -> None:
+        if not self.is_computing:
+            super().end(job, error)
+            return
+        self.leaving.append(job)
+        if not job.future.done():
+            job.future.set_exception(error)
+            job.future.exception()
+        job.progress.set()
+
+
+class OneRequestMore(OwnCaches):
+    """Not listed: ``<=`` where ``<`` is meant."""
+
+    def __init__(self, model: Any, limits: ContinuousLimits) -> None:
+        super().__init__(model, replace(limits, max_num_seqs=limits.max_num_seqs + 1))
+
+
+class PromptsCountedApart(OwnCaches):
+    """Not listed: only those that decode count as running."""
+
+    def __init__(self, model: Any, limits: ContinuousLimits) -> None:
+        super().__init__(model, replace(limits, max_num_seqs=99))
+        self.most = limits.max_num_seqs
+
+    def admit(self) -> None:
+        decoding = sum(bool(job.output_ids) for job in self.running)
+        if decoding < self.most:
+            super().admit()
+
+
+class LeaverCountedTwice(OwnCaches):
+    """Not listed: who leaves makes room for two."""
+
+    def leave(self, job: Job) -> None:
+        if job in self.running:
+            slots = self.limits.max_num_seqs + 1
+            self.limits = replace(self.limits, max_num_seqs=slots)
+            self.memory.append([])
+        super().leave(job)
+
+
+class BudgetOfEach(OwnCaches):
+    """Not listed: each request may compute as many tokens as a step."""
+
+    def read(self) -> list[Job]:
+        done, running = [], self.running
+        for job in running:
+            self.running = [job]
+            done += super().read()
+        self.running = running
+        self.partial = [job for job in running if job not in done]
+        return done
+
+
+class DecodingIsFree(OwnCaches):
+    """Not listed: the budget is one of prompts."""
+
+    def read(self) -> list[Job]:
+        limits, decoding = self.limits, sum(bool(job.output_ids) for job in self.running)
+        tokens = limits.max_num_batched_tokens + decoding
+        self.limits = replace(limits, max_num_batched_tokens=tokens)
+        done = super().read()
+        self.limits = limits
+        return done
+
+
+class BegunWhole(OwnCaches):
+    """Not listed: what the budget has left is enough for a whole prompt."""
+
+    def read(self) -> list[Job]:
+        budget, self.partial, done = self.limits.max_num_batched_tokens, [], []
+        for job in self.running:
+            memory = self.memory[job.slot]
+            part = job.token_ids[len(memory) :] if budget > 0 else []
+            memory.extend(part)
+            budget -= len(part)
+            done += [job] if part else []
+        return done
+
+
+class TokensBySlot(InAThread):
+    """Not listed: who leaves gives the slot to the next one at once, and gets its tokens there."""
+
+    def end(self, job: Job, error: Exception) -> None:
+        SmallContinuousBatcher.end(self, job, error)
+        self.admit()
+
+    def hand_out(self, sampling: list[Job], rows: Tensor) -> None:
+        owners = {job.slot: job for job in self.running}
+        pairs = [(owners[x.slot], r) for x, r in zip(sampling, rows, strict=True)
+                 if x.slot in owners]  # fmt: skip
+        self.deliver([job for job, _ in pairs], [self.choose(job, row) for job, row in pairs])
+
+
+class RowsOfTheRest(InAThread):
+    """Not listed: results are handed out by their places among those that run."""
+
+    def end(self, job: Job, error: Exception) -> None:
+        SmallContinuousBatcher.end(self, job, error)
+
+    def hand_out(self, sampling: list[Job], rows: Tensor) -> None:
+        jobs = self.running[: len(rows)]
+        pairs = zip(jobs, rows, strict=False)
+        self.deliver(jobs, [self.choose(job, row) for job, row in pairs])
+
+
+class MemoryWrittenAfterTheStep(InAThread):
+    """Not listed: what a step has read is put into the slot's memory when it ends, whoever owns the
+    slot by then."""
+
+    def end(self, job: Job, error: Exception) -> None:
+        SmallContinuousBatcher.end(self, job, error)
+        self.admit()
+
+    def hand_out(self, sampling: list[Job], rows: Tensor) -> None:
+        owners = {job.slot: job for job in self.running}
+        for job in sampling:
+            owner = owners.get(job.slot, job)
+            if owner is not job:
+                self.memory[job.slot] = job.token_ids[: len(owner.token_ids) - 1]
+        super().hand_out(sampling, rows)
+
+
+class AbortForgotten(SmallContinuousBatcher):
+    """Not listed: only what waits is aborted."""
+
+    async def abort(self, request_id: str) -> None:
+        for job in [x for x in self.waiting if x.request_id == request_id]:
+            self.end(job, RuntimeError("aborted"))
+
+
+class AbortByItsEnd(SmallContinuousBatcher):
+    """Not listed: ids that end alike are taken for one."""
+
+    async def abort(self, request_id: str) -> None:
+        for job in [*self.waiting, *self.running]:
+            if job.request_id is not None and job.request_id[:1] == request_id[:1]:
+                self.end(job, RuntimeError("aborted"))
+
+
+class AbortTellsTheCallerAlone(SmallContinuousBatcher):
+    """Not listed: the caller is told, the request goes on until its end."""
+
+    async def abort(self, request_id: str) -> None:
+        for job in [*self.waiting, *self.running]:
+            if job.request_id == request_id and not job.future.done():
+                job.future.set_exception(RuntimeError("aborted"))
+
+    def leave(self, job: Job) -> None:
+        if not job.future.done() or job.future.cancelled():
+            super().leave(job)
+
+
+class AbortsAreRemembered(SmallContinuousBatcher):
+    """Not listed: an abort of what has ended ends whoever has the id next."""
+
+    async def abort(self, request_id: str) -> None:
+        self.__dict__.setdefault("aborted", set()).add(request_id)
+        await super().abort(request_id)
+
+    async def generate(
+        self,
+        prompt_ids: Sequence[int],
+        parameters: GenerationParameters,
+        request_id: str | None = None,
+    ) -> Sequence[int]:
+        if request_id in self.__dict__.get("aborted", ()):
+            self.__dict__["aborted"].discard(request_id)
+            raise RuntimeError("aborted")
+        return await super().generate(prompt_ids, parameters, request_id)
+
+
+class AbortOfTheUnknownRaises(SmallContinuousBatcher):
+    """Not listed."""
+
+    async def abort(self, request_id: str) -> None:
+        names = [job.request_id for job in [*self.waiting, *self.running]]
+        names.remove(request_id)
+        await super().abort(request_id)
+
+
+class BlocksGivenBackTwice(SmallContinuousBatcher):
+    """Not listed: an abort of what has ended counts a block as free once more."""
+
+    extra = 0
+
+    async def abort(self, request_id: str) -> None:
+        names = [job.request_id for job in [*self.waiting, *self.running]]
+        self.extra += request_id not in names
+        await super().abort(request_id)
+
+    @property
+    def num_free_blocks(self) -> int:
+        return super().num_free_blocks + self.extra
+
+
+class SamplesOfOneSeed(SmallContinuousBatcher):
+    """Not listed."""
+
+    def sample(self, parameters: GenerationParameters, index: int) -> GenerationParameters:
+        return parameters
+
+
+class SamplesWithoutTheirSeed(SmallContinuousBatcher):
+    """Not listed: samples are drawn anew each time."""
+
+    drawn = 0
+
+    def sample(self, parameters: GenerationParameters, index: int) -> GenerationParameters:
+        self.drawn += 1
+        return replace(parameters, seed=self.drawn)
+
+
+class SamplesThatFit(SmallContinuousBatcher):
+    """Not listed: as many as run at a time."""
+
+    async def generate_samples(
+        self, prompt_ids: Sequence[int], parameters: GenerationParameters, count: int
+    ) -> Sequence[Sequence[int]]:
+        most = min(count, self.limits.max_num_seqs)
+        return await super().generate_samples(prompt_ids, parameters, most)
+
+
+class SamplesInOneList(SmallContinuousBatcher):
+    """Not listed: each sample goes on where the one before has ended."""
+
+    async def generate_samples(
+        self, prompt_ids: Sequence[int], parameters: GenerationParameters, count: int
+    ) -> Sequence[Sequence[int]]:
+        prompt, found = list(prompt_ids), list[Sequence[int]]()
+        for _ in range(count):
+            found.append(await self.generate(prompt, parameters))
+            prompt += found[-1]
+        return found
+
+
+class FirstSampleLeaves(SmallContinuousBatcher):
+    """Not listed: with the caller goes the first sample, the others are computed to their end."""
+
+    def leave_samples(self, jobs: list[Job]) -> None:
+        self.leave(jobs[0])
+
+
+class WaitingSamplesStay(SmallContinuousBatcher):
+    """Not listed: with the caller go those that run."""
+
+    def leave_samples(self, jobs: list[Job]) -> None:
+        for job in [x for x in jobs if x in self.running]:
+            self.leave(job)
 
 
 class PaddingAttended(SmallContinuousBatcher):
@@ -694,6 +1054,14 @@ STREAM_LEFT = "test_a_stream_that_is_left_takes_the_request_along"
 STOPPED = "test_a_stop_leaves_nobody_waiting"
 RESTART = "test_a_restarted_batcher_serves_as_a_new_one"
 IDLE = "test_nothing_is_done_while_nobody_asks"
+REQUESTS = "test_no_more_requests_run_than_may"
+STEP_TOKENS = "test_a_step_computes_no_more_tokens_than_may"
+SLOT = "test_a_slot_is_not_given_away_while_its_step_runs"
+ABORT = "test_an_abort_ends_its_request_alone"
+ENDED = "test_an_abort_of_what_has_ended_changes_nothing"
+SAMPLES = "test_samples_of_one_prompt_are_as_many_requests"
+DRAWN = "test_samples_are_drawn_each_by_itself"
+ALL_LEAVE = "test_who_leaves_takes_all_samples_along"
 MUTANTS = [
     ContinuousMutant(PositionsStop, TOKENS),
     ContinuousMutant(OneTokenMore, TOKENS),
@@ -737,5 +1105,26 @@ MUTANTS = [
     ContinuousMutant(OpenAfterTheStop, STOPPED),
     ContinuousMutant(StoppedRequestsStay, RESTART),
     ContinuousMutant(Polls, IDLE),
+    ContinuousMutant(OneRequestMore, REQUESTS),
+    ContinuousMutant(PromptsCountedApart, REQUESTS),
+    ContinuousMutant(LeaverCountedTwice, REQUESTS),
+    ContinuousMutant(BudgetOfEach, STEP_TOKENS),
+    ContinuousMutant(DecodingIsFree, STEP_TOKENS),
+    ContinuousMutant(BegunWhole, STEP_TOKENS),
+    ContinuousMutant(TokensBySlot, SLOT),
+    ContinuousMutant(RowsOfTheRest, SLOT),
+    ContinuousMutant(MemoryWrittenAfterTheStep, SLOT),
+    ContinuousMutant(AbortForgotten, ABORT),
+    ContinuousMutant(AbortByItsEnd, ABORT),
+    ContinuousMutant(AbortTellsTheCallerAlone, ABORT),
+    ContinuousMutant(AbortsAreRemembered, ENDED),
+    ContinuousMutant(AbortOfTheUnknownRaises, ENDED),
+    ContinuousMutant(BlocksGivenBackTwice, ENDED),
+    ContinuousMutant(SamplesThatFit, SAMPLES),
+    ContinuousMutant(SamplesInOneList, SAMPLES),
+    ContinuousMutant(SamplesOfOneSeed, DRAWN),
+    ContinuousMutant(SamplesWithoutTheirSeed, DRAWN),
+    ContinuousMutant(FirstSampleLeaves, ALL_LEAVE),
+    ContinuousMutant(WaitingSamplesStay, ALL_LEAVE),
 ]
-SOUND = [SmallContinuousBatcher, OneAfterTheOther, NobodyIsPreempted]
+SOUND = [SmallContinuousBatcher, OneAfterTheOther, NobodyIsPreempted, OwnCaches, InAThread]

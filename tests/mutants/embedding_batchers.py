@@ -1,4 +1,4 @@
-"""Small embedding batchers that are right, of three designs, and the same with faults."""
+"""Small embedding batchers that are right, of several designs, and the same with faults."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchers import AREA, TimerBatcher, Waiting
+from declared_batchers import Loader
 from infopt_suites.batching import BatchPolicy
 
 __all__ = ["AREA", "MUTANTS", "SOUND", "EmbeddingMutant"]
@@ -16,7 +17,9 @@ __all__ = ["AREA", "MUTANTS", "SOUND", "EmbeddingMutant"]
 class LineOfTexts(TimerBatcher):
     """Each text is an item of the batcher under it, equal ones too."""
 
-    capabilities: Any = frozenset({"shared", "concurrency", "stop", "typed", "withdraw"})
+    capabilities: Any = frozenset(
+        {"shared", "window", "full", "no-window", "concurrency", "stop", "typed", "withdraw"}
+    )
 
     async def embed(self, texts: list[str]) -> Any:
         self.require_list(texts)
@@ -147,6 +150,13 @@ class ZipWithoutStrict(LineOfTexts):
 
     def check(self, results: Any, batch: list[Waiting]) -> None:
         self.check_type(results)
+
+
+class LengthIsAll(LineOfTexts):
+    """B15: a mapping or a text of the right length is taken for vectors."""
+
+    def check_type(self, results: Any) -> None:
+        pass
 
 
 class SortedAndNotBack(LineOfTexts):
@@ -315,6 +325,148 @@ class FirstErrorAlone(CallByCall):
         return [v for result in results if isinstance(result, list) for v in result]
 
 
+class AtOnce(LineOfTexts):
+    """Sound in another way: sends what is there as soon as a call can begin."""
+
+    capabilities = LineOfTexts.capabilities - {"window"}
+    sends_at_once = True
+
+    def is_due(self) -> bool:
+        return True
+
+
+class LoadMany:
+    """Sound in another way: as data loaders do, all texts of a turn, in calls that run at once."""
+
+    capabilities: Any = frozenset({"shared", "full", "no-window"})
+    unbounded_calls = True
+
+    def __init__(self, function: Any, policy: BatchPolicy) -> None:
+        self.loader = Loader(function, policy)
+
+    async def start(self) -> None:
+        await self.loader.start()
+
+    async def embed(self, texts: list[str]) -> Any:
+        return list(await asyncio.gather(*map(self.loader.submit, texts)))
+
+    async def stop(self) -> None:
+        pass
+
+
+class Debounce(LineOfTexts):
+    """B03: each text begins the window anew (JasperFx/jasperfx#533)."""
+
+    def window_end(self) -> float:
+        return self.line[-1].time + self.policy.max_wait
+
+
+class DebounceOfLists(SharedTexts):
+    """Not listed: each list does, also one whose texts wait already."""
+
+    since = 0.0
+
+    async def embed(self, texts: list[str]) -> Any:
+        self.since = asyncio.get_running_loop().time()
+        return await super().embed(texts)
+
+    def window_end(self) -> float:
+        return self.since + self.policy.max_wait
+
+
+class WholeWindowAgain(LineOfTexts):
+    """B04: the second list finds some time left, and waits for the whole window."""
+
+    def window_end(self) -> float:
+        return self.line[min(1, len(self.line) - 1)].time + self.policy.max_wait
+
+
+class TimerOfThirds(LineOfTexts):
+    """Not listed: it rings at the ends of thirds of a window, the first of which it misses."""
+
+    def set_timer(self) -> None:
+        self.cancel_timer()
+        if self.line and self.can_begin() and self.policy.max_wait:
+            loop, third = asyncio.get_running_loop(), self.policy.max_wait / 3
+            self.timer = loop.call_at(self.window_end() + third, self.dispatch)
+        elif self.line:
+            super().set_timer()
+
+
+class NeverWaits(LineOfTexts):
+    """B07: whatever is there is sent."""
+
+    def is_due(self) -> bool:
+        return True
+
+
+class TimerOfASentBatch(LineOfTexts):
+    """Not listed: it is never cancelled, and sends what has come since."""
+
+    def set_timer(self) -> None:
+        if self.line and self.can_begin() and self.policy.max_wait:
+            asyncio.get_running_loop().call_at(self.window_end(), self.send_all)
+
+    capabilities = LineOfTexts.capabilities - {"no-window"}
+
+
+class FullNotSent(LineOfTexts):
+    """Not listed: only the timer sends."""
+
+    def is_full(self) -> bool:
+        return False
+
+
+class SizeLookedAtBefore(LineOfTexts):
+    """Not listed: the text that fills the batch is not counted yet."""
+
+    def is_full(self) -> bool:
+        return len(self.line) > self.policy.max_batch_size
+
+
+class ListsCounted(LineOfTexts):
+    """Not listed: a batch counts as full by the lists in it."""
+
+    lists = 0
+
+    async def embed(self, texts: list[str]) -> Any:
+        self.lists += 1
+        try:
+            return await super().embed(texts)
+        finally:
+            self.lists -= 1
+
+    def is_full(self) -> bool:
+        return super().is_full() and self.lists >= self.policy.max_batch_size
+
+
+class NoTimerAfterABatch(LineOfTexts):
+    """Not listed: with a batch goes the timer of what is left."""
+
+    def dispatch(self) -> None:
+        before = len(self.running)
+        super().dispatch()
+        if len(self.running) > before:
+            self.cancel_timer()
+
+    def end(self, task: asyncio.Task[None]) -> None:
+        super().end(task)
+        self.cancel_timer()
+
+
+class ZeroIsNoWindow(LineOfTexts):
+    """Not listed: ``max_wait or default``."""
+
+    def set_timer(self) -> None:
+        self.cancel_timer()
+        if self.line and self.can_begin():
+            loop = asyncio.get_running_loop()
+            self.timer = loop.call_at(self.line[0].time + (self.policy.max_wait or 0.01), self.ring)
+
+    def ring(self) -> None:
+        self.send_all()
+
+
 @dataclass(frozen=True)
 class EmbeddingMutant:
     fault: Any
@@ -328,12 +480,19 @@ EQUAL = "test_equal_texts_get_equal_vectors"
 AS_THEY_ARE = "test_texts_are_taken_as_they_are"
 BELONG = "test_lists_belong_to_their_callers"
 SHARE = "test_callers_share_calls"
+STEADY = "test_steady_arrivals_do_not_prolong_the_window"
+LATE = "test_a_late_second_list_does_not_prolong_the_window"
+LEFT = "test_what_is_left_of_a_list_waits_no_longer_than_the_window"
+WINDOW = "test_lists_within_the_window_share_a_call"
+FULL = "test_a_full_batch_is_sent_at_once"
+NO_WINDOW = "test_without_a_window_nobody_waits"
 ONCE = "test_equal_texts_are_computed_once"
 FAILING = "test_a_failing_call_fails_those_who_asked_for_its_texts"
 ANY_CALL = "test_a_list_fails_with_any_of_its_calls"
 GONE = "test_texts_whose_callers_are_gone_are_not_sent"
 REJECTS = "test_a_list_without_room_is_turned_away_as_a_whole"
 COUNT = "test_a_wrong_number_of_vectors_fails_the_call"
+NO_LIST = "test_what_is_no_list_of_vectors_fails_the_call"
 GIVES_UP = "test_a_caller_who_gives_up_leaves_the_others_alone"
 ROUNDS = "test_many_rounds_leave_nothing_behind"
 TYPED = "test_a_single_string_is_no_list_of_texts"
@@ -346,6 +505,8 @@ MUTANTS = [
     EmbeddingMutant(FirstBatchAlone, SPLIT),
     EmbeddingMutant(ClaimsToShare, SHARE),
     EmbeddingMutant(CountUnchecked, COUNT),
+    EmbeddingMutant(CountUnchecked, NO_LIST),
+    EmbeddingMutant(LengthIsAll, NO_LIST),
     EmbeddingMutant(ZipWithoutStrict, COUNT),
     EmbeddingMutant(SortedAndNotBack, OWN),
     EmbeddingMutant(DuplicatesDropped, EQUAL),
@@ -368,5 +529,18 @@ MUTANTS = [
     EmbeddingMutant(FailedStaysKnown, FAILING),
     EmbeddingMutant(StaysKnown, ROUNDS),
     EmbeddingMutant(ForgottenWhenSent, ONCE),
+    EmbeddingMutant(Debounce, STEADY),
+    EmbeddingMutant(DebounceOfLists, STEADY),
+    EmbeddingMutant(WholeWindowAgain, LATE),
+    EmbeddingMutant(TimerOfThirds, LATE),
+    EmbeddingMutant(NoTimerAfterABatch, LEFT),
+    EmbeddingMutant(LeftoversWait, LEFT),
+    EmbeddingMutant(NeverWaits, WINDOW),
+    EmbeddingMutant(TimerOfASentBatch, WINDOW),
+    EmbeddingMutant(FullNotSent, FULL),
+    EmbeddingMutant(SizeLookedAtBefore, FULL),
+    EmbeddingMutant(ListsCounted, FULL),
+    EmbeddingMutant(ZeroIsNoWindow, NO_WINDOW),
+    EmbeddingMutant(LeftoversWait, NO_WINDOW),
 ]
-SOUND = [LineOfTexts, SharedTexts, CallByCall]
+SOUND = [LineOfTexts, SharedTexts, CallByCall, AtOnce, LoadMany]

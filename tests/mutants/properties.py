@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import pytest
-from infopt_suites.base import REQUIRES, Suite, suite_tests
+from infopt_suites.base import REQUIRES, Suite, implementer_attributes, suite_tests
 
 
 def run_property(
@@ -29,6 +29,12 @@ def run_property(
         test(**fixtures)
     except pytest.skip.Exception as skipped:
         raise LookupError(str(skipped)) from None
+
+
+def declared(suite: type[Suite], implementation: Any) -> dict[str, Any]:
+    """What an implementation says with attributes of the suite's names."""
+    names = implementer_attributes(suite)
+    return {x: getattr(implementation, x) for x in names if hasattr(implementation, x)}
 
 
 def needs(suite: type[Suite], name: str) -> set[str]:

@@ -8,13 +8,13 @@ import pytest
 from continuous_batchers import AREA, MUTANTS, SOUND, ContinuousMutant
 from infopt_suites.base import suite_tests
 from infopt_suites.batching import ContinuousBatchingSuite
-from properties import needs, run_property
+from properties import declared, needs, run_property
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.fault.__name__}-{m.broken}")
 def test_a_faulty_continuous_batcher_is_killed(mutant: ContinuousMutant, counted: Any) -> None:
     counted("mutant", AREA)
-    attributes = {"capabilities": mutant.fault.capabilities}
+    attributes = declared(ContinuousBatchingSuite, mutant.fault)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         run_property(
             ContinuousBatchingSuite,
@@ -35,5 +35,5 @@ def test_a_faulty_continuous_batcher_is_killed(mutant: ContinuousMutant, counted
 )
 def test_a_sound_continuous_batcher_is_spared(batcher: Any, name: str, counted: Any) -> None:
     counted("sound", AREA)
-    attributes = {"capabilities": batcher.capabilities}
+    attributes = declared(ContinuousBatchingSuite, batcher)
     run_property(ContinuousBatchingSuite, name, attributes, make_continuous_batcher=batcher)

@@ -8,7 +8,7 @@ import embedders
 import embedding_batchers as batchers
 import pytest
 from infopt_suites.batching import EmbedderSuite, EmbeddingBatcherSuite
-from properties import claimed_tests, run_property
+from properties import claimed_tests, declared, run_property
 
 
 def name(mutant: Any) -> str:
@@ -20,7 +20,7 @@ def test_a_faulty_embedding_batcher_is_killed(
     mutant: batchers.EmbeddingMutant, counted: Any
 ) -> None:
     counted("mutant", batchers.AREA)
-    claims = {"capabilities": mutant.fault.capabilities}
+    claims = declared(EmbeddingBatcherSuite, mutant.fault)
     fault = mutant.fault
     with pytest.raises(AssertionError):
         run_property(EmbeddingBatcherSuite, mutant.broken, claims, make_embedding_batcher=fault)
@@ -36,7 +36,7 @@ def test_a_faulty_embedding_batcher_is_killed(
 )
 def test_a_sound_embedding_batcher_is_spared(made: Any, name: str, counted: Any) -> None:
     counted("sound", batchers.AREA)
-    claims = {"capabilities": made.capabilities}
+    claims = declared(EmbeddingBatcherSuite, made)
     run_property(EmbeddingBatcherSuite, name, claims, make_embedding_batcher=made)
 
 

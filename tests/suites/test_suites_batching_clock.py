@@ -305,6 +305,22 @@ def test_whoever_keeps_the_thread_is_named(
         run_virtual(begin())
 
 
+def test_what_blocks_again_and_again_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "HANG", 0.2)
+    monkeypatch.setattr(watchdog, "LOOK", 0.02)
+    runs, blocked = 0, list[str]()
+
+    async def block() -> None:
+        nonlocal runs
+        runs += 1
+        waits_for_a_lock()
+
+    for _ in range(5):
+        with pytest.raises(BlockingError, match="waits_for_a_lock"):
+            run_virtual(block(), blocked)
+    assert runs == 2
+
+
 def test_threads_are_named_where_nothing_happens() -> None:
     done = threading.Event()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +32,7 @@ class Reference:
             max_num_batched_tokens=limits.max_num_batched_tokens,
         )
         self.batcher = ContinuousBatcher(model, config, threaded=threaded)
+        self.requests: dict[str, asyncio.Task[Any]] = {}
 
     async def start(self) -> None:
         await self.batcher.start()
@@ -38,10 +41,38 @@ class Reference:
         await self.batcher.stop(drain=False)
 
     async def generate(
-        self, prompt_ids: Sequence[int], parameters: GenerationParameters
+        self,
+        prompt_ids: Sequence[int],
+        parameters: GenerationParameters,
+        request_id: str | None = None,
     ) -> Sequence[int]:
-        result = await self.batcher.submit(prompt_ids, _sampling(parameters))
+        """An id is a task's, which may be cancelled."""
+        request = asyncio.ensure_future(self.batcher.submit(prompt_ids, _sampling(parameters)))
+        if request_id is not None:
+            self.requests[request_id] = request
+        try:
+            result = await request
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is None or caller.cancelling():
+                raise
+            raise RuntimeError("aborted") from None
         return result.token_ids
+
+    async def abort(self, request_id: str) -> None:
+        if request_id in self.requests:
+            self.requests[request_id].cancel()
+
+    async def generate_samples(
+        self, prompt_ids: Sequence[int], parameters: GenerationParameters, count: int
+    ) -> Sequence[Sequence[int]]:
+        """Requests with seeds of their own."""
+        seed = parameters.seed
+        each = [
+            replace(parameters, seed=None if seed is None else 1000 * seed + index)
+            for index in range(count)
+        ]
+        return await asyncio.gather(*(self.generate(prompt_ids, one) for one in each))
 
     async def stream(
         self, prompt_ids: Sequence[int], parameters: GenerationParameters
@@ -69,7 +100,7 @@ def _sampling(parameters: GenerationParameters) -> SamplingParameters:
 
 
 class TestReference(ContinuousBatchingSuite):
-    capabilities = frozenset(ContinuousBatchingSuite.offers)
+    capabilities = frozenset(ContinuousBatchingSuite.offers) - {"threaded"}
 
     @pytest.fixture
     def make_continuous_batcher(self) -> MakeContinuousBatcher:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 from ..base import requires
-from .batcher_trial import Call, Caller, Trial, answer
+from ..properties import noted
+from .batcher_calls import MISCOUNTED, WRONG, Call, Caller, answer, others
+from .batcher_trial import Trial
 from .batcher_windows import BatcherWindowSuite, on_batcher, on_each_size
 
 
@@ -47,63 +49,45 @@ OBJECTS: Mapping[str, Callable[[], Any]] = MappingProxyType(
     }
 )
 
-# What is no list of one result for each of n items.
-WRONG: Mapping[str, Callable[[Call], Any]] = MappingProxyType(
-    {
-        "none": lambda call: None,
-        "number": lambda call: len(call.items),
-        "string": lambda call: "x" * len(call.items),
-        "bytes": lambda call: b"x" * len(call.items),
-        "mapping": lambda call: dict.fromkeys(range(len(call.items))),
-        "set": lambda call: set(range(len(call.items))),
-    }
-)
-
-
-MISCOUNTED: Mapping[str, Callable[[Call], Any]] = MappingProxyType(
-    {
-        "one too few": lambda call: call.answers()[:-1],
-        "one too many": lambda call: [*call.answers(), call.answers()[-1]],
-        "an empty list": lambda call: [],
-    }
-)
-
 
 class BatcherFailureSuite(BatcherWindowSuite):
     """The part of `BatcherSuite` about calls that fail, and odd items and results."""
 
     topic = "batcher"
-    wrong_results: ClassVar[Collection[str]] = frozenset(WRONG)
 
     @on_each_size(each={"failing": (0, 1, 2)})
     async def test_a_failing_call_fails_its_own_callers_alone(
         self, trial: Trial, failing: int
     ) -> None:
-        """Each of its callers is told what happened; calls before and after work.
+        """Each of its callers is told what happened; calls before and after work. With
+        ``retries_one_by_one``, only the caller of the item at fault.
 
         Usual causes: no handler around the call, so that the worker is gone and all wait; an event
         that is set on success only; a lock that is kept.
         """
-        error = Demanding(reason="one of its inputs")
+        error, bad = Demanding(reason="one of its inputs"), list[Any]()
 
         async def serve(call: Call) -> Any:
             await asyncio.sleep(1.0)
-            if call.index == failing:
+            bad.extend(call.items[-1:] if call.index == failing else [])
+            if any(item is each for item in call.items for each in bad):
                 raise error
             return call.answers()
 
         trial.serve = serve
         trial.submit_all(3 * trial.policy.max_batch_size)
         await trial.until_done()
-        trial.submit_all(trial.policy.max_batch_size + 1)
-        await trial.until_done()
-        assert len(trial.calls) > failing
-        bad = {id(item) for item in trial.calls[failing].items}
+        await trial.recover()
+        later = trial.submit_all(trial.policy.max_batch_size + 1)
+        await trial.until_served(later)
+        assert len(trial.calls) > failing, f"{failing + 1} calls were to come; {trial.told()}"
         for caller in trial.callers:
-            if id(caller.item) in bad:
-                check_told(caller, error)
-            else:
-                trial.check_result(caller)
+            trial.check_outcome(caller)
+        for item in trial.calls[failing].items if self.retries_one_by_one else []:
+            caller = trial.callers[item.number]
+            assert caller.served or item is bad[0], (
+                f"{caller.name} of a call that failed got {caller.error!r}; alone, its item works"
+            )
 
     @on_batcher(
         each={
@@ -129,18 +113,20 @@ class BatcherFailureSuite(BatcherWindowSuite):
         callers = trial.submit_all(trial.policy.max_batch_size)
         await trial.until_done(callers)
         for caller in callers:
-            assert caller.error is not None, f"{caller.task.get_name()} was served"
+            call = trial.last_call(caller)
+            assert caller.error is not None or (call and not call.failed), (
+                f"{caller.name} was served by a call that ended with {make_error.__name__}"
+            )
+        await trial.recover()
         await trial.until_served(trial.submit_all(trial.policy.max_batch_size))
 
-    @on_batcher(each={"wrong": MISCOUNTED.values()})
-    async def test_a_wrong_number_of_results_fails_the_call(
-        self, trial: Trial, wrong: Callable[[Call], Any]
-    ) -> None:
+    @on_batcher(each={"wrong": MISCOUNTED})
+    async def test_a_wrong_number_of_results_fails_the_call(self, trial: Trial, wrong: str) -> None:
         """One less, one more, none: it cannot be known whose they are, so nobody gets any.
 
         Usual causes: zip without strict, which forgets the last callers.
         """
-        await self._second_call_fails(trial, wrong)
+        await self._second_call_is_spoiled(trial, MISCOUNTED[wrong])
 
     @on_batcher()
     async def test_what_is_no_list_of_results_fails_the_call(self, trial: Trial) -> None:
@@ -149,7 +135,8 @@ class BatcherFailureSuite(BatcherWindowSuite):
         Usual causes: len() and iteration, which both of them have.
         """
         for name in sorted(self.wrong_results):
-            await self._second_call_fails(trial, WRONG[name])
+            with noted(f"with results = {name}"):
+                await self._second_call_is_spoiled(trial, WRONG[name])
 
     @on_batcher(each={"name": OBJECTS, "place": range(3)})
     async def test_any_object_may_be_an_item(self, trial: Trial, name: str, place: int) -> None:
@@ -166,6 +153,7 @@ class BatcherFailureSuite(BatcherWindowSuite):
         assert not odd.task.cancelled(), f"{name} as an item was cancelled"
         if odd.served:
             trial.check_result(odd)
+        await trial.recover()
         await trial.until_served(trial.submit_all(4))
 
     @on_batcher(judged=False)
@@ -188,7 +176,8 @@ class BatcherFailureSuite(BatcherWindowSuite):
         await trial.until_done(left)
         for caller in left:
             assert caller.error is None, f"an item equal to another failed: {caller.error!r}"
-            assert caller.task.result() == f"answer to {caller.item}"
+            found = caller.task.result()
+            assert found == f"answer to {caller.item}", f"{caller.item!r} got {found!r}"
 
     @on_batcher()
     async def test_any_object_may_be_a_result(self, trial: Trial) -> None:
@@ -206,7 +195,8 @@ class BatcherFailureSuite(BatcherWindowSuite):
         await trial.until_done()
         for caller in callers:
             assert caller.error is None, f"a result of {results[caller.item]!r} failed"
-            assert caller.task.result() is results[caller.item]
+            found = caller.task.result()
+            assert found is results[caller.item], f"{results[caller.item]!r} came as {found!r}"
 
     @requires("item-errors")
     @on_batcher(
@@ -225,12 +215,7 @@ class BatcherFailureSuite(BatcherWindowSuite):
         """
 
         async def serve(call: Call) -> Any:
-            if call.index == 1:
-                return call.answers()
-            return [
-                make_error() if place in bad else answer(item)
-                for place, item in enumerate(call.items)
-            ]
+            return [make_error() if x.number in bad else answer(x) for x in call.items]
 
         trial.serve = serve
         callers = trial.submit_all(3)
@@ -239,28 +224,30 @@ class BatcherFailureSuite(BatcherWindowSuite):
             if place not in bad:
                 trial.check_result(caller)
             elif issubclass(make_error, Exception):
-                assert caller.error is not None, f"the error was a result: {caller}"
+                assert caller.error is not None, (
+                    f"{caller.name} was given {caller.task.result()!r} as a result"
+                )
+        await trial.recover()
         await trial.until_served(trial.submit_all(3))
 
-    async def _second_call_fails(self, trial: Trial, wrong: Callable[[Call], Any]) -> None:
-        size, second = trial.policy.max_batch_size, len(trial.calls) + 1
+    async def _second_call_is_spoiled(self, trial: Trial, wrong: Callable[[Call], Any]) -> None:
+        """Three rounds of callers; the second one begins with a call of wrong results."""
+        to_spoil = list[bool]()
 
         async def serve(call: Call) -> Any:
-            return wrong(call) if call.index == second else call.answers()
+            if to_spoil and to_spoil.pop():
+                call.spoiled = True
+                return wrong(call)
+            return call.answers()
 
         trial.serve = serve
-        for served in (True, False, True):
-            callers = trial.submit_all(size)
+        for spoiled in (False, True, False):
+            to_spoil[:] = [True] * spoiled
+            callers = trial.submit_all(trial.policy.max_batch_size)
             await trial.until_done(callers)
             for caller in callers:
-                if served:
-                    trial.check_result(caller)
-                else:
-                    assert caller.error is not None, (
-                        f"{caller.task.get_name()} was given {caller.task.result()!r} of a call "
-                        f"that did not return one result for each item"
-                    )
-                    assert not caller.task.cancelled(), f"{caller.task.get_name()} was cancelled"
+                trial.check_outcome(caller)
+            await trial.recover()
 
     async def _cancelled(self, trial: Trial, callers: list[Caller]) -> None:
         """Cancel callers, who must not wait for anything then."""
@@ -269,24 +256,5 @@ class BatcherFailureSuite(BatcherWindowSuite):
         await trial.until_done(callers, within=0.0)
         for caller in callers:
             assert caller.task.cancelled(), (
-                f"{caller.task.get_name()} was cancelled and ended otherwise: {caller.error!r}"
+                f"{caller.name} was cancelled and ended otherwise: {caller.error!r}"
             )
-
-
-def others(callers: list[Caller], gone: list[int]) -> list[Caller]:
-    return [caller for place, caller in enumerate(callers) if place not in gone]
-
-
-def check_told(caller: Caller, error: BaseException) -> None:
-    """Raise AssertionError unless a caller got this error, or one that names it as its cause."""
-    seen: list[BaseException] = []
-    raised = caller.error
-    while raised is not None and raised not in seen:
-        if raised is error:
-            return
-        seen.append(raised)
-        raised = raised.__cause__ or raised.__context__
-    raise AssertionError(
-        f"{caller.task.get_name()} of a call that raised {error!r} got "
-        f"{seen[0] if seen else 'a result'!r}"
-    )

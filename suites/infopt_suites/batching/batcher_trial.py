@@ -4,67 +4,47 @@ fit together."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+import math
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
-from ..base import Suite
-from .clock import LATENESS, names_of, run_virtual
-from .protocol import Batcher, BatchFunction, BatchPolicy, DrainingBatcher, MakeBatcher
+from .batcher_calls import (
+    Call,
+    Caller,
+    Item,
+    Serve,
+    answer,
+    check_told,
+    finish,
+    named,
+    told,
+)
+from .clock import LATENESS, names_of
+from .contract import ProtocolError, ask
+from .protocol import (
+    Batcher,
+    BatchFunction,
+    BatchPolicy,
+    DrainingBatcher,
+    MakeBatcher,
+    PunctualBatcher,
+)
 
-Serve = Callable[["Call"], Awaitable[Any]]
-Scenario = Callable[[Any], Awaitable[None]]  # on a trial
 SLACK = 1000 * LATENESS  # seconds: as many waits may follow one another
-PATIENCE = 100.0  # windows until a caller counts as forgotten
+# Windows in which nothing happens, until a caller counts as forgotten; no call takes longer.
+PATIENCE = 12.0
 
 
-@dataclass(eq=False)
-class Item:
-    """What is submitted: one like no other."""
+@dataclass(frozen=True)
+class Declared:
+    """What a suite's class attributes say of a batcher (`trial_suite.TrialSuite`)."""
 
-    number: int
-
-    def __repr__(self) -> str:
-        return f"item {self.number}"
-
-
-@dataclass(eq=False)
-class Call:
-    """A call of the batch function. ``outcome``: what ends it, where the test decides that."""
-
-    index: int
-    items: list[Any]
-    started: float
-    outcome: asyncio.Future[Any]
-    ended: float | None = None
-
-    def answers(self) -> list[Any]:
-        return [answer(item) for item in self.items]
-
-
-@dataclass(eq=False)
-class Caller:
-    """A task that waits for its item's result."""
-
-    item: Any
-    submitted: float
-    task: asyncio.Task[Any]
-    ended: float | None = None
-
-    def end(self, task: asyncio.Task[Any]) -> None:
-        self.ended = task.get_loop().time()
-        _ = self.error  # of callers that nobody asks, asyncio would tell it
-
-    @property
-    def error(self) -> BaseException | None:
-        """What it got instead of a result, its own cancellation among them."""
-        if self.task.cancelled():
-            return asyncio.CancelledError()
-        return self.task.exception()
-
-    @property
-    def served(self) -> bool:
-        return self.task.done() and self.error is None
+    capabilities: frozenset[str] = frozenset()
+    sends_at_once: bool = False
+    unbounded_calls: bool = False
+    retries_one_by_one: bool = False
+    recovers_within: float = 0.0
 
 
 @dataclass
@@ -75,7 +55,7 @@ class Trial:
     make_batcher: MakeBatcher
     policy: BatchPolicy
     serve: Serve
-    capabilities: Collection[str] = ()
+    declared: Declared = Declared()
     calls: list[Call] = field(default_factory=list)
     callers: list[Caller] = field(default_factory=list)
 
@@ -84,12 +64,29 @@ class Trial:
     def __post_init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.batcher: Batcher = self.make_batcher(cast(BatchFunction, self._call), self.policy)
+        self._most_calls = (
+            math.inf if self.declared.unbounded_calls else self.policy.max_concurrency
+        )
         self._num_running = 0
-        self._most_running = 0
+        self.most_running = 0
         # When how many calls ran: whether a call could have begun.
         self._running: list[tuple[float, int]] = [(self.loop.time(), 0)]
 
     # What callers do
+
+    async def start(self) -> None:
+        await ask(Batcher, self.batcher, "start")
+
+    async def stop(self, drain: bool | None = None) -> None:
+        if drain is None:
+            await ask(Batcher, self.batcher, "stop")
+        else:
+            await ask(DrainingBatcher, self.batcher, "stop", drain)
+
+    def ask(self, item: Any, **options: Any) -> Coroutine[Any, Any, Any]:
+        """What the batcher's ``submit`` gives."""
+        protocol = PunctualBatcher if options else Batcher
+        return ask(protocol, self.batcher, "submit", item, **options)
 
     def submit(self, item: Any = None, **options: Any) -> Caller:
         """A caller that submits in the loop's next turn, an item of its own if none is given."""
@@ -97,7 +94,7 @@ class Trial:
         return self.submit_exactly(item, **options)
 
     def submit_exactly(self, item: Any, **options: Any) -> Caller:
-        return self.add(item, self.batcher.submit(item, **options))
+        return self.add(item, self.ask(item, **options))
 
     def add(self, item: Any, call: Coroutine[Any, Any, Any]) -> Caller:
         """A caller that awaits ``call``, which submits the item."""
@@ -110,24 +107,64 @@ class Trial:
     def submit_all(self, count: int) -> list[Caller]:
         return [self.submit() for _ in range(count)]
 
+    async def submit_into_a_call(self, count: int) -> list[Caller]:
+        """Callers whose items are in one call that runs; calls have to be held.
+
+        Where a batch is sent at once, an item before them takes the slot while they gather.
+        """
+        before = self.submit_all(1) if self.declared.sends_at_once else []
+        await self.pause()
+        callers = self.submit_all(count)
+        await self.pause(self.policy.max_wait)
+        for caller in before:
+            call = self.last_call(caller)
+            if call is not None:
+                finish(call)
+        await self.pause(self.policy.max_wait if before else 0.0)
+        items = {id(caller.item) for caller in callers}
+        running = [call for call in self.open_calls if items & {*map(id, call.items)}]
+        assert [len(call.items) for call in running] == [count], (
+            f"of {count} items that came at once, calls of {[len(c.items) for c in running]} run "
+            f"after the window; {self.told()}"
+        )
+        return callers
+
     async def pause(self, seconds: float = 0.0) -> None:
         """Let time pass, and after it all that happens without any."""
         await asyncio.sleep(seconds)
         for _ in range(12):
             await asyncio.sleep(0)
 
+    async def recover(self) -> None:
+        """Let a batcher that turns callers away after failures take them again."""
+        if self.declared.recovers_within:
+            await self.pause(self.declared.recovers_within)
+
     async def until_done(
         self, callers: Iterable[Caller] | None = None, within: float | None = None
     ) -> None:
-        """Raise AssertionError unless callers, all of them if none are given, end in time."""
-        tasks = [caller.task for caller in (self.callers if callers is None else callers)]
-        if not tasks:
-            return
-        within = PATIENCE * max(self.policy.max_wait, 1.0) if within is None else within
-        _, pending = await asyncio.wait(tasks, timeout=within + SLACK)
+        """Raise AssertionError unless callers, all of them if none are given, end.
+
+        ``within``: so many seconds; None: as long as anything happens.
+        """
+        tasks = {caller.task for caller in (self.callers if callers is None else callers)}
+        idle = PATIENCE * max(self.policy.max_wait, 1.0) if within is None else within
+        pending, before = tasks, None
+        while pending and (before is None or (within is None and before != self.progress)):
+            before = self.progress
+            _, pending = await asyncio.wait(pending, timeout=idle + SLACK)
+        for task in tasks - pending:
+            if not task.cancelled() and isinstance(task.exception(), ProtocolError):
+                raise cast(ProtocolError, task.exception())
         assert not pending, (
-            f"{names_of(pending)} still wait {within:g} s after the last event; {self._told()}"
+            f"{names_of(pending)} still wait {idle:g} s after the last event; {self.told()}"
         )
+
+    @property
+    def progress(self) -> tuple[int, int, int]:
+        """It changes with every call that begins or ends, and every caller who has an outcome."""
+        done = sum(caller.task.done() for caller in self.callers)
+        return len(self.calls), len(self.open_calls), done
 
     async def until_served(
         self, callers: Iterable[Caller] | None = None, within: float | None = None
@@ -137,20 +174,6 @@ class Trial:
         await self.until_done(callers, within)
         for caller in callers:
             self.check_result(caller)
-
-    def check_result(self, caller: Caller) -> None:
-        name = caller.task.get_name()
-        assert caller.error is None, f"{name} got {caller.error!r}; {self._told()}"
-        result = caller.task.result()
-        assert result == answer(caller.item), (
-            f"{name} submitted {named(caller.item)} and got {result!r}; {self._told()}"
-        )
-
-    async def stop(self, drain: bool | None = None) -> None:
-        if drain is None:
-            await self.batcher.stop()
-        else:
-            await cast(DrainingBatcher, self.batcher).stop(drain)
 
     async def finish_all(self) -> None:
         """Let held calls end until none is made any more."""
@@ -175,16 +198,60 @@ class Trial:
         self._count_running(+1)
         try:
             return await self.serve(call)
+        except BaseException as error:
+            task = asyncio.current_task()
+            if not isinstance(error, asyncio.CancelledError) or not (task and task.cancelling()):
+                call.error = error  # its own, as nobody cancelled it
+            raise
         finally:
             call.ended = self.loop.time()
             self._count_running(-1)
 
     def _count_running(self, change: int) -> None:
         self._num_running += change
-        self._most_running = max(self._most_running, self._num_running)
+        self.most_running = max(self.most_running, self._num_running)
         self._running.append((self.loop.time(), self._num_running))
 
+    def last_call(self, caller: Caller) -> Call | None:
+        """The call that decides what a caller gets: the last one with its item."""
+        calls = [call for call in self.calls if any(item is caller.item for item in call.items)]
+        return calls[-1] if calls else None
+
     # What has to hold
+
+    def check_result(self, caller: Caller) -> None:
+        assert caller.error is None, f"{caller.name} got {caller.error!r}; {self.told()}"
+        result = caller.task.result()
+        assert result == answer(caller.item), (
+            f"{caller.name} submitted {named(caller.item)} and got {result!r}; {self.told()}"
+        )
+
+    def check_outcome(self, caller: Caller) -> None:
+        """Raise AssertionError unless a caller has what its call gave, result or error."""
+        call = self.last_call(caller)
+        if call is None:
+            assert self._may_turn_away(caller), (
+                f"{caller.name} got {caller.error!r}, and {named(caller.item)} was never sent; "
+                f"recovers_within is {self.declared.recovers_within:g} s; {self.told()}"
+            )
+        elif call.error is not None:
+            check_told(caller, call.error)
+        elif call.spoiled:
+            assert caller.error is not None, (
+                f"{caller.name} was given {caller.task.result()!r} of a call that did not return "
+                f"one result for each item"
+            )
+            assert not caller.task.cancelled(), f"{caller.name} was cancelled"
+        else:
+            self.check_result(caller)
+
+    def _may_turn_away(self, caller: Caller) -> bool:
+        """Whether a call has failed so shortly before that the batcher may refuse to serve."""
+        since = caller.submitted - self.declared.recovers_within
+        lately = any(call.failed and (call.ended or 0.0) >= since for call in self.calls)
+        return (
+            bool(self.declared.recovers_within) and lately and isinstance(caller.error, Exception)
+        )
 
     def check(self, *, window: bool = True) -> None:
         """Raise AssertionError unless calls fit the callers and the policy so far.
@@ -192,157 +259,75 @@ class Trial:
         ``window``: also that nobody waited longer than the window allows.
         """
         self.check_sizes()
-        started: dict[int, float] = {}
+        first: dict[int, Call] = {}
+        failed: dict[int, bool] = {}  # the last call of an item, by the item's id
         for call in self.calls:
             for item in call.items:
-                assert id(item) not in started, f"{named(item)} was sent twice; {self._told()}"
-                started[id(item)] = call.started
-        strangers = started.keys() - {id(caller.item) for caller in self.callers}
-        assert not strangers, f"the batch function got what nobody submitted; {self._told()}"
-        if "order" in self.capabilities:
-            self._check_order()
+                again = self.declared.retries_one_by_one and len(call.items) == 1
+                assert id(item) not in first or (again and failed[id(item)]), (
+                    f"{named(item)} was sent twice, and retries_one_by_one is "
+                    f"{self.declared.retries_one_by_one}; {self.told()}"
+                )
+                first.setdefault(id(item), call)
+                failed[id(item)] = call.failed
+        strangers = first.keys() - {id(caller.item) for caller in self.callers}
+        assert not strangers, f"the batch function got what nobody submitted; {self.told()}"
+        if "order" in self.declared.capabilities:
+            self._check_order([*first])
         if window:
             for caller in self.callers:
-                self._check_wait(caller, started.get(id(caller.item)))
+                begun = first.get(id(caller.item))
+                self.check_wait(named(caller.item), caller, begun.started if begun else None)
 
     def check_sizes(self) -> None:
-        most, at_once = self.policy.max_batch_size, self.policy.max_concurrency
+        most = self.policy.max_batch_size
         for call in self.calls:
             assert 0 < len(call.items) <= most, (
-                f"a call of {len(call.items)} items, max_batch_size is {most}; {self._told()}"
+                f"a call of {len(call.items)} items, max_batch_size is {most}; {self.told()}"
             )
-        assert self._most_running <= at_once, (
-            f"{self._most_running} calls ran at a time, max_concurrency is {at_once}"
+        assert self.most_running <= self._most_calls, (
+            f"{self.most_running} calls ran at a time, max_concurrency is {self._most_calls} and "
+            f"unbounded_calls is False; {self.told()}"
         )
 
-    def _check_order(self) -> None:
+    def _check_order(self, sent: list[int]) -> None:
         places = {id(caller.item): place for place, caller in enumerate(self.callers)}
-        sent = [places[id(item)] for call in self.calls for item in call.items]
-        assert sent == sorted(sent), f"items were not sent in the order they came; {self._told()}"
+        order = [places[item] for item in sent]
+        assert order == sorted(order), f"items were not sent in the order they came; {self.told()}"
 
-    def _check_wait(self, caller: Caller, started: float | None) -> None:
+    def check_wait(self, what: str, caller: Caller, started: float | None) -> None:
+        """Raise AssertionError if something of a caller's waited beyond the window for its call."""
         if started is None:
             started = self.loop.time() if caller.ended is None else caller.ended
         free = list(self._free_times(caller.submitted, started))
         window = self.policy.max_wait
         waited = started - caller.submitted
-        if "age" in self.capabilities:  # from its age on, every free slot is too late
+        if "age" in self.declared.capabilities:  # from its age on, every free slot is too late
             late = sum(
                 end - max(begin, caller.submitted + window)
                 for begin, end in free
                 if end > caller.submitted + window
             )
             assert late <= SLACK, (
-                f"{named(caller.item)} waited {waited:g} s, {late:g} s of them beyond the window "
-                f"of {window:g} s while a call could have begun; {self._told()}"
+                f"{what} waited {waited:g} s, {late:g} s of them beyond the window of {window:g} s "
+                f"while a call could have begun; {self.told()}"
             )
         longest = max((end - begin for begin, end in free), default=0.0)
         assert longest <= window + SLACK, (
-            f"{named(caller.item)} waited {longest:g} s while a call could have begun, the window "
-            f"is {window:g} s; {self._told()}"
+            f"{what} waited {longest:g} s while a call could have begun, the window is "
+            f"{window:g} s; {self.told()}"
         )
 
     def _free_times(self, begin: float, end: float) -> Iterable[tuple[float, float]]:
         """The stretches from begin to end in which fewer calls ran than may."""
         since: float | None = None
-        for moment, running in [*self._running, (end, self.policy.max_concurrency)]:
+        for moment, running in [*self._running, (end, self._most_calls)]:
             moment = min(max(moment, begin), end)
-            if running < self.policy.max_concurrency:
+            if running < self._most_calls:
                 since = moment if since is None else since
             elif since is not None:
                 yield since, moment
                 since = None
 
-    def _told(self) -> str:
+    def told(self) -> str:
         return "calls so far: " + (told(self.calls) or "none")
-
-
-class TrialSuite(Suite):
-    """A suite whose properties are scenarios on a trial."""
-
-    batch_sizes: ClassVar[Sequence[int]] = (1, 2, 3, 5)
-    max_wait: ClassVar[float] = 8.0  # seconds of virtual time
-    _trial = Trial
-
-    def run_each_size(
-        self, make: Any, scenario: Scenario, serve: Serve | float = 0.0, **options: Any
-    ) -> None:
-        """`run` with each of ``batch_sizes``."""
-        __tracebackhide__ = True
-        for size in self.batch_sizes:
-            self.run(make, scenario, serve, size, **options)
-
-    def run(
-        self,
-        make: Any,
-        scenario: Scenario,
-        serve: Serve | float = 0.0,
-        size: int = 3,
-        *,
-        judged: bool = True,
-        window: bool = True,
-        **policy: float,
-    ) -> None:
-        """Run a scenario on a batcher that has started, and check its calls.
-
-        ``make``: the suite's fixture. ``serve``: what a call does, or how many seconds it takes.
-        ``judged``, ``window``: whether calls are checked, and their times.
-        """
-        __tracebackhide__ = True
-
-        made = BatchPolicy(size, **{"max_wait": self.max_wait, **policy})  # type: ignore[arg-type]  # its own fields
-        does = after(serve) if isinstance(serve, int | float) else serve
-        alive: list[Trial] = []  # a worker that is still there must not be collected with it
-
-        async def trying() -> None:
-            alive.append(self._trial(make, made, does, frozenset(self.capabilities)))
-            await alive[0].batcher.start()
-            await scenario(alive[0])
-            if judged:
-                alive[0].check(window=window)
-
-        run_virtual(trying())
-
-
-def after(seconds: float) -> Serve:
-    """A batch function that answers after some time."""
-
-    async def serve(call: Call) -> Any:
-        await asyncio.sleep(seconds)
-        return call.answers()
-
-    return serve
-
-
-async def held(call: Call) -> Any:
-    """A batch function that answers when the test lets the call `finish`."""
-    return await call.outcome
-
-
-def finish(call: Call, error: BaseException | None = None) -> None:
-    """End a held call."""
-    if not call.outcome.done():  # a batcher may have cancelled it
-        if error is None:
-            call.outcome.set_result(call.answers())
-        else:
-            call.outcome.set_exception(error)
-
-
-def told(calls: Sequence[Call], most: int = 12) -> str:
-    """Calls in words."""
-    words = [
-        f"[{', '.join(map(named, call.items))}] at {call.started:g} s" for call in calls[:most]
-    ]
-    return "; ".join(words) + ("; …" if len(calls) > most else "")
-
-
-def named(item: Any) -> str:
-    """An item in words, which need not be willing to be shown."""
-    if isinstance(item, Item | str):
-        return repr(item)
-    return f"an object of {type(item).__name__}"
-
-
-def answer(item: Any) -> Any:
-    """The right result: no two items have the same."""
-    return ("answer to", id(item))

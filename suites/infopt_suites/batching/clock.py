@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from ..properties import FinalError
 from .wall_clock import virtual_time
 from .watchdog import WATCHDOG, BlockedError, place, watched
 
@@ -31,16 +32,17 @@ MOST_SLEEPS = 1_000  # calls of time.sleep in one turn
 
 
 HOW_ELSE = (
-    "virtual time passes in the event loop alone: let the adapter call the synchronous function "
-    "itself, as a coroutine, or test it with its own tests on the real clock"
+    "virtual time passes in the event loop alone, so what waits in threads, in processes or in "
+    "synchronous calls cannot be tried on it"
 )
+ENOUGH = 2  # runs that something blocked, until all others of an implementation fail at once
 
 
 class StuckError(AssertionError):
     """Nothing will happen any more, or what happens leads nowhere."""
 
 
-class BlockingError(StuckError):
+class BlockingError(StuckError, FinalError):
     """Something keeps the event loop's thread, so that nothing else can happen."""
 
 
@@ -123,9 +125,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """An event loop of its own, in which coroutines are run one after the other."""
+    """An event loop of its own, in which coroutines are run one after the other.
 
-    def __init__(self) -> None:
+    ``blocked``: what has blocked other loops of the same implementation. To notice takes long, so
+    that nothing is run where it happened `ENOUGH` times.
+    """
+
+    def __init__(self, blocked: list[str] | None = None) -> None:
+        self._blocked = [] if blocked is None else blocked
         self._threads_before = set(threading.enumerate())
         self.loop = VirtualLoop()
         self.loop.set_exception_handler(self._note)
@@ -138,12 +145,16 @@ class VirtualClock:
         thread, and for any task or callback that ended with an exception that nobody saw.
         """
         __tracebackhide__ = True
+        if len(self._blocked) >= ENOUGH:
+            coroutine.close()
+            raise BlockingError(f"not run, as in {ENOUGH} other runs {self._blocked[-1]}")
         task = self.loop.create_task(coroutine, name="the test")
         try:
             with self._running():
                 result = self.loop.run_until_complete(task)
         except BlockedError as error:
-            raise BlockingError(f"{error}; {HOW_ELSE}") from None
+            self._blocked.append(f"{error}; {HOW_ELSE}")
+            raise BlockingError(self._blocked[-1]) from None
         except StuckError as error:
             names = names_of(asyncio.all_tasks(self.loop))
             raise StuckError(f"{error}, and there wait: {names}{self._threads_told()}") from None
@@ -203,10 +214,10 @@ class VirtualClock:
         assert not errors, "; ".join(errors)
 
 
-def run_virtual(coroutine: Coroutine[Any, Any, Value]) -> Value:
+def run_virtual(coroutine: Coroutine[Any, Any, Value], blocked: list[str] | None = None) -> Value:
     """What a coroutine returns that is run on a `VirtualClock` of its own."""
     __tracebackhide__ = True
-    clock = VirtualClock()
+    clock = VirtualClock(blocked)
     try:
         result = clock.run(coroutine)
         clock.check()

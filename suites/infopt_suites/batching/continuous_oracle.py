@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +15,32 @@ from .continuous_protocol import GenerationParameters
 VOCABULARY = 40
 LENGTH = 128  # positions
 LAYERS, HIDDEN, INTERMEDIATE = 2, 32, 48
+
+
+class Gate:
+    """Where passes wait that are computed in another thread than the one that made the gate."""
+
+    def __init__(self) -> None:
+        self.waits = threading.Event()  # a pass is there
+        self.in_this_thread = False  # one was computed where it cannot wait
+        self._thread = threading.get_ident()
+        self._is_open = False
+        self._passes = threading.Semaphore(0)
+
+    def pass_through(self, module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if threading.get_ident() == self._thread:
+            self.in_this_thread = True
+        elif not self._is_open:
+            self.waits.set()
+            self._passes.acquire()
+
+    def let_one_through(self) -> None:
+        self.waits.clear()
+        self._passes.release()
+
+    def open(self) -> None:
+        self._is_open = True
+        self._passes.release()
 
 
 class Oracle:
@@ -96,6 +123,39 @@ class Oracle:
         try:
             yield
         finally:
+            hook.remove()
+
+    @contextmanager
+    def watched(self, step: Callable[[], int | None]) -> Iterator[list[int]]:
+        """How many tokens the served model computes in each step; to be read when it has ended.
+
+        ``step`` tells which step a pass belongs to, where several may be one; None: to none other.
+        """
+        sizes: list[int] = []
+        steps: list[int | None] = []
+
+        def count(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+            now = step()
+            if now is None or not steps or steps[-1] != now:
+                sizes.append(0)
+            steps.append(now)
+            sizes[-1] += inputs[0].numel()
+
+        hook = self.served.get_input_embeddings().register_forward_pre_hook(count)
+        try:
+            yield sizes
+        finally:
+            hook.remove()
+
+    @contextmanager
+    def gated(self) -> Iterator[Gate]:
+        """Passes of the served model wait at the gate, in their thread."""
+        gate = Gate()
+        hook = self.served.get_input_embeddings().register_forward_pre_hook(gate.pass_through)
+        try:
+            yield gate
+        finally:
+            gate.open()
             hook.remove()
 
     def _logits(self, ids: Sequence[int]) -> torch.Tensor:

@@ -75,6 +75,31 @@ class CountedBatcher(ContinuousBatcher, Protocol):
         """Blocks that no request holds."""
 
 
+class AbortingBatcher(ContinuousBatcher, Protocol):
+    """Capability "abort"."""
+
+    async def generate(
+        self,
+        prompt_ids: Sequence[int],
+        parameters: GenerationParameters,
+        request_id: str | None = None,
+    ) -> Sequence[int]:
+        """As before; an id may be used again when its request has ended."""
+
+    async def abort(self, request_id: str) -> None:
+        """End a request: its caller gets an exception, or the tokens so far. One that has ended, or
+        that nobody knows, is left alone."""
+
+
+class SamplingBatcher(ContinuousBatcher, Protocol):
+    """Capability "samples"."""
+
+    async def generate_samples(
+        self, prompt_ids: Sequence[int], parameters: GenerationParameters, count: int
+    ) -> Sequence[Sequence[int]]:
+        """So many outputs of one prompt, each drawn by itself; with a seed, the same each time."""
+
+
 class MakeContinuousBatcher(Protocol):
     """The factory that `ContinuousBatchingSuite` asks for."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+import operator
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,11 +13,14 @@ from hypothesis import strategies as st
 
 from .continuous_oracle import Oracle
 from .continuous_protocol import (
+    AbortingBatcher,
     ContinuousBatcher,
     ContinuousLimits,
     GenerationParameters,
+    SamplingBatcher,
     StreamingBatcher,
 )
+from .contract import ProtocolError, ask, declared
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,51 @@ class Serving:
     ) -> None:
         self.batcher, self.limits, self.oracle, self._pause = batcher, limits, oracle, pause
 
+    async def start(self) -> None:
+        await ask(ContinuousBatcher, self.batcher, "start")
+
+    async def stop(self) -> None:
+        await ask(ContinuousBatcher, self.batcher, "stop")
+
     async def generate(
-        self, length: int, parameters: GenerationParameters, seed: int = 0
-    ) -> Sequence[int]:
-        prompt = self.oracle.prompt(length, seed)
-        return list(await self.batcher.generate(prompt, parameters))
+        self,
+        length: int,
+        parameters: GenerationParameters,
+        seed: int = 0,
+        request_id: str | None = None,
+    ) -> list[int]:
+        return await self.ask(self.oracle.prompt(length, seed), parameters, request_id)
+
+    async def ask(
+        self, prompt: list[int], parameters: GenerationParameters, request_id: str | None = None
+    ) -> list[int]:
+        """What the batcher generates, with the request's id where one is given."""
+        protocol = ContinuousBatcher if request_id is None else AbortingBatcher
+        named = {} if request_id is None else {"request_id": request_id}
+        found = await ask(protocol, self.batcher, "generate", prompt, parameters, **named)
+        return tokens_of(found, declared(protocol, "generate"))
+
+    async def abort(self, request_id: str) -> None:
+        await ask(AbortingBatcher, self.batcher, "abort", request_id)
+
+    async def samples(
+        self, length: int, parameters: GenerationParameters, count: int, seed: int = 0
+    ) -> list[list[int]]:
+        prompt, name = self.oracle.prompt(length, seed), "generate_samples"
+        found = await ask(SamplingBatcher, self.batcher, name, prompt, parameters, count)
+        outputs = [tokens_of(each, declared(SamplingBatcher, name)) for each in found]
+        assert len(outputs) == count, f"{len(outputs)} samples of {count}"
+        return outputs
 
     def streaming(self, length: int, parameters: GenerationParameters, seed: int = 0) -> Any:
         prompt = self.oracle.prompt(length, seed)
-        return cast(StreamingBatcher, self.batcher).stream(prompt, parameters)
+        tokens = cast(StreamingBatcher, self.batcher).stream(prompt, parameters)
+        if not hasattr(tokens, "__aiter__") or not hasattr(tokens, "aclose"):
+            raise ProtocolError(
+                f"stream returned an object of {type(tokens).__name__}, which is no asynchronous "
+                f"generator; {declared(StreamingBatcher, 'stream')}"
+            )
+        return tokens
 
     async def check(
         self, length: int, parameters: GenerationParameters, seed: int = 0, stream: bool = False
@@ -80,10 +120,12 @@ class Serving:
             f"a prompt of {length} tokens {what} gives {list(found)} for {parameters}, and the "
             f"model {expected}"
         )
-        assert len(found) <= parameters.max_new_tokens
+        assert len(found) <= parameters.max_new_tokens, (
+            f"{len(found)} tokens were generated for {parameters}"
+        )
 
     async def refused(self, prompt: list[int], parameters: GenerationParameters) -> None:
-        found = await outcome(self.batcher.generate(prompt, parameters))
+        found = await outcome(self.ask(prompt, parameters))
         assert isinstance(found, Exception), f"{found} was given for {prompt} and {parameters}"
 
     async def serve(self, callers: Sequence[Caller]) -> None:
@@ -106,9 +148,9 @@ class Serving:
             assert len(found) == caller.new, f"{len(found)} tokens, {caller.new} were asked for"
 
 
-async def together(coroutines: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """The results of coroutines at once; the others are cancelled when one raises."""
-    tasks = [asyncio.ensure_future(each) for each in coroutines]
+async def together(awaitables: Iterable[Awaitable[Any]]) -> list[Any]:
+    """The results of coroutines or tasks at once; the others are cancelled when one raises."""
+    tasks = [asyncio.ensure_future(each) for each in awaitables]
     try:
         return list(await asyncio.gather(*tasks))
     except (Exception, asyncio.CancelledError):  # and not GeneratorExit: the loop is gone then
@@ -119,11 +161,22 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
 
 
 async def outcome(awaitable: Awaitable[Any]) -> Any:
-    """What it gives, or the exception that it raises."""
+    """What it gives, or the exception that it raises; ProtocolError is no outcome."""
     try:
         return await awaitable
+    except ProtocolError:
+        raise
     except Exception as error:
         return error
+
+
+def tokens_of(found: Any, contract: str) -> list[int]:
+    """Generated tokens as integers; ProtocolError where they are none."""
+    try:
+        return [operator.index(token) for token in found]
+    except TypeError:
+        told = repr(found) if found is None else f"an object of {type(found).__name__}"
+        raise ProtocolError(f"{told} was given, and no tokens; {contract}") from None
 
 
 @st.composite

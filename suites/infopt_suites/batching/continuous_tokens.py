@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import torch
 
 from ..base import Suite, requires
-from ..properties import for_all, tried
+from ..properties import for_all, noted, tried
 from .clock import run_virtual
 from .continuous_oracle import VOCABULARY, Oracle
 from .continuous_protocol import (
@@ -22,6 +22,7 @@ from .continuous_protocol import (
     MakeContinuousBatcher,
 )
 from .continuous_serving import Caller, Serving, together, traces
+from .contract import ProtocolError
 
 ROOMY = ContinuousLimits(num_blocks=64, block_size=4, max_num_seqs=4, max_num_batched_tokens=64)
 TIGHT = ContinuousLimits(num_blocks=9, block_size=4, max_num_seqs=4, max_num_batched_tokens=24)
@@ -51,6 +52,10 @@ class ContinuousTokenSuite(Suite):
         "memory": "a request that could never fit into the memory is refused",
         "restart": "start() after stop() serves again",
         "idle": "nothing is done while nobody asks; seen on virtual time alone",
+        "passes": "the model's passes show the steps: no padding, nothing that is computed already",
+        "threaded": "a step is computed beside the event loop; seen where virtual is False",
+        "abort": "generate(…, request_id=…), and abort(request_id)",
+        "samples": "generate_samples(…, count): several outputs of one prompt",
     }
     dtype: ClassVar[torch.dtype] = torch.float64
     device: ClassVar[str] = "cpu"
@@ -330,25 +335,29 @@ class ContinuousTokenSuite(Suite):
         finally:
             torch.set_num_threads(threads)
 
-    def _serve(self, make: MakeContinuousBatcher, service: Service, *limits: str) -> None:
+    def _serve(
+        self, make: MakeContinuousBatcher, service: Service, *limits: str | ContinuousLimits
+    ) -> None:
         """Start a batcher, use it, see that nothing is held, and stop it.
 
-        ``limits``: "roomy", "tight" or both; "roomy" where none is given.
+        ``limits``: "roomy", "tight", others or several; "roomy" where none are given.
         """
         __tracebackhide__ = True
         oracle = self._oracle()
 
         async def run(limits: ContinuousLimits) -> None:
             serving = Serving(make(oracle.served, limits), limits, oracle, self._pause)
-            await serving.batcher.start()
+            await serving.start()
             try:
                 await service(serving)
                 await self._settled(serving)
             finally:
-                await serving.batcher.stop()
+                await serving.stop()
 
-        for name in limits or ("roomy",):
-            self._run(run(getattr(self, name)))
+        for each in limits or ("roomy",):
+            chosen = getattr(self, each) if isinstance(each, str) else each
+            with noted(f"on a batcher of {chosen}"):
+                self._run(run(chosen))
 
     def _serve_traces(self, make: MakeContinuousBatcher, *limits: str, leave: bool) -> None:
         """Serve drawn callers; some go before their end where they may ``leave``."""
@@ -364,6 +373,8 @@ class ContinuousTokenSuite(Suite):
         if "blocks" not in self.capabilities:
             return
         batcher, blocks = cast(CountedBatcher, serving.batcher), serving.limits.num_blocks
+        if not hasattr(batcher, "num_free_blocks"):
+            raise ProtocolError("num_free_blocks is not there; capability 'blocks' promises it")
         for _ in range(SETTLING if self.virtual else LATE * SETTLING):
             if batcher.num_free_blocks == blocks:
                 return

@@ -5,43 +5,39 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 from hypothesis import strategies as st
 
 from ..base import requires
-from ..properties import for_all, tried
-from .batcher_failures import MISCOUNTED, WRONG, check_told, others
-from .batcher_trial import Call, TrialSuite, after, held
+from ..properties import for_all, noted
+from .batcher_calls import MISCOUNTED, WRONG, Call, after, check_told, held, others
 from .embedding_trial import EmbeddingTrial, Text, vector_of
+from .embedding_windows import EmbeddingWindowSuite, on_batcher, on_each_size
 from .protocol import MakeEmbeddingBatcher
 
-on_batcher = tried("make_embedding_batcher", by="run")  # a property that is a scenario
-on_each_size = tried("make_embedding_batcher", by="run_each_size")
-WRONG_VECTORS = {**MISCOUNTED, **WRONG}
 
-
-class EmbeddingBatcherSuite(TrialSuite):
+class EmbeddingBatcherSuite(EmbeddingWindowSuite):
     """Properties of batchers for embeddings, on virtual time.
 
     Give a fixture ``make_embedding_batcher``: a `protocol.MakeEmbeddingBatcher`. The backend is the
-    suite's. `EmbedderSuite` asks whether a real model's vectors depend on their neighbours.
+    suite's. `EmbedderSuite` asks whether a real model's vectors depend on their neighbours. Class
+    attributes say how a batcher differs:
+
+    | attribute | default | meaning |
+    |---|---|---|
+    | ``batch_sizes`` | (1, 2, 3, 5) | values of ``max_batch_size`` that are tried |
+    | ``max_wait`` | 8.0 | the window, in seconds of virtual time |
+    | ``wrong_results`` | all | results of `batcher_calls.WRONG` that fail a call |
+    | ``sends_at_once`` | False | a call begins with what is there as soon as one may begin |
+    | ``unbounded_calls`` | False | calls begin however many run, whatever ``max_concurrency`` |
+    | ``retries_one_by_one`` | False | a call that failed is repeated for each of its texts alone |
+    | ``recovers_within`` | 0.0 | seconds after a failed call in which callers may be turned away |
+    | ``examples`` | 60 | drawn cases of a property |
     """
 
     topic = "embedding_batcher"
-    fixture = "make_embedding_batcher"
-    fixture_returns = "a callable: backend, BatchPolicy -> embedding batcher"
-    offers = {  # noqa: RUF012  # read only
-        "shared": "texts that come within max_wait share calls, whoever asks",
-        "deduplicates": "of equal texts that are not ready yet, one is computed",
-        "withdraw": "texts whose callers are all gone before they are sent are not sent",
-        "rejects": "reject_when_full turns a list away, as a whole, for which there is no room",
-        "concurrency": "max_concurrency calls run at a time",
-        "stop": "stop() leaves no caller waiting, and later ones are turned away",
-        "typed": "a single string in place of a list is refused",
-    }
-    examples: ClassVar[int] = 60
-    _trial = EmbeddingTrial
 
     def test_every_text_gets_its_own_vector(
         self, make_embedding_batcher: MakeEmbeddingBatcher
@@ -117,8 +113,9 @@ class EmbeddingBatcherSuite(TrialSuite):
                 for _ in range(2):
                     before = len(trial.calls)
                     await trial.until_served([trial.embed(texts)])
-                    calls, needed = len(trial.calls) - before, -(-count // size)
-                    assert calls == needed, (
+                    calls = len(trial.calls) - before
+                    needed = self.most_calls(count, size, trial.policy.max_concurrency)
+                    assert calls <= needed, (
                         f"{count} texts in {calls} calls, {needed} of {size} would do"
                     )
 
@@ -149,7 +146,7 @@ class EmbeddingBatcherSuite(TrialSuite):
         Usual causes: the caller's list is kept until the batch is sent; one result list for all.
         """
         given = ["a", "b"]
-        caller = trial.add(["a", "b"], trial.batcher.embed(given))  # type: ignore[attr-defined]  # an embedding batcher
+        caller = trial.embed_exactly(given, ["a", "b"])
         other = trial.embed(["a", "b"])
         await trial.pause(1.0)
         given[:] = ["c"]
@@ -158,22 +155,6 @@ class EmbeddingBatcherSuite(TrialSuite):
         if isinstance(got, list):
             got.clear()
         await trial.until_served([other, trial.embed(["a", "b"])])
-
-    @requires("shared")
-    @on_each_size(1.0)
-    async def test_callers_share_calls(self, trial: EmbeddingTrial) -> None:
-        """Texts of many callers fill the same batches.
-
-        Usual causes: a batch for each caller.
-        """
-        size = trial.policy.max_batch_size
-        for count in range(1, 2 * size + 2):
-            before = len(trial.calls)
-            await trial.until_served([trial.embed([f"text {index}"]) for index in range(count)])
-            calls, needed = trial.sizes[before:], -(-count // size)
-            assert len(calls) == needed, (
-                f"{count} callers with a text each in calls of {calls}, {needed} of {size} would do"
-            )
 
     @requires("deduplicates")
     @on_batcher(held, 5)
@@ -199,11 +180,12 @@ class EmbeddingBatcherSuite(TrialSuite):
 
         Usual causes: an event that is set on success only, a failed text that stays known.
         """
-        error = ValueError("one of the texts")
+        error, bad = ValueError("one of the texts"), set[str]()
 
         async def serve(call: Call) -> Any:
             await asyncio.sleep(1.0)
-            if call.index == 1:
+            bad.update(call.items[:1] if call.index == 1 else [])
+            if bad & {*call.items}:
                 raise error
             return call.answers()
 
@@ -211,12 +193,16 @@ class EmbeddingBatcherSuite(TrialSuite):
         for caller in range(3):
             trial.embed([f"text {caller} {index}" for index in range(trial.policy.max_batch_size)])
         await trial.until_done()
-        bad = set(trial.calls[1].items)
+        assert bad, f"a second call was to come; {trial.told()}"
+        failed = bad if self.retries_one_by_one else {*trial.calls[1].items}
         for asked in trial.callers:
-            if bad & set(asked.item):
+            if failed & {*asked.item}:
                 check_told(asked, error)
             else:
                 trial.check_result(asked)
+        bad.clear()
+        trial.serve = after(1.0)
+        await trial.recover()
         await trial.until_served([trial.embed(asked.item) for asked in [*trial.callers]])
 
     def test_a_list_fails_with_any_of_its_calls(
@@ -245,29 +231,30 @@ class EmbeddingBatcherSuite(TrialSuite):
                         await trial.until_done([caller])
                         check_told(caller, error)
                         await trial.pause(9.0)
+                        await trial.recover()
                         await trial.until_served([trial.embed(["text 7", "text 0"])])
 
                     self.run(make_embedding_batcher, scenario, serve, max_concurrency=slots)
 
-    @on_batcher(each={"name": WRONG_VECTORS})
+    @on_batcher()
+    async def test_what_is_no_list_of_vectors_fails_the_call(self, trial: EmbeddingTrial) -> None:
+        """A text of the right length holds no vectors, nor does a mapping.
+
+        Usual causes: len() and iteration, which both of them have.
+        """
+        for name in sorted(self.wrong_results):
+            with noted(f"with results = {name}"):
+                await self._spoiled(trial, WRONG[name], name)
+
+    @on_batcher(each={"name": MISCOUNTED})
     async def test_a_wrong_number_of_vectors_fails_the_call(
         self, trial: EmbeddingTrial, name: str
     ) -> None:
-        """One less, one more, or what is no list of vectors: nobody gets a vector of another text.
+        """One less, one more, none: nobody gets a vector of another text.
 
         Usual causes: zip without strict.
         """
-
-        async def serve(call: Call) -> Any:
-            return WRONG_VECTORS[name](call) if call.index == 0 else call.answers()
-
-        trial.serve = serve
-        caller = trial.embed(["a", "b", "c"])
-        await trial.until_done([caller])
-        assert caller.error is not None, (
-            f"the backend gave {name} for 3 texts, and the caller got {caller.task.result()!r}"
-        )
-        await trial.until_served([trial.embed(["a", "b", "c"])])
+        await self._spoiled(trial, MISCOUNTED[name], name)
 
     @on_batcher(
         size=4,
@@ -375,6 +362,26 @@ class EmbeddingBatcherSuite(TrialSuite):
         assert len(alive) <= 10, f"{len(alive)} of 150 texts are still held when all is done"
         assert tasks <= 4, f"{tasks} tasks run when nothing is left to do"
 
+    async def _spoiled(
+        self, trial: EmbeddingTrial, wrong: Callable[[Call], Any], name: str
+    ) -> None:
+        """A call of the backend gives what is wrong; the next ones work."""
+        first, texts = len(trial.calls), ["a", "b", "c"]
+
+        async def serve(call: Call) -> Any:
+            return wrong(call) if call.index == first else call.answers()
+
+        trial.serve = serve
+        caller = trial.embed(texts)
+        await trial.until_done([caller])
+        assert caller.error is not None or self.retries_one_by_one, (
+            f"the backend gave {name} for 3 texts, and the caller got {caller.task.result()!r}"
+        )
+        if caller.error is None:
+            trial.check_result(caller)
+        await trial.recover()
+        await trial.until_served([trial.embed(texts)])
+
     @requires("typed")
     @on_batcher()
     async def test_a_single_string_is_no_list_of_texts(self, trial: EmbeddingTrial) -> None:
@@ -382,7 +389,7 @@ class EmbeddingBatcherSuite(TrialSuite):
 
         Usual causes: a string is a sequence of strings.
         """
-        caller = trial.add(["abc"], trial.batcher.embed("abc"))  # type: ignore[attr-defined]  # an embedding batcher
+        caller = trial.embed_exactly("abc", ["abc"])
         await trial.until_done([caller])
         assert isinstance(caller.error, Exception), f"'abc': {caller.task.result()!r}"
         assert not trial.calls, "the backend was called for the letters of a string"

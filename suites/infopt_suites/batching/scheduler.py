@@ -69,9 +69,8 @@ class SchedulerSuite(Suite):
             trial.add(prompt, new)
         trial.drain()
         for request_id, (_, new) in enumerate(load.requests):
-            tokens = trial.ended[request_id]
-            assert tokens is not None
-            assert len(tokens) == new
+            tokens = trial.ended[request_id] or []
+            assert len(tokens) == new, f"request {request_id} got {len(tokens)} of {new} tokens"
 
     def test_what_fits_runs_together(self, make_scheduler: MakeScheduler) -> None:
         """Where there is room in every budget, all are begun in the first step, and each computes
@@ -162,7 +161,9 @@ class SchedulerSuite(Suite):
         trial.check_idle()
         again = [trial.add(2, 2) for _ in range(3)]
         trial.drain()
-        assert all(trial.ended[x] == [1, 1] for x in again)
+        for request_id in again:
+            tokens = trial.ended[request_id]
+            assert tokens == [1, 1], f"request {request_id}, after an abort of all, got {tokens}"
 
     def test_any_interleaving_keeps_every_budget(self, make_scheduler: MakeScheduler) -> None:
         """Adding, computing and aborting in any order: each request is in exactly one state, no
@@ -285,9 +286,13 @@ class SchedulerSuite(Suite):
         other = trial.add(3, 6)
         for _ in range(count):
             trial.step()
-        assert {first, stopped, other} == trial.live.keys()
+        assert {first, stopped, other} == trial.live.keys(), (
+            f"requests {sorted(trial.ended)} ended before any stop token"
+        )
         trial.step(token=STOP)
-        assert trial.ended == {stopped: [1] * count + [STOP]}
+        assert trial.ended == {stopped: [1] * count + [STOP]}, (
+            f"a stop token of request {stopped} ended {trial.ended}"
+        )
         trial.drain()
 
     # How properties are tried
