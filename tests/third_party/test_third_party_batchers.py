@@ -22,7 +22,7 @@ from infopt_suites.batching import (
     MakeEmbedder,
     MakeEmbeddingBatcher,
 )
-from infopt_suites.batching.batcher_failures import WRONG
+from infopt_suites.batching.batcher_calls import WRONG
 from infopt_suites.batching.embedder import Embed
 from infopt_suites.batching.protocol import BatchFunction
 
@@ -72,7 +72,7 @@ class TestBatched(BatcherSuite):
 class TestBatchedEmbeddings(EmbeddingBatcherSuite):
     capabilities = frozenset({"shared"})
     expected_failures = {  # noqa: RUF012  # read only
-        "test_a_wrong_number_of_vectors_fails_the_call": BATCHED_RESULTS
+        "test_what_is_no_list_of_vectors_fails_the_call": BATCHED_RESULTS
     }
 
     @pytest.fixture
@@ -145,6 +145,7 @@ class TestAsyncBatcher(BatcherSuite):
                 "test_a_caller_cancelled_as_its_result_comes_leaves_the_others_alone",
                 "test_callers_that_give_up_in_time_are_told_so",
                 "test_many_rounds_leave_nothing_behind",
+                "test_a_drain_ends_after_a_caller_left_as_its_result_came",
             ),
             ASYNC_BATCHER + "cancellation.py",
         )
