@@ -6,6 +6,7 @@ __all__ = [
     "InvalidComparisonError",
     "ModelLoadError",
     "NonFiniteLogitsError",
+    "NotSupportedError",
     "WorkerError",
 ]
 
@@ -16,6 +17,10 @@ class InfoptError(Exception):
 
 class ConfigurationError(InfoptError):
     """The configuration asks for something that cannot be done; the message names file and line."""
+
+
+class NotSupportedError(ConfigurationError):
+    """A model or its engine lacks what a gate requires: the gate is not run on it."""
 
 
 class ModelLoadError(InfoptError):

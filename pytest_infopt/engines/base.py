@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from ..errors import ConfigurationError
+from ..errors import NotSupportedError
 
 if TYPE_CHECKING:
     import torch
@@ -207,8 +207,8 @@ class KVSizeEngine(Engine, Protocol):
     def kv_cache_bytes(self, tokens: int, batch: int = 1) -> int:
         """Bytes that the cache of ``batch`` sequences of ``tokens`` tokens really holds."""
 
-    def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int:
-        """The same by formula: 2·layers·kv_heads·head_dim·tokens·batch·bytes."""
+    def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int | None:
+        """The same by the formula of the architecture, layer by layer; None where none is known."""
 
 
 class StreamingEngine(Engine, Protocol):
@@ -290,11 +290,11 @@ def lacking(name: str, has: Set[Capability], required: Set[Capability]) -> str:
 
 
 def able(engine: Engine, protocol: Callable[..., Able]) -> Able:
-    """The engine, known to keep a protocol; ConfigurationError names what it lacks.
+    """The engine, known to keep a protocol; NotSupportedError names what it lacks.
 
     For type checkers, ``protocol`` is not a type: they refuse abstract classes there.
     """
     required = capabilities_of(cast(type, protocol))
     if problem := lacking(engine.name, engine.capabilities, required):
-        raise ConfigurationError(problem)
+        raise NotSupportedError(problem)
     return cast(Able, engine)

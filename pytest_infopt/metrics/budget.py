@@ -60,6 +60,11 @@ class Budget:
     relative: bool = False
     origin: str = "default"
 
+    @property
+    def is_default(self) -> bool:
+        """Whether nobody wrote this limit."""
+        return self.origin.startswith("default")
+
     def describe(self) -> str:
         """The limit as reports print it: "≤ 0.05 nats", "≥ 99 %", "≤ 0.3x of the reference's"."""
         sign = "≥" if self.metric.higher_is_better else "≤"

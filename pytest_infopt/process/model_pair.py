@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -24,9 +24,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  impo
 from ..corpus import TokenisedDocument, corpus_fingerprint, load_corpus, shuffled, tokenise
 from ..engines.base import Capability, Engine, WeighedEngine, WholeLogitsEngine, able
 from ..engines.registry import load_engine
-from ..errors import InvalidComparisonError
+from ..errors import InvalidComparisonError, ModelLoadError
 from ..release import ModelSource, Release
+from ..results.sample import Sample
 from ..store.scores import ReferenceScores
+from .causality import check_causality
 from .prompt_set import PromptPlan, PromptSet
 from .remote import remote
 
@@ -47,6 +49,7 @@ class ModelPair:
         self.source = candidate
         self.root = root
         self._cache = cache
+        self.oracle_note = ""  # why the oracle is coarser than asked for
         self._prompt_sets: dict[PromptPlan, PromptSet] = {}
         # A loader of one's own lies beside the configuration, which pytest need not have imported.
         sys.path.insert(0, str(root))
@@ -63,7 +66,8 @@ class ModelPair:
     def describe(self) -> dict[str, Any]:
         """Both models and the machine, after checking that they can be compared at all.
 
-        Raises InvalidComparisonError on another tokenizer or vocabulary.
+        Raises InvalidComparisonError on another tokenizer or vocabulary, ModelLoadError where the
+        reference is not causal.
         """
         _check_comparable(self.reference, self.candidate)
         return {
@@ -123,7 +127,7 @@ class ModelPair:
             prompts = [list(d.token_ids[: plan.tokens]) for d in chosen[: plan.prompts]]
             self._prompt_sets[plan] = PromptSet(
                 prompts,
-                oracle=self.logits_in(self.widest_dtype(plan.oracle), prompts),
+                oracle=self.oracle_logits(plan.oracle, lambda d: self.logits_in(d, prompts)),
                 plain=self.logits_in(self.candidate.dtype, prompts),
             )
         return self._prompt_sets[plan]
@@ -146,6 +150,14 @@ class ModelPair:
             return compute()
         return self.scores.logits(self.reference, dtype, prompts, compute)
 
+    @cached_property
+    def plain(self) -> Engine:
+        """The reference's weights in the candidate's dtype, kept once it is asked for: the control
+        of comparisons of the candidate with itself."""
+        if self.candidate.dtype == self.reference.dtype:
+            return self.reference
+        return load_engine(replace(self.release.reference, dtype=self.candidate.dtype))
+
     @contextmanager
     def reference_in(self, dtype: str) -> Iterator[Engine]:
         """The reference's weights in another dtype, loaded for as long as it takes."""
@@ -158,11 +170,34 @@ class ModelPair:
         finally:
             engine.close()
 
+    def oracle_logits(
+        self, oracle: str, compute: Callable[[str], list[torch.Tensor]]
+    ) -> list[torch.Tensor]:
+        """What ``compute`` makes of the oracle's dtype; for "auto", float32 where the reference's
+        layers cannot compute in float64, which `oracle_note` then says."""
+        dtype = self.widest_dtype(oracle)
+        try:
+            return compute(dtype)
+        except ModelLoadError as error:
+            if oracle != "auto" or dtype != "float64":
+                raise
+            self.oracle_note = f"the oracle computes in float32, since in float64: {error}"
+            return compute("float32")
+
+    def noted(self, sample: Sample) -> Sample:
+        """The sample, with a note where its oracle is coarser than asked for."""
+        if not self.oracle_note:
+            return sample
+        notes = [*sample.details.get("notes", ()), self.oracle_note]
+        return replace(sample, details={**sample.details, "notes": notes})
+
     def widest_dtype(self, oracle: str) -> str:
         """The oracle's dtype; for "auto", float64 where the machine is known to hold the reference
         a second time at eight bytes a weight, else float32."""
         if oracle != "auto":
             return oracle
+        if self.oracle_note:
+            return "float32"
         reference = self.reference
         if Capability.MEMORY not in reference.capabilities:
             return "float32"
@@ -176,6 +211,8 @@ class ModelPair:
 
 
 def _check_comparable(reference: Engine, candidate: Engine) -> None:
+    if Capability.FULL_LOGITS in reference.capabilities:
+        check_causality(able(reference, WholeLogitsEngine))
     if reference.vocabulary != candidate.vocabulary:
         raise InvalidComparisonError(
             f"vocabulary: reference {reference.name!r} has {reference.vocabulary} entries, "

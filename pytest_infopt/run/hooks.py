@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ..errors import InfoptError, InvalidComparisonError
+from ..errors import InfoptError, InvalidComparisonError, NotSupportedError
 from ..report.junit import gate_from_properties
 from ..report.registry import report_lines, write_reports
 from ..results.gate_result import GateResult
@@ -42,6 +42,9 @@ class InfoptHooks:
             raise
         except InvalidComparisonError as error:
             gate.abstain(str(error))
+            return True
+        except NotSupportedError as error:
+            gate.not_run(str(error))
             return True
         except InfoptError as error:
             gate.error(str(error))

@@ -85,8 +85,16 @@ def load_float(request: LoadRequest, **arguments: Any) -> torch.nn.Module:
         forget_gguf(module)
     if request.dtype is torch.float64:
         module = module.double()  # the rotary frequencies, which stay float32 otherwise
+        _expert_by_expert(module)
     result: torch.nn.Module = module
     return result
+
+
+def _expert_by_expert(module: torch.nn.Module) -> None:
+    """Let a mixture of experts multiply one by one: torch's grouped product takes no float64."""
+    can_set = getattr(module, "_can_set_experts_implementation", None)
+    if can_set is not None and can_set():
+        module.set_experts_implementation("eager")
 
 
 def load_gguf(request: LoadRequest) -> torch.nn.Module:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from ..base import CacheReading, CannotCropError
-from .footprint import cache_tensors, storage_bytes
+from ..base import CacheReading
+from .caches import cache_tensors, take_back
+from .footprint import storage_bytes
 
 __all__ = ["CachedRows"]
 
@@ -40,7 +41,9 @@ class CachedRows:
     """A left-padded batch that goes through the KV cache as far as it is told to.
 
     ``forward`` is the model's, with keyword arguments; ``takes_positions`` says whether it knows
-    ``position_ids``. Padding is never seen: every pass carries the mask up to its last column.
+    ``position_ids``, ``cache_argument`` what it calls its cache. A model without one computes all
+    columns anew in every pass. Padding is never seen: every pass carries the mask up to its last
+    column.
     """
 
     def __init__(
@@ -50,11 +53,13 @@ class CachedRows:
         mask: torch.Tensor | None = None,
         *,
         takes_positions: bool = True,
+        cache_argument: str | None = "past_key_values",
     ) -> None:
         self._forward = forward
         self._ids = ids
         self._mask = mask
         self._takes_positions = takes_positions
+        self._cache_argument = cache_argument
         self.cache: Any = None
         self.done = 0
 
@@ -89,11 +94,7 @@ class CachedRows:
         mask = self._mask
         if mask is not None:
             mask = torch.cat([mask[:, : self.done], torch.ones_like(wrong)], dim=1)
-        self._pass(wrong, mask)
-        try:
-            self.cache.crop(-count)  # a negative number is how many go
-        except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
-            raise CannotCropError(str(error)) from error
+        take_back(self.cache, count, lambda: self._pass(wrong, mask))
 
     def now(self) -> float:
         """Seconds of `time.perf_counter`, once the device has done what it was given."""
@@ -124,9 +125,18 @@ class CachedRows:
             options["attention_mask"] = mask[:, :end]
             if self._takes_positions:
                 options["position_ids"] = positions_of(mask[:, :end])[:, self.done :]
-        output = self._forward(
-            input_ids=columns, past_key_values=self.cache, use_cache=True, **options
-        )
-        self.cache = output.past_key_values
+        if self._cache_argument is None:
+            return self._pass_anew(columns.shape[1], **options)
+        cache = {self._cache_argument: self.cache}
+        output = self._forward(input_ids=columns, use_cache=True, **cache, **options)
+        self.cache = getattr(output, self._cache_argument)
         logits: torch.Tensor = output.logits
         return logits
+
+    def _pass_anew(self, count: int, **options: Any) -> torch.Tensor:
+        """The logits of the last ``count`` of all columns so far."""
+        end = self.done + count
+        if "position_ids" in options and self._mask is not None:
+            options["position_ids"] = positions_of(self._mask[:, :end])
+        logits: torch.Tensor = self._forward(input_ids=self._ids[:, :end], **options).logits
+        return logits[:, -count:]

@@ -12,7 +12,8 @@ import torch
 
 from ..base import CacheReading, MemoryFootprint, TokenEvent
 from .cached_rows import CachedRows, left_padded, positions_of
-from .footprint import derived_buffers, predicted_kv_bytes, storage_bytes, weight_tensors
+from .caches import predicted_kv_bytes
+from .footprint import derived_buffers, storage_bytes, weight_tensors
 from .model import check_finite
 from .scoring import TransformersScorer
 
@@ -80,6 +81,8 @@ class TransformersEngine(TransformersScorer):
             raise ValueError("a batch needs at least one prompt")
         rows = [self._ids(prompt)[0] for prompt in prompts]
         pad = getattr(self._tokenizer, "pad_token_id", None) or 0
+        if pad >= self._input_rows:  # added to the tokenizer alone; what is masked may be any id
+            pad = 0
         return *left_padded(rows, pad), [len(row) for row in rows]
 
     def _without_padding(self, logits: torch.Tensor, lengths: list[int]) -> list[torch.Tensor]:
@@ -92,7 +95,13 @@ class TransformersEngine(TransformersScorer):
 
     def _cached_rows(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> CachedRows:
         positions = "position_ids" in self._parameters
-        return CachedRows(self.forward, ids, mask, takes_positions=positions)
+        return CachedRows(
+            self.forward,
+            ids,
+            mask,
+            takes_positions=positions,
+            cache_argument=self._cache_argument,
+        )
 
     # Generation
 
@@ -183,5 +192,7 @@ class TransformersEngine(TransformersScorer):
             torch.cuda.synchronize(self._device)
         return time.perf_counter() - started
 
-    def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int:
-        return predicted_kv_bytes(self._config, tokens, batch, self._dtype.itemsize)
+    def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int | None:
+        return predicted_kv_bytes(
+            self._config, tokens, batch, self._dtype.itemsize, latents=self._keeps_latents
+        )

@@ -7,11 +7,9 @@ float32 size of a torchao or quanto model; here subclasses are flattened to the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
-from infopt_reference.attention.kv_size import kv_shape, layer_kinds
 
 
 def storage_bytes(tensors: Iterable[torch.Tensor], seen: set[tuple[str, int]] | None = None) -> int:
@@ -77,34 +75,6 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     elif type(value).__module__.partition(".")[0] == "bitsandbytes" and hasattr(value, "__dict__"):
         for item in vars(value).values():
             yield from tensors_in(item)
-
-
-def cache_tensors(cache: Any) -> Iterator[torch.Tensor]:
-    """Keys, values and states of a transformers cache, whatever its kind."""
-    for layer in getattr(cache, "layers", [cache]):
-        for name, value in vars(layer).items():
-            if not name.startswith("_"):  # helpers, such as the sliding window's length as a tensor
-                yield from tensors_in(value)
-
-
-def predicted_kv_bytes(config: Any, tokens: int, batch: int, bytes_per_value: int) -> int:
-    """Size of a KV cache by the formula 2·layers·kv_heads·head_dim·tokens·batch·bytes.
-
-    A layer with a sliding window holds at most the window's tokens, one without attention (a state
-    space or linear attention layer) none. ``config`` is a transformers configuration.
-    """
-    text = config.get_text_config(decoder=True)
-    layer = replace(kv_shape(config), layers=1)
-    held = sum(_held_tokens(text, kind, tokens) for kind in layer_kinds(config))
-    return layer.nbytes(held, batch, bytes_per_number=bytes_per_value)
-
-
-def _held_tokens(text: Any, kind: str, tokens: int) -> int:
-    if kind == "sliding_attention":
-        return min(tokens, int(text.sliding_window))
-    if kind == "chunked_attention":
-        return min(tokens, int(text.attention_chunk_size))
-    return tokens if "attention" in kind and "linear" not in kind else 0
 
 
 def _flatten(tensor: torch.Tensor) -> Iterator[torch.Tensor]:

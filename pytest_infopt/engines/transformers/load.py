@@ -8,10 +8,11 @@ from ...corpus import corpus_fingerprint
 from ...errors import ConfigurationError, InfoptError, ModelLoadError
 from ...release import ModelSource
 from ..base import InProcessEngine
-from ..files.checkpoints import stored_dtype
+from ..files.checkpoints import read_config, stored_dtype
 from ..files.sources import LocalFiles, locate
 from ..formats import DTYPES, ORACLE_DTYPE, Format, format_of, needs, unknown
 from ..loaders import LoadRequest
+from .causal import check_config
 from .engine import TransformersEngine
 from .quiet import drop_known_chatter, no_progress_bars
 
@@ -31,6 +32,8 @@ def load_transformers(source: ModelSource) -> InProcessEngine:
         raise unknown("dtype", source.dtype, ("auto", *_DTYPES))
     drop_known_chatter()
     files = locate(source)
+    if files.gguf_file is None:
+        check_config(read_config(files.directory), source.name)
     dtype = _dtype_of(source, form, files)
     request = LoadRequest(source, files, dtype, device)
     with no_progress_bars():

@@ -16,6 +16,7 @@ import torch
 
 from ...errors import InfoptError, ModelLoadError, NonFiniteLogitsError
 from ..files.checkpoints import tokenizer_fingerprint_of
+from .caches import cache_argument
 from .precision import Float64Arithmetic
 
 
@@ -49,6 +50,7 @@ class LoadedModel:
         self._config: Any = self._module.config
         self.context_window = _context_window(self._config, tokenizer)
         self._parameters = frozenset(inspect.signature(self._module.forward).parameters)
+        self._cache_argument = cache_argument(self._parameters)
         # Servers compute the head for the last prompt token alone; so does what is timed here.
         keeps_last = "logits_to_keep" in self._parameters
         self.last_only = {"logits_to_keep": 1} if keeps_last else {}

@@ -15,6 +15,7 @@ import torch
 
 from ...errors import ModelLoadError
 from ..base import Capability, Scores
+from .caches import keeps_latents
 from .model import LoadedModel, check_finite
 
 _PROBE_TOKENS = 8
@@ -55,10 +56,10 @@ class TransformersScores:
 class TransformersScorer(LoadedModel):
     """A loaded transformers model that gives logits, as the protocols of `engines.base` say.
 
-    Its arguments are those of `LoadedModel`. Making one runs two forward passes of 8 tokens: a
+    Its arguments are those of `LoadedModel`. Making one runs three forward passes of 8 tokens: a
     model that loads but cannot run is found here (ModelLoadError), libraries that repack weights at
     first use have done so before anything is weighed or timed, and it shows whether the model's
-    head can be run on hidden states alone.
+    head can be run on hidden states alone, and whether the model keeps a cache.
     """
 
     def __init__(self, name: str, module: Any, tokenizer: Any = None, **details: Any) -> None:
@@ -67,7 +68,9 @@ class TransformersScorer(LoadedModel):
         self._body_output: type[Any] | None = None  # None: the head cannot be run on its own
         self._hidden_width = 0
         self.vocabulary = self._probe()
-        missing = {Capability.HIDDEN_STATES} if self._body_output is None else frozenset()
+        missing = set() if self._body_output else {Capability.HIDDEN_STATES}
+        if self._cache_argument is None:
+            missing |= {Capability.CACHE, Capability.KV_SIZE}
         self.capabilities = frozenset(Capability) - missing
 
     def close(self) -> None:
@@ -144,11 +147,16 @@ class TransformersScorer(LoadedModel):
         try:
             with torch.no_grad():
                 full = self.forward(input_ids=ids).logits[0]  # [T, V]
+                keeping = self.forward(input_ids=ids, use_cache=True)
         except (RuntimeError, ValueError, TypeError, NotImplementedError, ImportError) as error:
             raise ModelLoadError(
                 f"model {self.name!r} was loaded, but a forward pass of {ids.shape[1]} tokens on "
                 f"{self.device} in {self.dtype} failed: {error}"
             ) from error
+        cache = getattr(keeping, self._cache_argument or "", None)
+        if cache is None:
+            self._cache_argument = None
+        self._keeps_latents = keeps_latents(cache)
         # Most models call base_model in their forward; OPT calls the decoder inside it.
         for body in (self._module.base_model, self._module.get_decoder()):
             if self._body_output is None and isinstance(body, torch.nn.Module):

@@ -6,8 +6,14 @@ for keys and values of all tokens. A layer with a sliding window holds min(token
 them between steps, a preallocated cache its full length from the start, a paged one whole blocks.
 Codes take bits / 8 bytes a number, and constants for each group.
 
+Layers of one model may differ (`layer_shapes`): in their windows, their heads, and in the sizes of
+their keys and values. Multi-query attention keeps one head. Latent attention (MLA) keeps what keys
+and values are made from, or both for every head: its configuration leaves that to the
+implementation. Layers that read another layer's keys keep nothing.
+
 Contract. Exact for the caches of `cache`: `KVCache.nbytes` measures what these formulas predict.
-Leaves out: what an allocator adds to a request, and copies made while a cache grows.
+Leaves out: what an allocator adds to a request, copies made while a cache grows, and states that
+are no keys and values (linear attention, state spaces): for those there is no formula here.
 """
 
 from __future__ import annotations
@@ -55,27 +61,107 @@ class KVShape:
         return int(self.numbers(tokens, rows) * bytes_per_number(scheme, self.head_dim))
 
 
+@dataclass(frozen=True)
+class LayerShape:
+    """What one token leaves in one layer: ``kv_heads`` keys and as many values.
+
+    ``window`` is how many tokens the layer holds at most, None for all of them.
+    """
+
+    kv_heads: int
+    key_dim: int
+    value_dim: int
+    window: int | None = None
+
+    def numbers(self, tokens: int, rows: int = 1) -> int:
+        """Numbers that ``rows`` sequences of ``tokens`` tokens leave."""
+        held = tokens if self.window is None else min(tokens, self.window)
+        return self.kv_heads * (self.key_dim + self.value_dim) * held * rows
+
+
 def kv_shape(config: Any) -> KVShape:
-    """What a token leaves in the cache of a transformers configuration's layers."""
+    """What a token leaves in the cache of a transformers configuration's layers.
+
+    Raises:
+        ValueError: the layers differ in their heads or sizes, or keep no keys and values.
+    """
+    if _is_latent(config.get_text_config(decoder=True)):
+        raise ValueError("latent attention (MLA): what it keeps is up to the implementation")
+    layers = layer_shapes(config)
+    shapes = {(layer.kv_heads, layer.key_dim, layer.value_dim) for layer in layers if layer}
+    if len(shapes) != 1 or len({size for _, *sizes in shapes for size in sizes}) != 1:
+        raise ValueError(
+            f"keys and values of (heads, key size, value size) {sorted(shapes)}; give a model "
+            "whose layers keep keys and values of one size"
+        )
+    ((kv_heads, head_dim, _),) = shapes
+    return KVShape(len(layers), kv_heads, head_dim)
+
+
+def layer_shapes(config: Any, *, latents: bool = False) -> list[LayerShape | None]:
+    """What each layer of a transformers configuration keeps; None for one that keeps nothing.
+
+    ``latents`` says of latent attention that it keeps what keys and values are made from: a
+    compressed vector and the rotated part of the keys, which all heads share.
+
+    Raises:
+        ValueError: a layer keeps something else than keys and values of each token.
+    """
     text = config.get_text_config(decoder=True)
-    heads = text.num_attention_heads
-    return KVShape(
-        layers=len(layer_kinds(config)),
-        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
-        head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
-    )
+    kinds = layer_kinds(config)
+    if strange := sorted(set(kinds) - {*_WINDOWS, "full_attention", *_NOTHING}):
+        raise ValueError(f"layers of {', '.join(strange)} keep more than keys and values")
+    each = getattr(text, "per_layer_config", None) or [text] * len(kinds)
+    return [
+        None if kind in _NOTHING else _layer_shape(layer, kind, latents)
+        for kind, layer in zip(kinds, each, strict=True)
+    ]
+
+
+_WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+_NOTHING = {"dummy", "moe", "mlp"}  # transformers' names of layers without a cache of their own
+
+
+def _is_latent(layer: Any) -> bool:
+    return bool(getattr(layer, "kv_lora_rank", None) and getattr(layer, "qk_nope_head_dim", None))
+
+
+def _layer_shape(layer: Any, kind: str, latents: bool) -> LayerShape:
+    window = getattr(layer, _WINDOWS[kind]) if kind in _WINDOWS else None
+    heads = layer.num_attention_heads
+    if _is_latent(layer) and latents:
+        return LayerShape(1, layer.kv_lora_rank, layer.qk_rope_head_dim, window)
+    if _is_latent(layer):
+        key_dim = layer.qk_nope_head_dim + layer.qk_rope_head_dim
+        return LayerShape(heads, key_dim, layer.v_head_dim, window)
+    head_dim = getattr(layer, "head_dim", None) or layer.hidden_size // heads
+    value_dim = getattr(layer, "v_head_dim", None) or head_dim
+    return LayerShape(_kv_heads(layer, heads), head_dim, value_dim, window)
+
+
+def _kv_heads(layer: Any, heads: int) -> int:
+    # Falcon's newer checkpoints set multi_query too, and mean groups by it.
+    if getattr(layer, "new_decoder_architecture", False):
+        return int(layer.num_kv_heads)
+    if getattr(layer, "multi_query", False):
+        return 1
+    return int(getattr(layer, "num_key_value_heads", None) or heads)
 
 
 def layer_kinds(config: Any) -> list[str]:
     """What each layer of a transformers configuration attends to: "full_attention", …
 
-    Older configurations list no kinds: all layers slide when there is a window, unless told not to.
+    A layer that reads the keys of another one is a "dummy", as transformers calls it. Older
+    configurations list no kinds: all layers slide when there is a window, unless told not to.
     """
     text = config.get_text_config(decoder=True)
-    if kinds := getattr(text, "layer_types", None):
-        return list(kinds)
-    slides = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
-    return ["sliding_attention" if slides else "full_attention"] * text.num_hidden_layers
+    kinds = getattr(text, "layer_types", None)
+    if not kinds:
+        slides = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
+        kinds = ["sliding_attention" if slides else "full_attention"] * text.num_hidden_layers
+    shared = getattr(text, "kv_sharing_modes", None) or [None] * len(kinds)
+    modes = zip(kinds, shared, strict=True)
+    return ["dummy" if mode == "reuse" else str(kind) for kind, mode in modes]
 
 
 def bytes_per_number(scheme: QuantizationScheme, head_dim: int) -> Fraction:

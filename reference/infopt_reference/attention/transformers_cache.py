@@ -76,10 +76,11 @@ class TransformersCache(Cache):  # type: ignore[misc]  # transformers is untyped
             ValueError: a layer has no attention, or another than full or windowed.
         """
         kinds = layer_kinds(config)
-        other = set(kinds) - {"full_attention", "sliding_attention"}
+        other = set(kinds) - {"full_attention", "sliding_attention", "dummy"}
         if other:
             raise ValueError(f"layers of {', '.join(sorted(other))} have no cache here")
         served = {"full_attention": make()}
+        served["dummy"] = served["full_attention"]  # reads another layer's keys, writes none
         if "sliding_attention" in kinds:
             window = config.get_text_config(decoder=True).sliding_window
             served["sliding_attention"] = SlidingCache(window)

@@ -40,7 +40,7 @@ class BatchingMeasure:
         prompts = self._pair.prompt_set(self._pair.release.plan(EquivalencePlan))
         prompt = prompts.prompts[index]
         others = [p for i, p in enumerate(prompts.prompts) if i != index]
-        return measure_batch_invariance(
+        sample = measure_batch_invariance(
             able(self._pair.candidate, BatchingEngine),
             prompts.oracle[index],
             prompts.plain[index],
@@ -48,7 +48,9 @@ class BatchingMeasure:
             [*others, prompt[: max(1, len(prompt) // 2)]],  # of another length
             f"prompt-{index}",
             self._plan.batch_sizes,
+            lambda: able(self._pair.plain, BatchingEngine),
         )
+        return self._pair.noted(sample)
 
     @remote
     def throughput(self, index: int, batched_first: bool) -> Sample:

@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -60,6 +61,7 @@ def measure_batch_invariance(
     neighbours: Sequence[Sequence[int]],
     unit: str,
     sizes: Sequence[int] = BATCH_SIZES,
+    control: Callable[[], BatchingEngine] | None = None,
 ) -> Sample:
     """A prompt's rows in batches of each size against the prompt alone.
 
@@ -67,7 +69,8 @@ def measure_batch_invariance(
     over and over where they are too few. Neighbours of other lengths make for padding. ``oracle``
     and ``plain`` [T, V] are the reference's logits of the prompt in the widest dtype and in the
     engine's (`SelfComparison`). Sizes whose logits would take more than `LARGEST_LOGITS` bytes are
-    left out, and named in ``details["left_out"]``.
+    left out, and named in ``details["left_out"]``. ``control`` gives the reference's weights in
+    this dtype; they go through the same batch where the engine's rows differ (`SelfComparison`).
 
     Raises InvalidComparisonError where the oracle is no finer than the engine's dtype or no size is
     left, ValueError for sizes below 1 or no neighbours, NonFiniteLogitsError for NaN and infinity.
@@ -88,7 +91,8 @@ def measure_batch_invariance(
             continue
         rows = engine.batch_logits(batch)
         for place in places:
-            found.add(str(size), rows[place], alone)
+            pair = partial(_control_row, control, batch, place)
+            found.add(str(size), rows[place], alone, control=pair)
     if not found.errors:
         raise InvalidComparisonError(
             f"{unit}: logits of the smallest batch are above {LARGEST_LOGITS} bytes; give a prompt "
@@ -101,6 +105,15 @@ def measure_batch_invariance(
         details={**found.details(), "left_out": left_out},
         seconds=time.perf_counter() - started,
     )
+
+
+def _control_row(
+    control: Callable[[], BatchingEngine] | None, batch: Sequence[Sequence[int]], place: int
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    if control is None:
+        return None
+    row = host_logits(control().batch_logits(batch)[place])
+    return row, host_logits(control().full_logits(batch[place]))
 
 
 def _batch_with(

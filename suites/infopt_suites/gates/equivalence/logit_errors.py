@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol
 
 import torch
 
@@ -29,6 +29,7 @@ from pytest_infopt import Sample
 from pytest_infopt.engines.base import BatchEngine, CachedEngine, Capability, WholeLogitsEngine
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure import (
+    OUTPUT_FACTOR,
     dtype_error_of,
     dtype_named,
     first_finding,
@@ -52,11 +53,14 @@ def measure_prompt(
     dtype_error_logits: torch.Tensor,
     token_ids: Sequence[int],
     unit: str,
+    control: Callable[[], EquivalenceEngine] | None = None,
 ) -> Sample:
     """All equivalence metrics of one prompt, each the worst of this prompt.
 
     ``oracle_logits`` [T, V] are the reference's in float64 (or the widest dtype that fits),
-    ``dtype_error_logits`` [T, V] the reference's in the candidate's dtype. The cache is left out
+    ``dtype_error_logits`` [T, V] the reference's in the candidate's dtype; ``control`` gives an
+    engine of these weights in this dtype, which is compared with itself where the candidate differs
+    from itself by more than is granted. The cache is left out
     where the candidate has none, and so are the ratios when oracle and dtype error are equal: see
     ``details["left_out"]``. Raises InvalidComparisonError when shapes differ, NonFiniteLogitsError
     for NaN and infinity.
@@ -64,6 +68,7 @@ def measure_prompt(
     started = time.perf_counter()
     oracle = oracle_logits.detach().cpu().double()
     left_out: dict[str, str] = {}
+    notes: list[str] = []
     logits = host_logits(candidate.full_logits(token_ids))
     _check_shapes(candidate.name, oracle, dtype_error_logits, logits)
     dtype_error = dtype_error_of(oracle, dtype_error_logits, dtype_named(candidate.dtype))
@@ -72,7 +77,8 @@ def measure_prompt(
     values["greedy_mismatches"] = float(len(mismatches.illegal))
     if dtype_error.usable:
         values["logit_error_ratio"] = rms(logits - oracle) / dtype_error.overall
-        values |= _consistency(candidate, logits, token_ids, 2 * dtype_error.worst, left_out)
+        unit_error = 2 * dtype_error.worst
+        values |= _consistency(candidate, control, logits, token_ids, unit_error, left_out, notes)
     else:
         left_out["error ratios"] = (
             f"the oracle is no finer than the candidate's {candidate.dtype}: what this dtype costs "
@@ -89,6 +95,8 @@ def measure_prompt(
             "dtype_error_rms": float(dtype_error.errors.square().mean().sqrt()),
             "rounding_floor": dtype_error.floor,
             "left_out": left_out,
+            "notes": notes,
+            "not_judged": {k: why for k, why in left_out.items() if k == _CACHED},
         },
         seconds=time.perf_counter() - started,
     )
@@ -118,25 +126,37 @@ def _distances(logits: torch.Tensor, oracle: torch.Tensor) -> dict[str, float]:
 
 def _consistency(
     engine: EquivalenceEngine,
+    control: Callable[[], EquivalenceEngine] | None,
     logits: torch.Tensor,
     token_ids: Sequence[int],
     unit_error: float,
     left_out: dict[str, str],
+    notes: list[str],
 ) -> dict[str, float]:
-    """The three consistency ratios; ``unit_error`` is what two runs may differ by in this dtype."""
-    errors: dict[str, Callable[[], float]] = {
-        "causality_error_ratio": lambda: _causality_error(engine, logits, token_ids),
-        "batch_error_ratio": lambda: _batch_error(engine, logits, token_ids),
-    }
-    if Capability.CACHE in engine.capabilities:
-        cached = cast(CachedEngine, engine)
-        errors["cached_error_ratio"] = lambda: _cached_error(cached, logits, token_ids)
-    else:
-        left_out["cached_error_ratio"] = f"engine {engine.name!r} has no cache to drive"
+    """The three consistency ratios; ``unit_error`` is what two runs may differ by in this dtype.
+
+    Where one is above what is granted, the control is compared with itself in the same way: what it
+    differs by takes the place of ``unit_error``, and ``notes`` say so.
+    """
     if len(token_ids) < 2:
         left_out["consistency"] = "a prompt of one token has no earlier and no later position"
         return {}
-    return {name: error() / unit_error for name, error in errors.items()}
+    ratios = {}
+    for name, (error, required) in _CONSISTENCY.items():
+        if required not in engine.capabilities:
+            left_out[name] = f"engine {engine.name!r} has no {required} to drive"
+            continue
+        ratios[name] = error(engine, logits, token_ids) / unit_error
+        if ratios[name] > OUTPUT_FACTOR and control is not None:
+            plain = host_logits(control().full_logits(token_ids))
+            own = error(control(), plain, token_ids) / unit_error
+            ratios[name] /= max(1.0, own)
+            if own > OUTPUT_FACTOR:
+                notes.append(
+                    f"{name}: the reference's own weights differ too, by {own:.3g} times the error "
+                    f"of {engine.dtype}; the candidate is held to that"
+                )
+    return ratios
 
 
 def _splits(count: int) -> list[int]:
@@ -181,3 +201,11 @@ def _batch_error(
     batched = engine.batch_logits([short, list(token_ids), longer])
     alone = [host_logits(engine.full_logits(short)), logits]
     return max(rms(host_logits(row) - one) for row, one in zip(batched, alone, strict=False))
+
+
+_CACHED = "cached_error_ratio"
+_CONSISTENCY: dict[str, tuple[Callable[[Any, torch.Tensor, Sequence[int]], float], Capability]] = {
+    "causality_error_ratio": (_causality_error, Capability.FULL_LOGITS),
+    "batch_error_ratio": (_batch_error, Capability.BATCHES),
+    _CACHED: (_cached_error, Capability.CACHE),
+}

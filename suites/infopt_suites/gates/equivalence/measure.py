@@ -18,11 +18,13 @@ class EquivalenceMeasure:
         """Equivalence on the index-th prompt."""
         pair = self._pair
         prompts = pair.prompt_set(pair.release.plan(EquivalencePlan))
-        return measure_prompt(
+        sample = measure_prompt(
             able(pair.candidate, EquivalenceEngine),
             able(pair.reference, WholeLogitsEngine),
             prompts.oracle[index],
             prompts.plain[index],
             prompts.prompts[index],
             f"prompt-{index}",
+            lambda: able(pair.plain, EquivalenceEngine),
         )
+        return pair.noted(sample)

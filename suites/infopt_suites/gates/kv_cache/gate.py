@@ -23,7 +23,8 @@ SIZE = Metric(
 
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
-    """In any format, a cache changes nothing beyond rounding and holds what its formula says."""
+    """In any format, a cache changes nothing beyond rounding and holds what its formula says, where
+    there is one for the architecture."""
     return {**limits(OUTPUTS), SIZE.name: 0.0}
 
 

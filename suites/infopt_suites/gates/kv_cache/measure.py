@@ -31,24 +31,26 @@ class KvCacheMeasure:
     def prompt(self, index: int) -> Sample:
         """Every way through the candidate's KV cache on the index-th prompt."""
         prompts = self._pair.prompt_set(self._pair.release.plan(EquivalencePlan))
-        return measure_kv_prompt(
+        sample = measure_kv_prompt(
             self._engine,
             prompts.oracle[index],
             prompts.plain[index],
             prompts.prompts[index],
             f"prompt-{index}",
+            lambda: able(self._pair.plain, CacheEngine),
         )
+        return self._pair.noted(sample)
 
     @remote
     def growth(self) -> Sample:
         """Sizes and step costs of the candidate's KV cache; its tables are in the details."""
         plan, window = self._plan, self._engine.context_window
         lengths = [n for n in plan.lengths if n <= window] or [window]
-        growth = measure_kv_growth(self._engine, lengths, plan.batch_sizes)
-        documents = [min(n, window) for n in self._pair.document_lengths]
-        tables = [
-            step_cost_table(growth),
-            size_table(growth),
-            paged_table(self._engine.predicted_kv_bytes(1), documents, max(documents)),
-        ]
-        return replace(growth, details={"tables": [table.to_json() for table in tables]})
+        reference = able(self._pair.reference, CacheEngine)
+        growth = measure_kv_growth(self._engine, lengths, plan.batch_sizes, reference)
+        tables = [step_cost_table(growth), size_table(growth)]
+        if "kv_size_error" in growth.values and (one := self._engine.predicted_kv_bytes(1)):
+            documents = [min(n, window) for n in self._pair.document_lengths]
+            tables.append(paged_table(one, documents, max(documents)))
+        kept = {name: growth.details.get(name, {}) for name in ("notes", "not_judged")}
+        return replace(growth, details={"tables": [table.to_json() for table in tables], **kept})

@@ -24,15 +24,17 @@ class LongContextMeasure:
     def text(self, index: int) -> Sample:
         """The end of the index-th text of the sweep."""
         pair, tokens = self._pair, self._texts[index]
-        widest = pair.widest_dtype(pair.release.plan(EquivalencePlan).oracle)
-        return measure_long_text(
+        oracle = pair.release.plan(EquivalencePlan).oracle
+        sample = measure_long_text(
             able(pair.candidate, TailEngine),
             self._tails(pair.reference.dtype)[index],
-            self._tails(widest)[index],
+            pair.oracle_logits(oracle, self._tails)[index],
             self._tails(pair.candidate.dtype)[index],
             tokens,
             f"text-{index}-of-{len(tokens)}",
+            lambda: able(pair.plain, TailEngine),
         )
+        return pair.noted(sample)
 
     @remote
     def table(self, samples: list[Sample]) -> dict[str, Any]:

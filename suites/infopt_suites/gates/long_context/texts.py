@@ -11,14 +11,15 @@ Legend: S the last positions of a text, V vocabulary.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
 
 from pytest_infopt import MeasuredTable, Sample
 from pytest_infopt.engines.base import CachedEngine, ScoringEngine
-from pytest_infopt.measure import dtype_error_of, dtype_named, host_logits, rms
+from pytest_infopt.measure import SelfComparison, dtype_error_of, dtype_named, host_logits
 
 CHUNK = 512  # tokens of a prefill pass
 
@@ -40,14 +41,16 @@ def measure_long_text(
     plain: torch.Tensor,
     token_ids: Sequence[int],
     unit: str,
+    control: Callable[[], TailEngine] | None = None,
 ) -> Sample:
     """The last S positions of one text.
 
     ``reference``, ``oracle`` and ``plain`` [S, V] are the reference's logits there: its own, in the
     widest dtype, and in the candidate's. ``long_context_kl`` is KL(reference ‖ candidate), the mean
     over S; ``long_context_error_ratio`` the RMS difference between what comes through the cache and
-    what comes without, over twice the dtype error's worst position (`kv_cache`), left out where the
-    oracle is no finer than the candidate's dtype.
+    what comes without, in the units of `SelfComparison`, left out where the oracle is no finer than
+    the candidate's dtype. ``control`` gives the reference's weights in this dtype, which go the
+    same way where that difference is too large.
     """
     started = time.perf_counter()
     tail = len(oracle)
@@ -55,10 +58,14 @@ def measure_long_text(
     log_p, log_q = torch.log_softmax(reference, -1), torch.log_softmax(logits, -1)
     kl = (log_p.exp() * (log_p - log_q)).sum(-1).clamp(min=0)  # [S]
     values = {"long_context_kl": float(kl.mean())}
-    dtype_error = dtype_error_of(oracle, plain, dtype_named(candidate.dtype))
-    if dtype_error.usable:
-        through_cache = host_logits(candidate.cached_tail(token_ids, tail, CHUNK))
-        values["long_context_error_ratio"] = rms(through_cache - logits) / (2 * dtype_error.worst)
+    notes: list[str] = []
+    if dtype_error_of(oracle, plain, dtype_named(candidate.dtype)).usable:
+        found = SelfComparison(candidate, oracle, plain, unit, least_tokens=1)
+        tail_of = partial(_tail_through_cache, token_ids=token_ids, tail=tail)
+        pair = partial(_control_tail, control, plain, tail_of)
+        found.add("through the cache", tail_of(candidate), logits, control=pair)
+        values["long_context_error_ratio"] = found.errors["through the cache"]
+        notes = found.notes
     return Sample(
         unit=unit,
         weight=tail,
@@ -66,10 +73,25 @@ def measure_long_text(
         identical=torch.equal(logits, reference),
         details={
             "tokens": len(token_ids),
+            "notes": notes,
             "top1_agreement": float((log_p.argmax(-1) == log_q.argmax(-1)).double().mean()),
         },
         seconds=time.perf_counter() - started,
     )
+
+
+def _tail_through_cache(
+    engine: CachedEngine, *, token_ids: Sequence[int], tail: int
+) -> torch.Tensor:
+    return host_logits(engine.cached_tail(token_ids, tail, CHUNK))
+
+
+def _control_tail(
+    control: Callable[[], TailEngine] | None,
+    plain: torch.Tensor,
+    tail_of: Callable[[CachedEngine], torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    return None if control is None else (tail_of(control()), plain)
 
 
 def sweep_table(samples: Sequence[Sample], tail: int) -> MeasuredTable:

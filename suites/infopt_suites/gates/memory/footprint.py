@@ -9,45 +9,65 @@ from pathlib import Path
 from typing import Protocol
 
 from pytest_infopt import Sample
-from pytest_infopt.engines.base import KVSizeEngine, MemoryFootprint, StreamingEngine, WeighedEngine
+from pytest_infopt.engines.base import (
+    Capability,
+    KVSizeEngine,
+    MemoryFootprint,
+    StreamingEngine,
+    WeighedEngine,
+    able,
+)
 
+from ..kv_formula import FormulaCheck
+
+PREDICTION = "kv_prediction_error"
 _NEW_TOKENS = 4
 _STATUS = Path("/proc/self/status")
 
 
-class MeasuredEngine(WeighedEngine, StreamingEngine, KVSizeEngine, Protocol):
+class MeasuredEngine(WeighedEngine, StreamingEngine, Protocol):
     """What the memory gate takes."""
 
 
-def measure_memory(engine: MeasuredEngine, tokens: int, batch: int = 1) -> Sample:
+def measure_memory(
+    engine: MeasuredEngine, tokens: int, batch: int = 1, reference: MeasuredEngine | None = None
+) -> Sample:
     """Bytes by category, in the metrics' units; CUDA peaks where the device has them.
 
     Peaks are those of one request of ``tokens`` tokens, with the weights, which are allocated all
     the while. The request runs twice after a first one that pays for lazily made workspaces: where
-    the two peaks differ, the larger is the value and ``details["peak_runs"]`` has both.
+    the two peaks differ, the larger is the value and ``details["peak_runs"]`` has both. The KV
+    cache is weighed where there is one, and its formula is the one that the ``reference`` keeps.
     """
     started = time.perf_counter()
-    measured = engine.kv_cache_bytes(tokens, batch)
-    predicted = engine.predicted_kv_bytes(tokens, batch)
+    values, details = _kv_bytes(engine, tokens, batch, reference)
     footprint = engine.memory()
-    values: dict[str, float] = {
-        "weight_bytes": footprint.weight_bytes,
-        "buffer_bytes": footprint.buffer_bytes,
-        "kv_bytes_per_token": measured / (tokens * batch),
-        "kv_prediction_error": abs(measured - predicted),
-    }
-    details: dict[str, object] = {
-        "tokens": tokens,
-        "batch": batch,
-        "kv_bytes": measured,
-        "kv_bytes_predicted": predicted,
-    }
+    values["weight_bytes"] = footprint.weight_bytes
+    values["buffer_bytes"] = footprint.buffer_bytes
     if footprint.peak_allocated_bytes is not None:
         runs = _peak_runs(engine, tokens)
         values |= {name: max(run[name] for run in runs) for name in runs[0]}
         details["peak_runs"] = runs
     seconds = time.perf_counter() - started
     return Sample(engine.name, 1, values, details=details, seconds=seconds)
+
+
+def _kv_bytes(
+    engine: MeasuredEngine, tokens: int, batch: int, reference: MeasuredEngine | None
+) -> tuple[dict[str, float], dict[str, object]]:
+    """What the KV cache holds, and what a sample says of it."""
+    details: dict[str, object] = {"tokens": tokens, "batch": batch}
+    if Capability.KV_SIZE not in engine.capabilities:
+        reason = "the model keeps no cache that can be weighed"
+        return {}, {**details, "not_judged": {PREDICTION: reason}, "notes": [reason]}
+    sized = able(engine, KVSizeEngine)
+    held = sized.kv_cache_bytes(tokens, batch)
+    has_own = reference is not None and Capability.KV_SIZE in reference.capabilities
+    check = FormulaCheck(sized, able(reference, KVSizeEngine) if reference and has_own else None)
+    check.add(tokens, batch, held)
+    details |= {"kv_bytes": held, "kv_bytes_predicted": check.predicted[0]}
+    values = {"kv_bytes_per_token": held / (tokens * batch), **check.values(PREDICTION)}
+    return values, {**details, **check.details(PREDICTION)}
 
 
 def _peak_runs(engine: MeasuredEngine, tokens: int) -> list[dict[str, float]]:

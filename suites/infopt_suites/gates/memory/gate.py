@@ -22,7 +22,7 @@ SIZES = (
         "kv_prediction_error",
         Unit.BYTES,
         Rule.EXACT,
-        "|KV cache measured − 2·layers·kv_heads·head_dim·tokens·batch·bytes|",
+        "|KV cache measured − predicted by the architecture's formula, where one is known|",
     ),
     Metric(
         "peak_allocated_bytes", Unit.BYTES, Rule.EXACT, "CUDA allocator's peak on a fixed workload"
@@ -51,7 +51,8 @@ def _weight_share(context: BudgetContext) -> float:
     Quantized: the unquantized share stays, the rest shrinks to code and scale, against 16-bit
     floats (a 32-bit reference makes it easier): 8 bits 0.69, 4 bits 0.53, 3 bits 0.48. That is
     loose on purpose; it catches quantization that was silently not applied. Unquantized: the ratio
-    of the dtypes.
+    of the dtypes, or, where the reference's own weights loaded in the candidate's dtype weigh more
+    (some models keep single tensors in float32), those.
     """
     if context.precision.lossless:
         return dtype_bits(context.candidate) / dtype_bits(context.reference)
@@ -66,7 +67,7 @@ GATE = GateSpec(
     order=90,
     samples="readings",
     plans=(LatencyPlan,),
-    requires=frozenset({Capability.STREAM, Capability.MEMORY, Capability.KV_SIZE}),
+    requires=frozenset({Capability.STREAM, Capability.MEMORY}),
     default_budgets=default_budgets,
     metrics=(*SIZES, RESIDENT),
 )

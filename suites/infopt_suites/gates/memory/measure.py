@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_infopt import ModelPair, Sample, remote
-from pytest_infopt.engines.base import StreamingEngine, able
+from pytest_infopt.engines.base import StreamingEngine, WeighedEngine, able
 
 from ..plans import LatencyPlan
 from .footprint import MeasuredEngine, measure_memory, peak_resident_bytes, run_request
@@ -22,7 +22,19 @@ class MemoryMeasure:
     @remote
     def candidate(self) -> Sample:
         """What the candidate weighs."""
-        return measure_memory(able(self._pair.candidate, MeasuredEngine), self._tokens, batch=2)
+        return measure_memory(
+            able(self._pair.candidate, MeasuredEngine),
+            self._tokens,
+            batch=2,
+            reference=able(self._pair.reference, MeasuredEngine),
+        )
+
+    @remote
+    def plain_weight_bytes(self) -> int:
+        """What the reference's weights weigh in the candidate's dtype, as its library loads them:
+        some are kept wider on purpose."""
+        with self._pair.reference_in(self._pair.candidate.dtype) as engine:
+            return able(engine, WeighedEngine).memory().weight_bytes
 
     @remote
     def resident_bytes(self, of_candidate: bool) -> int:

@@ -7,13 +7,13 @@ from itertools import cycle, islice
 from typing import Any
 
 from pytest_infopt import ModelPair, Sample, ServerSource, remote
-from pytest_infopt.engines.base import ModuleEngine, WholeLogitsEngine, able
-from pytest_infopt.errors import InvalidComparisonError
+from pytest_infopt.engines.base import Engine, WholeLogitsEngine, able
+from pytest_infopt.errors import NotSupportedError
 from pytest_infopt.measure import dtype_error_of, dtype_named
 
 from ..plans import CachesPlan, EquivalencePlan, LatencyPlan
 from .chat_server import ChatServer
-from .prefix_server import PrefixServer
+from .prefix_server import PagedEngine, PrefixServer
 from .prompts import measure_prefix_prompt, shared_prompt_table
 from .served_chats import ServedEngine, measure_served_chat, served_table
 
@@ -28,14 +28,17 @@ class PrefixCacheMeasure:
     def prompt(self, index: int) -> Sample:
         """The index-th prompt behind a prefix cache, from cold to evicted."""
         prompts = self._pair.prompt_set(self._prompt_plan)
-        return measure_prefix_prompt(
+        sample = measure_prefix_prompt(
             able(self._pair.candidate, WholeLogitsEngine),
             self._server,
             prompts.oracle[index],
             prompts.plain[index],
             prompts.prompts[index],
             f"prompt-{index}",
+            lambda: able(self._pair.plain, WholeLogitsEngine),
+            lambda blocks, size: self._server_of(self._pair.plain, blocks, size),
         )
+        return self._pair.noted(sample)
 
     @remote
     def shared_prompt_table(self) -> dict[str, Any]:
@@ -79,9 +82,11 @@ class PrefixCacheMeasure:
         return served_table(samples).to_json()
 
     def _server(self, num_blocks: int, block_size: int) -> PrefixServer:
-        engine = able(self._pair.candidate, ModuleEngine)
+        return self._server_of(self._pair.candidate, num_blocks, block_size)
+
+    def _server_of(self, engine: Engine, num_blocks: int, block_size: int) -> PrefixServer:
         try:
-            return PrefixServer(engine, num_blocks, block_size)
+            return PrefixServer(able(engine, PagedEngine), num_blocks, block_size)
         except ValueError as error:
             name = self._pair.source.name
-            raise InvalidComparisonError(f"prefix cache of {name}: {error}") from error
+            raise NotSupportedError(f"prefix cache of {name}: {error}") from error

@@ -12,17 +12,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from infopt_reference.attention import PagedKVCache, PagedRows, PrefixCache
-from infopt_reference.attention.kv_size import kv_shape, layer_kinds
+from infopt_reference.attention.kv_size import kv_shape
 from infopt_reference.attention.transformers_cache import TransformersCache
 
-from pytest_infopt.engines.base import ModuleEngine
+from pytest_infopt.engines.base import CachedEngine, ModuleEngine
 from pytest_infopt.engines.transformers.cached_rows import CachedRows
-
-_PAGED_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 @dataclass(frozen=True)
@@ -34,18 +32,19 @@ class ServedPrompt:
     seconds: float
 
 
+class PagedEngine(ModuleEngine, CachedEngine, Protocol):
+    """What serving from pages takes: a model that takes a cache, in this process."""
+
+
 class PrefixServer:
     """Serves prompts; finished ones stay cached until others need the room.
 
     Raises ValueError where layers keep no keys and values per token (state spaces, linear
-    attention): such a model's prefixes cannot be cached in pages.
+    attention), or of several sizes: such a model's prefixes cannot be cached in these pages.
     """
 
-    def __init__(self, engine: ModuleEngine, num_blocks: int, block_size: int) -> None:
+    def __init__(self, engine: PagedEngine, num_blocks: int, block_size: int) -> None:
         config = engine.module.config
-        strange = set(layer_kinds(config)) - _PAGED_KINDS
-        if strange:
-            raise ValueError(f"layers of {', '.join(sorted(strange))} keep nothing that pages hold")
         self._engine = engine
         self._pages = PagedKVCache(
             kv_shape(config),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 import torch
 
@@ -20,7 +21,7 @@ from pytest_infopt import MeasuredTable, Sample
 from pytest_infopt.engines.base import WholeLogitsEngine
 from pytest_infopt.measure import SelfComparison, host_logits
 
-from .prefix_server import PrefixServer
+from .prefix_server import PrefixServer, ServedPrompt
 
 MakeServer = Callable[[int, int], PrefixServer]  # num_blocks, block_size
 
@@ -32,8 +33,13 @@ def measure_prefix_prompt(
     plain: torch.Tensor,
     token_ids: Sequence[int],
     unit: str,
+    control: Callable[[], WholeLogitsEngine] | None = None,
+    make_control_server: MakeServer | None = None,
 ) -> Sample:
     """Cold, warm, partly warm and evicted, against the engine's own plain passes.
+
+    The control, of the reference's weights in this dtype, goes the same ways where the engine's
+    logits differ (`SelfComparison`).
 
     ``oracle`` and ``plain`` [T, V] are the reference's logits of the prompt in the widest dtype and
     in the engine's. ``prefix_saved_share`` is what the warm prompt did not compute, of all tokens
@@ -46,37 +52,60 @@ def measure_prefix_prompt(
     count = len(token_ids)
     block_size = max(1, count // 4)
     prompt = list(token_ids)
-    # Another end, and another whole prompt: the same tokens in another order.
-    sibling = prompt[: count // 2] + prompt[: count // 2 - 1 : -1]
-    stranger = [prompt[-1], *prompt[:-1]]
-    server = make_server(2 * -(-count // block_size), block_size)  # room for two prompts
-    served = {
-        "cold": (prompt, server.serve(prompt)),
-        "warm": (prompt, server.serve(prompt)),
-        "partly warm": (sibling, server.serve(sibling)),
-    }
-    for index in range(2):  # enough to evict whatever was there
-        server.serve(stranger, {"tenant": str(index)})
-    served["after eviction"] = (prompt, server.serve(prompt))
-    plain_passes = {tuple(p): host_logits(engine.full_logits(p)) for p, _ in served.values()}
-    for name, (asked, answer) in served.items():
+    answers = _served(make_server, prompt, block_size)
+    plain_passes = {asked: host_logits(engine.full_logits(asked)) for asked, _ in answers.values()}
+
+    @cache
+    def controls() -> dict[str, tuple[tuple[int, ...], ServedPrompt]]:
+        return _served(make_control_server, prompt, block_size) if make_control_server else {}
+
+    def control_pair(name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if control is None or name not in controls():
+            return None
+        asked, answer = controls()[name]
+        plain = host_logits(control().full_logits(asked))[answer.cached_tokens :]
+        return host_logits(answer.logits), plain
+
+    for name, (asked, answer) in answers.items():
         start = answer.cached_tokens
-        found.add(name, answer.logits, plain_passes[tuple(asked)][start:], start=start)
+        exact = plain_passes[asked][start:]
+        found.add(name, answer.logits, exact, start=start, control=partial(control_pair, name))
     shareable = (count - 1) // block_size * block_size
     return Sample(
         unit=unit,
         weight=count,
         values={
             **found.values("prefix_error_ratio", "prefix_greedy_mismatches"),
-            "prefix_saved_share": served["warm"][1].cached_tokens / shareable,
+            "prefix_saved_share": answers["warm"][1].cached_tokens / shareable,
         },
         details={
             **found.details(),
-            "cached_tokens": {name: answer.cached_tokens for name, (_, answer) in served.items()},
+            "cached_tokens": {name: answer.cached_tokens for name, (_, answer) in answers.items()},
             "block_size": block_size,
         },
         seconds=time.perf_counter() - started,
     )
+
+
+def _served(
+    make_server: MakeServer, prompt: Sequence[int], block_size: int
+) -> dict[str, tuple[tuple[int, ...], ServedPrompt]]:
+    """A prompt from cold to evicted on a new server: by way, what was asked and the answer."""
+    count = len(prompt)
+    whole = tuple(prompt)
+    # Another end, and another whole prompt: the same tokens in another order.
+    sibling = whole[: count // 2] + whole[: count // 2 - 1 : -1]
+    stranger = (whole[-1], *whole[:-1])
+    server = make_server(2 * -(-count // block_size), block_size)  # room for two prompts
+    served = {
+        "cold": (whole, server.serve(whole)),
+        "warm": (whole, server.serve(whole)),
+        "partly warm": (sibling, server.serve(sibling)),
+    }
+    for index in range(2):  # enough to evict whatever was there
+        server.serve(stranger, {"tenant": str(index)})
+    served["after eviction"] = (whole, server.serve(whole))
+    return served
 
 
 def shared_prompt_table(

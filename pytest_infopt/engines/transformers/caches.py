@@ -1,0 +1,72 @@
+"""Caches of transformers models, of any kind, through the library's own interface.
+
+A model keeps what it needs of earlier tokens as keys and values (all of them, or a window's), as
+states of linear attention or a state space, or as both. Its forward takes it back as one argument,
+and can say whether tokens can be taken out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Set
+from typing import Any
+
+import torch
+from infopt_reference.attention.kv_size import layer_shapes
+
+from ..base import CannotCropError
+from .footprint import tensors_in
+
+# What forwards call their cache: the second in models of state spaces alone.
+_ARGUMENTS = ("past_key_values", "cache_params")
+
+
+def cache_argument(parameters: Set[str]) -> str | None:
+    """The parameter of a forward that takes the cache; None where it has none that we know."""
+    return next((name for name in _ARGUMENTS if name in parameters), None)
+
+
+def cache_tensors(cache: Any) -> Iterator[torch.Tensor]:
+    """Keys, values and states of a transformers cache, whatever its kind."""
+    for layer in getattr(cache, "layers", [cache]):
+        for name, value in vars(layer).items():
+            if not name.startswith("_"):  # helpers, such as the sliding window's length as a tensor
+                yield from tensors_in(value)
+
+
+def take_back(cache: Any, count: int, compute: Callable[[], object]) -> None:
+    """Compute ``count`` tokens through a cache that holds some, and take them back.
+
+    Layers that keep a window are asked to record what leaves it meanwhile. Raises CannotCropError
+    where the cache refuses; errors of the computation are its own.
+    """
+    if not getattr(cache, "is_croppable", True):
+        kinds = {type(layer).__name__ for layer in cache.layers if not layer.is_croppable}
+        raise CannotCropError(f"{', '.join(sorted(kinds))} cannot be put back as it was")
+    if hasattr(cache, "activate_past_recording"):
+        cache.activate_past_recording()
+    compute()
+    try:
+        cache.crop(-count)  # a negative number is how many go
+    except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise CannotCropError(str(error)) from error
+
+
+def keeps_latents(cache: Any) -> bool:
+    """Whether a cache of latent attention holds what keys are made from, or keys of every head."""
+    keys = [getattr(layer, "keys", None) for layer in getattr(cache, "layers", [])]
+    return all(key.shape[1] == 1 for key in keys if key is not None and key.ndim == 4)
+
+
+def predicted_kv_bytes(
+    config: Any, tokens: int, batch: int, bytes_per_value: int, *, latents: bool = False
+) -> int | None:
+    """Bytes of a KV cache by the formula of `infopt_reference.attention.kv_size`, layer by layer.
+
+    None where a layer keeps something that no formula is known for. ``config`` is a transformers
+    configuration, ``latents`` as in `layer_shapes`.
+    """
+    try:
+        layers = layer_shapes(config, latents=latents)
+    except (AttributeError, TypeError, ValueError):  # names that its model alone understands
+        return None
+    return sum(layer.numbers(tokens, batch) for layer in layers if layer) * bytes_per_value
