@@ -8,7 +8,7 @@ from ..engines.base import WholeLogitsEngine
 from ..errors import ModelLoadError
 
 _TOKENS = 8
-_ULPS = 16  # a sum of some hundred terms in another order, by random walk
+_ULPS = 2  # what rounding in another order may move a logit by
 
 
 def check_causality(engine: WholeLogitsEngine) -> None:

@@ -130,28 +130,13 @@ class GateRun(Generic[AnyMeasure]):
                 journal.write_sample(self.spec.name, self.candidate.name, phase, index, sample)
             self.samples.append(sample)
             self._findings.extend(sample.findings)
-            self._note(sample.details.get("notes", ()))
+            self.notes += [n for n in sample.details.get("notes", ()) if n not in self.notes]
             judge.update(sample_values(sample, judge.metrics), sample.identical, sample.weight)
             self._session.show_progress(self.spec.name, self.candidate.name, index + 1, planned)
             if judge.decided:
                 break
-        found = [self._measured(j) for j in judge.judgements(exhausted=not judge.decided)]
-        self.judgements = [j for j in found if j.n or j.verdict is not None]
+        self.judgements = _measured(judge, self.samples)
         return self.judgements
-
-    def _note(self, notes: Iterable[str]) -> None:
-        self.notes.extend(note for note in dict.fromkeys(notes) if note not in self.notes)
-
-    def _measured(self, judgement: Judgement) -> Judgement:
-        """The judgement; of a metric that samples say nothing of, and why not, there is none by
-        default, and none that passes where somebody wrote a limit."""
-        reasons = (s.details.get("not_judged", {}).get(judgement.metric) for s in self.samples)
-        reason = next((reason for reason in reasons if reason), None)
-        if judgement.n or reason is None:
-            return judgement
-        budget = self.budgets.get(judgement.metric)
-        default = budget is not None and budget.is_default
-        return replace(judgement, verdict=None if default else judgement.verdict, reason=reason)
 
     def show(self, table: Mapping[str, object]) -> None:
         """Put a `MeasuredTable`, as its dictionary, into the reports."""
@@ -225,6 +210,20 @@ class GateRun(Generic[AnyMeasure]):
             details=self.details,
             error=self.fault,
         )
+
+
+def _measured(judge: GateJudge, samples: Iterable[Sample]) -> list[Judgement]:
+    """What the judge came to. Of a metric that samples say they cannot tell there is no judgement
+    by default, and none that passes where somebody wrote a limit."""
+    reasons = {k: v for s in samples for k, v in s.details.get("not_judged", {}).items()}
+    found = []
+    for judgement in judge.judgements(exhausted=not judge.decided):
+        if not judgement.n and (reason := reasons.get(judgement.metric)):
+            budget = judge.budgets.get(judgement.metric)
+            verdict = None if budget is None or budget.is_default else judgement.verdict
+            judgement = replace(judgement, verdict=verdict, reason=reason)
+        found.append(judgement)
+    return [j for j in found if j.n or j.verdict is not None]
 
 
 def _undecided(budgets: Mapping[str, Budget], reason: str) -> list[Judgement]:

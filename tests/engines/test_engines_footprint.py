@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
-import pytest
 import torch
 from torch import nn
 from torch.testing._internal.two_tensor import TwoTensor
 
 from pytest_infopt.engines.transformers.footprint import (
     derived_buffers,
-    predicted_kv_bytes,
     storage_bytes,
     tensors_in,
     weight_tensors,
@@ -49,33 +44,3 @@ def test_tensors_hung_on_a_parameter_are_found() -> None:
     parameter.module = nn.Linear(1000, 1000)  # type: ignore[attr-defined]  # as bitsandbytes does
     parameter.CB = torch.zeros(7)  # type: ignore[attr-defined]
     assert sum(tensor.numel() for tensor in tensors_in(parameter)) == 2 + 7
-
-
-def _config(**fields: Any) -> Any:
-    config = SimpleNamespace(num_hidden_layers=3, num_attention_heads=8, hidden_size=64, **fields)
-    config.get_text_config = lambda decoder: config
-    return config
-
-
-@pytest.mark.parametrize(
-    ("fields", "held_heads"),
-    [
-        ({}, 3 * 20 * 8),  # multi-head: every head has keys and values of its own
-        ({"num_key_value_heads": 2}, 3 * 20 * 2),
-        ({"sliding_window": 6}, 3 * 6 * 8),
-        ({"sliding_window": 6, "use_sliding_window": False}, 3 * 20 * 8),
-        ({"sliding_window": None}, 3 * 20 * 8),
-        (
-            {
-                "sliding_window": 6,
-                "layer_types": ["sliding_attention", "full_attention", "linear_attention"],
-            },
-            (6 + 20) * 8,
-        ),
-        ({"attention_chunk_size": 5, "layer_types": ["chunked_attention"] * 3}, 3 * 5 * 8),
-    ],
-)
-def test_predicted_kv_bytes_by_hand(fields: dict[str, Any], held_heads: int) -> None:
-    head_dim, batch, size = 64 // 8, 3, 2
-    predicted = predicted_kv_bytes(_config(**fields), 20, batch, size)
-    assert predicted == 2 * held_heads * head_dim * batch * size

@@ -83,10 +83,25 @@ def test_a_sound_models_caches_keep_to_the_dtypes_own_error(architecture: str) -
 
 
 def test_a_cache_that_cannot_be_cropped_is_left_out_of_that_way_alone() -> None:
-    # Gemma 2's window of 8 has passed by when tokens are to be taken back.
-    sample = kv_sample(engine_of(make_model("gemma2")), "gemma2")
+    def crop(tokens: int) -> None:
+        raise RuntimeError("no way back")
+
+    def refuses(inputs: Inputs) -> None:
+        if held(inputs):
+            inputs["past_key_values"].crop = crop
+
+    sample = kv_sample(broken("llama", refuses), "llama")
     assert set(sample.details["left_out"]) == {"tokens taken back"}
     assert len(sample.details["errors"]) == 4
+    assert sample.details["notes"] == [
+        "not tried: tokens taken back: this cache cannot be cropped: no way back"
+    ]
+
+
+def test_a_window_that_has_moved_on_takes_tokens_back() -> None:
+    sample = kv_sample(engine_of(make_model("gemma2")), "gemma2")  # a window of 8
+    assert not sample.details["left_out"]
+    assert sample.details["errors"]["tokens taken back"] <= OUTPUT_FACTOR
 
 
 def held(inputs: Inputs) -> int:
@@ -147,6 +162,55 @@ def test_a_fault_of_the_kv_cache_shows_in_its_way(
     if fault in (crop_takes_one_too_few, chunks_are_not_masked) or alone:
         sound = sample.details["errors"].keys() - (alone or {way, "tokens taken back"})
         assert all(sample.details["errors"][name] <= OUTPUT_FACTOR for name in sound)
+
+
+def controlled(candidate: TransformersEngine, control: TransformersEngine) -> Sample:
+    module = make_model("llama")
+    oracle = engine_of(module, torch.float64).full_logits(IDS)
+    plain = engine_of(module).full_logits(IDS)
+    return measure_kv_prompt(candidate, oracle, plain, IDS, "p", lambda: control)
+
+
+@pytest.mark.parametrize(
+    ("fault", "way"),
+    [(newest_entry_is_stale, "token by token"), (chunks_are_not_masked, "chunked prefill")],
+)
+def test_a_fault_that_the_reference_shows_too_is_said_to_be_its_own(
+    fault: Callable[[Inputs], None], way: str
+) -> None:
+    sample = controlled(broken("llama", fault), broken("llama", fault))
+    assert sample.values["kv_error_ratio"] <= OUTPUT_FACTOR
+    assert sample.values["kv_greedy_mismatches"] == 0
+    assert any(note.startswith(f"{way}: the reference's own") for note in sample.details["notes"])
+
+
+def test_a_fault_beside_a_sound_reference_is_the_candidates() -> None:
+    sample = controlled(broken("llama", newest_entry_is_stale), engine_of(make_model("llama")))
+    assert sample.values["kv_error_ratio"] > FOUND
+    assert not sample.details["notes"]
+
+
+def test_a_fault_larger_than_the_references_own_is_still_found() -> None:
+    def slightly_stale(inputs: Inputs) -> None:
+        if held(inputs) > 1:
+            for layer in inputs["past_key_values"].layers:
+                layer.keys[:, :, -1] += 1e-4 * layer.keys[:, :, -2]
+
+    sample = controlled(broken("llama", newest_entry_is_stale), broken("llama", slightly_stale))
+    assert sample.values["kv_error_ratio"] > FOUND
+
+
+def test_a_way_that_the_reference_cannot_go_either_is_left_out() -> None:
+    def refuses_chunks(inputs: Inputs) -> None:
+        if held(inputs) and inputs["input_ids"].shape[1] > 1:
+            raise NotImplementedError("one token at a time")
+
+    sample = controlled(broken("llama", refuses_chunks), broken("llama", refuses_chunks))
+    assert set(sample.details["left_out"]) == {"chunked prefill", "tokens taken back"}
+    reason = sample.details["left_out"]["chunked prefill"]
+    assert reason == "the reference's own model refuses: one token at a time"
+    with pytest.raises(NotImplementedError, match="one token at a time"):
+        controlled(broken("llama", refuses_chunks), engine_of(make_model("llama")))
 
 
 def test_an_error_of_the_computation_is_no_refusal_to_crop() -> None:
@@ -229,12 +293,26 @@ def test_the_cache_is_weighed_at_every_length_and_batch(architecture: str) -> No
     assert len(steps.notes) == 2
 
 
-def test_a_cache_larger_than_its_formula_is_found() -> None:
-    engine = engine_of(make_model("llama"))
+def predicting_less(architecture: str) -> TransformersEngine:
+    """A formula that is a byte short at 8 tokens."""
+    engine = engine_of(make_model(architecture))
     predicted = engine.predicted_kv_bytes
     engine.predicted_kv_bytes = lambda tokens, batch=1: predicted(tokens, batch) - (tokens == 8)
-    growth = measure_kv_growth(engine, [7, 8, 9], [1])
-    assert growth.values == {"kv_size_error": 1.0}
+    return engine
+
+
+def test_a_cache_larger_than_its_formula_is_found() -> None:
+    engine, sound = predicting_less("llama"), engine_of(make_model("llama"))
+    assert measure_kv_growth(engine, [7, 8, 9], [1]).values == {"kv_size_error": 1.0}
+    assert measure_kv_growth(engine, [7, 8, 9], [1], sound).values == {"kv_size_error": 1.0}
+
+
+def test_a_formula_that_the_reference_breaks_is_none() -> None:
+    growth = measure_kv_growth(predicting_less("llama"), [7, 8, 9], [1], predicting_less("llama"))
+    assert growth.values == {}
+    assert growth.details["predicted"] == [None] * 3
+    assert "formula unknown" in growth.details["not_judged"]["kv_size_error"]
+    assert [row[3:] for row in size_table(growth).rows] == [(None, None)] * 3
 
 
 @given(lengths=st.lists(st.integers(1, 100), min_size=1, max_size=20), spare=st.integers(0, 40))

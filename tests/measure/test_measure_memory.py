@@ -17,7 +17,7 @@ from infopt_suites.gates.memory.footprint import (
 )
 from measure_fakes import ToyTransformer
 
-from pytest_infopt.engines.base import MemoryFootprint, TokenEvent
+from pytest_infopt.engines.base import Capability, MemoryFootprint, TokenEvent
 from pytest_infopt.gates.registry import gate_named
 
 
@@ -26,6 +26,7 @@ class Weighed(ToyTransformer):
 
     def __init__(self, held: int = 40, peaks: Sequence[int] = ()) -> None:
         super().__init__(torch.float32)
+        self.capabilities = frozenset({Capability.KV_SIZE, Capability.MEMORY, Capability.STREAM})
         self.held = held
         self.peaks = list(peaks)
         self.events: list[str] = []
@@ -33,7 +34,7 @@ class Weighed(ToyTransformer):
     def kv_cache_bytes(self, tokens: int, batch: int = 1) -> int:
         return self.held * tokens * batch
 
-    def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int:
+    def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int | None:
         return 40 * tokens * batch
 
     def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
@@ -61,6 +62,37 @@ def test_sizes_are_those_of_the_engine() -> None:
     }
     names = {metric.name for metric in gate_named("memory").metrics}
     assert set(sample.values) <= names
+
+
+def test_a_formula_that_the_reference_breaks_too_judges_nobody() -> None:
+    """Both hold 44 bytes a token where the formula says 40: it is the formula that is wrong."""
+    sample = measure_memory(Weighed(held=44), tokens=10, batch=3, reference=Weighed(held=44))
+    assert "kv_prediction_error" not in sample.values
+    assert sample.values["kv_bytes_per_token"] == 44
+    reason = sample.details["not_judged"]["kv_prediction_error"]
+    assert "formula unknown" in reason
+    assert "the reference's own cache differs from it too, by 120 bytes" in reason
+    sound = measure_memory(Weighed(held=44), tokens=10, batch=3, reference=Weighed(held=40))
+    assert sound.values["kv_prediction_error"] == 4 * 10 * 3
+
+
+def test_without_a_formula_the_cache_is_weighed_all_the_same() -> None:
+    class Unknown(Weighed):
+        def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int | None:
+            return None
+
+    sample = measure_memory(Unknown(), tokens=10)
+    assert "kv_prediction_error" not in sample.values
+    assert sample.values["kv_bytes_per_token"] == 40
+    assert "no formula is known" in sample.details["not_judged"]["kv_prediction_error"]
+
+
+def test_without_a_cache_the_weights_are_weighed() -> None:
+    engine = Weighed()
+    engine.capabilities = frozenset({Capability.MEMORY, Capability.STREAM})
+    sample = measure_memory(engine, tokens=10)
+    assert set(sample.values) == {"weight_bytes", "buffer_bytes"}
+    assert sample.details["notes"] == ["the model keeps no cache that can be weighed"]
 
 
 def test_peaks_are_read_after_a_reset_and_one_fixed_request() -> None:

@@ -92,9 +92,9 @@ def load_float(request: LoadRequest, **arguments: Any) -> torch.nn.Module:
 
 def _expert_by_expert(module: torch.nn.Module) -> None:
     """Let a mixture of experts multiply one by one: torch's grouped product takes no float64."""
-    can_set = getattr(module, "_can_set_experts_implementation", None)
+    can_set: Any = getattr(module, "_can_set_experts_implementation", None)
     if can_set is not None and can_set():
-        module.set_experts_implementation("eager")
+        module.set_experts_implementation("eager")  # type: ignore[operator]  # transformers'
 
 
 def load_gguf(request: LoadRequest) -> torch.nn.Module:

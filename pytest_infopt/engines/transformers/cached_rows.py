@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from ..base import CacheReading
-from .caches import cache_tensors, take_back
 from .footprint import storage_bytes
+from .kv_caches import cache_tensors, take_back
 
 __all__ = ["CachedRows"]
 

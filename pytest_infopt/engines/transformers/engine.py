@@ -12,8 +12,8 @@ import torch
 
 from ..base import CacheReading, MemoryFootprint, TokenEvent
 from .cached_rows import CachedRows, left_padded, positions_of
-from .caches import predicted_kv_bytes
 from .footprint import derived_buffers, storage_bytes, weight_tensors
+from .kv_caches import predicted_kv_bytes
 from .model import check_finite
 from .scoring import TransformersScorer
 

@@ -16,7 +16,7 @@ import torch
 
 from ...errors import InfoptError, ModelLoadError, NonFiniteLogitsError
 from ..files.checkpoints import tokenizer_fingerprint_of
-from .caches import cache_argument
+from .kv_caches import cache_argument
 from .precision import Float64Arithmetic
 
 

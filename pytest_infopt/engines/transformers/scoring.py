@@ -15,7 +15,7 @@ import torch
 
 from ...errors import ModelLoadError
 from ..base import Capability, Scores
-from .caches import keeps_latents
+from .kv_caches import keeps_latents
 from .model import LoadedModel, check_finite
 
 _PROBE_TOKENS = 8
@@ -147,21 +147,29 @@ class TransformersScorer(LoadedModel):
         try:
             with torch.no_grad():
                 full = self.forward(input_ids=ids).logits[0]  # [T, V]
-                keeping = self.forward(input_ids=ids, use_cache=True)
         except (RuntimeError, ValueError, TypeError, NotImplementedError, ImportError) as error:
             raise ModelLoadError(
                 f"model {self.name!r} was loaded, but a forward pass of {ids.shape[1]} tokens on "
                 f"{self.device} in {self.dtype} failed: {error}"
             ) from error
-        cache = getattr(keeping, self._cache_argument or "", None)
-        if cache is None:
-            self._cache_argument = None
-        self._keeps_latents = keeps_latents(cache)
+        self._probe_cache(ids)
         # Most models call base_model in their forward; OPT calls the decoder inside it.
         for body in (self._module.base_model, self._module.get_decoder()):
             if self._body_output is None and isinstance(body, torch.nn.Module):
                 self._probe_head(body, ids, full)
         return int(full.shape[1])
+
+    @torch.no_grad()
+    def _probe_cache(self, ids: torch.Tensor) -> None:
+        """Settle whether the model gives its cache away, and what latent attention keeps in it."""
+        try:
+            output = self.forward(input_ids=ids, use_cache=True)
+        except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
+            output = None  # it computes without one alone
+        cache = getattr(output, self._cache_argument or "", None)
+        if cache is None:
+            self._cache_argument = None
+        self._keeps_latents = keeps_latents(cache)
 
     @torch.no_grad()
     def _probe_head(self, body: Any, ids: torch.Tensor, full: torch.Tensor) -> None:

@@ -142,9 +142,9 @@ def _consistency(
         left_out["consistency"] = "a prompt of one token has no earlier and no later position"
         return {}
     ratios = {}
-    for name, (error, required) in _CONSISTENCY.items():
-        if required not in engine.capabilities:
-            left_out[name] = f"engine {engine.name!r} has no {required} to drive"
+    for name, error in _CONSISTENCY.items():
+        if name == _CACHED and Capability.CACHE not in engine.capabilities:
+            left_out[name] = f"engine {engine.name!r} has no cache to drive"
             continue
         ratios[name] = error(engine, logits, token_ids) / unit_error
         if ratios[name] > OUTPUT_FACTOR and control is not None:
@@ -204,8 +204,8 @@ def _batch_error(
 
 
 _CACHED = "cached_error_ratio"
-_CONSISTENCY: dict[str, tuple[Callable[[Any, torch.Tensor, Sequence[int]], float], Capability]] = {
-    "causality_error_ratio": (_causality_error, Capability.FULL_LOGITS),
-    "batch_error_ratio": (_batch_error, Capability.BATCHES),
-    _CACHED: (_cached_error, Capability.CACHE),
+_CONSISTENCY: dict[str, Callable[[Any, torch.Tensor, Sequence[int]], float]] = {
+    "causality_error_ratio": _causality_error,
+    "batch_error_ratio": _batch_error,
+    _CACHED: _cached_error,
 }
