@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from infopt_suites.attention import AttentionSpec
+from infopt_suites.attention import AttentionSpec, AttentionSuite
 from torch import Tensor
 
 AREA = "2 attention"
@@ -125,6 +125,82 @@ class SmallAttention:
         lse = lses.logsumexp(0)
         shares = (lses - lse.masked_fill(lse == -math.inf, 0.0)).exp()
         return (shares[..., None] * outputs).sum(0), lse
+
+
+class OnCleanedSlots(SmallAttention):
+    """Sound: what padded slots hold is overwritten first."""
+
+    def attend_with_lse(
+        self, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if padding is not None:
+            empty = (torch.arange(keys.shape[2]) < padding[:, None])[:, None, :, None]
+            keys, values = self.cleaned(keys, empty), self.cleaned_values(values, empty)
+        return super().attend_with_lse(queries, keys, values, padding)
+
+    def cleaned(self, slots: Tensor, empty: Tensor) -> Tensor:
+        return slots.masked_fill(empty, 0.0)
+
+    def cleaned_values(self, values: Tensor, empty: Tensor) -> Tensor:
+        return self.cleaned(values, empty)
+
+
+class ValuesNotCleaned(OnCleanedSlots):
+    """Not listed: 0 · NaN."""
+
+    def cleaned_values(self, values: Tensor, empty: Tensor) -> Tensor:
+        return values
+
+
+class CleanedByMultiplication(OnCleanedSlots):
+    """Not listed: NaN · 0, before the product instead of in it."""
+
+    def cleaned(self, slots: Tensor, empty: Tensor) -> Tensor:
+        return slots * ~empty
+
+
+class NanReplacedAlone(OnCleanedSlots):
+    """Not listed: infinity stays, and 0 · inf is NaN."""
+
+    def cleaned(self, slots: Tensor, empty: Tensor) -> Tensor:
+        return slots.masked_fill(slots.isnan(), 0.0)
+
+
+class ScaledFirst(SmallAttention):
+    """Sound: queries and keys are scaled by D^(−1/4) each, so that products overflow late."""
+
+    def absorb_tile(
+        self, state: State, queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor
+    ) -> State:
+        root = queries.shape[-1] ** 0.25
+        scores = (queries / root) @ (keys / root).mT
+        return self.absorb(state, scores.masked_fill(~seen, self.fill), values)
+
+
+class JoinedParts(SmallAttention):
+    """Sound: attention to halves of the keys, merged by their denominators (flash decoding)."""
+
+    def attend_with_lse(
+        self, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        seen = self.seen(
+            queries.shape[2], keys.shape[2], torch.zeros(1).long() if padding is None else padding
+        )
+        repeats = queries.shape[1] // keys.shape[1]
+        keys, values = self.repeat(keys, repeats), self.repeat(values, repeats)
+        parts = []
+        for part in (slice(0, keys.shape[2] // 2), slice(keys.shape[2] // 2, None)):
+            state = self.empty(queries)
+            if keys[:, :, part].shape[2]:
+                tensors = keys[:, :, part], values[:, :, part], seen[..., part]
+                state = self.absorb_tile(state, queries, *tensors)
+            parts.append(self.finish(state))
+        output, lse = self.merge(parts)
+        if self.spec.sinks is not None:
+            sinks = torch.tensor(self.spec.sinks, dtype=lse.dtype)[None, :, None]
+            joint = torch.logaddexp(lse, sinks)
+            output, lse = output * (lse - joint).exp()[..., None], joint
+        return output, lse
 
 
 class AlignedToTheFirstKeys(SmallAttention):
@@ -325,6 +401,81 @@ class MeanOfParts(SmallAttention):
         return output, super().merge(parts)[1]
 
 
+class NothingMergedWithNothing(SmallAttention):
+    """Not listed: −inf − −inf where no part has a key."""
+
+    def merge(self, parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        lses = torch.stack([lse for _, lse in parts])
+        shares = lses.softmax(0)
+        return (shares[..., None] * torch.stack([o for o, _ in parts])).sum(0), lses.logsumexp(0)
+
+
+class MergesInTurns(SmallAttention):
+    """Not listed: the first part's maximum is taken for granted, −inf too."""
+
+    def merge(self, parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        output, peak = parts[0]
+        total = torch.ones_like(peak)
+        for other, lse in parts[1:]:
+            share = (lse - peak).exp()
+            output, total = output + share[..., None] * other, total + share
+        return output / total[..., None], peak + total.log()
+
+
+class EmptyPartsCount(SmallAttention):
+    """Not listed: an empty part weighs as if its lse were 0."""
+
+    def merge(self, parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        known = [(o, lse.masked_fill(lse == -math.inf, 0.0)) for o, lse in parts]
+        return super().merge(known if len(parts) > 2 else parts)
+
+
+class KeysBeyondTheTile(SmallAttention):
+    """A fixed number of threads, and what is left over is dropped."""
+
+    most = 64
+
+    def attend_with_lse(
+        self, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        self.width = keys.shape[2]
+        return super().attend_with_lse(queries, keys, values, padding)
+
+    def seen(self, queries: int, keys: int, padding: Tensor) -> Tensor:
+        seen = super().seen(queries, keys, padding).clone()
+        if keys > self.most:
+            seen[..., self.dropped(keys)] = False
+        return seen
+
+    def dropped(self, keys: int) -> slice:
+        return slice(keys - keys % self.most, None) if keys % self.most == 1 else slice(0, 0)
+
+
+class LastOfEachTile(KeysBeyondTheTile):
+    """Off by one in a loop over tiles of 128 keys."""
+
+    most = 128
+
+    def dropped(self, keys: int) -> slice:
+        return slice(self.most - 1, None, self.most)
+
+
+class QueriesBeyondTheTile(SmallAttention):
+    """Rows of a second tile of 64 queries are masked as those of the first."""
+
+    def seen(self, queries: int, keys: int, padding: Tensor) -> Tensor:
+        seen = super().seen(queries, keys, padding).clone()
+        seen[..., 64:, :] = seen[..., : max(queries - 64, 0), :]
+        return seen
+
+
+class OneTokenIsTakenForNone(SmallAttention):
+    """A single query behind padding in a window: its own key falls out."""
+
+    def in_window(self, distance: Tensor, window: int) -> Tensor:
+        return super().in_window(distance, window) & ((distance > 0) | (distance.shape[-1] != 3))
+
+
 @dataclass(frozen=True)
 class AttentionMutant:
     fault: type[SmallAttention]
@@ -335,6 +486,8 @@ DEFINITION = "test_output_is_that_of_the_definition"
 SHIFT = "test_a_constant_in_all_logits_changes_nothing"
 TILED = "test_the_size_of_tiles_changes_nothing"
 MERGED = "test_merged_parts_equal_the_whole"
+EMPTY = "test_parts_without_keys_weigh_nothing"
+ANYTHING = "test_padded_slots_may_hold_anything"
 MUTANTS = [
     AttentionMutant(AlignedToTheFirstKeys, DEFINITION),
     AttentionMutant(AlignedToTheFirstKeys, "test_queries_may_come_in_any_split"),
@@ -362,4 +515,27 @@ MUTANTS = [
         ProbabilitiesOfFewBits, "test_low_precision_costs_what_it_costs_a_plain_implementation"
     ),
     AttentionMutant(MeanOfParts, MERGED),
+    AttentionMutant(NothingMergedWithNothing, EMPTY),
+    AttentionMutant(MergesInTurns, EMPTY),
+    AttentionMutant(EmptyPartsCount, EMPTY),
+    AttentionMutant(MeanOfParts, EMPTY),
+    AttentionMutant(ValuesNotCleaned, ANYTHING),
+    AttentionMutant(CleanedByMultiplication, ANYTHING),
+    AttentionMutant(NanReplacedAlone, ANYTHING),
+    AttentionMutant(KeysBeyondTheTile, DEFINITION),
+    AttentionMutant(LastOfEachTile, DEFINITION),
+    AttentionMutant(QueriesBeyondTheTile, DEFINITION),
+    AttentionMutant(QueriesBeyondTheTile, "test_queries_may_come_in_any_split"),
+    AttentionMutant(OneTokenIsTakenForNone, DEFINITION),
 ]
+SOUND = [SmallAttention, OnCleanedSlots, ScaledFirst, JoinedParts]
+
+
+def claims(kind: type[SmallAttention]) -> set[str]:
+    """What a kernel offers: only one that cleans padded slots bears NaN in them."""
+    offered = {*AttentionSuite.offers}
+    if not issubclass(kind, OnCleanedSlots):
+        offered.remove("any-padding")
+    if issubclass(kind, JoinedParts):
+        offered.remove("tiles")
+    return offered

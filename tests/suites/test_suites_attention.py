@@ -55,9 +55,61 @@ class Reference:
         return merge(parts)
 
 
+class Cleaned(Reference):
+    """Slots of padding are overwritten first, so that they may hold anything."""
+
+    def attend_with_lse(
+        self, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if padding is not None:
+            filled = torch.arange(keys.shape[2]) >= padding[:, None]
+            keys, values = (
+                torch.where(filled[:, None, :, None], x, torch.zeros_like(x))
+                for x in (keys, values)
+            )
+        return super().attend_with_lse(queries, keys, values, padding)
+
+
+class InParts(Reference):
+    """Attention to two parts of the keys, joined by `merge`."""
+
+    def attend_with_lse(
+        self, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        mask = self.mask(queries, keys, padding).expand(-1, -1, queries.shape[2], -1)
+        half = keys.shape[2] // 2
+        output, lse = merge(
+            [
+                attend_with_lse(queries, keys[:, :, part], values[:, :, part], mask[..., part])
+                for part in (slice(0, half), slice(half, None))
+            ]
+        )
+        sinks = self.spec.sinks
+        return (output, lse) if sinks is None else with_sinks(output, lse, torch.tensor(sinks))
+
+
 class TestReference(AttentionSuite):
-    capabilities = frozenset(AttentionSuite.offers)
+    capabilities = frozenset(AttentionSuite.offers) - {"any-padding"}
 
     @pytest.fixture
     def make_attention(self) -> type[Reference]:
         return Reference
+
+
+class TestReferenceOnCleanedSlots(AttentionSuite):
+    capabilities = frozenset({"left-padding", "any-padding", "grouped", "bidirectional"})
+    head_dims = (16, 64)
+    examples = 10
+
+    @pytest.fixture
+    def make_attention(self) -> type[Cleaned]:
+        return Cleaned
+
+
+class TestReferenceInParts(AttentionSuite):
+    capabilities = frozenset(AttentionSuite.offers) - {"any-padding", "tiles"}
+    examples = 10
+
+    @pytest.fixture
+    def make_attention(self) -> type[InParts]:
+        return InParts

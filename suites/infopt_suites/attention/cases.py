@@ -5,7 +5,7 @@ Legend: B batch, T query length, S key length, H query heads, G kv heads, D head
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -57,7 +57,9 @@ class AttentionCase:
 
 
 @st.composite
-def attention_cases(draw: st.DrawFn, offered: Collection[str]) -> AttentionCase:
+def attention_cases(
+    draw: st.DrawFn, offered: Collection[str], head_dims: Sequence[int]
+) -> AttentionCase:
     """Problems with every feature that is offered, several at a time."""
     queries = draw(st.integers(1, 6))
     keys = queries + draw(st.integers(0, 6))
@@ -83,15 +85,19 @@ def attention_cases(draw: st.DrawFn, offered: Collection[str]) -> AttentionCase:
         repeats=repeats,
         queries=queries,
         keys=keys,
-        head_dim=draw(st.sampled_from([2, 4, 8])),
+        head_dim=draw(st.sampled_from(head_dims)),
         padding=tuple(draw(st.lists(st.integers(0, most), min_size=1, max_size=3))),
         rising=draw(st.booleans()),
     )
 
 
-def attention_traps(offered: Collection[str]) -> Iterator[tuple[str, AttentionCase]]:
+def attention_traps(
+    offered: Collection[str], head_dim: int, boundaries: Sequence[int]
+) -> Iterator[tuple[str, AttentionCase]]:
     """Named problems on which shipped kernels have failed, as far as they are offered."""
-    several = AttentionCase(kv_heads=2, queries=3, keys=7, padding=(0, 0))
+    several = AttentionCase(kv_heads=2, queries=3, keys=7, head_dim=head_dim, padding=(0, 0))
+    yield from _one_token_traps(offered, several)
+    yield from _boundary_traps(offered, several, boundaries)
     yield "several queries behind a cache", several
     yield "one query behind a cache", replace(several, queries=1)
     yield "as many queries as keys", replace(several, queries=7)
@@ -117,3 +123,41 @@ def attention_traps(offered: Collection[str]) -> Iterator[tuple[str, AttentionCa
             if "sinks" in offered:
                 sinks = replace(spec, sinks=(1.0, -1.0), window=4 if "window" in offered else None)
                 yield f"a sink beside tiles of {tile}", replace(long, spec=sinks)
+
+
+def _one_token_traps(
+    offered: Collection[str], case: AttentionCase
+) -> Iterator[tuple[str, AttentionCase]]:
+    """One query with one key that it may see: each of the features at its least, and together."""
+    one = replace(case, queries=1, keys=1)
+    yield "one token", one
+    if "left-padding" in offered:
+        one = replace(one, keys=3, padding=(2, 0))
+        yield "one token behind padding", one
+    if "window" in offered:
+        yield "one token in a window of one", replace(one, spec=AttentionSpec(window=1))
+        several = replace(one, queries=3, keys=3)
+        yield (
+            "several queries, each with a window of one",
+            replace(several, spec=AttentionSpec(window=1)),
+        )
+        if "sinks" in offered:
+            sinks = replace(one.spec, window=1, sinks=(1.0, -1.0))
+            yield "one token in a window of one, beside a sink", replace(one, spec=sinks)
+
+
+def _boundary_traps(
+    offered: Collection[str], case: AttentionCase, boundaries: Sequence[int]
+) -> Iterator[tuple[str, AttentionCase]]:
+    """As many keys as a kernel may handle at a time, one less and one more."""
+    for boundary in boundaries:
+        for keys in (boundary - 1, boundary, boundary + 1):
+            long = replace(
+                case, kv_heads=1, queries=2, keys=keys, padding=(0,), rising=keys % 2 > 0
+            )
+            yield f"{keys} keys", long
+        prompt = replace(case, kv_heads=1, queries=boundary + 1, keys=boundary + 1, padding=(0,))
+        yield f"a prompt of {boundary + 1} tokens", prompt
+        if "left-padding" in offered:
+            padded = replace(case, queries=1, keys=boundary + 1, padding=(boundary, 1))
+            yield f"{boundary + 1} keys, all but one padded", padded
