@@ -20,7 +20,7 @@ class GrowingCache:
     """Grows by concatenation and keeps the window − 1 tokens that the next one sees."""
 
     capabilities = frozenset(
-        {"mask-sizes", "window", "full", "crop", "reorder", "reset", "logical", "bytes"}
+        {"mask-sizes", "window", "full", "crop", "drop", "reorder", "reset", "logical", "bytes"}
     )
 
     def __init__(self, geometry: CacheGeometry) -> None:
@@ -65,6 +65,14 @@ class GrowingCache:
         for layer, (keys, values) in enumerate(self.stored):
             self.stored[layer] = keys[:, :, :length].clone(), values[:, :, :length].clone()
             self.lengths[layer] = length
+
+    def drop(self, start: int, stop: int) -> None:
+        for layer, (keys, values) in enumerate(self.stored):
+            self.stored[layer] = self.without(keys, start, stop), self.without(values, start, stop)
+            self.lengths[layer] -= stop - start
+
+    def without(self, x: Tensor, start: int, stop: int) -> Tensor:
+        return torch.cat([x[:, :, :start], x[:, :, stop:]], dim=2)
 
     def reorder(self, rows: Tensor) -> None:
         self.stored = [(keys[rows], values[rows]) for keys, values in self.stored]
@@ -192,10 +200,198 @@ class CounterSurvivesReset(GrowingCache):
         self.lengths = lengths or self.lengths
 
 
+class LogicalBeforeTheCrop(GrowingCache):
+    """Not listed: what is taken back is forgotten at the next update, and read until then."""
+
+    def crop(self, length: int) -> None:
+        self.before = list(self.stored)
+        super().crop(length)
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> Pair:
+        self.before = []
+        return super().update(keys, values, layer)
+
+    def logical_kv(self, layer: int) -> Pair:
+        return self.before[layer] if getattr(self, "before", []) else super().logical_kv(layer)
+
+
+class LogicalBeforeTheReorder(LogicalBeforeTheCrop):
+    """Not listed: beams are gathered lazily, and a reader sees the old ones."""
+
+    def crop(self, length: int) -> None:
+        GrowingCache.crop(self, length)
+
+    def reorder(self, rows: Tensor) -> None:
+        self.before = [(k[: len(rows)], v[: len(rows)]) for k, v in self.stored]
+        super().reorder(rows)
+
+
+class MaskOfTheUncropped(GrowingCache):
+    """Not listed: the mask's width is kept from the last update."""
+
+    def crop(self, length: int) -> None:
+        self.mask = [GrowingCache.get_mask_sizes(self, 1, i) for i in range(len(self.lengths))]
+        super().crop(length)
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> Pair:
+        self.mask = []
+        return super().update(keys, values, layer)
+
+    def get_mask_sizes(self, query_length: int, layer: int) -> tuple[int, int]:
+        if getattr(self, "mask", []) and query_length == 1:
+            width, offset = self.mask[layer]
+            return width, offset + self.lengths[layer]
+        return super().get_mask_sizes(query_length, layer)
+
+
+class MaskAfterReset(GrowingCache):
+    """Not listed: a new conversation's first mask is as wide as the last one's."""
+
+    old = 0
+
+    def reset(self) -> None:
+        self.old = max(getattr(self, "lengths", [0]))
+        super().reset()
+
+    def get_mask_sizes(self, query_length: int, layer: int) -> tuple[int, int]:
+        width, offset = super().get_mask_sizes(query_length, layer)
+        return width, offset if self.lengths[layer] else self.old
+
+
+class StopIsDroppedToo(GrowingCache):
+    """Context shift: one token too many."""
+
+    def without(self, x: Tensor, start: int, stop: int) -> Tensor:
+        return super().without(x, start, stop + 1)
+
+
+class KeysMoveAlone(GrowingCache):
+    """Context shift: keys are turned and moved, values are cut at the end."""
+
+    def drop(self, start: int, stop: int) -> None:
+        for layer, (keys, values) in enumerate(self.stored):
+            kept = keys.shape[2] - stop + start
+            self.stored[layer] = self.without(keys, start, stop), values[:, :, :kept]
+            self.lengths[layer] = kept
+
+
+class CounterStaysAfterADrop(GrowingCache):
+    """Context shift: positions go on where they were."""
+
+    def drop(self, start: int, stop: int) -> None:
+        lengths = list(self.lengths)
+        super().drop(start, stop)
+        self.lengths = lengths
+
+
+class RingCache(GrowingCache):
+    """A ring of as many slots as the window, or as the capacity, given as it lies."""
+
+    capabilities = frozenset({"positions", "window", "full", "reorder", "reset"})
+
+    def reset(self) -> None:
+        g = self.geometry
+        self.slots = self.window or g.capacity
+        shape = (g.batch, g.kv_heads, self.slots, g.head_dim)
+        junk = torch.full(shape, 55.0, dtype=g.dtype)
+        self.stored = [(junk.clone(), junk.clone()) for _ in range(g.layers)]
+        self.lengths = [0] * g.layers
+        self.columns: list[list[int]] = [[] for _ in range(g.layers)]
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> Pair:
+        start, count = self.lengths[layer], keys.shape[2]
+        before = self.tokens_before(start)
+        returned = self.join(self.stored[layer], (keys, values))
+        for token in range(max(count - self.slots, 0), count):
+            for ring, new in zip(self.stored[layer], (keys, values), strict=True):
+                ring[:, :, self.slot(start + token)] = new[:, :, token]
+        self.lengths[layer] += count
+        self.columns[layer] = [*before, *range(start, start + count)]
+        if count == 1:
+            self.columns[layer] = self.tokens_before(start + 1)
+            returned = self.stored[layer][0].clone(), self.stored[layer][1].clone()
+        return returned
+
+    def slot(self, token: int) -> int:
+        return token % self.slots
+
+    def tokens_before(self, length: int) -> list[int]:
+        """The token in each slot, of ``length`` that were written; −1 where none is."""
+        return [
+            self.empty_slot()
+            if slot >= length
+            else slot + (length - 1 - slot) // self.slots * self.slots
+            for slot in range(self.slots)
+        ]
+
+    def empty_slot(self) -> int:
+        return -1
+
+    def key_positions(self, layer: int) -> Tensor:
+        return torch.tensor(self.columns[layer])
+
+
+class RingOfShortChunks(RingCache):
+    """Sound: refuses more tokens at a time than it has slots."""
+
+    capabilities = RingCache.capabilities - {"full"}
+    chunks_within_window = True
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> Pair:
+        if keys.shape[2] > self.slots:
+            raise ValueError(f"{keys.shape[2]} tokens for a ring of {self.slots}")
+        return super().update(keys, values, layer)
+
+
+class RingTurnedByOne(RingCache):
+    """A ring: positions are told from the next slot on."""
+
+    def key_positions(self, layer: int) -> Tensor:
+        return super().key_positions(layer).roll(1)
+
+
+class RingWrittenFirst(RingCache):
+    """A ring: a chunk overwrites what its first queries see."""
+
+    def join(self, old: Pair, new: Pair) -> Pair:
+        count = min(new[0].shape[2], self.slots)
+        for ring, x in zip(old, new, strict=True):
+            ring[:, :, :count] = x[:, :, -count:]
+        return super().join(old, new)
+
+
+class EmptySlotsAreTheFirstToken(RingCache):
+    """A ring: slots that nobody wrote stand at position 0."""
+
+    def empty_slot(self) -> int:
+        return 0
+
+
+class GrowsInSteps(GrowingCache):
+    """Sound: memory for eight tokens at a time."""
+
+    growth = 8
+
+    def nbytes(self) -> int:
+        return sum(x[:, :, :1].nbytes * self.room(x.shape[2]) for p in self.stored for x in p)
+
+    def room(self, tokens: int) -> int:
+        return -(-tokens // self.growth) * self.growth
+
+
+class GrowsByHalf(GrowsInSteps):
+    """Not listed: half as much again, beside the declared step."""
+
+    def room(self, tokens: int) -> int:
+        return super().room(tokens + tokens // 2 + self.growth)
+
+
 class StaticCache:
     """Flat buffers [L, B · G · capacity · D], written head by head."""
 
-    capabilities = frozenset({"full", "mask-sizes", "crop", "reset", "bytes", "logical", "reorder"})
+    capabilities = frozenset(
+        {"full", "mask-sizes", "crop", "drop", "reset", "bytes", "logical", "reorder"}
+    )
 
     def __init__(self, geometry: CacheGeometry) -> None:
         self.geometry = geometry
@@ -242,6 +438,12 @@ class StaticCache:
     def crop(self, length: int) -> None:
         self.lengths = [length] * len(self.lengths)
 
+    def drop(self, start: int, stop: int) -> None:
+        for layer, length in enumerate(self.lengths):
+            for x in self.view(layer):
+                x[:, :, start : start + length - stop] = x[:, :, stop:length].clone()
+            self.lengths[layer] = length - stop + start
+
     def reset(self) -> None:
         self.lengths = [0] * len(self.lengths)
 
@@ -270,6 +472,34 @@ class WritesAddUp(StaticCache):
 
     def merged(self, old: Tensor, new: Tensor) -> Tensor:
         return old + new
+
+
+class OneSlotInReserve(StaticCache):
+    """Not listed: ≥ for > in the check for room."""
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> Pair:
+        if self.lengths[layer] + keys.shape[2] >= self.geometry.capacity:
+            raise AssertionError("the cache is full")
+        return super().update(keys, values, layer)
+
+
+class LastSlotIsTheFirst(StaticCache):
+    """Not listed: positions modulo one slot less than there are."""
+
+    def first(self, row: int, head: int, start: int, count: int) -> int:
+        full = start + count == self.geometry.capacity
+        return super().first(row, head, start if not full else 0, count)
+
+
+class LastSlotNotRead(StaticCache):
+    """Not listed: an end that is taken for the last index."""
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> Pair:
+        held = super().update(keys, values, layer)
+        if self.lengths[layer] == self.geometry.capacity:
+            held = held[0].clone(), held[1].clone()
+            held[0][:, :, -1] = 0.0
+        return held
 
 
 class QuantizedCache:
@@ -427,6 +657,9 @@ IN_ORDER = "test_updates_give_back_every_token_in_order"
 GATHERED = "test_reordering_gathers_rows"
 CROPPED = "test_cropping_then_appending_equals_never_having_appended"
 RAGGED = "test_rows_of_different_lengths_do_not_touch"
+RESET = "test_a_reset_cache_is_as_new"
+DROPPED = "test_tokens_can_be_taken_out_of_the_middle"
+FULL = "test_a_cache_can_be_filled_to_its_last_slot"
 MUTANTS = [
     CacheMutant(RolledOneStepEarly, IN_ORDER),
     CacheMutant(RolledOneStepEarly, "test_what_is_stored_is_what_was_written"),
@@ -441,21 +674,44 @@ MUTANTS = [
     CacheMutant(KeepsTheFirstTensor, "test_written_tensors_are_the_callers_own"),
     CacheMutant(CounterOfAllLayers, "test_seq_length_counts_every_token"),
     CacheMutant(KeepsWhatTheWindowLeft, "test_memory_is_that_of_the_tokens"),
-    CacheMutant(CounterSurvivesReset, "test_a_reset_cache_is_as_new"),
+    CacheMutant(CounterSurvivesReset, RESET),
+    CacheMutant(LogicalBeforeTheCrop, CROPPED),
+    CacheMutant(LogicalBeforeTheReorder, GATHERED),
+    CacheMutant(LogicalBeforeTheReorder, "test_rows_that_are_done_can_leave"),
+    CacheMutant(MaskOfTheUncropped, CROPPED),
+    CacheMutant(MaskAfterReset, RESET),
+    CacheMutant(StopIsDroppedToo, DROPPED),
+    CacheMutant(KeysMoveAlone, DROPPED),
+    CacheMutant(CounterStaysAfterADrop, DROPPED),
+    CacheMutant(RingTurnedByOne, IN_ORDER),
+    CacheMutant(RingWrittenFirst, IN_ORDER),
+    CacheMutant(EmptySlotsAreTheFirstToken, IN_ORDER),
+    CacheMutant(GrowsByHalf, "test_memory_is_that_of_the_tokens"),
+    CacheMutant(OneSlotInReserve, FULL),
+    CacheMutant(LastSlotIsTheFirst, FULL),
+    CacheMutant(LastSlotNotRead, FULL),
     CacheMutant(StrideOfTheChunk, IN_ORDER),
-    CacheMutant(WritesAddUp, "test_a_reset_cache_is_as_new"),
+    CacheMutant(WritesAddUp, RESET),
     CacheMutant(WritesAddUp, CROPPED),
     CacheMutant(ResidualOfTheCall, "test_decoded_tokens_are_compressed_like_the_prompt"),
     CacheMutant(GroupsOfOneNumber, "test_old_tokens_are_really_rounded"),
     CacheMutant(ScaleOfTheFirstTokens, "test_later_tokens_may_be_of_another_size"),
-    CacheMutant(ScaleOfTheWarmUp, "test_a_reset_cache_is_as_new"),
+    CacheMutant(ScaleOfTheWarmUp, RESET),
     CacheMutant(OneEndForAllRows, RAGGED),
     CacheMutant(EndsNotReordered, RAGGED),
 ]
-SOUND = [GrowingCache, StaticCache, QuantizedCache, RaggedCache]
+SOUND = [
+    GrowingCache,
+    StaticCache,
+    QuantizedCache,
+    RaggedCache,
+    RingCache,
+    RingOfShortChunks,
+    GrowsInSteps,
+]
 
 
 def claims(fault: type[Any]) -> dict[str, Any]:
     """Class attributes of the suite on one of the caches."""
-    names = ("capabilities", "residual", "head_dim")
+    names = ("capabilities", "residual", "head_dim", "growth", "chunks_within_window")
     return {name: getattr(fault, name) for name in names if hasattr(fault, name)}

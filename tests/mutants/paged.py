@@ -21,6 +21,8 @@ AREA = "2 paged KV caches"
 class SmallPagedKV:
     """Tables of block ids over one pool [L, 2, N, P, G, D], each step a method."""
 
+    capabilities = frozenset({"references", "pool", "attend", "runner"})
+
     def __init__(self, geometry: PagedGeometry) -> None:
         g = self.geometry = geometry
         shape = (g.layers, 2, g.num_blocks, g.block_size, g.kv_heads, g.head_dim)
@@ -179,6 +181,132 @@ class SmallPagedKV:
 
     def diagonal(self, queries: int, keys: int) -> int:
         return keys - queries + 1
+
+
+class WithoutForks(SmallPagedKV):
+    """Sound: a fork is a copy that the caller writes, and nobody sees the memory."""
+
+    capabilities = frozenset({"references", "attend"})
+    can_fork = False
+
+    def fork(self, parent: int, child: int) -> None:
+        raise NotImplementedError("see can_fork")
+
+
+class QuantizedPagedKV(SmallPagedKV):
+    """8 bit, symmetric, with a scale [L, 2, N, P, G, 1] for each token and head."""
+
+    capabilities = frozenset({"references", "attend", "quantized"})
+
+    def __init__(self, geometry: PagedGeometry) -> None:
+        super().__init__(geometry)
+        self.scales = torch.zeros((*self.memory.shape[:-1], 1), dtype=geometry.dtype)
+
+    def write(self, side: int, block: int, place: int, new: Tensor) -> None:
+        scale = self.scale(side, block, place, new)
+        self.scales[:, side, block, place] = scale
+        codes = (new / scale.masked_fill(scale == 0, 1.0)).round().clamp(-127, 127)
+        self.memory[:, side, block, place] = codes
+
+    def scale(self, side: int, block: int, place: int, new: Tensor) -> Tensor:
+        return new.abs().amax(-1, keepdim=True) / 127
+
+    def pool(self, layer: int) -> tuple[Tensor, Tensor]:
+        keys, values = self.memory[layer] * self.scales_of(layer)
+        return keys, values
+
+    def scales_of(self, layer: int) -> Tensor:
+        return self.scales[layer]
+
+    def copy_last(self, sequence: int) -> None:
+        old = self.tables[sequence][-1]
+        super().copy_last(sequence)
+        self.copy_scales(old, self.tables[sequence][-1])
+
+    def copy_scales(self, old: int, new: int) -> None:
+        self.scales[:, :, new] = self.scales[:, :, old]
+
+
+class ScalesNotCopied(QuantizedPagedKV):
+    """A copy on write of codes alone: the copy has the scales of the block's last owner."""
+
+    def copy_scales(self, old: int, new: int) -> None:
+        pass
+
+
+class ScaleOfTheBlocksFirstToken(QuantizedPagedKV):
+    """Later tokens of a block are clipped."""
+
+    def scale(self, side: int, block: int, place: int, new: Tensor) -> Tensor:
+        own = super().scale(side, block, place, new)
+        return own if place == 0 else self.scales[:, side, block, 0].clone()
+
+
+class ScaleOfTheFormerOwner(QuantizedPagedKV):
+    """A running maximum that a block's release does not set back."""
+
+    def scale(self, side: int, block: int, place: int, new: Tensor) -> Tensor:
+        own = super().scale(side, block, place, new)
+        return torch.maximum(own, self.scales[:, side, block, place])
+
+
+class ScalesOfTheNextBlock(QuantizedPagedKV):
+    """Codes through the table, scales through another."""
+
+    def scales_of(self, layer: int) -> Tensor:
+        return self.scales[layer].roll(1, dims=1)
+
+
+class NothingIsRounded(QuantizedPagedKV):
+    """Not listed: the codes keep their fractions."""
+
+    def write(self, side: int, block: int, place: int, new: Tensor) -> None:
+        self.memory[:, side, block, place] = new
+        self.scales[:, side, block, place] = 1.0
+
+
+class TypoInTheRefusal(SmallPagedKV):
+    """Not listed: an append that has to be refused fails, and what it should do is not there."""
+
+    def append(self, sequence: int, keys: Tensor, values: Tensor) -> None:
+        if not self.can_append(sequence, keys.shape[2]):
+            raise MemoryError(f"{self.num_blocks} blocks are in use")  # type: ignore[attr-defined]
+        super().append(sequence, keys, values)
+
+
+class TypoInTheSecondFree(SmallPagedKV):
+    """Not listed: the same where a sequence is freed twice."""
+
+    def free(self, sequence: int) -> None:
+        if sequence not in self.tables:
+            raise self.unknown_sequence(sequence)  # type: ignore[attr-defined]
+        super().free(sequence)
+
+
+class HiddenMemoryRead(SmallPagedKV):
+    """Not listed: 0 · NaN from slots behind the end, in a pool that the suite doesn't see."""
+
+    capabilities = frozenset({"references", "attend"})
+
+    def read(self, sequence: int, layer: int) -> tuple[Tensor, Tensor]:
+        keys, values = super().read(sequence, layer)
+        if self.lengths[sequence] % self.geometry.block_size:
+            rest = self.pool(layer)[0][self.tables[sequence][-1]][-1]
+            keys = keys + (rest * 0.0)[:, None]
+        return keys, values
+
+
+class HiddenMemoryAttended(HiddenMemoryRead):
+    """Not listed: the same in attention alone."""
+
+    def read(self, sequence: int, layer: int) -> tuple[Tensor, Tensor]:
+        return SmallPagedKV.read(self, sequence, layer)
+
+    def gathered(self, slots: list[int], layer: int) -> tuple[Tensor, Tensor]:
+        keys, values = super().gathered(slots, layer)
+        size = self.geometry.block_size
+        rest = self.pool(layer)[1][slots[-1] // size][-1]
+        return keys, values + (rest * 0.0)[:, None]
 
 
 class WholePromptForEachChunk(SmallPagedKV):
@@ -354,6 +482,7 @@ REFUSAL = "test_a_refusal_changes_nothing"
 GONE = "test_a_freed_sequence_is_gone"
 ANY = "test_any_interleaving_keeps_every_sequence"
 BATCH = "test_attention_in_a_batch_equals_attention_alone"
+UNREAD = "test_pages_without_tokens_are_never_read"
 CHUNKED = "test_chunked_prefill_equals_prefill_at_once"
 MUTANTS = [
     PagedMutant(WholePromptForEachChunk, CHUNKED),
@@ -377,4 +506,21 @@ MUTANTS = [
     PagedMutant(RefusesTheLastBlock, REFUSAL),
     PagedMutant(RefusesTheLastBlock, ANY),
     PagedMutant(ReadsTheLastBlockWhole, BATCH),
+    PagedMutant(ScalesNotCopied, FORKS),
+    PagedMutant(ScalesNotCopied, ANY),
+    PagedMutant(ScaleOfTheBlocksFirstToken, CONTIGUOUS),
+    PagedMutant(ScaleOfTheFormerOwner, RECYCLED),
+    PagedMutant(ScalesOfTheNextBlock, CONTIGUOUS),
+    PagedMutant(NothingIsRounded, "test_numbers_are_really_rounded"),
+    PagedMutant(TypoInTheRefusal, REFUSAL),
+    PagedMutant(TypoInTheSecondFree, GONE),
+    PagedMutant(HiddenMemoryRead, UNREAD),
+    PagedMutant(HiddenMemoryAttended, BATCH),
 ]
+SOUND = [SmallPagedKV, WithoutForks, QuantizedPagedKV]
+
+
+def claims(kind: type[SmallPagedKV]) -> dict[str, object]:
+    """Class attributes of the suite on one of the caches."""
+    names = ("capabilities", "can_fork")
+    return {name: getattr(kind, name) for name in names if hasattr(kind, name)}

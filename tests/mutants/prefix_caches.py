@@ -29,7 +29,7 @@ class Node:
 class SmallPrefixCache:
     """Chained hashes to blocks; leaves that nobody holds are evicted, the least used first."""
 
-    capabilities: Any = frozenset({"hash", "counts", "store", "lru"})
+    capabilities: Any = frozenset({"hash", "counts", "store", "lru", "unknown-first"})
 
     def __init__(self, geometry: PrefixGeometry) -> None:
         self.geometry = geometry
@@ -185,7 +185,7 @@ class SmallPrefixCache:
 class KeepsDuplicates(SmallPrefixCache):
     """Sound in another way: each request keeps its own copy until it ends."""
 
-    capabilities = frozenset({"hash", "store"})
+    capabilities = frozenset({"hash", "store", "unknown-first"})
 
     def insert(self, tokens: Sequence[int], blocks: Sequence[int], extra: Extra) -> Sequence[int]:
         size, key, parent = self.geometry.block_size, b"", None
@@ -207,7 +207,7 @@ class KeepsDuplicates(SmallPrefixCache):
 class AnyBlockEvicted(SmallPrefixCache):
     """Sound in another way: beginnings may be evicted before ends, which are then not found."""
 
-    capabilities = frozenset({"hash", "store", "counts"})
+    capabilities = frozenset({"hash", "store", "counts", "unknown-first"})
 
     def evictable(self) -> list[int]:
         return [block for block in self.nodes if not self.holders[block]]
@@ -399,6 +399,80 @@ class FirstInFirstOut(SmallPrefixCache):
         return found
 
 
+class LastBlockNotInserted(SmallPrefixCache):
+    """Of a prompt of whole blocks the last is left out, as if it were to be computed again."""
+
+    def insert(self, tokens: Sequence[int], blocks: Sequence[int], extra: Extra) -> Sequence[int]:
+        kept = self.limit(len(tokens)) * self.geometry.block_size
+        return super().insert(tokens[:kept], blocks, extra)
+
+
+class WholeBlocksNotInserted(SmallPrefixCache):
+    """Not listed: a prompt without a rest is taken for one that goes on."""
+
+    def insert(self, tokens: Sequence[int], blocks: Sequence[int], extra: Extra) -> Sequence[int]:
+        if len(tokens) % self.geometry.block_size == 0:
+            return blocks
+        return super().insert(tokens, blocks, extra)
+
+
+class KnownWhenAllocated(SmallPrefixCache):
+    """Blocks are entered for the prompt that was asked for last, before anything is written."""
+
+    def match(self, tokens: Sequence[int], extra: Extra) -> Sequence[int]:
+        found = list(super().match(tokens, extra))
+        self.asked = tokens, extra, found
+        return found
+
+    def allocate(self, count: int) -> Sequence[int]:
+        blocks = list(super().allocate(count))
+        tokens, extra, found = self.asked
+        self.insert(tokens, [*found, *blocks], extra)
+        return blocks
+
+
+class KnownWhenReleased(KnownWhenAllocated):
+    """What a request that was given up would have computed."""
+
+    def allocate(self, count: int) -> Sequence[int]:
+        blocks = SmallPrefixCache.allocate(self, count)
+        self.given = self.asked, blocks
+        return blocks
+
+    def release(self, blocks: Sequence[int]) -> None:
+        (tokens, extra, found), given = getattr(self, "given", (((), {}, []), []))
+        if given and {*given} <= {*blocks}:
+            self.insert(tokens, [*found, *given], extra)
+        super().release(blocks)
+
+
+class EvictsBeforeItTakes(SmallPrefixCache):
+    """Not listed: what was released first goes first, known or not."""
+
+    def allocate(self, count: int) -> Sequence[int]:
+        for block in self.evictable()[:count]:
+            self.evict(block)
+        return super().allocate(count)
+
+
+class KeepsOneBlockFree(SmallPrefixCache):
+    """Not listed: a known block is evicted while there is one that is free."""
+
+    def allocate(self, count: int) -> Sequence[int]:
+        while len(self.free) <= count and self.evictable():
+            self.evict(min(self.evictable(), key=self.order))
+        return super().allocate(count)
+
+
+class TypoInTheRefusal(SmallPrefixCache):
+    """Not listed: a slip where blocks are too few."""
+
+    def allocate(self, count: int) -> Sequence[int]:
+        if len(self.free) + self.num_evictable < count:
+            raise MemoryError(f"{self.num_blocks} blocks")  # type: ignore[attr-defined]
+        return super().allocate(count)
+
+
 class RefusesWhatItCouldEvict(SmallPrefixCache):
     """Not listed: cached blocks are never given up, so a full cache serves nobody."""
 
@@ -419,6 +493,9 @@ BEHIND = "test_equal_blocks_behind_others_share_nothing"
 STALE = "test_nothing_stale_is_found_after_eviction"
 HELD = "test_what_is_held_is_never_given_away"
 AT_ONCE = "test_equal_prompts_computed_at_once_keep_their_blocks"
+WHOLE = "test_whole_blocks_serve_longer_prompts"
+BEFORE = "test_nothing_is_matched_before_it_is_inserted"
+UNKNOWN_FIRST = "test_blocks_that_hold_nothing_known_go_first"
 COUNTS = "test_counts_account_for_every_block"
 AGAIN = "test_inserting_again_changes_nothing"
 ANY = "test_any_interleaving_reads_what_was_written"
@@ -447,5 +524,12 @@ MUTANTS = [
     PrefixMutant(HeldForEver, AGAIN),
     PrefixMutant(FirstInFirstOut, "test_what_was_used_last_is_evicted_last"),
     PrefixMutant(RefusesWhatItCouldEvict, STALE),
+    PrefixMutant(LastBlockNotInserted, WHOLE),
+    PrefixMutant(WholeBlocksNotInserted, WHOLE),
+    PrefixMutant(KnownWhenAllocated, BEFORE),
+    PrefixMutant(KnownWhenReleased, BEFORE),
+    PrefixMutant(EvictsBeforeItTakes, UNKNOWN_FIRST),
+    PrefixMutant(KeepsOneBlockFree, UNKNOWN_FIRST),
+    PrefixMutant(TypoInTheRefusal, ANY),
 ]
 SOUND = [SmallPrefixCache, KeepsDuplicates, AnyBlockEvicted]

@@ -250,3 +250,29 @@ def test_what_cannot_be_is_refused_and_changes_nothing():
     odd = QuantizationScheme(bits=3, granularity="group", group_size=4)
     with pytest.raises(ValueError, match="4 codes of 3 bits do not fill whole bytes"):
         QuantizedCache(odd).update(normal(1, 1, 1, 4, seed=1), normal(1, 1, 1, 4, seed=1), 0)
+
+
+@pytest.mark.parametrize("kind", ["growing", "static", "sliding with slack", "int8"])
+@given(start=st.integers(0, 5), stop=st.integers(0, 5))
+def test_dropped_tokens_have_never_been(kind, start, stop):
+    start, stop = sorted((start, stop))
+    whole = tokens(9)
+    cache, _ = filled(kind, [5], chunk_of(whole, 0, 5))
+    cache.drop(start, stop)
+    kept = [i for i in range(5) if not start <= i < stop]
+    expected, _ = filled(kind, [len(kept)], tuple(x[:, :, kept] for x in whole))
+    for each in (cache, expected):
+        each.update(*chunk_of(whole, 5, 9), 0)
+    assert cache.get_seq_length() == expected.get_seq_length()
+    for found, wanted in zip(cache.logical_kv(0), expected.logical_kv(0), strict=True):
+        assert torch.equal(found, wanted)
+
+
+def test_only_tokens_that_are_there_can_be_dropped():
+    cache, _ = filled("growing", [5], tokens(5))
+    for start, stop in ((3, 6), (-1, 2), (4, 3)):
+        with pytest.raises(ValueError, match="cannot be dropped: 5 were given, 5 are held"):
+            cache.drop(start, stop)
+    sliding, _ = filled("sliding", [9], tokens(9))
+    with pytest.raises(ValueError, match="cannot be dropped: 9 were given, 4 are held"):
+        sliding.drop(1, 2)

@@ -55,8 +55,25 @@ class Reference:
 
 
 class TestReference(PrefixCacheSuite):
-    capabilities = frozenset({"hash", "counts", "lru"})
+    capabilities = frozenset({"hash", "counts", "lru", "unknown-first"})
 
     @pytest.fixture
     def make_prefix_cache(self) -> type[Reference]:
         return Reference
+
+
+class OfTokensAlone(Reference):
+    """A cache that knows nothing but tokens."""
+
+    def match(self, tokens: Sequence[int], extra: Extra) -> Sequence[int]:
+        assert not extra
+        return super().match(tokens, extra)
+
+
+class TestReferenceOfTokensAlone(PrefixCacheSuite):
+    extras = ({},)
+    examples = 10
+
+    @pytest.fixture
+    def make_prefix_cache(self) -> type[OfTokensAlone]:
+        return OfTokensAlone

@@ -7,9 +7,9 @@ One interface, four ways to keep the numbers: growing (`KVCache`), in a buffer o
 
 Contract. What is given back are the last S tokens in order, so column j is token
 ``get_seq_length() − S + j``; the caller's mask follows from that (`masks`). Inputs are copied, not
-kept. `crop`, `reorder` and `reset` leave the cache as if it had been filled that way at once. Slots
-count alike in all rows: rows of different lengths are padded on the left, and whoever attends knows
-where. All layers are given the same tokens.
+kept. `crop`, `drop`, `reorder` and `reset` leave the cache as if it had been filled that way at
+once. Slots count alike in all rows: rows of different lengths are padded on the left, and whoever
+attends knows where. All layers are given the same tokens.
 Leaves out: rows of different lengths without padding (`paged`), moving to other devices.
 Sources: Pope et al. 2022, "Efficiently scaling transformer inference", section 3.3; Beltagy et al.
 2020, "Longformer" (window); Hooper et al. 2024, "KVQuant", and Liu et al. 2024, "KIVI" (codes).
@@ -76,6 +76,25 @@ class KVCache:
             kept = self.held_length(layer) - (self.get_seq_length(layer) - length)
             self._layers[layer] = self._first(self._layers[layer], kept)
 
+    def drop(self, start: int, stop: int) -> None:
+        """Forgets the tokens from ``start`` to ``stop`` − 1 in every layer; later ones move up.
+
+        For a context that is full (context shift). Keys stay as they are: turn those that moved by
+        `Rope.shift`.
+
+        Raises:
+            ValueError: a layer has not had these tokens, or has dropped others before.
+        """
+        for layer in self._layers:
+            given, held = self.get_seq_length(layer), self.held_length(layer)
+            if not 0 <= start <= stop <= held == given:
+                raise ValueError(
+                    f"tokens {start} to {stop - 1} cannot be dropped: {given} were given, {held} "
+                    f"are held; give a range of the tokens of a cache that holds all"
+                )
+        for layer, stored in self._layers.items():
+            self._layers[layer] = self._without(stored, start, stop)
+
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes what row ``rows[i]`` was: for beams, and to drop or repeat rows."""
         for layer, stored in self._layers.items():
@@ -106,6 +125,9 @@ class KVCache:
     def _first(self, stored: Stored, length: int) -> Stored:
         # Copies: a view would keep the memory of what has been forgotten.
         return tuple(x[:, :, :length].clone() for x in stored)
+
+    def _without(self, stored: Stored, start: int, stop: int) -> Stored:
+        return tuple(torch.cat([x[:, :, :start], x[:, :, stop:]], dim=2) for x in stored)
 
     def _check(self, keys: Tensor, values: Tensor, layer: int) -> None:
         if keys.dim() != 4 or keys.shape[:3] != values.shape[:3]:
@@ -151,6 +173,11 @@ class StaticCache(KVCache):
 
     def _first(self, stored: Stored, length: int) -> Stored:
         return tuple(x[:, :, :length] for x in stored)  # still the buffer, for the next to append
+
+    def _without(self, stored: Stored, start: int, stop: int) -> Stored:
+        for x in stored:
+            x[:, :, start : x.shape[2] - stop + start] = x[:, :, stop:].clone()
+        return self._first(stored, stored[0].shape[2] - stop + start)
 
     def reorder(self, rows: Tensor) -> None:
         for layer, buffers in self._buffers.items():

@@ -52,6 +52,26 @@ class MaskedCache(KVCache, Protocol):
         """Width of the next update's keys, and the position of the first of them."""
 
 
+class PlacedCache(KVCache, Protocol):
+    """Capability "positions": columns in another order than their tokens, as in a ring."""
+
+    def key_positions(self, layer: int) -> Tensor:
+        """The token [S] in each column that the layer's last update gave; below 0 where none is.
+
+        Those that are there are the newest ones.
+        """
+
+
+class DroppingCache(KVCache, Protocol):
+    """Capability "drop": context shift."""
+
+    def drop(self, start: int, stop: int) -> None:
+        """Forget the tokens from ``start`` to ``stop`` − 1, in every layer; later ones move up.
+
+        Keys are moved as they are: whoever turned them turns them on (`RopeSuite`, "shift").
+        """
+
+
 class CroppableCache(KVCache, Protocol):
     """Capability "crop"."""
 
@@ -84,7 +104,7 @@ class WeighedCache(KVCache, Protocol):
     """Capability "bytes"."""
 
     def nbytes(self) -> int:
-        """Bytes of all tensors that the cache keeps."""
+        """Bytes of all memory that the cache keeps alive: of a view, that of its whole storage."""
 
 
 class RaggedCache(ReorderableCache, Protocol):

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import torch
-from hypothesis import strategies as st
-from torch import Tensor
 
 from ..base import Suite, requires
 from ..properties import EXAMPLES, for_all, tried
+from .cache_cases import CacheCase, cache_cases, cache_traps, within_the_window
 from .cache_protocol import (
-    CacheGeometry,
     CroppableCache,
-    KVCache,
+    DroppingCache,
     MakeCache,
     MaskedCache,
     RaggedCache,
-    ReadableCache,
     ReorderableCache,
     ResettableCache,
     WeighedCache,
 )
-
-
-@dataclass(frozen=True)
-class CacheCase:
-    """A cache, and the numbers of tokens that are written into it one after the other."""
-
-    layers: int = 2
-    batch: int = 2
-    kv_heads: int = 2
-    window: int | None = None
-    chunks: tuple[int, ...] = (1,)
-
+from .filled_cache import Filled, geometry_of
 
 on_caches = tried("make_cache")  # a property of an empty `Filled`
 
@@ -45,7 +31,8 @@ class KVCacheSuite(Suite):
 
     Give a fixture ``make_cache``: a `cache_protocol.MakeCache`. A quantized cache also declares
     ``bits``, to which it rounds numbers, and ``residual``, how many of the newest tokens it may
-    keep as they are.
+    keep as they are. ``growth``: memory grows by so many tokens at a time. With
+    ``chunks_within_window``, no update has more tokens than the window.
     """
 
     topic = "kv_cache"
@@ -53,9 +40,11 @@ class KVCacheSuite(Suite):
     fixture_returns = "a callable: CacheGeometry -> cache"
     offers = {  # noqa: RUF012  # read only
         "mask-sizes": "get_mask_sizes(query_length, layer) says which keys an update gives",
+        "positions": "key_positions(layer) says which token is in which column, in any order",
         "window": "a geometry may have a window",
         "full": "a geometry may have no window",
         "crop": "crop(length) takes tokens back",
+        "drop": "drop(start, stop) takes tokens out of the middle, for context shift",
         "reorder": "reorder(rows) gathers rows, of which there may be fewer than before",
         "reset": "reset() empties the cache",
         "logical": "logical_kv(layer) shows what is stored",
@@ -69,6 +58,8 @@ class KVCacheSuite(Suite):
     windows: ClassVar[Sequence[int]] = (1, 2, 3, 5)
     bits: ClassVar[int] = 8
     residual: ClassVar[int] = 0
+    growth: ClassVar[int] = 1
+    chunks_within_window: ClassVar[bool] = False
     examples: ClassVar[int] = EXAMPLES
 
     # What is read
@@ -89,19 +80,36 @@ class KVCacheSuite(Suite):
 
         Usual causes: the window's or the buffer's length, a counter that all layers move.
         """
-        for layer in range(filled.case.layers):
-            assert filled.cache.get_seq_length(layer) == 0
+        filled.check_state()
         for count in filled.case.chunks:
             before = filled.length
             tokens = filled.draw(count)
             for layer in range(filled.case.layers):
                 filled.write(layer, tokens[layer])
                 for other in range(filled.case.layers):
-                    expected = before + (count if other <= layer else 0)
-                    found = filled.cache.get_seq_length(other)
-                    assert found == expected, (
-                        f"get_seq_length({other}) is {found} after {expected} tokens"
-                    )
+                    filled.check_length(other, before + (count if other <= layer else 0))
+
+    @on_caches(spare=0)
+    def test_a_cache_can_be_filled_to_its_last_slot(self, filled: Filled) -> None:
+        """Its capacity is a promise: the last token fits, and is read like any other, also where
+        the cache was full before.
+
+        Usual causes: a slot in reserve, ≥ for > in the check for room, a position that wraps
+        around when the buffer is full.
+        """
+        filled.fill()
+        filled.check_state()
+        if "crop" in self.capabilities and filled.case.window is None:
+            for kept in (filled.length - 1, filled.length // 2):
+                more = filled.length - kept
+                cast(CroppableCache, filled.cache).crop(kept)
+                filled.keep_tokens(kept)
+                filled.step(more)
+        if "reset" in self.capabilities:
+            cast(ResettableCache, filled.cache).reset()
+            filled.forget()
+            filled.fill()
+            filled.check_state()
 
     @requires("mask-sizes")
     @on_caches()
@@ -112,15 +120,14 @@ class KVCacheSuite(Suite):
         tokens into a full window.
         """
         for count in filled.case.chunks:
-            for layer, (keys, values) in enumerate(filled.draw(count)):
-                cache = cast(MaskedCache, filled.cache)
-                width, offset = cache.get_mask_sizes(count, layer)
-                returned = filled.write(layer, (keys, values))
-                assert returned[0].shape[2] == width, (
-                    f"{returned[0].shape[2]} keys for a mask of {width}"
-                )
-                assert returned[1].shape[2] == width
-                assert 0 <= offset <= filled.oldest_needed(count, layer)
+            for layer, tokens in enumerate(filled.draw(count)):
+                width, offset = cast(MaskedCache, filled.cache).get_mask_sizes(count, layer)
+                for name, found in zip(
+                    ("keys", "values"), filled.write(layer, tokens), strict=True
+                ):
+                    assert found.shape[2] == width, f"{found.shape[2]} {name} for a mask of {width}"
+                oldest = filled.oldest_needed(count, layer)
+                assert 0 <= offset <= oldest, f"a mask from {offset} on; {oldest} is to be seen"
 
     @requires("logical")
     @on_caches()
@@ -130,16 +137,10 @@ class KVCacheSuite(Suite):
         Usual causes: what update returns is right and what it keeps is not: dropped one early,
         a view of the caller's tensor, a residual that is never flushed.
         """
-        filled.fill()
-        for layer in range(filled.case.layers):
-            stored = cast(ReadableCache, filled.cache).logical_kv(layer)
-            width = stored[0].shape[2]
-            # The next query sees itself, and window − 1 tokens before it.
-            needed = filled.length
-            if filled.case.window is not None:
-                needed = min(needed, filled.case.window - 1)
-            assert width >= needed, f"{width} tokens are stored, {needed} can be seen"
-            filled.compare(layer, stored, filled.length - width, f"stored in layer {layer}")
+        for count in filled.case.chunks:
+            filled.step(count)
+            for layer in range(filled.case.layers):
+                filled.check_stored(layer)
 
     @on_caches()
     def test_written_tensors_are_the_callers_own(self, filled: Filled) -> None:
@@ -174,8 +175,30 @@ class KVCacheSuite(Suite):
             filled = empty.of(case)
             cast(CroppableCache, filled.cache).crop(kept)
             filled.keep_tokens(kept)
-            for layer in range(case.layers):
-                assert filled.cache.get_seq_length(layer) == kept
+            filled.check_state()
+            filled.step(2)
+            filled.step(1)
+
+    @requires("drop")
+    @on_caches()
+    def test_tokens_can_be_taken_out_of_the_middle(self, empty: Filled) -> None:
+        """Context shift: some tokens at the start are kept, those behind them are dropped, and the
+        rest moves up, as if the dropped ones had never been.
+
+        Usual causes: a stop that is dropped too, keys that move and values that do not, layers that
+        were forgotten, a counter that stays.
+        """
+        case = empty.case
+        if case.window is not None:
+            case = replace(case, window=sum(case.chunks) + 4)
+        written = sum(case.chunks)
+        for start, stop in {(0, 1), (written // 2, written), (1, written - 1), (0, written)}:
+            if start >= stop:
+                continue
+            filled = empty.of(case)
+            cast(DroppingCache, filled.cache).drop(start, stop)
+            filled.drop_tokens(start, stop)
+            filled.check_state()
             filled.step(2)
             filled.step(1)
 
@@ -193,6 +216,7 @@ class KVCacheSuite(Suite):
         filled = empty.of(case)
         for rows in ([1, 2, 0], [2, 0, 1]):  # a permutation and its inverse
             cast(ReorderableCache, filled.cache).reorder(torch.tensor(rows))
+        filled.check_state()
         filled.step(1)
 
     @requires("reorder")
@@ -212,12 +236,12 @@ class KVCacheSuite(Suite):
 
         Usual causes: counters or scales that stay, a window that is still full.
         """
-        for layer, tokens in enumerate(filled.draw(sum(filled.case.chunks))):
-            keys, values = (torch.full_like(x, warm_up) for x in tokens)
-            filled.cache.update(keys, values, layer)
+        for count in filled.case.chunks:
+            for layer, tokens in enumerate(filled.draw(count)):
+                keys, values = (torch.full_like(x, warm_up) for x in tokens)
+                filled.cache.update(keys, values, layer)
         cast(ResettableCache, filled.cache).reset()
-        for layer in range(filled.case.layers):
-            assert filled.cache.get_seq_length(layer) == 0
+        filled.check_state()
         filled.fill()
 
     # What it costs
@@ -226,17 +250,23 @@ class KVCacheSuite(Suite):
     @on_caches()
     def test_memory_is_that_of_the_tokens(self, filled: Filled) -> None:
         """At most 2 · layers · kv heads · head dim · batch · bytes for each token of the capacity,
-        or of the window and the newest chunk; with small numbers it is seen which of them counts.
+        or of the window and the newest chunk, in steps of ``growth`` tokens; with small numbers it
+        is seen which of them counts.
 
-        Usual causes: tokens that a window has left, a second copy, float32 for a half cache.
+        Usual causes: tokens that a window has left, a slice that keeps the tensor from which it was
+        cut, a second copy, float32 for a half cache, blocks or steps that are not declared.
         """
         filled.fill()
         kept = filled.geometry.capacity
         if filled.case.window is not None:
             kept = min(kept, filled.case.window + max(filled.case.chunks))
+        kept = -(-kept // self.growth) * self.growth
         allowed = filled.bytes_for(kept)
         found = cast(WeighedCache, filled.cache).nbytes()
-        assert found <= allowed, f"{found} bytes are kept; {kept} tokens take {allowed}"
+        assert found <= allowed, (
+            f"nbytes() is {found}, storages of views counted whole; the tensors of {kept} tokens "
+            f"take {allowed}"
+        )
 
     @requires("quantized")
     def test_old_tokens_are_really_rounded(self, make_cache: MakeCache) -> None:
@@ -297,7 +327,9 @@ class KVCacheSuite(Suite):
         Usual causes: one end for all rows, the longest's; an end that stays when its row leaves.
         """
         case = empty.case
-        geometry = self._geometry(replace(case, batch=3, window=None), len(case.chunks) + 2)
+        geometry = geometry_of(
+            self, replace(case, batch=3, window=None), spare=len(case.chunks) + 2
+        )
         cache = cast(RaggedCache, empty.make(geometry))
         generator = torch.Generator().manual_seed(len(case.chunks))
         rows: list[list[Any]] = [[[] for _ in range(case.layers)] for _ in range(3)]
@@ -320,7 +352,7 @@ class KVCacheSuite(Suite):
                         cache.row_kv(row, layer), zip(*parts, strict=True), strict=True
                     ):
                         truth = torch.cat(given, dim=1)[None]
-                        self._compare(found[None], truth, truth, f"row {row}, layer {layer}")
+                        empty.require_same(found[None], truth, truth, f"row {row}, layer {layer}")
 
         for index, count in enumerate(case.chunks):
             append([count, 1, (index + 1) % 2])
@@ -333,12 +365,15 @@ class KVCacheSuite(Suite):
 
     # How properties are tried
 
-    def _hold(self, make_cache: MakeCache, holds: Callable[[Filled], None]) -> None:
+    def _hold(
+        self, make_cache: MakeCache, holds: Callable[[Filled], None], *, spare: int = 4
+    ) -> None:
         """Try the property on empty caches, for drawn sequences of writes and the traps."""
         __tracebackhide__ = True
 
         def tried_on(case: CacheCase) -> None:
-            holds(Filled(self, make_cache, case))
+            chosen = within_the_window(case) if self.chunks_within_window else case
+            holds(Filled(self, make_cache, chosen, spare))
 
         windowed = "window" in self.capabilities
         windows: list[int | None] = [*self.windows] if windowed else []
@@ -347,156 +382,10 @@ class KVCacheSuite(Suite):
         cases = cache_cases(windows)
         for_all(tried_on, cases, traps=cache_traps(windows), examples=self.examples)
 
-    def _geometry(self, case: CacheCase, spare: int = 4) -> CacheGeometry:
-        return CacheGeometry(
-            layers=case.layers,
-            batch=case.batch,
-            kv_heads=case.kv_heads,
-            head_dim=self.head_dim,
-            capacity=sum(case.chunks) + spare,
-            window=case.window,
-            dtype=self.dtype,
-            device=self.device,
-        )
-
     def _reordered(self, empty: Filled, case: CacheCase, rows: Sequence[int]) -> None:
         filled = empty.of(case)
         cast(ReorderableCache, filled.cache).reorder(torch.tensor(rows, device=self.device))
         filled.gather_rows(rows)
+        filled.check_state()
         for count in (1, 2):
             filled.step(count)
-
-    def _compare(self, found: Tensor, written: Tensor, seen: Tensor, what: str) -> None:
-        """Raise AssertionError unless tokens came back: exactly, or within a step of their bits.
-
-        A group spans at most twice the largest magnitude that its row was given, in 2^bits − 2
-        steps at least; half a step is lost in rounding, half in a zero point's.
-        """
-        assert found.shape == written.shape, f"{what}: {list(found.shape)}, {list(written.shape)}"
-        assert found.dtype is written.dtype, f"{what}: {found.dtype}"
-        if "quantized" not in self.capabilities:
-            same = found == written
-            assert bool(same.all()), f"{what}: {int((~same).sum())} of {same.numel()} differ"
-            return
-        largest = seen.abs().double().amax((1, 2, 3), keepdim=True)
-        # The constants and the product are rounded to the cache's dtype.
-        allowed = largest * (2 / (2**self.bits - 2) + 4 * torch.finfo(self.dtype).eps)
-        excess = (found.double() - written.double()).abs() - allowed
-        assert bool((excess <= 0).all()), f"{what}: off by {excess.max():.6g} more than a step"
-
-
-class Filled:
-    """A cache, and everything that was written into it."""
-
-    def __init__(self, suite: KVCacheSuite, make_cache: MakeCache, case: CacheCase) -> None:
-        self.suite, self.make, self.case = suite, make_cache, case
-        self.geometry = suite._geometry(case)
-        self.cache: KVCache = make_cache(self.geometry)
-        self.generator = torch.Generator().manual_seed(11)
-        self.batch = case.batch
-        empty = torch.zeros(case.batch, case.kv_heads, 0, suite.head_dim)
-        empty = empty.to(suite.device, suite.dtype)
-        self.truth: list[tuple[Tensor, Tensor]] = [(empty, empty) for _ in range(case.layers)]
-
-    def fill(self) -> None:
-        """Write what the case says."""
-        for count in self.case.chunks:
-            self.step(count)
-
-    def of(self, case: CacheCase) -> Filled:
-        """Another cache, with what this case says."""
-        other = Filled(self.suite, self.make, case)
-        other.fill()
-        return other
-
-    @property
-    def length(self) -> int:
-        return self.truth[-1][0].shape[2]
-
-    def draw(self, count: int, size: float = 1.0) -> list[tuple[Tensor, Tensor]]:
-        """New tokens for each layer: keys and values [B, G, count, D], no number twice."""
-        shape = self.batch, self.case.kv_heads, count, self.suite.head_dim
-
-        def numbers() -> Tensor:
-            drawn = torch.randn(shape, generator=self.generator) * size
-            return drawn.to(self.suite.device, self.suite.dtype)
-
-        return [(numbers(), numbers()) for _ in range(self.case.layers)]
-
-    def step(self, count: int, size: float = 1.0) -> list[tuple[Tensor, Tensor]]:
-        """Write ``count`` tokens into each layer and check what comes back."""
-        return [self.write(i, tokens) for i, tokens in enumerate(self.draw(count, size))]
-
-    def write(self, layer: int, tokens: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Write tokens into a layer; raise AssertionError unless all that is needed comes back."""
-        count = tokens[0].shape[2]
-        offset = None
-        if "mask-sizes" in self.suite.capabilities:
-            _, offset = cast(MaskedCache, self.cache).get_mask_sizes(count, layer)
-        copies = [x.clone() for x in tokens]
-        old = self.truth[layer]
-        self.truth[layer] = tuple(  # type: ignore[assignment]  # a pair, which zip forgets
-            torch.cat([x, new], dim=2) for x, new in zip(old, copies, strict=True)
-        )
-        returned = self.cache.update(*tokens, layer)
-        length = self.truth[layer][0].shape[2]
-        if offset is None:
-            offset = length - returned[0].shape[2]
-        oldest = self.oldest_needed(count, layer)
-        assert 0 <= offset <= oldest, (
-            f"{count} tokens after {length - count} see those from {oldest} on, and update gave "
-            f"those from {offset} on"
-        )
-        held = [x[:, :, : length - offset] for x in returned]
-        self.compare(layer, held, offset, f"{count} after {length - count} in layer {layer}")
-        return returned
-
-    def oldest_needed(self, count: int, layer: int) -> int:
-        """The first token that one of the newest ``count`` sees."""
-        if self.case.window is None:
-            return 0
-        return max(self.truth[layer][0].shape[2] - count - self.case.window + 1, 0)
-
-    def compare(self, layer: int, found: Sequence[Tensor], offset: int, what: str) -> None:
-        for name, tensor, written in zip(("keys", "values"), found, self.truth[layer], strict=True):
-            self.suite._compare(tensor, written[:, :, offset:], written, f"{name}, {what}")
-
-    def keep_tokens(self, count: int) -> None:
-        self.truth = [(keys[:, :, :count], values[:, :, :count]) for keys, values in self.truth]
-
-    def gather_rows(self, rows: Sequence[int]) -> None:
-        self.batch = len(rows)
-        self.truth = [(keys[list(rows)], values[list(rows)]) for keys, values in self.truth]
-
-    def bytes_for(self, tokens: int) -> int:
-        """Keys and values of so many tokens, kept as they are."""
-        geometry = self.geometry
-        numbers = geometry.layers * geometry.batch * geometry.kv_heads * geometry.head_dim
-        return 2 * numbers * tokens * geometry.dtype.itemsize
-
-
-@st.composite
-def cache_cases(draw: st.DrawFn, windows: Sequence[int | None]) -> CacheCase:
-    """Caches of few heads, and up to five writes of up to six tokens."""
-    return CacheCase(
-        layers=draw(st.integers(1, 3)),
-        batch=draw(st.integers(1, 3)),
-        kv_heads=draw(st.integers(1, 3)),
-        window=draw(st.sampled_from(windows)),
-        chunks=tuple(draw(st.lists(st.integers(1, 6), min_size=1, max_size=5))),
-    )
-
-
-def cache_traps(windows: Sequence[int | None]) -> Iterator[tuple[str, CacheCase]]:
-    """Lengths around every edge of a window, and what comes after it is full."""
-    for window in windows:
-        size = window or 4
-        for prompt in range(max(size - 2, 1), size + 3):
-            after = (1, 1, 1)
-            yield (
-                f"{prompt} tokens, then one by one",
-                CacheCase(window=window, chunks=(prompt, *after)),
-            )
-        yield "bursts after it is full", CacheCase(window=window, chunks=(size + 1, 2, 3, 2))
-        yield "one long prompt", CacheCase(window=window, chunks=(3 * size,))
-        yield "more heads than tokens", CacheCase(window=window, kv_heads=5, chunks=(2, 1))

@@ -14,6 +14,7 @@ from ..properties import tried
 from .paged_machine import PagedMachine
 from .paged_protocol import MakePagedKV, PagedGeometry
 from .pages import Pages
+from .refusals import is_refused
 
 BLOCK_SIZES = (1, 3, 4)
 EDGES = {"blocks": (0, 1, 2), "more": (-1, 0, 1)}  # of a length: whole blocks, and tokens beside
@@ -26,8 +27,9 @@ class PagedKVSuite(Suite):
     Give a fixture ``make_paged_kv``: a `paged_protocol.MakePagedKV`. ``block_sizes`` are those that
     the implementation takes; ``examples`` sequences of operations are tried, of ``steps`` each.
     ``fork_copies``: a fork copies a last, partly filled block at once, and needs a block for it;
-    otherwise it is copied when parent or child writes. ``can_truncate``: where this is False, the
-    suite frees the sequence and writes what remains of it again.
+    otherwise it is copied when parent or child writes. ``can_truncate`` and ``can_fork``: where one
+    is False, the suite frees the sequence and writes what remains of it, or writes the parent's
+    tokens for the child. A quantized cache declares ``bits``, to which it rounds numbers.
     """
 
     topic = "paged_kv"
@@ -36,6 +38,7 @@ class PagedKVSuite(Suite):
     offers = {  # noqa: RUF012  # read only
         "references": "references(block) counts the tables that a block is in",
         "pool": "pool(layer) is the memory itself",
+        "quantized": "numbers come back rounded",
         "attend": "attend(sequences, queries, layer): attention through the tables",
         "runner": "runner_table(sequence): the table as the next step reads it",
     }
@@ -46,6 +49,9 @@ class PagedKVSuite(Suite):
     steps: ClassVar[int] = 25
     fork_copies: ClassVar[bool] = False
     can_truncate: ClassVar[bool] = True
+    can_fork: ClassVar[bool] = True
+    bits: ClassVar[int] = 8
+    head_dim: ClassVar[int] = 4
 
     def test_sequences_read_as_if_they_were_contiguous(self, make_paged_kv: MakePagedKV) -> None:
         """Lengths 0, 1, P − 1, P, P + 1 and 2·P, written at once and in two parts.
@@ -151,13 +157,11 @@ class PagedKVSuite(Suite):
         pages.free(0)
         pages.check()
         pages.free(1)
-        assert pages.cache.num_free_blocks == pages.geometry.num_blocks
-        try:
-            pages.cache.free(1)
-        except Exception:  # of whatever kind: it is refused
-            pages.check()
-        else:
-            raise AssertionError("a sequence was freed twice without an error")
+        free, blocks = pages.cache.num_free_blocks, pages.geometry.num_blocks
+        assert free == blocks, f"{free} of {blocks} blocks are free when all sequences have ended"
+        refused = is_refused(lambda: pages.cache.free(1))
+        pages.check()
+        assert refused, "a sequence was freed twice without an error"
 
     def test_any_interleaving_keeps_every_sequence(self, make_paged_kv: MakePagedKV) -> None:
         """Start, append, fork, truncate, free, preempt and reuse in any order: after each step each
@@ -189,10 +193,10 @@ class PagedKVSuite(Suite):
         pages.append(0, 1)
         pages.check()
 
-    @requires("pool")
     @on_each_size()
     def test_pages_without_tokens_are_never_read(self, pages: Pages, size: int) -> None:
-        """All memory is NaN before it is written, and again when it is free.
+        """All memory is NaN before it is written, and again when it is free: through the pool, or
+        else from a sequence of NaN that was there before.
 
         Usual causes: whole blocks read where the last is partly filled, the whole prompt's length
         for an early chunk, table entries behind the end.
@@ -204,7 +208,29 @@ class PagedKVSuite(Suite):
                 pages.check()
         pages.free(2)
         pages.poison()
+        pages.poison_by_writing()
         pages.check()
+        pages.start(2)
+        pages.append(2, size + 1)
+        pages.check()
+
+    @requires("quantized")
+    @on_each_size()
+    def test_numbers_are_really_rounded(self, pages: Pages, size: int) -> None:
+        """An error of nothing means that nothing was quantized.
+
+        Usual causes: a block that is quantized when it is full, and none is; scales for every
+        number.
+        """
+        pages.start(0)
+        pages.append(0, 16 * size + 1)
+        pages.check()
+        for name, found, written in zip(
+            ("keys", "values"), pages.cache.read(0, 0), pages.truth[0], strict=True
+        ):
+            old = slice(0, 16 * size)
+            exact = (found[:, old] == written[0][:, old]).double().mean().item()
+            assert exact < 0.5, f"{100 * exact:.0f} % of the {name} came back exactly"
 
     @requires("attend")
     @on_each_size()
@@ -244,11 +270,10 @@ class PagedKVSuite(Suite):
             holds(self._pages(make_paged_kv, size, num_blocks), size)
 
     def _pages(self, make_paged_kv: MakePagedKV, size: int, num_blocks: int = 24) -> Pages:
-        geometry = PagedGeometry(num_blocks, size, dtype=self.dtype, device=self.device)
-        capabilities = frozenset(self.capabilities)
-        pages = Pages(make_paged_kv(geometry), geometry, capabilities)
-        pages.fork_copies, pages.can_truncate = self.fork_copies, self.can_truncate
-        return pages
+        geometry = PagedGeometry(
+            num_blocks, size, head_dim=self.head_dim, dtype=self.dtype, device=self.device
+        )
+        return Pages(make_paged_kv(geometry), geometry, self)
 
 
 def _edges(size: int) -> list[int]:

@@ -84,6 +84,7 @@ class PagedMachine(RuleBasedStateMachine):
             self.pages.free(sequence)
         free, blocks = self.pages.cache.num_free_blocks, self.pages.geometry.num_blocks
         assert free == blocks, f"{free} of {blocks} blocks are free when all sequences have ended"
+        self.pages.poison_by_writing()
 
     @invariant()
     def nothing_is_lost(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Collection, Sequence
+from typing import ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from .filled_cache import step_of_codes
 from .oracle import plain_attention, rounding_bound
 from .paged_protocol import (
     AttendingPagedKV,
@@ -20,20 +21,31 @@ from .paged_protocol import (
     PagedKV,
 )
 from .protocol import AttentionSpec
+from .refusals import is_refused
+
+JUNK = 1_000_000  # a sequence whose tokens nobody may read
+
+
+class PagedContract(Protocol):
+    """What the suite's class declares."""
+
+    capabilities: ClassVar[Collection[str]]
+    fork_copies: ClassVar[bool]
+    can_truncate: ClassVar[bool]
+    can_fork: ClassVar[bool]
+    bits: ClassVar[int]
 
 
 class Pages:
     """A paged cache, and what each of its sequences must read."""
 
-    fork_copies, can_truncate = False, True
-
-    def __init__(
-        self, cache: PagedKV, geometry: PagedGeometry, capabilities: frozenset[str]
-    ) -> None:
-        self.cache, self.geometry, self.capabilities = cache, geometry, capabilities
+    def __init__(self, cache: PagedKV, geometry: PagedGeometry, contract: PagedContract) -> None:
+        self.cache, self.geometry, self.contract = cache, geometry, contract
+        self.capabilities = contract.capabilities
         self.truth: dict[int, tuple[Tensor, Tensor]] = {}  # [L, G, S, D] each
         self.generator = torch.Generator().manual_seed(5)
         self.poison()
+        self.poison_by_writing()
 
     @property
     def used(self) -> int:
@@ -53,12 +65,17 @@ class Pages:
 
     def copied_by_fork(self, parent: int) -> int:
         """Blocks that a fork takes."""
-        return int(self.fork_copies and self.length(parent) % self.geometry.block_size > 0)
+        if not self.contract.can_fork:
+            return -(-self.length(parent) // self.geometry.block_size)
+        return int(self.contract.fork_copies and self.length(parent) % self.geometry.block_size > 0)
 
     def fork(self, parent: int, child: int) -> bool:
-        """Fork if there is a block for the copy, where one is made at once."""
+        """Fork if there are blocks for what is copied; write a copy where there are no forks."""
         if self.copied_by_fork(parent) > self.cache.num_free_blocks:
             return False
+        if not self.contract.can_fork:
+            self.start(child)
+            return self._write(child, self.truth[parent])
         self.cache.fork(parent, child)
         self.truth[child] = self.truth[parent]
         return True
@@ -66,7 +83,7 @@ class Pages:
     def truncate(self, sequence: int, length: int) -> None:
         keys, values = self.truth[sequence]
         kept = keys[:, :, :length], values[:, :, :length]
-        if not self.can_truncate:
+        if not self.contract.can_truncate:
             self.free(sequence)
             self.start(sequence)
             self._write(sequence, kept)
@@ -93,7 +110,23 @@ class Pages:
         free = [block for block in range(self.geometry.num_blocks) if block not in held]
         for layer in range(self.geometry.layers):
             for memory in cast(ExposedPagedKV, self.cache).pool(layer):
-                memory[free] = math.nan
+                codes = not memory.is_floating_point()
+                memory[free] = torch.iinfo(memory.dtype).max if codes else math.nan
+
+    def poison_by_writing(self) -> None:
+        """The same where memory can't be reached: a sequence of NaN in all free blocks, which ends.
+
+        Numbers that are rounded are large ones instead: of NaN there are no codes.
+        """
+        g, free = self.geometry, self.cache.num_free_blocks
+        if "pool" in self.capabilities or not free:
+            return
+        junk = 1000.0 if "quantized" in self.capabilities else math.nan
+        shape = g.layers, g.kv_heads, free * g.block_size, g.head_dim
+        tokens = torch.full(shape, junk, dtype=g.dtype, device=g.device)
+        self.cache.allocate(JUNK)
+        self.cache.append(JUNK, tokens, tokens)
+        self.cache.free(JUNK)
 
     def check(self) -> None:
         """Raise AssertionError unless tables are right and every sequence reads its tokens."""
@@ -103,8 +136,7 @@ class Pages:
             for layer in range(self.geometry.layers):
                 found = self.cache.read(sequence, layer)
                 for name, tensor, truth in zip(("keys", "values"), found, written, strict=True):
-                    assert tensor.shape == truth[layer].shape, f"sequence {sequence}: {name}"
-                    same = tensor == truth[layer]  # a NaN is the same as nothing
+                    same = self._same(tensor, truth[layer], f"sequence {sequence}: {name}")
                     wrong = sorted({int(i) for i in (~same).any(-1).any(0).nonzero()})
                     assert not wrong, (
                         f"sequence {sequence} in {tables[sequence]} reads other {name} than were "
@@ -119,7 +151,10 @@ class Pages:
         queries = queries.to(self.geometry.device, self.geometry.dtype)
         output = cast(AttendingPagedKV, self.cache).attend(sequences, queries, layer)
         for row, sequence in enumerate(sequences):
-            keys, values = (x[layer][None] for x in self.truth[sequence])
+            held = self.cache.read(sequence, layer)
+            if "quantized" not in self.capabilities:
+                held = self.truth[sequence][0][layer], self.truth[sequence][1][layer]
+            keys, values = (x[None] for x in held)
             alone = queries[row : row + 1]
             expected, _ = plain_attention(alone, keys, values, AttentionSpec())
             allowed = rounding_bound(alone, keys, values, self.geometry.dtype)
@@ -127,6 +162,16 @@ class Pages:
             assert bool((off <= allowed).all()), (
                 f"row {row}, the last {count} of {keys.shape[2]} tokens: off by {off.max():.6g}"
             )
+
+    def _same(self, found: Tensor, written: Tensor, what: str) -> Tensor:
+        """Which numbers [G, S, D] came back: exactly, or within a step of their bits."""
+        assert found.shape == written.shape, (
+            f"{what} are {list(found.shape)}, and {list(written.shape)} were written"
+        )
+        if "quantized" not in self.capabilities or not written.numel():
+            return found == written  # a NaN is the same as nothing
+        step = step_of_codes(self.contract.bits, self.geometry.dtype)
+        return (found.double() - written.double()).abs() <= step * written.abs().max()
 
     def _draw(self, count: int) -> Tensor:
         g = self.geometry
@@ -163,12 +208,9 @@ class Pages:
         return added + (owners > 1)
 
     def _must_refuse(self, sequence: int, tokens: tuple[Tensor, Tensor]) -> None:
-        try:
-            self.cache.append(sequence, *tokens)
-        except Exception:  # of whatever kind: it is refused, and nothing changed
-            self.check()
-        else:
-            raise AssertionError("append succeeded though can_append had said no")
+        refused = is_refused(lambda: self.cache.append(sequence, *tokens))
+        assert refused, "append succeeded though can_append had said no"
+        self.check()
 
     def _check_blocks(self, tables: dict[int, list[int]]) -> None:
         owners = Counter(block for table in tables.values() for block in table)
@@ -180,7 +222,8 @@ class Pages:
             wanted = -(-self.length(sequence) // self.geometry.block_size)
             assert len(table) == wanted, f"{len(table)} blocks for {self.length(sequence)} tokens"
             assert len(set(table)) == len(table), f"a block is twice in the table {table}"
-            assert all(0 <= block < self.geometry.num_blocks for block in table)
+            strange = [block for block in table if not 0 <= block < self.geometry.num_blocks]
+            assert not strange, f"blocks {strange} of {self.geometry.num_blocks} are in a table"
             if "runner" in self.capabilities:
                 seen = list(cast(DeliveredPagedKV, self.cache).runner_table(sequence))
                 assert seen == table, f"the runner reads {seen}, the allocator wrote {table}"

@@ -20,7 +20,8 @@ class PrefixCacheSuite(Suite):
     """Properties of prefix caches over blocks of keys and values.
 
     Give a fixture ``make_prefix_cache``: a `prefix_protocol.MakePrefixCache`. What a block holds is
-    simulated: its own tokens and all before them, on which its keys and values depend.
+    simulated: its own tokens and all before them, on which its keys and values depend. ``extras``
+    are those that the cache can tell apart: ``({},)`` where it takes tokens alone.
     """
 
     topic = "prefix_cache"
@@ -31,6 +32,7 @@ class PrefixCacheSuite(Suite):
         "counts": "num_free, num_evictable and num_held account for all blocks",
         "store": "calls ``store`` for each block that insert makes known",
         "lru": "what was used last is evicted last",
+        "unknown-first": "blocks that hold nothing known are given before known ones are evicted",
     }
     block_sizes: ClassVar[Sequence[int]] = (1, 3)
     extras: ClassVar[Sequence[Extra]] = (
@@ -77,6 +79,50 @@ class PrefixCacheSuite(Suite):
             found = len(serving.match([*known[:common], *range(900, 900 + 2 * size)], {}))
             assert found == common // size, f"{found} blocks of {size}, {common} tokens agree"
 
+    @on_each_size()
+    def test_whole_blocks_serve_longer_prompts(self, serving: Serving, size: int) -> None:
+        """A prompt of exactly k blocks is found whole by one that goes on: its last token is then
+        not the last.
+
+        Usual causes: the last block left out when a prompt is inserted, as it is when one is
+        matched; prompts of whole blocks that are not inserted at all.
+        """
+        for blocks in (1, 2, 3):
+            known = [blocks] * (blocks * size)
+            serving.run(known, {})
+            for more in (1, size, size + 1):
+                found = len(serving.match([*known, *[70] * more], {}))
+                assert found == blocks, f"{found} of {blocks} whole blocks found, {more} tokens on"
+
+    @on_each_size()
+    def test_nothing_is_matched_before_it_is_inserted(self, serving: Serving, size: int) -> None:
+        """Between allocation and write a block holds what its last owner left; and of a request
+        that was given up, nothing was computed.
+
+        Usual causes: keys that are entered when blocks are allocated, or when they are released.
+        """
+        prompt = list(range(2 * size + 1))
+        request = serving.begin(prompt, {})
+        found = serving.match(prompt, {})
+        assert not found, f"{len(found)} blocks were found that are allocated and not written"
+        serving.end(request)
+        found = serving.match(prompt, {})
+        assert not found, f"{len(found)} blocks were found of a request that was given up"
+
+    @requires("unknown-first")
+    @on_each_size(num_blocks=6)
+    def test_blocks_that_hold_nothing_known_go_first(self, serving: Serving, size: int) -> None:
+        """As long as there are others, nothing is evicted that could still be found.
+
+        Usual causes: one list of free and evictable blocks, by the time of their release.
+        """
+        known = [1] * (2 * size)
+        serving.run(known, {})
+        for _ in range(2):  # four blocks hold nothing known, before and after they were used
+            serving.run([2] * (4 * size), {}, insert=False)
+            found = len(serving.match([*known, 0], {}))
+            assert found == 2, f"{2 - found} known blocks were evicted while 4 held nothing"
+
     @on_each_size(num_blocks=99)
     def test_equal_tokens_under_another_salt_share_nothing(
         self, serving: Serving, size: int
@@ -92,7 +138,8 @@ class PrefixCacheSuite(Suite):
             assert not found, f"{len(found)} blocks of another salt were found for {extra}"
             serving.run(prompt, extra)
         for extra in self.extras:
-            assert len(serving.match(prompt, extra)) == 2
+            found = serving.match(prompt, extra)
+            assert len(found) == 2, f"{len(found)} blocks, not 2, are found again for {extra}"
 
     @on_each_size(num_blocks=99)
     def test_equal_blocks_behind_others_share_nothing(self, serving: Serving, size: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from .prefix_protocol import CountedPrefixCache, Extra, PrefixCache, PrefixGeometry
+from .refusals import is_refused
 
 Content = tuple[tuple[int, ...], tuple[tuple[str, str], ...]]  # all tokens so far, and the extra
 
@@ -99,10 +100,9 @@ class Serving:
         return found
 
     def _allocated(self, count: int) -> list[int] | None:
-        try:
-            return list(self.cache.allocate(count))
-        except Exception:  # of whatever kind: there are too few
-            return None
+        given: list[int] = []
+        refused = is_refused(lambda: given.extend(self.cache.allocate(count)))
+        return None if refused else given  # refused: there are too few
 
     def _content(self, request: Request, index: int) -> Content:
         tokens = request.tokens[: (index + 1) * self.size]
