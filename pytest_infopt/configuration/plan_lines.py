@@ -8,7 +8,6 @@ from dataclasses import fields
 from pathlib import Path
 
 from ..corpus import load_corpus
-from ..engines.formats import format_of
 from ..engines.weight_precision import precision_of
 from ..errors import ConfigurationError
 from ..gates import registry
@@ -17,6 +16,7 @@ from ..judge.planning import fewest_to_pass
 from ..metrics.budget import Budget
 from ..metrics.metric import Rule
 from ..release import Candidate, ModelSource, Release
+from .source_faults import source_faults, target_fault
 
 
 def plan_lines(release: Release, root: Path | None = None) -> list[str]:
@@ -24,20 +24,21 @@ def plan_lines(release: Release, root: Path | None = None) -> list[str]:
     can PASS them, and everything that is known to be missing."""
     own = [line for spec in _gates(per_release=True) for line in _release_lines(spec, release)]
     if not release.candidates:
-        return own + [f"not run: {reason}" for reason in release.not_run]
+        faults = missing(release, root) if own else []
+        return own + [f"missing: {what}" for what in faults]
     corpus_line, documents = _corpus(release, root or Path())
     lines = [f"reference: {_describe(release.reference)}", corpus_line]
     for candidate in release.candidates:
         held_to = precision_of(candidate.source, release.reference).summary
         lines.append(f"candidate {candidate.name}: {_describe(candidate.source)}; {held_to}")
         lines += [
-            f"  {spec.name}: {_limits(spec, release, candidate)}"
+            f"  {spec.name}: {_limits(spec, release, candidate, documents)}"
             for spec in _gates(per_release=False)
             if candidate in spec.judged(release)
         ]
     lines += own
-    lines += [f"not run: {reason}" for reason in release.not_run]
-    return lines + [f"missing: {what}" for what in _missing(release, documents)]
+    lines += [f"left out: {reason}" for reason in release.not_run]
+    return lines + [f"missing: {what}" for what in _missing(release, root or Path(), documents)]
 
 
 def _gates(*, per_release: bool) -> list[GateSpec]:
@@ -54,7 +55,7 @@ def _release_lines(spec: GateSpec, release: Release) -> Iterator[str]:
             if getattr(release.plan(plan), field.name) != field.default
         ]
         yield f"{spec.name} of {subject.name}: {', '.join(settings) or 'default settings'}"
-        yield f"  {spec.name}: {_limits(spec, release, subject)}"
+        yield f"  {spec.name}: {_limits(spec, release, subject, None)}"
 
 
 def _describe(source: ModelSource) -> str:
@@ -79,8 +80,9 @@ def _corpus(release: Release, root: Path) -> tuple[str, int | None]:
     return f"corpus: {kind}, {documents} documents, at most {used} used", used
 
 
-def _limits(spec: GateSpec, release: Release, candidate: Candidate) -> str:
-    if problem := spec.lacks(candidate, release.reference):
+def _limits(spec: GateSpec, release: Release, candidate: Candidate, documents: int | None) -> str:
+    problem = spec.lacks(candidate, release.reference) or spec.too_few(release, documents)
+    if problem:
         return f"NOT RUN: {problem}"
     alpha = spec.alpha or release.statistics.alpha_pass
     parts = [
@@ -98,18 +100,25 @@ def _terms(spec: GateSpec, budget: Budget, alpha: float) -> str:
     return f"{origin}, at least {fewest_to_pass(budget, alpha)} {spec.samples}"
 
 
-def _missing(release: Release, documents: int | None) -> Iterator[str]:
-    candidates = [c.source for c in release.candidates]
-    # A candidate made from the reference's model misses what the reference misses.
-    for model, name in {
-        s.model: s.name for s in [*reversed(candidates), release.reference]
-    }.items():
-        if Path(model).is_absolute() and not Path(model).exists():
-            yield f"model of {name}: {model} does not exist"
-    for source in candidates:
-        why = format_of(source.quantization).missing()
-        if why is not None:
-            yield f"candidate {source.name}: {why}"
+def missing(release: Release, root: Path | None = None) -> list[str]:
+    """What is known to be missing before anything is loaded, a sentence each."""
+    return list(_missing(release, root or Path(), _corpus(release, root or Path())[1]))
+
+
+def _missing(release: Release, root: Path, documents: int | None) -> Iterator[str]:
+    folders = (root, release.directory.absolute())
+    told: set[str] = set()
+    for source in (release.reference, *(c.source for c in release.candidates)):
+        # A candidate made from the reference's model misses what the reference misses.
+        who = "reference" if source is release.reference else f"candidate {source.name}"
+        for fault in source_faults(source, root, folders):
+            if fault not in told:
+                yield f"{who}: {fault}"
+            told.add(fault)
+    for spec in registry.gates().values():
+        for target in spec.imports(release):
+            if fault := target_fault(target, folders):
+                yield f"{spec.name}: {fault}"
     for candidate in release.candidates:
         for spec in registry.gates().values():
             yield from _too_few(spec, release, candidate, spec.most_samples(release, documents))

@@ -48,6 +48,12 @@ def _check_engine(text: str) -> str:
     return text
 
 
+def _check_url(text: str) -> str:
+    if not re.match(r"https?://\w", text):
+        raise ValueError(f"has to begin with http:// or https://, not {text!r}")
+    return text
+
+
 def _by_name(topics: Any) -> Any:
     """``topic = target`` as the table that ``topic.name = target`` gives, with the name ""."""
     if not isinstance(topics, dict):
@@ -110,7 +116,7 @@ class ModelTable(Table):
 
 
 class ServerTable(Table):
-    url: Annotated[str, Field(pattern=r"^https?://.+")] = Field(
+    url: Annotated[str, AfterValidator(_check_url)] = Field(
         description="Address of the API, such as http://localhost:8000/v1."
     )
     model: str = Field(default=ServerSource.model, description="The model's name there.")

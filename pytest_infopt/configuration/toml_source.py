@@ -91,7 +91,7 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise ConfigurationError(f"{shown(path)}: cannot be read: {error.strerror}") from None
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")  # some editors begin a file with a byte-order mark
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         byte = f"byte {data[error.start]:#04x}"

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,12 @@ def _record(place: str, line: str) -> dict[str, Any]:
     if not isinstance(record.get("text"), str):
         keys = ", ".join(record) or "none"
         raise ConfigurationError(f"{place}: has no text field with a string; fields: {keys}")
+    for value in (record["text"], str(record.get("id", ""))):
+        if half := re.search("[\ud800-\udfff]", value):
+            raise ConfigurationError(
+                f"{place}: {ascii(half[0])[1:-1]} is half of a character; write both halves, or "
+                "leave it out"
+            )
     return record
 
 

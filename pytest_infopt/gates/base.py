@@ -48,6 +48,14 @@ def no_budgets(context: BudgetContext) -> Mapping[str, float]:
     return {}
 
 
+def _no_document(release: Release) -> int:
+    return 0
+
+
+def _nothing(release: Release) -> Sequence[str]:
+    return ()
+
+
 def _no_limit(release: Release, documents: int | None) -> int | None:
     return None
 
@@ -76,6 +84,8 @@ class GateSpec:
         loads_models: the measure needs reference and candidate, compared before it starts.
         follows_baselines: a committed baseline may tighten its limits.
         alpha: takes the place of both error rates of the release.
+        fewest_documents: the fewest documents of the corpus without which it cannot be run.
+        imports: what the release has the gate import, as "module:name".
     """
 
     package: str
@@ -95,6 +105,8 @@ class GateSpec:
     loads_models: bool = True
     follows_baselines: bool = True
     alpha: float | None = None
+    fewest_documents: Callable[[Release], int] = _no_document
+    imports: Callable[[Release], Sequence[str]] = _nothing
 
     @property
     def word(self) -> str:
@@ -111,6 +123,11 @@ class GateSpec:
     def procedure(self) -> str:
         """The module of the gate's test, as ``pytest --pyargs`` takes it."""
         return f"{self.package}.test_gate_{self.word}"
+
+    @property
+    def node_id(self) -> str:
+        """The beginning of its items' ids, wherever the package is installed."""
+        return f"{self.procedure.replace('.', '/')}.py"
 
     @cached_property
     def procedure_file(self) -> Path:
@@ -151,3 +168,14 @@ class GateSpec:
             if problem := lacking(engine.name, engine.capabilities, self.requires):
                 return problem
         return ""
+
+    def too_few(self, release: Release, documents: int | None) -> str:
+        """Why a corpus of so many documents is too small for the gate; "" where it is not, or where
+        nobody knows."""
+        needed = self.fewest_documents(release)
+        if documents is None or documents >= needed:
+            return ""
+        return (
+            f"it takes {needed} documents, one for each prompt, and the corpus has {documents}; "
+            "add files to [corpus], or ask for fewer prompts"
+        )

@@ -95,6 +95,8 @@ def parse_budget(metric: Metric, text: str | float | int, origin: str) -> Budget
     else:
         raise _refused(metric, text, origin, f"the unit {suffix!r} does not fit")
     complaint = _complaint(metric, limit)
+    if unit is Unit.BYTES and not suffix and not limit.is_integer() and math.isfinite(limit):
+        complaint = "bytes are whole; a share of the reference's is written with an x"
     if complaint:
         raise _refused(metric, text, origin, complaint)
     return Budget(metric, limit, origin=origin)
@@ -129,6 +131,8 @@ def _complaint(metric: Metric, limit: float) -> str:
             return "no candidate could break this limit; leave the budget out"
         if metric.rule is Rule.PROPORTION and limit in (0, 1):
             return "no number of trials shows a rate without exception"
+    if _better_than_equal(metric, limit):
+        return f"the reference itself has {_format(metric.unit, metric.equal or 0.0, 3)}"
     if metric.unit in (Unit.RATIO, Unit.SECONDS) and limit <= 0:
         return "it must be above 0"
     if metric.unit in (Unit.NATS, Unit.BYTES, Unit.COUNT) and limit < 0:
@@ -136,6 +140,13 @@ def _complaint(metric: Metric, limit: float) -> str:
     if metric.unit is Unit.COUNT and limit != int(limit):
         return "a count is a whole number"
     return ""
+
+
+def _better_than_equal(metric: Metric, limit: float) -> bool:
+    """Whether the reference itself would break the limit, for what it cannot be better at."""
+    if metric.equal is None or limit == metric.equal:
+        return False
+    return (limit > metric.equal) is metric.higher_is_better
 
 
 def _refused(metric: Metric, text: object, origin: str, why: str) -> ConfigurationError:

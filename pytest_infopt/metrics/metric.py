@@ -45,7 +45,8 @@ class Metric:
     a sample holds one value, not a list. ``power`` is for MEAN: samples carry the mean of the
     value's power (2: the mean square), budget and reports speak of its root. ``self_comparison``
     marks what compares the candidate with itself by another path: outputs that have the
-    reference's bits do not vouch for it.
+    reference's bits do not vouch for it. ``equal`` is the value of a candidate equal to the
+    reference, where it makes no sense to ask for better.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Metric:
     single_valued: bool = False
     power: int = 1
     self_comparison: bool = False
+    equal: float | None = None
 
 
 TAIL: Mapping[str, float] = MappingProxyType({"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99})

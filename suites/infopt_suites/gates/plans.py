@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pytest_infopt import Plan, one_of, rising, setting
+from pytest_infopt import Plan, Release, one_of, rising, setting
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,11 @@ class EquivalencePlan(Plan):
         "Precision of the oracle; auto: float64 where it fits into memory.",
         check=one_of("oracle", "auto", "float64", "float32"),
     )
+
+
+def one_document_a_prompt(release: Release) -> int:
+    """How many documents the prompts of [equivalence] take."""
+    return release.plan(EquivalencePlan).prompts
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class CachesPlan(Plan):
         "Tokens at which the KV cache is weighed and its steps are timed, rising.",
         each={"ge": 2},
         check=rising,
+        min_length=1,
     )
     batch_sizes: tuple[int, ...] = setting(
         (1, 4), "Batch sizes at which it is weighed.", each={"ge": 1}, min_length=1

@@ -15,7 +15,7 @@ from pytest_infopt import (
     setting,
 )
 
-from ..plans import CachesPlan, EquivalencePlan
+from ..plans import CachesPlan, EquivalencePlan, one_document_a_prompt
 from ..self_comparisons import error_ratio, limits, mismatches
 
 
@@ -89,5 +89,6 @@ GATE = GateSpec(
     switch=(BatchingPlan, "batch_sizes"),
     requires=frozenset({Capability.FULL_LOGITS, Capability.BATCHES, Capability.MODULES}),
     default_budgets=default_budgets,
+    fewest_documents=one_document_a_prompt,
     metrics=(*INVARIANCE, THROUGHPUT, WINDOW),
 )

@@ -2,7 +2,7 @@
 
 from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
 
-from ..plans import EquivalencePlan
+from ..plans import EquivalencePlan, one_document_a_prompt
 from ..self_comparisons import ERROR_RATIO, error_ratio, limits
 
 _SELF_COMPARISONS = (
@@ -39,6 +39,7 @@ GATE = GateSpec(
     requires=frozenset({Capability.FULL_LOGITS, Capability.BATCHES}),
     default_budgets=default_budgets,
     identical_outputs_pass=True,
+    fewest_documents=one_document_a_prompt,
     metrics=(
         Metric(
             "logit_error_ratio",

@@ -2,7 +2,7 @@
 
 from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
 
-from ..plans import CachesPlan, EquivalencePlan
+from ..plans import CachesPlan, EquivalencePlan, one_document_a_prompt
 from ..self_comparisons import error_ratio, limits, mismatches
 
 OUTPUTS = (
@@ -37,5 +37,6 @@ GATE = GateSpec(
     plans=(EquivalencePlan, CachesPlan),
     requires=frozenset({Capability.FULL_LOGITS, Capability.CACHE, Capability.KV_SIZE}),
     default_budgets=default_budgets,
+    fewest_documents=one_document_a_prompt,
     metrics=(*OUTPUTS, SIZE),
 )

@@ -2,7 +2,7 @@
 
 from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
 
-from ..plans import CachesPlan, EquivalencePlan, LatencyPlan
+from ..plans import CachesPlan, EquivalencePlan, LatencyPlan, one_document_a_prompt
 from ..self_comparisons import ERROR_RATIO, error_ratio, mismatches
 
 
@@ -25,6 +25,7 @@ GATE = GateSpec(
     plans=(EquivalencePlan, CachesPlan, LatencyPlan),
     requires=frozenset({Capability.FULL_LOGITS, Capability.MODULES}),
     default_budgets=default_budgets,
+    fewest_documents=one_document_a_prompt,
     metrics=(
         error_ratio(
             "prefix_error_ratio",

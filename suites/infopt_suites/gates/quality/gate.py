@@ -25,7 +25,13 @@ GATE = GateSpec(
         Metric("kl_reverse_mean", Unit.NATS, Rule.MEAN, "KL(candidate ‖ reference) per token"),
         *quantiles("kl", Unit.NATS, "KL(reference ‖ candidate)", {**TAIL, "p999": 0.999}),
         Metric("kl_max", Unit.NATS, Rule.WORST, "largest KL(reference ‖ candidate) of a token"),
-        Metric("perplexity_ratio", Unit.RATIO, Rule.SIGN, "perplexity, candidate / reference"),
+        Metric(
+            "perplexity_ratio",
+            Unit.RATIO,
+            Rule.SIGN,
+            "perplexity, candidate / reference",
+            equal=1.0,
+        ),
         Metric(
             "top1_agreement",
             Unit.SHARE,

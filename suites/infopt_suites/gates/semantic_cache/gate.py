@@ -93,6 +93,12 @@ def subjects(release: Release) -> list[Candidate]:
     return [Candidate(source, dict(release.budgets.get(GATE.name, {})))]
 
 
+def own_embedder(release: Release) -> tuple[str, ...]:
+    """The user's embedder; the shipped one has no colon."""
+    embedder = release.plan(SemanticCachePlan).embedder
+    return (embedder,) if ":" in embedder else ()
+
+
 GATE = GateSpec(
     package=__package__,
     name="semantic-cache",
@@ -105,6 +111,7 @@ GATE = GateSpec(
     subjects=subjects,
     per_release=True,
     loads_models=False,
+    imports=own_embedder,
     alpha=0.05,  # its limit is held against the lower 95 % bound of precision
     metrics=(PRECISION, RATE),
 )
