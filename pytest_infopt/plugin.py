@@ -30,7 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "infopt-fixtures")
     config.pluginmanager.register(caching_fixtures, "infopt-caching-fixtures")
     config.pluginmanager.register(suite_items, "infopt-suite-items")
+    if config.option.help or config.option.version:
+        return  # which must not fail on a configuration that cannot be used
     if options.resolve(config, "infopt"):
         from .run.start import start
 
         start(config)
+    else:
+        options.check_alone(config)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -13,11 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from ..engines.formats import DTYPE_ALIASES, DTYPES, FORMATS, format_of
+from ..engines.formats import format_of
 from ..errors import ConfigurationError
 from ..gates import registry
 from ..gates.plan import Plan
-from ..naming import closest
 from ..options import Settings
 from ..release import (
     Candidate,
@@ -30,6 +30,7 @@ from ..release import (
 )
 from .budget_resolver import BudgetResolver
 from .model_sources import candidate_source, command_line_candidate, reference_source
+from .model_words import check_candidate_word, check_model_word
 from .toml_source import Key, TomlSource, place_in, read_toml
 
 if TYPE_CHECKING:
@@ -42,17 +43,20 @@ _EMBEDDED_MODEL = "embedded:smollm2"
 _NOT_GIVEN = Settings()
 
 
-def load_release(rootdir: Path, settings: Settings = _NOT_GIVEN) -> Release:
+def load_release(
+    rootdir: Path, settings: Settings = _NOT_GIVEN, started: Path | None = None
+) -> Release:
     """What this run gates.
 
-    The file is ``settings.config``, else infopt.toml in ``rootdir``, else [tool.infopt] in its
-    pyproject.toml. Without a file, the command line's reference and candidates are compared;
-    without a reference either, the release embedded in this package is the file. ``settings`` win
-    over the file; `Settings.candidate` selects from its candidates or adds others.
+    The file is ``settings.config``, else the nearest infopt.toml, or pyproject.toml with a table
+    [tool.infopt], from the folder that pytest was ``started`` in (by default ``rootdir``) upwards,
+    to the top of the repository. Without a file, the command line's reference and candidates are
+    compared; without a reference either, the release embedded in this package is the file.
+    ``settings`` win over the file; `Settings.candidate` selects from its candidates or adds others.
 
     Raises ConfigurationError naming file, line and key, or the option.
     """
-    source = _find(rootdir, settings)
+    source = _find(rootdir, settings, started or rootdir)
     embedded = source is None and settings.reference is None
     if embedded:
         source = read_toml(Path(str(files("pytest_infopt"))) / "embedded" / FILE_NAME)
@@ -65,18 +69,49 @@ def load_release(rootdir: Path, settings: Settings = _NOT_GIVEN) -> Release:
     return _Assembly(file, source, settings, embedded).release()
 
 
-def _find(rootdir: Path, settings: Settings) -> TomlSource | None:
+def _find(rootdir: Path, settings: Settings, started: Path) -> TomlSource | None:
     if settings.config is not None:
         prefix = ("tool", "infopt") if settings.config.name == _PYPROJECT else ()
         source = read_toml(settings.config, prefix)
         if source is None:
             raise ConfigurationError(f"{settings.config}: has no table [tool.infopt]")
         return source
-    if (rootdir / FILE_NAME).exists():
-        return read_toml(rootdir / FILE_NAME)
-    if (rootdir / _PYPROJECT).exists():
-        return read_toml(rootdir / _PYPROJECT, ("tool", "infopt"))
+    here = _nearest(started)
+    if started.is_relative_to(rootdir):
+        return here
+    there = _nearest(rootdir)
+    if here is not None and there is not None and here.path != there.path:
+        raise ConfigurationError(
+            f"{here.path} lies where pytest was started and {there.path} in its root directory; "
+            "name one of them with --infopt-config"
+        )
+    return there or here
+
+
+def _nearest(folder: Path) -> TomlSource | None:
+    """The configuration of the folder, or of the nearest one above it that has one."""
+    for each in (folder, *folder.parents):
+        if each != folder and each.stat().st_mode & stat.S_ISVTX:
+            return None  # such as /tmp: whoever may write there must not say what is imported here
+        if (source := _configuration_in(each)) is not None:
+            return source
+        if (each / ".git").exists():
+            return None
     return None
+
+
+def _configuration_in(folder: Path) -> TomlSource | None:
+    file, pyproject = folder / FILE_NAME, folder / _PYPROJECT
+    table = None
+    if pyproject.is_file() and b"infopt" in pyproject.read_bytes():
+        table = read_toml(pyproject, ("tool", "infopt"))
+    if not file.exists():
+        return table
+    if table is not None:
+        raise ConfigurationError(
+            f"{file} and {table.place()}, [tool.infopt], both say what is gated; keep one of them"
+        )
+    return read_toml(file)
 
 
 class _Assembly:
@@ -131,6 +166,7 @@ class _Assembly:
                 f"{self._place(('reference',))}: names no model; "
                 "set model in [reference] or give --infopt-reference MODEL"
             )
+        check_model_word(reference.model, self._place(("reference", "model")))
         self._check_gguf(reference, ("reference",))
         return reference
 
@@ -171,6 +207,7 @@ class _Assembly:
         self._check_name(name, self._place(key))
         table = self.file.candidates[name]
         source = candidate_source(name, table, reference, self.directory, self.settings)
+        check_model_word(source.model, self._place((*key, "model")))
         self._check_gguf(source, key)
         return source
 
@@ -184,23 +221,8 @@ class _Assembly:
     def _of_command_line(self, text: str, reference: ModelSource) -> ModelSource:
         if text in self.file.candidates:
             return self._of_file(text, reference)
-        self._check_word(text)
+        check_candidate_word(text, self.file.candidates)
         return command_line_candidate(text, reference, self.settings)
-
-    def _check_word(self, text: str) -> None:
-        """A single word that is nothing known may be a hub id; a misspelt name should not be."""
-        known = [*self.file.candidates, *FORMATS, *DTYPES, *DTYPE_ALIASES]
-        if text in known or not re.fullmatch(r"[\w.-]+", text) or text.endswith(".gguf"):
-            return
-        if Path(text).is_dir():
-            raise ConfigurationError(
-                f"--infopt-candidate {text}: is a directory here; write it ./{text}"
-            )
-        if close := closest(text, known):
-            raise ConfigurationError(
-                f"--infopt-candidate {text}: no candidate and no number format; did you mean "
-                f"{close}? (a hub id is written OWNER/{text}, a directory ./{text})"
-            )
 
     def _check_gguf(self, source: ModelSource, key: Key) -> None:
         if source.quantization == "gguf" and source.gguf_file is None:

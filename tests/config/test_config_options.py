@@ -188,3 +188,35 @@ def test_help_lists_every_option(pytester: pytest.Pytester) -> None:
     text = result.stdout.str()
     assert all(option.flag in text for option in OPTIONS.values())
     assert result.ret == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--infopt-candidate", "int8"],
+        ["--infopt-candidate=int8"],
+        ["--infopt-resume"],
+        ["--infopt-report-dir=out"],
+        ["--infopt-baseline=limits.json"],
+        ["--infopt-baseline-update"],
+        ["--infopt-policy=warn"],
+        ["--infopt-timeout=3"],
+    ],
+)
+def test_what_only_gates_heed_is_refused_without_infopt(
+    pytester: pytest.Pytester, words: list[str]
+) -> None:
+    pytester.makepyfile("def test_plain(): pass")
+    run = pytester.runpytest_inprocess(*words)
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    flag = words[0].partition("=")[0]
+    run.stderr.fnmatch_lines([f"*{flag} says how to gate: give --infopt, too*"])
+    pytester.makeini(f"[pytest]\naddopts = {' '.join(words)}")
+    assert pytester.runpytest_inprocess().ret == pytest.ExitCode.OK
+
+
+def test_an_ini_key_that_there_is_not_is_refused(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\ninfopt_candidates = int8")
+    run = pytester.runpytest_inprocess("--infopt", "--collect-only")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines(["*no ini key infopt_candidates; did you mean infopt_candidate?*"])

@@ -14,7 +14,7 @@ from infopt_suites.gates.long_context.gate import LongContextPlan
 from infopt_suites.gates.plans import CachesPlan, EquivalencePlan, LatencyPlan
 from infopt_suites.gates.semantic_cache.gate import SemanticCachePlan
 
-from pytest_infopt.configuration import fingerprint, load_release, plan_lines
+from pytest_infopt.configuration import fingerprint, load_release, missing, plan_lines
 from pytest_infopt.configuration.schema import release_file_model
 from pytest_infopt.corpus.calibration import calibration_documents
 from pytest_infopt.engines import formats
@@ -235,7 +235,7 @@ def test_pyproject_is_read_below_its_table(tmp_path: Path) -> None:
     path.write_text('[tool.infopt.reference]\nmodel = "a/b"\n[tool.infopt.candidates.x]\n')
     assert load(tmp_path).reference.model == "a/b"
     (tmp_path / "infopt.toml").write_text('[reference]\nmodel = "c/d"\n[candidates.x]\n')
-    assert load(tmp_path).reference.model == "c/d"
+    assert "both say what is gated; keep one" in refusal(tmp_path)
     assert load(tmp_path, config=path).reference.model == "a/b"
     path.write_text("[project]\nname = 'x'\n")
     assert "no table [tool.infopt]" in refusal(tmp_path, config=path)
@@ -304,6 +304,15 @@ def test_command_line_alone(tmp_path: Path) -> None:
     [
         (("int9",), "did you mean int"),
         (("inr9@org/a",), "unknown format 'inr9'"),
+        (("INT8",), "did you mean int8?"),
+        (("NF4-Double",), "did you mean nf4-double?"),
+        (("Q4_K_M",), "no number format"),
+        (("4bit",), "no number format"),
+        (("w4a16",), "no number format"),
+        (("int8,nf4",), "give the option once for each candidate"),
+        (("int8 nf4",), "give the option once for each candidate"),
+        (("int8@org/a,org/b",), "give the option once for each candidate"),
+        (("INT8@org/a",), "did you mean int8?"),
         (("int8", "int8"), "two candidates named 'int8'"),
         (None, "no candidates"),
     ],
@@ -312,6 +321,52 @@ def test_command_line_refusals(
     tmp_path: Path, candidates: tuple[str, ...] | None, part: str
 ) -> None:
     assert part in refusal(tmp_path, reference="org/base", candidate=candidates)
+
+
+@pytest.mark.parametrize("word", ["int8", "BF16", "nf4-double"])
+def test_a_number_format_is_no_model(tmp_path: Path, word: str) -> None:
+    assert "is a number format and no model" in refusal(tmp_path, reference=word)
+    text = f'[reference]\nmodel = "a/b"\n[candidates.x]\nmodel = "{word}"\n'
+    assert "infopt.toml:4: candidates.x.model: " in refusal(tmp_path, text)
+
+
+def test_the_nearest_file_upwards_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    below = tmp_path / "package" / "tests"
+    below.mkdir(parents=True)
+    (tmp_path.parent / "infopt.toml").write_text(ONE.replace("a/b", "not/mine"))
+    assert load_release(below).origin == "embedded default"  # not beyond the repository
+    (tmp_path / "infopt.toml").write_text(ONE)
+    for rootdir in (below, tmp_path, tmp_path / "package"):
+        assert load_release(rootdir, started=below).origin == str(tmp_path / "infopt.toml")
+    nearer = below.parent / "pyproject.toml"
+    nearer.write_text('[tool.infopt.reference]\nmodel = "c/d"\n[tool.infopt.candidates.x]\n')
+    assert load_release(tmp_path, started=below).reference.model == "c/d"
+    (tmp_path.parent / "infopt.toml").unlink()
+
+
+def test_two_files_one_here_and_one_in_the_root_directory_are_refused(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        (folder / "infopt.toml").write_text(ONE)
+    with pytest.raises(ConfigurationError, match="name one of them with --infopt-config"):
+        load_release(there, started=here)
+    (here / "infopt.toml").unlink()
+    assert load_release(there, started=here).origin == str(there / "infopt.toml")
+
+
+def test_a_folder_that_everybody_may_write_to_holds_no_configuration(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    (shared / "mine").mkdir(parents=True)
+    shared.chmod(0o1777)  # as /tmp
+    (shared / "infopt.toml").write_text(ONE)
+    assert load_release(shared / "mine").origin == "embedded default"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "infopt.toml").write_bytes(b"\xef\xbb\xbf" + ONE.encode())
+    assert load_release(tmp_path).reference.model == "a/b"
 
 
 def test_a_bare_directory_is_not_taken_for_a_hub_id(
@@ -398,11 +453,79 @@ def test_plan_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one document")
     text = '[reference]\nmodel = "./gone"\n[candidates.x]\n[corpus]\nfiles = ["a.txt"]\n'
     plan = "\n".join(plan_lines(load(tmp_path, text)))
-    assert f"missing: model of reference: {tmp_path / 'gone'} does not exist" in plan
+    assert f"missing: reference: {tmp_path / 'gone'} does not exist" in plan
     assert "kl_mean ≤ 0.005 nats cannot PASS with 1 documents; it takes at least 25" in plan
     assert "(default, at least 25 documents)" in plan
     missing_corpus = text.replace("a.txt", "b.txt")
     assert "corpus: unusable" in "\n".join(plan_lines(load(tmp_path, missing_corpus)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ('model = "none.gguf"', "none.gguf does not exist"),
+        ('model = "./none.gguf"', "none.gguf does not exist"),
+        ('model = "models/none.gguf"', "none.gguf does not exist"),
+        ('model = "real"\ngguf_file = "none.gguf"\nquantization = "gguf"', "none.gguf does not"),
+        ('model = "weights.bin"', "weights.bin is a file; a model is a directory"),
+        ('model = "empty"', "holds no model: it has no config.json"),
+        ('quantization = "no_such_module:load"', "there is no module no_such_module"),
+        ('quantization = "mine.deeper:load"', "there is no module mine.deeper"),
+        ('quantization = "mine:gone"', "mine has no 'gone'"),
+        ('quantization = "broken:load"', "cannot be read"),
+        ('quantization = "gptq"\noptions = {calibration = "none/*.txt"}', "no file matches"),
+        ('quantization = "gptq"\noptions = {calibration = 3}', "give a glob"),
+        ('quantization = "int4"\noptions = {group = 32}', "unknown option"),
+        ('quantization = "int4"\noptions = {bits = 9}', "bits is 9"),
+    ],
+)
+def test_the_plan_knows_what_needs_no_model(tmp_path: Path, lines: str, fault: str) -> None:
+    for name in ("real", "empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "real" / "config.json").write_text("{}")
+    (tmp_path / "weights.bin").write_bytes(b"")
+    (tmp_path / "mine.py").write_text("raise ImportError\ndef load(request): ...\n")
+    (tmp_path / "broken.py").write_text("def load(:")
+    text = f'[reference]\nmodel = "real"\n[candidates.x]\n{lines}\n'
+    (found,) = [w for w in missing(load(tmp_path, text), tmp_path) if "candidate x" in w]
+    assert found.startswith("candidate x: ")
+    assert fault in found
+
+
+def test_the_plan_knows_an_embedder_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def embed(texts): ...\n")
+    for name, faults in (
+        ("embed", []),
+        ("embd", ["semantic-cache: mine:embd: mine has no 'embd'"]),
+    ):
+        text = f'[semantic_cache]\nembedder = "mine:{name}"\n'
+        assert missing(load(tmp_path, text), tmp_path) == faults
+
+
+def test_what_is_there_is_not_missing(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "config.json").write_text("{}")
+    (tmp_path / "mine.py").write_text("from os import *\nload = print\n")
+    text = (
+        '[reference]\nmodel = "real"\n[candidates.x]\nquantization = "mine:load"\n'
+        '[candidates.y]\nmodel = "owner/repository/file.gguf"\n[candidates.z]\nmodel = "gpt2"\n'
+    )
+    assert missing(load(tmp_path, text), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "part"),
+    [
+        ('[candidates.x.server]\nurl = "localhost:8000"', "http:// or https://"),
+        ('[budgets]\nweight_bytes = "0.4"', "a share of the reference's is written with an x"),
+        ("[budgets]\nweight_bytes = 0.4", "a share of the reference's is written with an x"),
+        ("[budgets]\nperplexity_ratio = 0.5", "the reference itself has 1x"),
+        ('[budgets]\nperplexity_ratio = "-5 %"', "the reference itself has 1x"),
+        ("[caches]\nlengths = []", "caches.lengths"),
+    ],
+)
+def test_values_that_mean_something_else_are_refused(tmp_path: Path, lines: str, part: str) -> None:
+    assert part in refusal(tmp_path, f"{ONE}{lines}\n")
 
 
 def test_plan_of_the_embedded_release_misses_nothing(tmp_path: Path) -> None:
