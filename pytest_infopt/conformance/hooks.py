@@ -32,7 +32,6 @@ from .suite_items import explanation, failure_text, suite_of
 
 _LONGEST_REASON = 500  # characters; the whole message is in the judgement's details
 _LONGEST_MESSAGE = 4000
-_SHIPPED_GATES = re.compile(r"(.*[./])?infopt_suites[./]gates/?")
 # Until version 0.2: each topic had a file among the shipped gates.
 _FORMER_FILE = re.compile(r".*test_gate_conformance_(?P<topic>\w+?)(\.py)?(?P<rest>::.*)?")
 
@@ -90,22 +89,12 @@ def collect_too(config: pytest.Config, files: Iterable[Path]) -> None:
     config.option.keepduplicates = True
 
 
-def collect_implementations(
-    config: pytest.Config, suites: Suites, origin: Path, source_arguments: list[str]
-) -> ConformanceHooks:
-    """Collect from the file ``origin``, unless the command line names others; return the hooks.
-
-    Who asks for the shipped gates as a whole gets the implementations with them.
-    """
-    file = config.invocation_params.dir / origin
-    named = config.args_source is pytest.Config.ArgsSource.ARGS
-    if suites and (not named or any(map(_SHIPPED_GATES.fullmatch, config.args))):
-        collect_too(config, [file])
+def moved_implementations(config: pytest.Config, file: Path) -> None:
+    """Let node ids of version 0.1 go on working for one release: ``file`` names implementations."""
     for index, argument in enumerate(config.args):
         former = _FORMER_FILE.fullmatch(argument)
         if former is not None:
             config.args[index] = f"{file}::{former['topic']}{former['rest'] or ''}"
-    return ConformanceHooks(suites, file, source_arguments)
 
 
 class ConformanceHooks:
@@ -173,8 +162,13 @@ class ConformanceHooks:
             judgements=[judgement],
             error=judgement.reason if broke else None,
             notes=notes_on([judgement]),
-            reproduce=shlex.join(["pytest", "--infopt", *self._source_arguments, _where(item)]),
+            reproduce=shlex.join(["pytest", *self._infopt(item), _where(item)]),
         )
+
+    def _infopt(self, item: pytest.Item) -> list[str]:
+        """What has the implementation found again; a class needs no --infopt, which adds gates."""
+        named = isinstance(item.getparent(pytest.Class), ImplementationClass)
+        return ["--infopt", *self._source_arguments] if named else []
 
 
 def judgement_of(

@@ -17,11 +17,15 @@ NOT_RUN = "NOT RUN"
 def merged(earlier: GateResult, later: GateResult) -> GateResult:
     """Both items' properties, by name: items arrive in any order from pytest-xdist's workers.
 
-    A property that was run again, or that broke after it was judged, counts as it ended.
+    A property that broke after it was judged counts as it ended. One that was run again and passes
+    then has failed all the same.
     """
-    by_name = {
-        judgement.metric: judgement for judgement in [*earlier.judgements, *later.judgements]
-    }
+    by_name = {judgement.metric: judgement for judgement in earlier.judgements}
+    for judgement in later.judgements:
+        before = by_name.get(judgement.metric)
+        failed = before is not None and before.verdict in (Verdict.FAIL, Verdict.ERROR)
+        if not (failed and judgement.verdict is Verdict.PASS):
+            by_name[judgement.metric] = judgement
     judgements = [by_name[name] for name in sorted(by_name)]
     faults = [fault for fault in (earlier.error, later.error) if fault is not None]
     return replace(

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import InfoptError
 from ..results.gate_result import GateResult
 from ..results.run_result import SCHEMA, RunResult
+from ..results.verdict import combine
 from ..strict_json import dumps, loads, write_atomically
 from .registry import ReportSpec
 from .wording import known_metric
@@ -71,8 +72,10 @@ def result_from_document(document: dict[str, Any]) -> RunResult:
     if strays := [row["item"] for row in document["gates"] if not 0 <= row["item"] < count]:
         raise ResultFileError(f"rows of gates name items {strays}; there are {count} items")
     gates = [_gate(document, index) for index in range(count)]
-    run = RunResult(gates=gates, **{name: document[name] for name in _RUN_FIELDS})
-    _require_equal("verdict of the run", document["verdict"], run.verdict)
+    run = RunResult(gates=gates, **{n: document[n] for n in _RUN_FIELDS if n in document})
+    # In files without this key, gates that were not run do not bear on the verdict.
+    verdict = run.verdict if "left_out" in document else combine([g.verdict for g in gates])
+    _require_equal("verdict of the run", document["verdict"], verdict)
     return run
 
 

@@ -57,8 +57,16 @@ def markdown_summary(run: RunResult) -> str:
     sections = [f"## {_MARKS[run.verdict]} {view.verdict_line}", _origin(run)]
     sections += map(_candidate, view.candidates)
     sections += [_measured(gate, table) for gate in view.gates for table in gate.tables]
-    if view.not_run:
-        sections.append("### Not run\n\n" + fenced("\n".join(view.not_run)))
+    sections += [
+        f"### {heading}\n\n" + fenced("\n".join(entries))
+        for heading, entries in (
+            ("Not run", view.not_run),
+            ("Left out", view.left_out),
+            ("Broken", view.faults),
+            ("Failed tests", view.failed_tests),
+        )
+        if entries
+    ]
     failures = [gate for gate in view.gates if gate.verdict is not Verdict.PASS]
     if failures:
         sections.append("### What did not pass")
@@ -135,5 +143,8 @@ def append_step_summary(run: RunResult, directory: Path) -> None:
 
 REPORT = ReportSpec("markdown", "summary.md", write=write_summary)
 STEP_SUMMARY = ReportSpec(
-    "github-summary", "the summary on the page of a GitHub Actions step", write=append_step_summary
+    "github-summary",
+    "the summary on the page of a GitHub Actions step",
+    write=append_step_summary,
+    appends=True,
 )

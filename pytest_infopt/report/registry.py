@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..naming import import_named, registered
@@ -18,13 +18,15 @@ GROUP = "infopt.reports"
 class ReportSpec:
     """A report: ``write`` puts files into the run's folder, ``lines`` of a width on the terminal.
 
-    Raises ValueError for a report that does neither.
+    ``appends`` says that writing twice would say everything twice: such a report is written when
+    the others have been. Raises ValueError for a report that neither writes nor has lines.
     """
 
     name: str
     summary: str
     write: Callable[[RunResult, Path], None] | None = None
     lines: Callable[[RunResult, int], list[str]] | None = None
+    appends: bool = False
 
     def __post_init__(self) -> None:
         if self.write is None and self.lines is None:
@@ -40,20 +42,37 @@ def reports() -> Mapping[str, ReportSpec]:
     return {name: _loaded(name) for name in _names()}
 
 
-def write_reports(run: RunResult, directory: Path) -> list[str]:
-    """Write every report; returns a line for each that failed, the others are written all the same.
-
-    Raises OSError where the folder cannot be made.
+def write_reports(run: RunResult, directory: Path) -> RunResult:
+    """Write every report. A report that fails is a fault of the run: it is told in the run returned
+    and in all the others, which are written all the same.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return _with(run, [f"reports: {directory}: {error.strerror or error}"])
+    told = _with(run, _write(run, directory, appends=False))
+    written = _with(told, _write(told, directory, appends=True))
+    if written is not run:
+        _write(written, directory, appends=False)
+    return written
+
+
+def _with(run: RunResult, faults: list[str]) -> RunResult:
+    new = [fault for fault in faults if fault not in run.faults]
+    return replace(run, faults=[*run.faults, *new]) if new else run
+
+
+def _write(run: RunResult, directory: Path, *, appends: bool) -> list[str]:
+    """Write some reports; returns a line for each that failed."""
     failures = []
     for name in _names():
         try:
-            if (write := _loaded(name).write) is not None:
-                write(run, directory)
+            spec = _loaded(name)
+            if spec.write is not None and spec.appends is appends:
+                spec.write(run, directory)
         except Exception as error:  # reports are other people's code
             failures.append(_failure(name, error))
-    return failures
+    return list(dict.fromkeys(failures))
 
 
 def report_lines(run: RunResult, width: int) -> list[str]:

@@ -23,12 +23,15 @@ class Row:
 
 
 def table_lines(rows: list[Row], width: int) -> list[str]:
-    """The rows as lines of at most ``width`` cells; rows of several cells share their columns."""
+    """The rows as lines of at most ``width`` cells; rows of several cells share their columns.
+
+    Where the longest words of the columns do not fit beside each other, no row has columns.
+    """
     widths = _column_widths([row for row in rows if len(row.cells) > 1], width)
     lines: list[str] = []
     for row in rows:
-        if len(row.cells) == 1:
-            lines += wrapped(row.cells[0], width, " " * row.indent)
+        if len(row.cells) == 1 or not widths:
+            lines += wrapped(" ".join(row.cells), width, " " * row.indent)
         else:
             lines += _row_lines(row, widths)
     return lines
@@ -51,26 +54,20 @@ def _line(indent: int, parts: tuple[str, ...], widths: list[int]) -> str:
 
 
 def _column_widths(rows: list[Row], width: int) -> list[int]:
-    """Natural widths; while too wide, the widest column above its longest word gives a cell.
-
-    Where even the longest words do not fit, words are cut: the widest column gives.
-    """
+    """Natural widths; while too wide, the widest column above its longest word gives a cell. None
+    at all where even the longest words do not fit."""
     if not rows:
         return []
     columns = range(len(rows[0].cells))
-    natural = [max(_width(row, i, [row.cells[i]]) for row in rows) for i in columns]
+    widths = [max(_width(row, i, [row.cells[i]]) for row in rows) for i in columns]
     words = [max(_width(row, i, row.cells[i].split(" ")) for row in rows) for i in columns]
-    floor = max(row.indent for row in rows) + NARROWEST
-    room = width - GAP * (len(natural) - 1)
-    if room < floor + NARROWEST * (len(natural) - 1):
-        raise ValueError(f"width {width} cannot hold {len(natural)} columns")
-    for least in (words, [floor] + [NARROWEST] * (len(natural) - 1)):
-        while sum(natural) > room:
-            slack = [i for i, width_now in enumerate(natural) if width_now > least[i]]
-            if not slack:
-                break
-            natural[max(slack, key=lambda i: natural[i])] -= 1
-    return natural
+    room = width - GAP * (len(widths) - 1)
+    if sum(words) > room:
+        return []
+    while sum(widths) > room:
+        slack = [i for i in columns if widths[i] > words[i]]
+        widths[max(slack, key=lambda i: widths[i])] -= 1
+    return widths
 
 
 def _width(row: Row, column: int, parts: list[str]) -> int:

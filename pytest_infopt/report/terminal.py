@@ -25,10 +25,11 @@ def terminal_lines(run: RunResult, width: int) -> list[str]:
         title += f", reference {view.reference}"
     lines = [*wrapped(title, width), "", *table_lines(list(_rows(view)), width)]
     for heading, entries in (
+        ("LEFT OUT", view.left_out),
         ("NOT RUN", view.not_run),
-        ("ERRORS", view.errors),
+        ("ERRORS", [*view.errors, *view.faults]),
         ("INCONCLUSIVE", view.inconclusive),
-        ("FAILED", view.failures),
+        ("FAILED", [*view.failures, *view.failed_tests]),
     ):
         if entries:
             lines += ["", heading]

@@ -70,7 +70,7 @@ class CandidateView:
 
 @dataclass(frozen=True)
 class RunView:
-    """A run; the last four lists hold a sentence for each thing to say."""
+    """A run; the last lists hold a sentence for each thing to say."""
 
     verdict: Verdict
     verdict_line: str
@@ -81,6 +81,9 @@ class RunView:
     errors: list[str]
     inconclusive: list[str]
     failures: list[str]
+    left_out: list[str]
+    failed_tests: list[str]
+    faults: list[str]
 
 
 def run_view(run: RunResult) -> RunView:
@@ -104,6 +107,9 @@ def run_view(run: RunResult) -> RunView:
         errors=list(_errors(run)),
         inconclusive=list(_inconclusive(run)),
         failures=list(_failures(run)),
+        left_out=list(map(visible, run.left_out)),
+        failed_tests=list(map(visible, run.failed_tests)),
+        faults=list(map(visible, run.faults)),
     )
 
 
@@ -131,9 +137,16 @@ def _not_run(run: RunResult) -> Iterator[str]:
 
 def _verdict_line(run: RunResult) -> str:
     """The last line: the run's verdict and how many gates came to which."""
-    tally = tally_text([gate.verdict for gate in run.gates])
-    not_run = f", {len(run.not_run)} not run" if run.not_run else ""
-    return f"infopt: {run.verdict} ({tally}{not_run}) in {duration_text(run.seconds)}"
+    counts = [
+        (len(run.failed_tests), "tests failed" if len(run.failed_tests) > 1 else "test failed"),
+        (len(run.faults), "broke"),
+        (len(run.not_run), "not run"),
+        (len(run.left_out), "left out"),
+    ]
+    tally = [tally_text([gate.verdict for gate in run.gates])]
+    tally += [f"{count} {what}" for count, what in counts if count]
+    part = " of a part" if run.left_out and run.verdict is Verdict.PASS else ""
+    return f"infopt: {run.verdict}{part} ({', '.join(tally)}) in {duration_text(run.seconds)}"
 
 
 def _by_candidate(run: RunResult) -> dict[str, list[GateResult]]:
@@ -166,7 +179,8 @@ def _cells(judgement: Judgement) -> tuple[str, ...]:
 def _errors(run: RunResult) -> Iterator[str]:
     for gate in run.gates:
         if gate.error is not None:
-            yield f"{_where(gate)}: {visible(' / '.join(gate.error.splitlines()))}"
+            # The first line says what is wrong; the message has the rest, such as a traceback.
+            yield f"{_where(gate)}: {visible(next(iter(gate.error.strip().splitlines()), ''))}"
 
 
 def _inconclusive(run: RunResult) -> Iterator[str]:

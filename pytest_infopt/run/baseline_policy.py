@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,11 @@ class BaselinePolicy:
                     "file: name it with --infopt-baseline PATH"
                 )
             return cls()
+        if not (tighten or release.baseline.exists()):
+            raise ConfigurationError(
+                f"baseline {release.baseline} does not exist; begin it with "
+                "--infopt-baseline-update, or name another with --infopt-baseline"
+            )
         try:
             baselines = Baselines.load(release.baseline)
         except BaselineError as error:
@@ -89,8 +95,24 @@ class BaselinePolicy:
             f"{', '.join(differing)}; set it anew with --infopt-baseline-loosen REASON",
         )
 
+    def unused(self, release: Release) -> Iterator[str]:
+        """That the file, which was to be compared with, limits nothing of this run."""
+        if self.baselines is None or self.tighten or self.loosen:
+            return
+        names = {candidate.name for candidate in release.candidates}
+        known = {(entry.key[0], entry.candidate) for entry in self.baselines.entries}
+        if known and not known & {(self.device, name) for name in names}:
+            yield (
+                f"the comparison with {self.baselines.path}: it has no limit for "
+                f"{', '.join(sorted(names)) or 'this release'} on {self.device}; begin one with "
+                "--infopt-baseline-update"
+            )
+
     def update(self, results: list[GateResult]) -> None:
-        """Write the file where this run may: tighter limits, looser ones only with a reason."""
+        """Write the file where this run may: tighter limits, looser ones only with a reason.
+
+        Raises BaselineError where the file cannot be written.
+        """
         if self.baselines is None or not (self.tighten or self.loosen):
             return
         for result in results:
@@ -102,7 +124,11 @@ class BaselinePolicy:
                 self._loosen(result, here, self.loosen)
             if self.tighten and self._comparable(result, here):
                 self.baselines.tighten(result, here)
-        self.baselines.save()
+        try:
+            self.baselines.save()
+        except OSError as error:
+            path = self.baselines.path
+            raise BaselineError(f"{path} cannot be written: {error.strerror or error}") from error
 
     def _loosen(self, result: GateResult, here: Provenance, reason: str) -> None:
         assert self.baselines is not None

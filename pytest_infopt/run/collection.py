@@ -6,31 +6,81 @@ from pathlib import Path
 
 import pytest
 
-from ..configuration import plan_lines
-from ..conformance.hooks import collect_too, plan_lines_of, title_of
-from ..conformance.results import CONFORMANCE
-from ..conformance.suite_items import suite_of
+from ..configuration import missing, plan_lines
+from ..conformance.hooks import collect_too, plan_lines_of
+from ..gates.base import GateSpec
 from ..gates.registry import gates
 from .gate_items import MARKER, is_for_infopt, is_gate, spec_of, subject_of
 from .session import InfoptSession
 
 
-def add_gates(config: pytest.Config) -> None:
-    """Collect the installed gates too, unless the command line names what to collect."""
-    if config.args_source is not pytest.Config.ArgsSource.ARGS:
-        collect_too(config, [spec.procedure_file for spec in gates().values()])
+def add_release(config: pytest.Config, implementations: Path | None) -> list[GateSpec]:
+    """Have the installed gates collected, and the file that names ``implementations``, beside what
+    the command line names. Where it names some of these, by file or node id, only those.
+
+    Returns the gates that are asked for on every candidate.
+    """
+    named = [_named_by(config, argument) for argument in config.args]
+    components = implementations is not None and _names_file(config, implementations)
+    if any(named) or components:
+        whole = [
+            spec
+            for argument, specs in zip(config.args, named, strict=True)
+            for spec in specs
+            if "::" not in argument
+        ]
+        config.args[:] = map(_moved, config.args, named)
+    else:
+        whole = list(gates().values())
+    asks_for_all = whole and len(set(whole)) == len(gates())
+    files = [spec.procedure_file for spec in whole]
+    if implementations is not None and asks_for_all:
+        files.append(implementations)
+    collect_too(config, files)
+    return list(dict.fromkeys(whole))
 
 
-def moved_arguments(config: pytest.Config) -> None:
-    """Let node ids of version 0.1 go on working for one release: a gate's procedure was a module
-    of a shared folder then (``….gates.test_gate_quality``), and has a folder of its own now."""
-    procedures = {f"test_gate_{spec.word}": spec for spec in gates().values()}
-    for index, argument in enumerate(config.args):
-        place, colons, rest = argument.partition("::")
-        stem = Path(place.removesuffix(".py").replace(".", "/")).name
-        spec = procedures.get(stem)
-        if spec is not None and not Path(place).exists() and place != spec.procedure:
-            config.args[index] = f"{spec.procedure_file}{colons}{rest}"
+def _named_by(config: pytest.Config, argument: str) -> list[GateSpec]:
+    """The gates that a command-line argument names: by a node id, a file, or a package, each as a
+    path or, with dots, as a module."""
+    place = argument.partition("::")[0]
+    path = config.invocation_params.dir / place
+    if (path / "__init__.py").exists() or path.is_file():
+        path = path.resolve()
+        return [s for s in gates().values() if s.procedure_file.resolve().is_relative_to(path)]
+    if path.exists():
+        return []
+    module = place.removesuffix(".py").strip("/").replace("/", ".")
+    stem = module.rpartition(".")[2]
+    return [
+        spec
+        for spec in gates().values()
+        # The last one names modules of version 0.1, for one release: they shared a folder.
+        if f"{spec.procedure}.".startswith(f"{module}.") or stem == f"test_gate_{spec.word}"
+    ]
+
+
+def _moved(argument: str, specs: list[GateSpec]) -> str:
+    """The argument that pytest collects: the file, where a single gate is named."""
+    place, colons, rest = argument.partition("::")
+    single = len(specs) == 1 and not Path(place).is_dir()
+    return f"{specs[0].procedure_file}{colons}{rest}" if single else argument
+
+
+def _names_file(config: pytest.Config, file: Path) -> bool:
+    places = (config.invocation_params.dir / arg.partition("::")[0] for arg in config.args)
+    return any(place.is_file() and place.samefile(file) for place in places)
+
+
+class GateModule(pytest.Module):
+    """The procedure of a gate. Its tests are found whatever the user's ``python_functions`` says.
+
+    Its node id is the same wherever the package is installed: pytest's own would be empty outside
+    the rootdir. `add_release` takes it for an argument.
+    """
+
+    def funcnamefilter(self, name: str) -> bool:
+        return name.startswith("test_")
 
 
 class CollectionHooks:
@@ -39,6 +89,16 @@ class CollectionHooks:
     def __init__(self, session: InfoptSession) -> None:
         self._session = session
         self._release = session.release
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makemodule(
+        self, module_path: Path, parent: pytest.Collector
+    ) -> GateModule | None:
+        spec = next((s for s in gates().values() if s.procedure_file == module_path), None)
+        if spec is None:
+            return None
+        module: GateModule = GateModule.from_parent(parent, path=module_path, nodeid=spec.node_id)
+        return module
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if MARKER not in metafunc.fixturenames:
@@ -60,12 +120,8 @@ class CollectionHooks:
         items[:] = gate_items + own
         for item in gate_items:
             item.add_marker(pytest.mark.xdist_group(subject_of(item)))
-        planned = [(spec_of(item).name, subject_of(item)) for item in gate_items]
-        properties = [item for item in items if suite_of(item) is not None]
-        planned += dict.fromkeys((CONFORMANCE, title_of(item)) for item in properties)
-        self._session.planned = planned
 
-    def pytest_report_header(self) -> list[str]:
+    def pytest_report_header(self, config: pytest.Config) -> list[str]:
         release = self._release
         parts = [release.origin]
         if release.candidates:
@@ -74,7 +130,8 @@ class CollectionHooks:
         if release.implementations:
             titles = ", ".join(each.title for each in release.implementations)
             parts.append(f"implementations {titles}")
-        return [f"infopt: {'; '.join(parts)}"]
+        faults = missing(release, config.rootpath) if release.candidates else []
+        return [f"infopt: {'; '.join(parts)}", *(f"infopt: missing: {what}" for what in faults)]
 
     def pytest_report_collectionfinish(
         self, config: pytest.Config, items: list[pytest.Item]

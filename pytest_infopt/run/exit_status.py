@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from ..results.run_result import RunResult
 from ..results.verdict import Verdict
 
 
@@ -16,13 +17,17 @@ class ExitStatus(IntEnum):
     HARNESS_ERROR = 11
 
 
-def exit_status(verdict: Verdict, policy: str) -> ExitStatus:
-    """The status of a verdict; under the policy "warn", INCONCLUSIVE lets the release through."""
-    if verdict is Verdict.INCONCLUSIVE and policy == "warn":
+def exit_status(run: RunResult, policy: str) -> ExitStatus:
+    """The status of a run's verdict.
+
+    Under the policy "warn", gates whose evidence did not suffice let the release through; what was
+    asked for and not run does not.
+    """
+    if run.verdict is Verdict.INCONCLUSIVE and policy == "warn" and run.gates and not run.not_run:
         return ExitStatus.PASSED
     return {
         Verdict.PASS: ExitStatus.PASSED,
         Verdict.FAIL: ExitStatus.FAILED,
         Verdict.INCONCLUSIVE: ExitStatus.INCONCLUSIVE,
         Verdict.ERROR: ExitStatus.HARNESS_ERROR,
-    }[verdict]
+    }[run.verdict]

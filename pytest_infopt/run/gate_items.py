@@ -7,10 +7,7 @@ import pytest
 from ..conformance.suite_items import suite_of
 from ..gates.base import GateSpec
 from ..gates.registry import gate_named
-from .gate_run import GateRun
-from .session import SESSION_KEY
 
-GATE_KEY: pytest.StashKey[GateRun[object]] = pytest.StashKey()
 MARKER = "infopt_gate"
 
 
@@ -35,12 +32,3 @@ def subject_of(item: pytest.Item) -> str:
     callspec = getattr(item, "callspec", None)
     name = callspec.params.get(MARKER) if callspec is not None else None
     return name if isinstance(name, str) else ""
-
-
-def gate_run(item: pytest.Item, candidate: str) -> GateRun[object]:
-    """The gate of this item, known to the hooks under the item's stash."""
-    session, spec = item.config.stash[SESSION_KEY], spec_of(item)
-    subject = next(c for c in spec.judged(session.release) if c.name == candidate)
-    run: GateRun[object] = GateRun(spec, subject, session)
-    item.stash[GATE_KEY] = run
-    return run

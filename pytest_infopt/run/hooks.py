@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ..errors import InfoptError, InvalidComparisonError, NotSupportedError
-from ..report.junit import gate_from_properties
 from ..report.registry import report_lines, write_reports
-from ..results.gate_result import GateResult
-from ..results.verdict import Verdict, combine
+from ..results.run_result import RunResult
+from ..results.verdict import Verdict
 from .exit_status import exit_status
-from .gate_items import GATE_KEY
+from .item_results import result_of
 from .progress import Progress
+from .running_gate import GATE_KEY
 from .session import InfoptSession
+
+_DECIDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)  # the rest is pytest's own to say
 
 
 class InfoptHooks:
@@ -25,9 +28,22 @@ class InfoptHooks:
         self._session = session
         self._progress = Progress(config)
         self._is_controller = not hasattr(config, "workerinput")
-        self._explained = 0  # failed reports that are a verdict's
-        self._unwritten: list[str] = []  # what kept reports of the run from being written
+        self._begun = False
+        self._run: RunResult | None = None  # once it has ended
         session.on_progress = self._progress.show
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Begin what --collect-only, and a collection that failed, leave undone."""
+        option = session.config.option
+        stopped = session.testsfailed and not option.continue_on_collection_errors
+        if option.collectonly or stopped:
+            return
+        try:
+            self._session.begin()
+        except InfoptError as error:
+            raise pytest.UsageError(str(error)) from error
+        self._begun = True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
@@ -38,7 +54,9 @@ class InfoptHooks:
             return (yield)
         try:
             return (yield)
-        except pytest.fail.Exception:  # a verdict: the gate has concluded
+        except (pytest.fail.Exception, pytest.skip.Exception) as outcome:
+            if (gate.spec.name, gate.candidate.name) not in self._session.results:
+                gate.error(str(outcome))  # not the gate's own: a plugin that ends tests, say
             raise
         except InvalidComparisonError as error:
             gate.abstain(str(error))
@@ -58,46 +76,43 @@ class InfoptHooks:
             self._progress.clear()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        gate = _result_of(report)
+        gate = result_of(report)
         if gate is not None:
             self._session.gather(gate)
-            self._explained += report.failed and gate.verdict is not Verdict.PASS
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         self._session.close()
-        if not self._is_controller or session.config.option.collectonly:
+        if not self._is_controller or not self._begun:
             return
         run = self._session.run_result()
-        self._unwritten = write_reports(run, self._session.directory)
-        self._session.baselines.update(run.gates)
-        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            session.exitstatus = self._exit_status(session)
+        try:
+            self._session.baselines.update(run.gates)
+        except InfoptError as error:
+            run = replace(run, faults=[*run.faults, str(error)])
+        run = ended(run, exitstatus)
+        self._run = write_reports(run, self._session.directory)
+        self._session.end()
+        if exitstatus in _DECIDED:
+            policy = self._session.release.statistics.policy
+            session.exitstatus = exit_status(self._run, policy)
 
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
-        if config.option.collectonly or not self._is_controller:
+        if self._run is None:
             return
-        run = self._session.run_result()
         terminalreporter.section("infopt")
-        lines = report_lines(run, config.get_terminal_writer().fullwidth)
-        for line in [*lines, f"reports: {self._session.directory}", *self._unwritten]:
+        lines = report_lines(self._run, config.get_terminal_writer().fullwidth)
+        for line in [*lines, f"reports: {self._session.directory}"]:
             terminalreporter.write_line(line)
 
-    def _exit_status(self, session: pytest.Session) -> int:
-        results = self._session.results
-        verdicts = [result.verdict for result in results.values()]
-        if self._unwritten:
-            verdicts.append(Verdict.ERROR)
-        if any(key not in results for key in self._session.planned):
-            verdicts.append(Verdict.INCONCLUSIVE)  # planned, but -x or an exit kept it from running
-        policy = self._session.release.statistics.policy
-        if session.testsfailed > self._explained or not verdicts:
-            return pytest.ExitCode.TESTS_FAILED if session.testsfailed else pytest.ExitCode.OK
-        return exit_status(combine(verdicts), policy)
 
-
-def _result_of(report: pytest.TestReport) -> GateResult | None:
-    """The result that a phase of an item brought; a teardown that went well only carries it."""
-    if report.when == "call" or not report.passed:
-        return gate_from_properties(report.user_properties)
-    return None
+def ended(run: RunResult, exitstatus: int) -> RunResult:
+    """The run with what pytest's own exit status says of it: whatever keeps that from being 0 keeps
+    the run from passing, too."""
+    if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+        return replace(run, faults=[*run.faults, "pytest ended with an internal error"])
+    if exitstatus not in _DECIDED and not run.not_run:
+        return replace(run, not_run=[f"the run was interrupted (exit status {int(exitstatus)})"])
+    if exitstatus == pytest.ExitCode.TESTS_FAILED and run.verdict is Verdict.PASS:
+        return replace(run, faults=[*run.faults, "pytest counted a failure that nothing explains"])
+    return run

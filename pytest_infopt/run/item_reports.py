@@ -9,7 +9,7 @@ import pytest
 from ..conformance.results import CONFORMANCE
 from ..report.junit import gate_from_properties, junit_properties
 from ..results.verdict import Verdict
-from .gate_items import GATE_KEY
+from .running_gate import GATE_KEY
 from .session import InfoptSession
 
 _WORDS = {

@@ -12,22 +12,27 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ..conformance.results import CONFORMANCE, merged
+from ..errors import ConfigurationError
 from ..gates.base import GateSpec
 from ..metrics.budget import Budget
 from ..release import Candidate, Release
 from ..report.message import failure_message
 from ..results.gate_result import GateResult
 from ..results.run_result import RunResult
-from ..results.verdict import Verdict
+from ..results.verdict import Verdict, combine
 from ..store.journal import Journal, RunRecords
+from ..store.lock import RunLock
 from ..version import __version__
 from .baseline_policy import BaselinePolicy
 from .models import LoadedModels
+
+if TYPE_CHECKING:
+    from .scope import Scope
 
 SESSION_KEY: pytest.StashKey[InfoptSession] = pytest.StashKey()
 Progress = Callable[[str, str, int, int], None]
@@ -40,7 +45,8 @@ class InfoptSession:
     ``directory`` is the run's own folder; ``earlier`` holds what a run that is being resumed left
     behind; ``source_arguments`` are the command-line arguments that name the release, for the
     command that reproduces a failure; ``kept`` is what gates keep for all candidates, by gate and
-    name. ``distrust`` says why this runner cannot time, if it cannot.
+    name. ``distrust`` says why this runner cannot time, if it cannot. ``scope`` is what was asked
+    for, ``fingerprint`` of which release; ``faults`` what broke beside the gates.
     """
 
     release: Release
@@ -50,18 +56,33 @@ class InfoptSession:
     earlier: RunRecords
     journal: Journal
     baselines: BaselinePolicy
+    scope: Scope
+    fingerprint: str
     worker_id: str = "main"
     results: dict[tuple[str, str], GateResult] = field(default_factory=dict)
-    planned: list[tuple[str, str]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     descriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
     kept: dict[tuple[str, str], object] = field(default_factory=dict)
     distrust: str = ""
     on_progress: Progress | None = None
+    _lock: RunLock | None = None
     _started: datetime = field(default_factory=lambda: datetime.now(UTC))
     _clock: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.models = LoadedModels(self.release, self.root, self.directory, self.learn)
+
+    def begin(self) -> None:
+        """Take the run's folder, and write the first line of the journal.
+
+        Raises ConfigurationError where that cannot be done.
+        """
+        if self.worker_id == "main":
+            self._lock = RunLock(self.directory)
+        self.earlier = RunRecords.read(self.directory)  # now that nobody else writes to it
+        self.journal.write_run(self.fingerprint, self.release.statistics.seed, __version__)
+        if self.journal.failure:
+            raise ConfigurationError(self.journal.failure)
 
     def budgets_for(self, candidate: Candidate, spec: GateSpec) -> dict[str, Budget]:
         """The candidate's limits at this gate, each no looser than the committed baseline."""
@@ -87,12 +108,19 @@ class InfoptSession:
         self.journal.write_item(result)
 
     def conclude(self, result: GateResult) -> None:
-        """Keep the result; fail the pytest item unless it passed or the policy lets it be."""
+        """Keep the result; end the pytest item with it."""
         __tracebackhide__ = True
         self.finish(result)
-        policy = self.release.statistics.policy
-        lenient = result.verdict is Verdict.INCONCLUSIVE and policy == "warn"
-        if result.verdict is not Verdict.PASS and not lenient:
+        self.end_item(result)
+
+    def end_item(self, result: GateResult) -> None:
+        """Fail the pytest item, or skip it where nothing was shown, unless the result passed or the
+        policy lets it be."""
+        __tracebackhide__ = True
+        if result.verdict is Verdict.INCONCLUSIVE:
+            if self.release.statistics.policy != "warn":
+                pytest.skip(failure_message(result))
+        elif result.verdict is not Verdict.PASS:
             pytest.fail(failure_message(result), pytrace=False)
 
     def command_for(self, spec: GateSpec, candidate: Candidate) -> str:
@@ -103,10 +131,16 @@ class InfoptSession:
         return shlex.join(words)
 
     def gather(self, result: GateResult) -> None:
-        """Keep the result that a report brought; properties of one implementation make one."""
+        """Keep the result that a report brought; properties of one implementation make one.
+
+        A gate has one verdict in a run. Where it was run again or by two workers, the worse counts.
+        """
         key = (result.gate, result.candidate)
-        earlier = self.results.get(key) if result.gate == CONFORMANCE else None
-        self.results[key] = result if earlier is None else merged(earlier, result)
+        earlier = self.results.get(key)
+        if earlier is not None and result.gate == CONFORMANCE:
+            self.results[key] = merged(earlier, result)
+        elif earlier is None or combine([earlier.verdict, result.verdict]) is not earlier.verdict:
+            self.results[key] = result
 
     def timing_distrust(self) -> str:
         """Why this process cannot time, or the empty string."""
@@ -121,9 +155,21 @@ class InfoptSession:
         self.models.close()
         self.journal.close()
 
+    def end(self) -> None:
+        """Give the run's folder free, after the reports."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def known_faults(self) -> list[str]:
+        """What broke beside the gates, in this process and in the workers that have ended."""
+        return [*self.faults, *filter(None, [self.journal.failure])]
+
     def run_result(self) -> RunResult:
         """Everything known so far, as the reports want it."""
         described = next(iter(self.descriptions.values()), {})
+        broken = self.scope.broken(self.results)
+        results = {**self.results, **{(g.gate, g.candidate): g for g in broken.gates}}
+        order = [key for key in self.scope.planned if key in results]
         return RunResult(
             version=__version__,
             started=self._started.isoformat(timespec="seconds"),
@@ -137,11 +183,10 @@ class InfoptSession:
                 }
                 for candidate in self.release.candidates
             ],
-            gates=[self.results[key] for key in self.planned if key in self.results]
-            + [result for key, result in self.results.items() if key not in self.planned],
+            gates=[results[key] for key in dict.fromkeys([*order, *results])],
             seconds=time.monotonic() - self._clock,
-            not_run=[
-                *self.release.not_run,
-                *(f"{g} of {c}" for g, c in self.planned if (g, c) not in self.results),
-            ],
+            not_run=[*self.scope.unfinished(results), *self.baselines.unused(self.release)],
+            left_out=[*self.release.not_run, *self.scope.left_out()],
+            failed_tests=broken.tests,
+            faults=[*broken.faults, *self.known_faults()],
         )

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from ..configuration import fingerprint, load_release
-from ..conformance.hooks import collect_implementations
+from ..conformance.hooks import ConformanceHooks, moved_implementations
 from ..conformance.implementations import load_suites
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, InfoptError
 from ..options import resolve, settings
 from ..release import Release
 from ..store.journal import (
@@ -21,12 +21,14 @@ from ..store.journal import (
     new_run_id,
     run_directory,
 )
-from ..version import __version__
 from .baseline_policy import BaselinePolicy
-from .collection import CollectionHooks, add_gates, moved_arguments
+from .collection import CollectionHooks, add_release
 from .hooks import InfoptHooks
+from .ini_keys import IniKeys
 from .item_reports import ItemReports
+from .scope import Scope
 from .session import SESSION_KEY, InfoptSession
+from .termination import Termination
 from .unmeasured import UnmeasuredGates
 from .xdist import XdistHooks
 
@@ -36,31 +38,56 @@ def start(config: pytest.Config) -> None:
 
     Raises pytest.UsageError on a configuration that cannot be used.
     """
+    _check_neighbours(config)
     try:
-        release = load_release(config.rootpath, settings(config))
+        release = load_release(config.rootpath, settings(config), config.invocation_params.dir)
         suites = load_suites(config, release.implementations)
-        session = _open_session(config, release)
-        moved_arguments(config)
-        add_gates(config)
-    except ConfigurationError as error:
+        components = config.invocation_params.dir / release.origin
+        moved_implementations(config, components)
+        scope = Scope(release, add_release(config, components if suites else None))
+        session = _open_session(config, release, scope)
+    except InfoptError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[SESSION_KEY] = session
-    implementations = collect_implementations(
-        config, suites, Path(release.origin), session.source_arguments
-    )
     for name, hooks in {
-        "conformance": implementations,
+        "conformance": ConformanceHooks(suites, components, session.source_arguments),
+        "scope": scope,
         "collection": CollectionHooks(session),
         "hooks": InfoptHooks(config, session),
         "item-reports": ItemReports(session),
         "unmeasured": UnmeasuredGates(session),
+        "termination": Termination(),
+        "ini-keys": IniKeys(),
     }.items():
-        config.pluginmanager.register(hooks, f"infopt-{name}")
+        _register(config, hooks, f"infopt-{name}")
     if config.pluginmanager.hasplugin("xdist"):
-        config.pluginmanager.register(XdistHooks(session), "infopt-xdist")
+        _register(config, XdistHooks(session), "infopt-xdist")
 
 
-def _open_session(config: pytest.Config, release: Release) -> InfoptSession:
+def _register(config: pytest.Config, hooks: object, name: str) -> None:
+    """Every part of a run decides with the others, so none of them may be switched off."""
+    if config.pluginmanager.register(hooks, name) is None:
+        raise pytest.UsageError(
+            f"-p no:{name} leaves out a part of --infopt; use -p no:infopt to leave out all of it"
+        )
+
+
+def _check_neighbours(config: pytest.Config) -> None:
+    """Refuse a setting of another plugin's under which a run could end without a verdict."""
+    if not config.pluginmanager.hasplugin("timeout"):
+        return
+    method, seconds = (
+        config.getoption(name, default=None) or config.getini(name)
+        for name in ("timeout_method", "timeout")
+    )
+    if method == "thread" and seconds:
+        raise pytest.UsageError(
+            "pytest-timeout's method thread ends the process, with status 1 and no reports; use "
+            "--timeout-method=signal, or --infopt-timeout for models that hang"
+        )
+
+
+def _open_session(config: pytest.Config, release: Release, scope: Scope) -> InfoptSession:
     """The state of the run that ``config`` starts or resumes.
 
     Raises ConfigurationError when the run to resume is not there or gated another release.
@@ -72,16 +99,16 @@ def _open_session(config: pytest.Config, release: Release) -> InfoptSession:
     gated = fingerprint(release, config.rootpath)
     _check_same_release(earlier, gated, directory)
     baselines = BaselinePolicy.of(config, release)  # may refuse, so before anything is opened
-    journal = Journal(journal_path(directory, worker_id))
-    journal.write_run(gated, release.statistics.seed, __version__)
     return InfoptSession(
         release=release,
         root=config.rootpath,
         directory=directory,
         source_arguments=_source_arguments(config),
         earlier=earlier,
-        journal=journal,
+        journal=Journal(journal_path(directory, worker_id)),
+        fingerprint=gated,
         baselines=baselines,
+        scope=scope,
         worker_id=worker_id,
     )
 
@@ -93,7 +120,10 @@ def _run_directory(config: pytest.Config, release: Release, worker: dict[str, An
     resumed = resolve(config, "resume")
     if resumed is None:
         return run_directory(base, new_run_id())
-    found = latest_run(base) if resumed == "latest" else run_directory(base, resumed)
+    try:
+        found = latest_run(base) if resumed == "latest" else run_directory(base, resumed)
+    except ValueError as error:
+        raise ConfigurationError(f"--infopt-resume: {error}") from error
     if found is None or not found.is_dir():
         raise ConfigurationError(f"--infopt-resume={resumed}: no such run below {base / 'runs'}")
     return found

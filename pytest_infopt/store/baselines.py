@@ -97,6 +97,8 @@ class Baselines:
             if document["schema"] != SCHEMA:
                 raise BaselineError(f"schema {document['schema']!r}; this version reads {SCHEMA}")
             return cls(path, [_entry(row) for row in document["entries"]])
+        except OSError as error:
+            raise BaselineError(f"{path}: cannot be read: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError, BaselineError) as error:
             kind = "" if isinstance(error, BaselineError) else f"{type(error).__name__}: "
             raise BaselineError(

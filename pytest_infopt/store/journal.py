@@ -12,7 +12,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from ..errors import InfoptError
 from ..results.gate_result import GateResult
@@ -32,18 +32,36 @@ class Journal:
 
     A record is on its way to the disk when `write` returns: it survives the death of this process,
     though not a power cut (no fsync per line: a slow disk would slow the timings next to it).
+
+    A disk that takes no more costs the run nothing that it measures: ``failure`` then says what
+    happened, and nothing is written any more.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """The file is made with the first record."""
         self.path = path
-        _repair_last_line(path)
-        self._stream = path.open("ab")
+        self.failure = ""
+        self._stream: BinaryIO | None = None
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append ``{"kind": kind, **fields}``; fields hold JSON data (see `strict_json.dumps`)."""
-        self._stream.write(dumps({"kind": kind, **fields}).encode("ascii") + b"\n")
-        self._stream.flush()
+        line = dumps({"kind": kind, **fields}).encode("ascii") + b"\n"
+        if self.failure:
+            return
+        try:
+            if self._stream is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                _repair_last_line(self.path)
+                # Unbuffered: what a full disk has refused must not be tried again at the end.
+                self._stream = self.path.open("ab", buffering=0)
+            rest = memoryview(line)
+            while rest:  # a write may take a part
+                rest = rest[self._stream.write(rest) :]
+        except OSError as error:
+            self.failure = (
+                f"{self.path}: {error.strerror or error}; what was measured since is judged, but a "
+                "resumed run would have to measure it again"
+            )
 
     def write_run(self, fingerprint: str, seed: int, version: str) -> None:
         """What the run gates; a resumed run compares it with its own."""
@@ -61,7 +79,8 @@ class Journal:
         self.write(ITEM, result=result.to_json())
 
     def close(self) -> None:
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
@@ -151,15 +170,30 @@ def latest_run(report_dir: Path) -> Path | None:
 def _record(line: bytes, where: str) -> dict[str, Any]:
     try:
         record = loads(line.decode("ascii"))
-        if not isinstance(record["kind"], str):
-            raise ValueError(f"kind is {record['kind']!r}, not a string")
-    except (ValueError, KeyError) as error:
+        _check(record)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         shown = ascii(line[:60].decode("utf-8", "replace"))
         raise JournalError(
             f"{where} is not a journal record ({error}): {shown}; only the last line of a killed "
             "run may be torn. Start a new run, or delete the line to resume without it"
         ) from error
     return record
+
+
+def _check(record: dict[str, Any]) -> None:
+    """Raise for a record that cannot be read back as what it says it is."""
+    kind = record["kind"]
+    if not isinstance(kind, str):
+        raise ValueError(f"kind is {kind!r}, not a string")
+    if kind == RUN:
+        record["fingerprint"]
+    elif kind == ITEM:
+        GateResult.from_json(record["result"])
+    elif kind == SAMPLE:
+        Sample.from_json(record["sample"])
+        if not isinstance(record["index"], int):
+            raise ValueError(f"index is {record['index']!r}, not a number")
+        record["gate"], record["candidate"], record["phase"]
 
 
 def _is_complete(line: bytes) -> bool:

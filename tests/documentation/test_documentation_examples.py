@@ -28,11 +28,11 @@ def test_a_test_of_ones_own_runs_with_and_without_infopt(pytester: pytest.Pytest
     )
     ((name, code),) = write_files(pytester.path, "how-to/own-tests.md").items()
     pytester.runpytest_inprocess(*QUIET, name).assert_outcomes(passed=1)
-    run = pytester.runpytest_inprocess("--infopt", *QUIET, name)
+    run = pytester.runpytest_inprocess("--infopt", "-m", "infopt", *QUIET, name)
     run.assert_outcomes(passed=1)
     run.stdout.fnmatch_lines(["*largest logit error*PASS*"])
     (pytester.path / name).write_text(code.replace("at_most=0.1", "at_most=1e-9"))
-    run = pytester.runpytest_inprocess("--infopt", *QUIET, name)
+    run = pytester.runpytest_inprocess("--infopt", "-m", "infopt", *QUIET, name)
     assert run.ret == ExitStatus.FAILED
     run.stdout.fnmatch_lines(
         ["*beyond its limit: largest logit error*", f"infopt: {Verdict.FAIL}*"]

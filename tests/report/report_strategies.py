@@ -91,4 +91,7 @@ runs = st.builds(
     gates=st.lists(gates, max_size=3),
     seconds=seconds,
     not_run=st.lists(text, max_size=2),
+    left_out=st.lists(text, max_size=2),
+    failed_tests=st.lists(text, max_size=2),
+    faults=st.lists(text, max_size=2),
 )

@@ -64,10 +64,12 @@ def test_any_order_of_arrival_gives_the_same_result() -> None:
     assert results[0].seconds == 1.0
 
 
-def test_a_property_counts_as_it_ended() -> None:
+def test_a_property_that_failed_is_not_tried_until_it_passes() -> None:
     again = Judgement("order", None, 1, 1, Verdict.PASS)
-    assert joined(FAILED, PASSED, again).verdict is Verdict.PASS
+    assert joined(FAILED, PASSED, again).verdict is Verdict.FAIL
     assert joined(PASSED, FAILED).verdict is Verdict.FAIL
+    broke = Judgement("order", None, 1, 1, Verdict.ERROR, reason="its fixture's end")
+    assert joined(again, broke).verdict is Verdict.ERROR
 
 
 @given(st.lists(st.sampled_from([PASSED, FAILED, UNASKED, EXPECTED, BROKEN]), min_size=1))

@@ -112,7 +112,7 @@ def test_top_level_and_rows_have_the_promised_keys(run: RunResult) -> None:
     document = result_document(run)
     assert set(document) == {
         "schema", "version", "started", "environment", "reference", "candidates", "gates",
-        "verdict", "run_id", "seconds", "items", "not_run",
+        "verdict", "run_id", "seconds", "items", "not_run", "left_out", "failed_tests", "faults",
     }  # fmt: skip
     row = document["gates"][0]
     assert set(row) == {
@@ -158,10 +158,27 @@ def test_everything_written_is_described(run: RunResult) -> None:
             assert set(found) == set(schema["$defs"][name]["properties"])
 
 
+def test_a_file_without_the_later_keys_keeps_its_verdict(run: RunResult) -> None:
+    """Gates that were not run did not bear on it."""
+    document = result_document(replace(run, gates=[passed(run.gates[0])], not_run=["x of y"]))
+    assert document["verdict"] == "INCONCLUSIVE"
+    with pytest.raises(ResultFileError, match="edited or damaged"):
+        result_from_document({**document, "verdict": "PASS"})
+    for key in ("left_out", "failed_tests", "faults"):
+        del document[key]
+    assert result_from_document({**document, "verdict": "PASS"}).not_run == ["x of y"]
+
+
+def passed(gate: GateResult) -> GateResult:
+    judgements = [replace(j, verdict=Verdict.PASS) for j in gate.judgements]
+    return replace(gate, judgements=judgements, error=None)
+
+
 def test_deleting_any_required_key_breaks_the_schema(run: RunResult) -> None:
     written = json.loads(dumps(result_document(run)))
     places = [(), ("gates", 0), ("items", 0), ("reference",), ("candidates", 0)]
-    optional = {(): {"nonfinite"}, ("items", 0): {"not_run"}}
+    later = {"left_out", "failed_tests", "faults"}  # earlier versions wrote none of these
+    optional = {(): {"nonfinite", *later}, ("items", 0): {"not_run"}}
     deleted = 0
     for place in places:
         for key in set(_at(written, place)) - optional.get(place, set()):

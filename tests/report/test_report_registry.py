@@ -8,8 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from report_strategies import runs
 
 from pytest_infopt.report import registry
+from pytest_infopt.report.document import read_result
 from pytest_infopt.report.registry import ReportSpec, report_lines, reports, write_reports
 from pytest_infopt.results.run_result import RunResult
+from pytest_infopt.results.verdict import Verdict
 
 
 def _raise(*_: object) -> list[str]:
@@ -48,10 +50,14 @@ def test_a_report_that_raises_keeps_no_other_from_being_written(
     }
     with monkeypatch.context() as patch:
         patch.setattr(registry, "registered", lambda group: {**theirs, **ours})
-        failures = write_reports(run, tmp_path)
+        written = write_reports(run, tmp_path)
         lines = report_lines(run, 80)
+    failures = written.faults[len(run.faults) :]
     assert failures[0] == "report aaa failed: RuntimeError: disk full"
     assert failures[1].startswith("report bbb failed: TypeError")
     assert len(failures) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"result.json", "summary.md"}
+    # Every report that could be written tells of those that could not.
+    assert read_result(tmp_path / "result.json") == written
+    assert written.verdict in (Verdict.ERROR, Verdict.FAIL)
     assert lines.count("report aaa failed: RuntimeError: disk full") == 1
