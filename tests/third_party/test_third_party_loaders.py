@@ -1,8 +1,8 @@
-"""Data loaders (aiodataloader, strawberry) and smartbatch through BatcherSuite, on virtual time.
+"""Data loaders (aiodataloader, strawberry), smartbatch and ubatch through BatcherSuite.
 
 A data loader sends what a turn of the event loop asks for, in as many calls at a time as it takes.
 smartbatch asks `time.time`, repeats what failed item by item, and turns callers away for ten
-seconds when much has failed. ubatch waits in threads, on which virtual time does not pass.
+seconds when much has failed. ubatch waits in threads, on the real clock.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from infopt_suites.batching import (
     EmbeddingBatcherSuite,
     MakeBatcher,
     MakeEmbeddingBatcher,
+    batcher_trial,
 )
 from infopt_suites.batching.clock import BlockingError
 from infopt_suites.batching.protocol import BatchFunction
@@ -133,6 +134,7 @@ class OfSmartbatch:
         await self.function.batcher.stop()
 
 
+@pytest.mark.slow
 class TestSmartbatch(BatcherSuite):
     capabilities = frozenset({"full"})
     retries_one_by_one = True
@@ -159,30 +161,62 @@ class TestSmartbatch(BatcherSuite):
         return OfSmartbatch
 
 
-@pytest.mark.filterwarnings("ignore:setDaemon")
-def test_ubatch_which_waits_in_threads_is_refused_by_name() -> None:
+class OfUbatch:
     """Its callers look every millisecond whether their result is there."""
-    library = pytest.importorskip("ubatch")
-    made = []
 
-    class OfUbatch:
-        def __init__(self, batch_function: BatchFunction, policy: BatchPolicy) -> None:
-            self.batcher = library.UBatch(policy.max_batch_size, policy.max_wait)
-            self.batcher.set_handler(lambda items: items)
-            made.append(self.batcher)
+    def __init__(self, batch_function: BatchFunction, policy: BatchPolicy) -> None:
+        library = pytest.importorskip("ubatch")
+        self.batch_function = batch_function
+        self.batcher = library.UBatch(policy.max_batch_size, policy.max_wait)
+        self.batcher.set_handler(self.handle)
 
-        async def start(self) -> None:
-            self.batcher.start()
+    def handle(self, items: list[Any]) -> Any:
+        call: Any = self.batch_function(items)
+        return asyncio.run_coroutine_threadsafe(call, self.loop).result()
 
-        async def submit(self, item: Any) -> Any:
-            return await asyncio.to_thread(self.batcher.ubatch, item)
+    async def start(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.batcher.start()
 
-        async def stop(self) -> None:
-            self.batcher.stop()
+    async def submit(self, item: Any) -> Any:
+        return await asyncio.to_thread(self.batcher.ubatch, item)
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self.batcher.stop)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:setDaemon")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+class TestUbatch(BatcherSuite):
+    capabilities = frozenset({"order"})
+    virtual = False
+    examples = 3
+    wrong_results = frozenset({"none", "number"})  # whatever has the right length will do
+    expected_failures = {END: FINDINGS + "ubatch_end.py"}  # noqa: RUF012  # read only
+
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(batcher_trial, "REAL_PATIENCE", 5.0)
+
+    @pytest.fixture
+    def make_batcher(self) -> MakeBatcher:
+        pytest.importorskip("ubatch")
+        return OfUbatch
+
+
+@pytest.mark.filterwarnings("ignore:setDaemon")
+def test_what_waits_in_threads_is_named_on_virtual_time() -> None:
+    pytest.importorskip("ubatch")
+    made: list[OfUbatch] = []
+
+    def make(batch_function: BatchFunction, policy: BatchPolicy) -> OfUbatch:
+        made.append(OfUbatch(batch_function, policy))
+        return made[-1]
 
     try:
         with pytest.raises(BlockingError, match=r"get_wait_output .*keeps its thread; virtual"):
-            BatcherSuite().test_equal_items_have_an_outcome_each(make_batcher=OfUbatch)
+            BatcherSuite().test_equal_items_have_an_outcome_each(make_batcher=make)
     finally:
-        for batcher in made:
-            batcher.stop()
+        for each in made:
+            each.batcher.stop()

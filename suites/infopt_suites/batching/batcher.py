@@ -22,13 +22,15 @@ class BatcherSuite(BatcherStopSuite):
     """Properties of batchers on asyncio, on virtual time.
 
     Give a fixture ``make_batcher``: a `protocol.MakeBatcher`. Whatever asks the event loop or
-    Python's `time` gets virtual time; a batcher that waits in threads is told so, and not tested.
-    Class attributes say how a batcher differs:
+    Python's `time` gets virtual time. A batcher that waits in threads needs ``virtual = False``:
+    the real clock, and those properties that no delay can break. Class attributes say how a batcher
+    differs:
 
     | attribute | default | meaning |
     |---|---|---|
     | ``batch_sizes`` | (1, 2, 3, 5) | values of ``max_batch_size`` that are tried |
     | ``max_wait`` | 8.0 | the window, in seconds of virtual time |
+    | ``virtual`` | True | False: on the real clock, a window of 8 s in 20 ms |
     | ``wrong_results`` | all | results of `batcher_calls.WRONG` that fail a call |
     | ``sends_at_once`` | False | a call begins with what is there as soon as one may begin |
     | ``unbounded_calls`` | False | calls begin however many run, whatever ``max_concurrency`` |
@@ -133,7 +135,7 @@ class BatcherSuite(BatcherStopSuite):
         await trial.finish_all()
         await self._undisturbed(trial, "after a caller gave up")
 
-    @on_batcher()
+    @on_batcher(timeless=True)
     async def test_many_rounds_leave_nothing_behind(self, trial: Trial) -> None:
         """Results, errors and callers that gave up: neither their items nor tasks pile up.
 
@@ -177,6 +179,7 @@ class BatcherSuite(BatcherStopSuite):
 
         Usual causes: all of the above, together.
         """
+        self.need_virtual_time()
         at_once = (1, 2) if "concurrency" in self.capabilities else (1,)
         for size in self.batch_sizes[-2:]:
             for max_concurrency in at_once:

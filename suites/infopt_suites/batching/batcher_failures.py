@@ -55,7 +55,7 @@ class BatcherFailureSuite(BatcherWindowSuite):
 
     topic = "batcher"
 
-    @on_each_size(each={"failing": (0, 1, 2)})
+    @on_each_size(timeless=True, each={"failing": (0, 1, 2)})
     async def test_a_failing_call_fails_its_own_callers_alone(
         self, trial: Trial, failing: int
     ) -> None:
@@ -90,9 +90,10 @@ class BatcherFailureSuite(BatcherWindowSuite):
             )
 
     @on_batcher(
+        timeless=True,
         each={
             "make_error": (asyncio.CancelledError, TimeoutError, UnusualError, StopAsyncIteration)
-        }
+        },
     )
     async def test_an_end_of_any_kind_leaves_nobody_waiting(
         self, trial: Trial, make_error: type[BaseException]
@@ -120,7 +121,7 @@ class BatcherFailureSuite(BatcherWindowSuite):
         await trial.recover()
         await trial.until_served(trial.submit_all(trial.policy.max_batch_size))
 
-    @on_batcher(each={"wrong": MISCOUNTED})
+    @on_batcher(timeless=True, each={"wrong": MISCOUNTED})
     async def test_a_wrong_number_of_results_fails_the_call(self, trial: Trial, wrong: str) -> None:
         """One less, one more, none: it cannot be known whose they are, so nobody gets any.
 
@@ -128,7 +129,7 @@ class BatcherFailureSuite(BatcherWindowSuite):
         """
         await self._second_call_is_spoiled(trial, MISCOUNTED[wrong])
 
-    @on_batcher()
+    @on_batcher(timeless=True)
     async def test_what_is_no_list_of_results_fails_the_call(self, trial: Trial) -> None:
         """A text of the right length holds no results, nor does a mapping.
 
@@ -138,7 +139,7 @@ class BatcherFailureSuite(BatcherWindowSuite):
             with noted(f"with results = {name}"):
                 await self._second_call_is_spoiled(trial, WRONG[name])
 
-    @on_batcher(each={"name": OBJECTS, "place": range(3)})
+    @on_batcher(timeless=True, each={"name": OBJECTS, "place": range(3)})
     async def test_any_object_may_be_an_item(self, trial: Trial, name: str, place: int) -> None:
         """It is served, or fails alone, and does not end what serves the others.
 
@@ -179,7 +180,7 @@ class BatcherFailureSuite(BatcherWindowSuite):
             found = caller.task.result()
             assert found == f"answer to {caller.item}", f"{caller.item!r} got {found!r}"
 
-    @on_batcher()
+    @on_batcher(timeless=True)
     async def test_any_object_may_be_a_result(self, trial: Trial) -> None:
         """None and 0 are results like others.
 
@@ -200,10 +201,11 @@ class BatcherFailureSuite(BatcherWindowSuite):
 
     @requires("item-errors")
     @on_batcher(
+        timeless=True,
         each={
             "make_error": (ValueError, StopIteration, asyncio.CancelledError),
             "bad": ({0}, {1}, {2}, {0, 2}, {0, 1, 2}),
-        }
+        },
     )
     async def test_an_exception_among_the_results_fails_its_item_alone(
         self, trial: Trial, make_error: type[BaseException], bad: set[int]

@@ -17,7 +17,7 @@ class BatcherStopSuite(BatcherCancellationSuite):
     topic = "batcher"
 
     @requires("stop")
-    @on_batcher(each={"count": (0, 1, 3, 4, 8), "moment": (0.0, 0.5, 1.5)})
+    @on_batcher(timeless=True, each={"count": (0, 1, 3, 4, 8), "moment": (0.0, 0.5, 1.5)})
     async def test_after_a_stop_nobody_waits(self, trial: Trial, count: int, moment: float) -> None:
         """With an open batch, with a call that runs, with a line behind it: stop ends, and each
         caller has a result or an exception, then or as soon as its call has ended.
@@ -34,7 +34,7 @@ class BatcherStopSuite(BatcherCancellationSuite):
                 trial.check_result(caller)
 
     @requires("stop")
-    @on_batcher()
+    @on_batcher(timeless=True)
     async def test_a_stopped_batcher_turns_callers_away(self, trial: Trial) -> None:
         """With an exception, at once; a second stop does nothing.
 
@@ -52,7 +52,7 @@ class BatcherStopSuite(BatcherCancellationSuite):
         assert len(trial.calls) == calls, "a call was made after stop"
 
     @requires("stop")
-    @on_batcher(3.0, each={"count": (1, 4)})
+    @on_batcher(3.0, timeless=True, each={"count": (1, 4)})
     async def test_callers_that_come_while_it_stops_do_not_wait(
         self, trial: Trial, count: int
     ) -> None:
@@ -148,7 +148,7 @@ class BatcherStopSuite(BatcherCancellationSuite):
         assert not trial.open_calls, "a call runs on after a stop at once"
 
     @requires("restart")
-    @on_batcher(1.0)
+    @on_batcher(1.0, timeless=True)
     async def test_a_stopped_batcher_starts_again(self, trial: Trial) -> None:
         """As if nothing had been, several times.
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
 from .batcher_calls import (
@@ -20,7 +20,7 @@ from .batcher_calls import (
     named,
     told,
 )
-from .clock import LATENESS, names_of
+from .clock import LATENESS, SPEED, names_of
 from .contract import ProtocolError, ask
 from .protocol import (
     Batcher,
@@ -34,6 +34,7 @@ from .protocol import (
 SLACK = 1000 * LATENESS  # seconds: as many waits may follow one another
 # Windows in which nothing happens, until a caller counts as forgotten; no call takes longer.
 PATIENCE = 12.0
+REAL_PATIENCE = 20.0  # real seconds, where threads may be late
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Declared:
     unbounded_calls: bool = False
     retries_one_by_one: bool = False
     recovers_within: float = 0.0
+    virtual: bool = True
 
 
 @dataclass
@@ -63,7 +65,10 @@ class Trial:
 
     def __post_init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.batcher: Batcher = self.make_batcher(cast(BatchFunction, self._call), self.policy)
+        policy = self.policy
+        if not self.declared.virtual:
+            policy = replace(policy, max_wait=policy.max_wait / SPEED)
+        self.batcher: Batcher = self.make_batcher(cast(BatchFunction, self._call), policy)
         self._most_calls = (
             math.inf if self.declared.unbounded_calls else self.policy.max_concurrency
         )
@@ -147,15 +152,18 @@ class Trial:
 
         ``within``: so many seconds; None: as long as anything happens.
         """
-        tasks = {caller.task for caller in (self.callers if callers is None else callers)}
+        tasks = [caller.task for caller in (self.callers if callers is None else callers)]
         idle = PATIENCE * max(self.policy.max_wait, 1.0) if within is None else within
-        pending, before = tasks, None
+        if not self.declared.virtual:
+            idle = max(idle, REAL_PATIENCE * SPEED)
+        pending, before = set(tasks), None
         while pending and (before is None or (within is None and before != self.progress)):
             before = self.progress
             _, pending = await asyncio.wait(pending, timeout=idle + SLACK)
-        for task in tasks - pending:
-            if not task.cancelled() and isinstance(task.exception(), ProtocolError):
-                raise cast(ProtocolError, task.exception())
+        for task in tasks:
+            error = None if task in pending or task.cancelled() else task.exception()
+            if isinstance(error, ProtocolError):
+                raise error
         assert not pending, (
             f"{names_of(pending)} still wait {idle:g} s after the last event; {self.told()}"
         )

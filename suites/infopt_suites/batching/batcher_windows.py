@@ -74,7 +74,7 @@ class BatcherWindowSuite(TrialSuite):
                 await trial.until_served()
 
             durations = [duration for _, duration in arrivals]
-            self.run(make_batcher, scenario, serve, size, max_concurrency=at_once)
+            self.run(make_batcher, scenario, serve, size, timeless=True, max_concurrency=at_once)
 
         arrival = st.tuples(st.sampled_from([0, 0, 1, 5, 9]), st.sampled_from([0, 1, 3, 20]))
         cases = st.tuples(
@@ -90,7 +90,7 @@ class BatcherWindowSuite(TrialSuite):
         ]
         for_all(holds, cases, traps=traps, examples=self.examples)
 
-    @on_each_size(each={**EDGES, "seconds": (0.0, 3.0)})
+    @on_each_size(timeless=True, each={**EDGES, "seconds": (0.0, 3.0)})
     async def test_leftovers_are_served_without_later_arrivals(
         self, trial: Trial, batches: int, more: int, seconds: float
     ) -> None:
@@ -106,7 +106,7 @@ class BatcherWindowSuite(TrialSuite):
         trial.submit_all(1)  # and whoever comes after a long pause
         await trial.until_served()
 
-    @on_each_size(each={"full": (False, True), "turns": range(8)})
+    @on_each_size(timeless=True, each={"full": (False, True), "turns": range(8)})
     async def test_whoever_comes_while_a_batch_is_sent_is_served(
         self, trial: Trial, full: bool, turns: int
     ) -> None:

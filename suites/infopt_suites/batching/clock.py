@@ -13,8 +13,9 @@ import math
 import selectors
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from ..properties import FinalError
@@ -29,11 +30,13 @@ LATENESS = 2.0**-20
 LONGEST_RUN = 20_000.0  # seconds of virtual time
 MOST_TURNS = 20_000  # of the event loop, without a pause
 MOST_SLEEPS = 1_000  # calls of time.sleep in one turn
+SPEED = 400.0  # of the clock that threads need: a window of 8 s takes 20 ms
+LONGEST_WAIT = 1.0  # real seconds, after which a `RealLoop` has a turn of no use
 
 
 HOW_ELSE = (
-    "virtual time passes in the event loop alone, so what waits in threads, in processes or in "
-    "synchronous calls cannot be tried on it"
+    "virtual time passes in the event loop alone; what waits in threads, in processes or in "
+    "synchronous calls is tried on the real clock, with virtual = False"
 )
 ENOUGH = 2  # runs that something blocked, until all others of an implementation fail at once
 
@@ -124,6 +127,56 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
 
+class _FastSelector(selectors.DefaultSelector):
+    """Where an event loop would wait, it waits for a `SPEED`-th of the time."""
+
+    turns = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.turns += 1
+        seconds = LONGEST_WAIT if timeout is None else timeout / SPEED
+        return super().select(min(seconds, LONGEST_WAIT))
+
+
+class RealLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock runs `SPEED` times as fast as the real one, for threads.
+
+    What is given to an executor gets a thread that no exit waits for.
+    """
+
+    def __init__(self) -> None:
+        self._fast = _FastSelector()
+        super().__init__(self._fast)
+
+    def time(self) -> float:
+        return time.monotonic() * SPEED
+
+    @property
+    def turns(self) -> int:
+        """How often it woke up."""
+        return self._fast.turns
+
+    def run_in_executor(  # type: ignore[override]  # any executor, and a thread of its own
+        self, executor: object, func: Callable[..., Value], *args: Any
+    ) -> asyncio.Future[Value]:
+        future: asyncio.Future[Value] = self.create_future()
+
+        def end(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+            if not future.done():
+                set_outcome(outcome)
+
+        def work() -> None:
+            try:
+                told: tuple[Callable[[Any], None], Any] = future.set_result, func(*args)
+            except Exception as error:
+                told = future.set_exception, error
+            with suppress(RuntimeError):  # the loop is closed
+                self.call_soon_threadsafe(end, *told)
+
+        threading.Thread(target=work, daemon=True).start()
+        return future
+
+
 class VirtualClock:
     """An event loop of its own, in which coroutines are run one after the other.
 
@@ -134,9 +187,12 @@ class VirtualClock:
     def __init__(self, blocked: list[str] | None = None) -> None:
         self._blocked = [] if blocked is None else blocked
         self._threads_before = set(threading.enumerate())
-        self.loop = VirtualLoop()
+        self.loop = self._made()
         self.loop.set_exception_handler(self._note)
         self._errors: list[str] = []
+
+    def _made(self) -> VirtualLoop | RealLoop:
+        return VirtualLoop()
 
     def run(self, coroutine: Coroutine[Any, Any, Value]) -> Value:
         """What the coroutine returns.
@@ -169,7 +225,8 @@ class VirtualClock:
     def close(self) -> None:
         """Cancels what still runs."""
         self.loop.set_exception_handler(lambda loop, context: None)
-        self.loop.lift_limit()
+        if isinstance(self.loop, VirtualLoop):
+            self.loop.lift_limit()
         with suppress(StuckError, BlockedError), self._running():
             for _ in range(3):  # some go on when they are cancelled, or leave others behind
                 self._cancel_all()
@@ -188,11 +245,13 @@ class VirtualClock:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        with (
-            virtual_time(self.loop.time, self.loop.sleep),
-            watched(lambda: self.loop.turns),
-        ):
+        with watched(lambda: self.loop.turns), self._clocks():
             yield
+
+    def _clocks(self) -> AbstractContextManager[None]:
+        if isinstance(self.loop, VirtualLoop):
+            return virtual_time(self.loop.time, self.loop.sleep)
+        return nullcontext()
 
     def _threads_told(self) -> str:
         """Threads that began meanwhile, which may be why nothing happens."""
@@ -214,10 +273,27 @@ class VirtualClock:
         assert not errors, "; ".join(errors)
 
 
+class RealClock(VirtualClock):
+    """The same on the real clock, `SPEED` times as fast."""
+
+    def _made(self) -> VirtualLoop | RealLoop:
+        return RealLoop()
+
+
 def run_virtual(coroutine: Coroutine[Any, Any, Value], blocked: list[str] | None = None) -> Value:
     """What a coroutine returns that is run on a `VirtualClock` of its own."""
     __tracebackhide__ = True
-    clock = VirtualClock(blocked)
+    return _run_on(VirtualClock(blocked), coroutine)
+
+
+def run_real(coroutine: Coroutine[Any, Any, Value], blocked: list[str] | None = None) -> Value:
+    """What a coroutine returns that is run on a `RealClock` of its own."""
+    __tracebackhide__ = True
+    return _run_on(RealClock(blocked), coroutine)
+
+
+def _run_on(clock: VirtualClock, coroutine: Coroutine[Any, Any, Value]) -> Value:
+    __tracebackhide__ = True
     try:
         result = clock.run(coroutine)
         clock.check()

@@ -29,6 +29,7 @@ class EmbeddingBatcherSuite(EmbeddingWindowSuite):
     |---|---|---|
     | ``batch_sizes`` | (1, 2, 3, 5) | values of ``max_batch_size`` that are tried |
     | ``max_wait`` | 8.0 | the window, in seconds of virtual time |
+    | ``virtual`` | True | False: on the real clock, a window of 8 s in 20 ms |
     | ``wrong_results`` | all | results of `batcher_calls.WRONG` that fail a call |
     | ``sends_at_once`` | False | a call begins with what is there as soon as one may begin |
     | ``unbounded_calls`` | False | calls begin however many run, whatever ``max_concurrency`` |
@@ -67,7 +68,8 @@ class EmbeddingBatcherSuite(EmbeddingWindowSuite):
                     if not caller.task.cancelled():
                         trial.check_result(caller)
 
-            self.run(make_embedding_batcher, scenario, serve, size, max_concurrency=at_once)
+            make = make_embedding_batcher
+            self.run(make, scenario, serve, size, timeless=True, max_concurrency=at_once)
 
         texts = st.lists(st.sampled_from(["a", "b", "cc", "dd", "eee", "f", "gg"]), max_size=6)
         arrival = st.tuples(
@@ -122,7 +124,9 @@ class EmbeddingBatcherSuite(EmbeddingWindowSuite):
         for slots in (1, 3) if "concurrency" in self.capabilities else (1,):
             self.run_each_size(make_embedding_batcher, scenario, serve, max_concurrency=slots)
 
-    @on_each_size(1.0, each={"texts": ("aa", "aba", "aabb", "abcabc", "aaaaaaa", "abababab")})
+    @on_each_size(
+        1.0, timeless=True, each={"texts": ("aa", "aba", "aabb", "abcabc", "aaaaaaa", "abababab")}
+    )
     async def test_equal_texts_get_equal_vectors(self, trial: EmbeddingTrial, texts: str) -> None:
         """In one list, next to each other and apart, in one batch and in two.
 
@@ -130,7 +134,7 @@ class EmbeddingBatcherSuite(EmbeddingWindowSuite):
         """
         await trial.until_served([trial.embed([*texts]), trial.embed([*texts[::-1]])])
 
-    @on_batcher()
+    @on_batcher(timeless=True)
     async def test_texts_are_taken_as_they_are(self, trial: EmbeddingTrial) -> None:
         """Also where they are empty, or equal but for spaces and capitals.
 
@@ -172,7 +176,7 @@ class EmbeddingBatcherSuite(EmbeddingWindowSuite):
         computed = sorted(text for call in trial.calls for text in call.items)
         assert computed == ["a", "b", "c"], f"{computed} were computed for a, b and c"
 
-    @on_each_size()
+    @on_each_size(timeless=True)
     async def test_a_failing_call_fails_those_who_asked_for_its_texts(
         self, trial: EmbeddingTrial
     ) -> None:
@@ -236,7 +240,7 @@ class EmbeddingBatcherSuite(EmbeddingWindowSuite):
 
                     self.run(make_embedding_batcher, scenario, serve, max_concurrency=slots)
 
-    @on_batcher()
+    @on_batcher(timeless=True)
     async def test_what_is_no_list_of_vectors_fails_the_call(self, trial: EmbeddingTrial) -> None:
         """A text of the right length holds no vectors, nor does a mapping.
 
@@ -246,7 +250,7 @@ class EmbeddingBatcherSuite(EmbeddingWindowSuite):
             with noted(f"with results = {name}"):
                 await self._spoiled(trial, WRONG[name], name)
 
-    @on_batcher(each={"name": MISCOUNTED})
+    @on_batcher(timeless=True, each={"name": MISCOUNTED})
     async def test_a_wrong_number_of_vectors_fails_the_call(
         self, trial: EmbeddingTrial, name: str
     ) -> None:
@@ -328,7 +332,7 @@ class EmbeddingBatcherSuite(EmbeddingWindowSuite):
         sent = {text for call in trial.calls for text in call.items}
         assert not sent & {"c", "d", "e"}, f"{sent & {'c', 'd', 'e'}} of a refused list"
 
-    @on_batcher()
+    @on_batcher(timeless=True)
     async def test_many_rounds_leave_nothing_behind(self, trial: EmbeddingTrial) -> None:
         """Neither texts nor tasks pile up.
 
@@ -383,7 +387,7 @@ class EmbeddingBatcherSuite(EmbeddingWindowSuite):
         await trial.until_served([trial.embed(texts)])
 
     @requires("typed")
-    @on_batcher()
+    @on_batcher(timeless=True)
     async def test_a_single_string_is_no_list_of_texts(self, trial: EmbeddingTrial) -> None:
         """It is refused, and not taken for its letters.
 
@@ -395,7 +399,7 @@ class EmbeddingBatcherSuite(EmbeddingWindowSuite):
         assert not trial.calls, "the backend was called for the letters of a string"
 
     @requires("stop")
-    @on_batcher(each={"windows": (0.0, 0.5, 1.5), "count": (0, 1, 2, 7)})
+    @on_batcher(timeless=True, each={"windows": (0.0, 0.5, 1.5), "count": (0, 1, 2, 7)})
     async def test_after_a_stop_nobody_waits(
         self, trial: EmbeddingTrial, windows: float, count: int
     ) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any, ClassVar
+
+import pytest
 
 from ..base import Suite
 from ..properties import noted
 from .batcher_calls import WRONG, Serve, after
-from .batcher_trial import Declared, Trial
-from .clock import run_virtual
+from .batcher_trial import REAL_PATIENCE, Declared, Trial
+from .clock import SPEED, run_real, run_virtual
 from .protocol import BatchPolicy
 
 Scenario = Callable[[Any], Awaitable[None]]  # on a trial
@@ -26,6 +30,7 @@ class TrialSuite(Suite):
     unbounded_calls: ClassVar[bool] = False
     retries_one_by_one: ClassVar[bool] = False
     recovers_within: ClassVar[float] = 0.0
+    virtual: ClassVar[bool] = True
     _trial = Trial
     _blocked = list[str]()  # noqa: RUF012  # see `VirtualClock`; each implementation has its own
 
@@ -61,14 +66,18 @@ class TrialSuite(Suite):
         *,
         judged: bool = True,
         window: bool = True,
+        timeless: bool = False,
         **policy: float,
     ) -> None:
         """Run a scenario on a batcher that has started, and check its calls.
 
         ``make``: the suite's fixture. ``serve``: what a call does, or how many seconds it takes.
-        ``judged``, ``window``: whether calls are checked, and their times.
+        ``judged``, ``window``: whether calls are checked, and their times. ``timeless``: nothing in
+        it depends on who is how late, so that it holds on the real clock as well.
         """
         __tracebackhide__ = True
+        if not timeless:
+            self.need_virtual_time()
 
         made = BatchPolicy(size, **{"max_wait": self.max_wait, **policy})  # type: ignore[arg-type]  # its own fields
         does = after(serve) if isinstance(serve, int | float) else serve
@@ -79,7 +88,22 @@ class TrialSuite(Suite):
             await alive[0].start()
             await scenario(alive[0])
             if judged:
-                alive[0].check(window=window)
+                alive[0].check(window=window and self.virtual)
+
+        async def trying_with_threads() -> None:
+            try:
+                await trying()
+            finally:  # of which none goes on
+                with suppress(Exception):
+                    await asyncio.wait_for(alive[0].stop(), REAL_PATIENCE * SPEED)
 
         with noted(f"on a batcher of {made}"):
-            run_virtual(trying(), self._blocked)
+            if self.virtual:
+                run_virtual(trying(), self._blocked)
+            else:
+                run_real(trying_with_threads(), self._blocked)
+
+    def need_virtual_time(self) -> None:
+        """Skip a property that holds as long as nobody is late."""
+        if not self.virtual:
+            pytest.skip("it depends on times, which virtual time alone keeps; virtual is False")
