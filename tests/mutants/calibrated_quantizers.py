@@ -13,9 +13,11 @@ from infopt_reference.quantization import Granularity, QuantizationScheme, quant
 from torch import Tensor
 
 AREA = "1 calibrated quantizers"
-COMMON = {"ragged", "streaming", "masks"}
-GPTQ = {"capabilities": COMMON | {"gptq", "updated-groups"}}
-AWQ = {"capabilities": COMMON | {"mean-statistic"}}
+COMMON = {"ragged", "streaming", "masks", "state"}
+GPTQ = {"capabilities": COMMON | {"gptq", "updated-groups", "feedback", "drops-dead"}}
+AWQ = {"capabilities": COMMON | {"mean-statistic", "searched", "keeps-zeros"}}
+ACT_ORDER = {"capabilities": COMMON | {"gptq", "static-groups", "act-order", "feedback"}}
+PRUNED = {"capabilities": COMMON | {"keeps-zeros"}}
 
 
 class SmallQuantizer:
@@ -39,6 +41,12 @@ class SmallQuantizer:
     def dequantize(self, quantized: Tensor) -> Tensor:
         return quantized
 
+    def state(self, quantized: Tensor) -> dict[str, Tensor]:
+        return {"weight": quantized}
+
+    def restore(self, state: dict[str, Tensor], quantized: Tensor) -> Tensor:
+        return state["weight"]
+
 
 class SmallGptq(SmallQuantizer):
     """Blocks of columns; within a block at once, beyond it at the block's end."""
@@ -51,8 +59,11 @@ class SmallGptq(SmallQuantizer):
 
     def damped(self, hessian: Tensor) -> Tensor:
         ridge = self.damping * hessian.diagonal().mean()
-        alive = torch.where(hessian.diagonal() == 0, hessian.diagonal().max(), 0.0)
+        alive = torch.where(hessian.diagonal() == 0, self.dead_diagonal(hessian), 0.0)
         return hessian + torch.diag(alive + ridge)
+
+    def dead_diagonal(self, hessian: Tensor) -> Tensor:
+        return hessian.diagonal().max().clamp(min=2.0**-100)
 
     def quantize(self, weight: Tensor) -> Tensor:
         hessian = self.hessian()
@@ -91,6 +102,7 @@ class SmallGptq(SmallQuantizer):
 
     def round(self, column: Tensor) -> Tensor:
         scales = self.grid.scales.double()
+        scales = scales.where(scales > 0, 1.0)
         steps = (column / scales).round()
         if self.grid.zero_points is None:
             largest = 2 ** (self.scheme.bits - 1) - 1
@@ -157,6 +169,77 @@ class SmallAwq(SmallQuantizer):
 
     def alive(self, statistic: Tensor) -> Tensor:
         return statistic.clamp(min=2.0**-20)
+
+
+class SmallActOrder(SmallGptq):
+    """Columns by the falling diagonal, one block; scales from the original weights."""
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        hessian = self.hessian()
+        order = self.order(hessian)
+        remaining = self.without_dead(weight.double(), hessian)
+        originals = self.originals(remaining)
+        damped = self.damped(hessian)[order][:, order]
+        factor = torch.linalg.cholesky(torch.linalg.inv(damped), upper=True)
+        columns, result = remaining[:, order], torch.empty_like(remaining)
+        for place, column in enumerate(order.tolist()):
+            self.grid = originals[self.group_of(column, place) // self.group(weight)]
+            result[:, place] = self.round(columns[:, place])
+            error = (columns[:, place] - result[:, place]) / factor[place, place]
+            columns[:, place + 1 :] -= error[:, None] * factor[place, place + 1 :]
+        return self.undone(result, order).to(weight.dtype)
+
+    def order(self, hessian: Tensor) -> Tensor:
+        return hessian.diagonal().argsort(descending=True, stable=True)
+
+    def originals(self, weight: Tensor) -> list[Any]:
+        rows = replace(self.scheme, granularity=Granularity.CHANNEL, group_size=None)
+        return [quantize(part, rows) for part in weight.split(self.group(weight), dim=1)]
+
+    def group_of(self, column: int, place: int) -> int:
+        return column
+
+    def undone(self, result: Tensor, order: Tensor) -> Tensor:
+        return result[:, order.argsort()]
+
+
+class SmallPrunedGptq(SmallGptq):
+    """SparseGPTQ's way: what is pruned stays so, and its error is fed back as well."""
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        self.zeros = weight == 0
+        return super().quantize(weight)
+
+    def round_block(
+        self, remaining: Tensor, result: Tensor, factor: Tensor, start: int, stop: int
+    ) -> Tensor:
+        self.column = start
+        return super().round_block(remaining, result, factor, start, stop)
+
+    def round(self, column: Tensor) -> Tensor:
+        kept = super().round(column).masked_fill(self.zeros[:, self.column], 0)
+        self.column += 1
+        return kept
+
+
+class SmallClip(SmallQuantizer):
+    """Each row's range shrunk by a factor that is searched for, by the output error."""
+
+    factors = tuple(step / 20 for step in range(12, 20))
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        best = quantize(weight, self.scheme).dequantize().double()
+        for factor in self.factors:
+            limits = weight.double().abs().amax(dim=1, keepdim=True) * factor
+            clipped = weight.double().clamp(-limits, limits)
+            candidate = quantize(clipped, self.scheme).dequantize()
+            better = self.errors(weight - candidate) < self.errors(weight - best)  # [M]
+            best = torch.where(better[:, None], candidate, best)
+        return best.to(weight.dtype)
+
+    def errors(self, difference: Tensor) -> Tensor:
+        """[M]"""
+        return (self.tokens @ difference.double().T).square().sum(dim=0)
 
 
 # Faults of GPTQ
@@ -408,6 +491,199 @@ class ScalesSearchedNotApplied(SmallAwq):
         return quantize(weight, self.scheme).dequantize()
 
 
+# Faults of what is kept, of zeros, and of the order of columns
+
+
+class FirstWeightForEver(SmallGptq):
+    """Not listed: a cache without a key."""
+
+    kept_result: Tensor | None = None
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        if self.kept_result is None:
+            self.kept_result = super().quantize(weight)
+        return self.kept_result
+
+
+class CachedByShape(SmallAwq):
+    """Not listed: the scales of a layer are those of any layer of its shape."""
+
+    def __init__(self, scheme: QuantizationScheme) -> None:
+        super().__init__(scheme)
+        self.results: dict[torch.Size, Tensor] = {}
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        return self.results.setdefault(weight.shape, super().quantize(weight))
+
+
+class ColumnScalesNotKept(SmallAwq):
+    """Not listed: scales of columns are an attribute of the quantizer, and no part of the state."""
+
+    scales = torch.ones(())
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        self.scales = self.alive(self.statistic()).sqrt()
+        scaled: Tensor = quantize(weight * self.scales, self.scheme).dequantize()
+        return scaled
+
+    def dequantize(self, quantized: Tensor) -> Tensor:
+        return (quantized / self.scales).to(quantized.dtype)
+
+
+class StateInHalf(SmallGptq):
+    """Not listed: what is kept is float16."""
+
+    def state(self, quantized: Tensor) -> dict[str, Tensor]:
+        return {"weight": quantized.half()}
+
+    def restore(self, state: dict[str, Tensor], quantized: Tensor) -> Tensor:
+        return state["weight"].to(quantized.dtype)
+
+
+class ReadsItsOwn(SmallGptq):
+    """Not listed: what was quantized last is decoded, whatever is read."""
+
+    def restore(self, state: dict[str, Tensor], quantized: Tensor) -> Tensor:
+        return quantized
+
+
+class ClippedByWeightError(SmallClip):
+    """Not listed: each row's clipping is chosen by the weights' error."""
+
+    def errors(self, difference: Tensor) -> Tensor:
+        return difference.double().square().sum(dim=1)
+
+
+class SearchedByWeightError(SmallAwq):
+    """Not listed: the weights' error decides, as on unit inputs."""
+
+    def error(self, difference: Tensor) -> float:
+        return float(difference.square().sum())
+
+
+class ScaleOneLeftOut(SmallAwq):
+    """Not listed: rounding to nearest is none of the candidates."""
+
+    ratios = (0.9, 1.0)
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        candidates = [self.scaled(weight.double(), ratio) for ratio in self.ratios]
+        return min(candidates, key=lambda c: self.error(weight.double() - c)).to(weight.dtype)
+
+
+class LastForTheBest(SmallAwq):
+    """Not listed: each candidate that beats rounding to nearest replaces the one before."""
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        best = quantize(weight, self.scheme).dequantize().double()
+        nearest = self.error(weight.double() - best)
+        for ratio in self.ratios:
+            candidate = self.scaled(weight.double(), ratio)
+            if self.error(weight.double() - candidate) <= nearest * 2:
+                best = candidate
+        return best.to(weight.dtype)
+
+
+class ZerosCorrected(SmallPrunedGptq):
+    """Not listed: pruned weights take part in corrections and keep what they get."""
+
+    def round(self, column: Tensor) -> Tensor:
+        return SmallGptq.round(self, column)
+
+
+class ZerosOfTheFirstColumn(SmallPrunedGptq):
+    """Not listed: the mask of the block's first column is applied to all."""
+
+    def round(self, column: Tensor) -> Tensor:
+        return SmallGptq.round(self, column).masked_fill(self.zeros[:, self.column], 0)
+
+
+class MeanAdded(SmallAwq):
+    """Not listed: the bias of rounding is taken from all weights, zeros too."""
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        found = super().quantize(weight)
+        return found + (weight - found).mean()
+
+
+class DeadWeightsKept(SmallGptq):
+    """Not listed: a weight that meets 0 alone widens the steps of its group."""
+
+    def without_dead(self, weight: Tensor, hessian: Tensor) -> Tensor:
+        return weight.clone()
+
+
+class DeadClearedAtTheEnd(SmallGptq):
+    """Not listed: dead columns are cleared in the result, after they have set the scales."""
+
+    def without_dead(self, weight: Tensor, hessian: Tensor) -> Tensor:
+        return weight.clone()
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        return super().quantize(weight).masked_fill(self.hessian().diagonal() == 0, 0)
+
+
+class AllDeadIsSingular(SmallGptq):
+    """Not listed: dead features get the largest of a diagonal that is 0 throughout."""
+
+    def dead_diagonal(self, hessian: Tensor) -> Tensor:
+        return hessian.diagonal().max()
+
+
+class AllDeadIsNanInGptq(SmallGptq):
+    """Not listed: the damping is relative to a mean that is 0."""
+
+    def hessian(self) -> Tensor:
+        hessian = super().hessian()
+        return hessian / hessian.diagonal().mean()
+
+
+class RisingOrder(SmallActOrder):
+    """Not listed: the least important columns first."""
+
+    def order(self, hessian: Tensor) -> Tensor:
+        return hessian.diagonal().argsort(stable=True)
+
+
+class OrderByWeights(SmallActOrder):
+    """Not listed: the inverse's diagonal in the place of the Hessian's."""
+
+    def order(self, hessian: Tensor) -> Tensor:
+        return torch.linalg.inv(self.damped(hessian)).diagonal().argsort(stable=True)
+
+
+class OrderUndoneByItself(SmallActOrder):
+    """Not listed: the permutation is applied again where its inverse is meant."""
+
+    def undone(self, result: Tensor, order: Tensor) -> Tensor:
+        return result[:, order]
+
+
+class GroupsOfPlaces(SmallActOrder):
+    """Not listed: the scales of the group at this place of the order."""
+
+    def group_of(self, column: int, place: int) -> int:
+        return place
+
+
+class FeedbackOfOneColumn(SmallGptq):
+    """Not listed: only the next column makes up for an error."""
+
+    def correct_block(
+        self, remaining: Tensor, error: Tensor, factor: Tensor, j: int, start: int, stop: int
+    ) -> None:
+        remaining[:, j + 1 : j + 2] -= error[:, None] * factor[j, j + 1 : j + 2]
+
+
+class BlocksOf128Alone(SmallGptq):
+    """Not listed: blocks of 128, none of which makes up for another."""
+
+    block = 128
+
+    def correct_later(self, *_: Any) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class CalibratedMutant:
     """``fault`` must break the property; `SmallGptq`, or `SmallAwq`, must keep it."""
@@ -417,7 +693,20 @@ class CalibratedMutant:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        return dict(AWQ if issubclass(self.fault, SmallAwq) else GPTQ)
+        for sound, attributes in SOUND:
+            if issubclass(self.fault, sound):
+                return dict(attributes)
+        raise TypeError(f"{self.fault.__name__} is no mutant of anything sound")
+
+
+SOUND: list[tuple[type[SmallQuantizer], dict[str, Any]]] = [
+    (SmallActOrder, ACT_ORDER),
+    (SmallPrunedGptq, PRUNED),
+    (SmallGptqInFloat32, GPTQ),
+    (SmallGptq, GPTQ),
+    (SmallAwq, AWQ),
+    (SmallClip, {"capabilities": COMMON | {"searched", "keeps-zeros"}}),
+]
 
 
 NEARER = "test_outputs_are_nearer_than_with_rounding_to_nearest"
@@ -426,6 +715,15 @@ GROUPS = "test_groups_are_scaled_when_their_turn_comes"
 PADDING = "test_padding_is_not_observed"
 SPLIT = "test_batches_split_otherwise_give_the_same_weights"
 DEAD = "test_features_that_are_always_zero_do_no_harm"
+
+LEFT_OVER = "test_nothing_is_left_over_from_other_layers"
+SAVED = "test_saved_weights_decode_as_before"
+SEARCHED = "test_a_searched_scale_serves_the_outputs_best"
+ZEROS = "test_zeros_of_a_pruned_weight_stay_zero"
+LARGE_DEAD = "test_large_weights_of_dead_features_cost_nothing"
+ALL_ZERO = "test_inputs_that_are_all_zero_are_survived_or_refused"
+STATIC = "test_static_groups_keep_the_scales_of_the_original_weights"
+FEEDBACK = "test_errors_of_columns_are_made_up_for_by_others"
 
 CALIBRATED_MUTANTS = [
     CalibratedMutant(LocalIndex, COLUMNS),
@@ -461,4 +759,28 @@ CALIBRATED_MUTANTS = [
     CalibratedMutant(NoSearch, NEARER),
     CalibratedMutant(DeadFeatureDivides, DEAD),
     CalibratedMutant(ScalesSearchedNotApplied, NEARER),
+    CalibratedMutant(FirstWeightForEver, LEFT_OVER),
+    CalibratedMutant(CachedByShape, LEFT_OVER),
+    CalibratedMutant(ColumnScalesNotKept, SAVED),
+    CalibratedMutant(StateInHalf, SAVED),
+    CalibratedMutant(ReadsItsOwn, SAVED),
+    CalibratedMutant(SearchedByWeightError, SEARCHED),
+    CalibratedMutant(ClippedByWeightError, SEARCHED),
+    CalibratedMutant(ScaleOneLeftOut, SEARCHED),
+    CalibratedMutant(LastForTheBest, SEARCHED),
+    CalibratedMutant(ZerosCorrected, ZEROS),
+    CalibratedMutant(ZerosOfTheFirstColumn, ZEROS),
+    CalibratedMutant(MeanAdded, ZEROS),
+    CalibratedMutant(DeadWeightsKept, LARGE_DEAD),
+    CalibratedMutant(DeadClearedAtTheEnd, LARGE_DEAD),
+    CalibratedMutant(AllDeadIsSingular, ALL_ZERO),
+    CalibratedMutant(DeadFeatureDivides, ALL_ZERO),
+    CalibratedMutant(AllDeadIsNanInGptq, ALL_ZERO),
+    CalibratedMutant(RisingOrder, COLUMNS),
+    CalibratedMutant(OrderByWeights, COLUMNS),
+    CalibratedMutant(OrderUndoneByItself, COLUMNS),
+    CalibratedMutant(GroupsOfPlaces, STATIC),
+    CalibratedMutant(LaterBlocksForgotten, FEEDBACK),
+    CalibratedMutant(FeedbackOfOneColumn, FEEDBACK),
+    CalibratedMutant(BlocksOf128Alone, FEEDBACK),
 ]

@@ -7,20 +7,18 @@ from typing import Any
 import pytest
 from calibrated_quantizers import (
     AREA,
-    AWQ,
     CALIBRATED_MUTANTS,
-    GPTQ,
+    SOUND,
     CalibratedMutant,
-    SmallAwq,
-    SmallGptq,
-    SmallGptqInFloat32,
     SmallQuantizer,
 )
 from infopt_suites import CalibratedQuantizerSuite
 from properties import claimed_tests, run_property
 
 
-@pytest.mark.parametrize("mutant", CALIBRATED_MUTANTS, ids=lambda m: m.fault.__name__)
+@pytest.mark.parametrize(
+    "mutant", CALIBRATED_MUTANTS, ids=lambda m: f"{m.fault.__name__}-{m.broken}"
+)
 def test_a_faulty_calibrated_quantizer_is_killed(mutant: CalibratedMutant, counted: Any) -> None:
     counted("mutant", AREA)
     with pytest.raises((AssertionError, RuntimeError)):
@@ -32,18 +30,11 @@ def test_a_faulty_calibrated_quantizer_is_killed(mutant: CalibratedMutant, count
         )
 
 
-SOUND = [(SmallGptq, GPTQ), (SmallGptqInFloat32, GPTQ), (SmallAwq, AWQ)]
-
-
 @pytest.mark.parametrize(
     ("quantizer", "attributes", "name"),
     [
         (quantizer, attributes, name)
-        for quantizer, attributes in [
-            (SmallGptq, GPTQ),
-            (SmallGptqInFloat32, GPTQ),
-            (SmallAwq, AWQ),
-        ]
+        for quantizer, attributes in SOUND
         for name in claimed_tests(CalibratedQuantizerSuite, attributes["capabilities"])
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +29,8 @@ GROUPS = (
     preset("int3", symmetric=True, group_size=64),
 )
 
+GPTQ = frozenset({"ragged", "streaming", "feedback", "drops-dead", "state"})
+
 
 class Gptq:
     options: dict[str, Any] = {}  # noqa: RUF012  # read only
@@ -47,6 +51,12 @@ class Gptq:
     def dequantize(self, quantized: QuantizedTensor) -> Tensor:
         return quantized.dequantize()
 
+    def state(self, quantized: QuantizedTensor) -> Mapping[str, Tensor]:
+        return quantized.constants
+
+    def restore(self, state: Mapping[str, Tensor], quantized: QuantizedTensor) -> QuantizedTensor:
+        return replace(quantized, **state)  # type: ignore[arg-type]  # its tensors
+
 
 class StaticGroups(Gptq):
     options = {"static_groups": True, "block_size": 40}  # noqa: RUF012
@@ -61,7 +71,7 @@ class RowFallback(Gptq):
 
 
 class TestGptq(CalibratedQuantizerSuite):
-    capabilities = frozenset({"ragged", "streaming", "masks", "gptq", "updated-groups"})
+    capabilities = frozenset({"ragged", "streaming", "masks", "gptq", "updated-groups"}) | GPTQ
     schemes = GROUPS
 
     @pytest.fixture
@@ -70,7 +80,7 @@ class TestGptq(CalibratedQuantizerSuite):
 
 
 class TestStaticGroups(CalibratedQuantizerSuite):
-    capabilities = frozenset({"ragged", "streaming", "masks", "gptq", "static-groups"})
+    capabilities = frozenset({"ragged", "streaming", "masks", "gptq", "static-groups"}) | GPTQ
     schemes = GROUPS
 
     @pytest.fixture
@@ -79,7 +89,7 @@ class TestStaticGroups(CalibratedQuantizerSuite):
 
 
 class TestActOrder(CalibratedQuantizerSuite):
-    capabilities = frozenset({"ragged", "streaming", "masks"})
+    capabilities = frozenset({"masks", "gptq", "static-groups", "act-order"}) | GPTQ
 
     @pytest.fixture
     def make_calibrated_quantizer(self) -> type[Gptq]:
@@ -124,7 +134,9 @@ class Awq:
 
 
 class TestAwq(CalibratedQuantizerSuite):
-    capabilities = frozenset({"ragged", "streaming", "masks", "mean-statistic"})
+    capabilities = frozenset(
+        {"ragged", "streaming", "masks", "mean-statistic", "keeps-zeros", "searched"}
+    )
     schemes = (preset("int4", group_size=32), preset("nf4", group_size=32), GROUPS[0])
 
     @pytest.fixture

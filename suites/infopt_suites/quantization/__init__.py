@@ -1,10 +1,7 @@
 """Suites for quantizers of weights and for their parts."""
 
-from .calibrated import (
-    CalibratedQuantizer,
-    CalibratedQuantizerSuite,
-    MakeCalibratedQuantizer,
-)
+from .calibrated import CalibratedQuantizerSuite
+from .calibration import CalibratedQuantizer, MakeCalibratedQuantizer
 from .codebook import CodebookSuite
 from .fake_quantization import FakeQuantizer, FakeQuantSuite, MakeFakeQuantizer
 from .grids import Grid, bounds, grid_of

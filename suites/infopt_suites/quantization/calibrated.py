@@ -5,71 +5,34 @@ Legend: N tokens, M output features (rows), K input features (columns).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from collections.abc import Iterator
+from typing import cast
 
 import torch
-from infopt_reference.quantization import Granularity, QuantizationScheme, preset, quantize
+from infopt_reference.quantization import Granularity
 from torch import Tensor
 
-from ..base import Suite, requires
-from ..properties import tried
-from .column_by_column import column_by_column
-from .grids import group_ids
-
-ROWS, TOKENS, SEEDS = 16, 256, 3
-WIDE = 144  # columns: more than the usual block of 128
-FLIPPED_ROWS = ROWS // 8  # in which rounding may send a weight next to a tie to the other level
-
-
-class CalibratedQuantizer(Protocol):
-    """Rounds the weight of a linear layer with a view to the inputs that the layer gets.
-
-    Under the capability "gptq", an attribute ``damping`` tells the share of the mean diagonal that
-    is added to the Hessian, 0.01 where there is none.
-    """
-
-    def observe(self, inputs: Tensor, mask: Tensor | None = None) -> None:
-        """Takes inputs [..., K]; the mask [...], given under "masks" alone, is 0 at padding."""
-
-    def quantize(self, weight: Tensor) -> Any:
-        """The weight [M, K] as codes and constants, by what was observed."""
-
-    def dequantize(self, quantized: Any) -> Tensor:
-        """The weight that the layer then computes with, in its own shape and dtype."""
+from ..base import requires
+from .calibration import (
+    SEEDS,
+    TOKENS,
+    CalibratedStateKept,
+    Trial,
+    normal,
+    on_schemes,
+    output_error,
+    padded,
+    rounded,
+    rounding,
+)
+from .gptq_properties import GptqProperties
 
 
-class MakeCalibratedQuantizer(Protocol):
-    """The factory that `CalibratedQuantizerSuite` asks for."""
-
-    def __call__(self, scheme: QuantizationScheme) -> CalibratedQuantizer:
-        """A quantizer of that scheme, which has observed nothing yet."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A scheme, and how quantizers of it are made."""
-
-    make: MakeCalibratedQuantizer
-    scheme: QuantizationScheme
-
-    def calibrated(self, weight: Tensor, *batches: Tensor) -> Tensor:
-        """The weight after a round trip, calibrated on these batches of inputs."""
-        quantizer = self.make(self.scheme)
-        for batch in batches:
-            quantizer.observe(batch)
-        return quantizer.dequantize(quantizer.quantize(weight.clone()))
-
-
-on_schemes = tried("make_calibrated_quantizer")  # a property of a `Trial`
-
-
-class CalibratedQuantizerSuite(Suite):
+class CalibratedQuantizerSuite(GptqProperties):
     """Properties of weight quantizers that are calibrated on layer inputs, for each of ``schemes``.
 
-    Give a fixture ``make_calibrated_quantizer``: a `MakeCalibratedQuantizer`. Errors are those of
-    the layer's outputs, ‖X·(W − Q)ᵀ‖², in float64.
+    Give a fixture ``make_calibrated_quantizer``: a `calibration.MakeCalibratedQuantizer`. Errors
+    are those of the layer's outputs, ‖X·(W − Q)ᵀ‖², in float64.
     """
 
     topic = "calibrated_quantizer"
@@ -79,17 +42,21 @@ class CalibratedQuantizerSuite(Suite):
         "ragged": "the last group of a row may be shorter than group_size",
         "streaming": "observe may be called again and again; tokens add up",
         "masks": "observe(inputs, mask) leaves out positions whose mask is 0",
-        "gptq": "solves GPTQ's problem, columns in their order, damping times the mean diagonal",
+        "gptq": "solves GPTQ's problem, columns in their order unless 'act-order' is claimed",
         "updated-groups": "a group's scales come from its weights with all corrections so far",
         "static-groups": "a group's scales come from the original weights",
+        "act-order": "columns are rounded by the falling diagonal of the Hessian",
+        "feedback": "columns make up for each other's errors, in whatever order",
+        "searched": "the output error decides between candidates, rounding to nearest among them",
+        "keeps-zeros": "a weight of 0 comes back as 0, as pruned models need it",
+        "drops-dead": "weights of features that are always 0 do not take part in scales",
+        "state": "state(quantized) is all that has to be kept, restore(state, quantized) reads it",
         "mean-statistic": "scales follow mean |x|, on which one token has little influence (AWQ)",
     }
-    schemes: ClassVar[Sequence[QuantizationScheme]] = (
-        QuantizationScheme(bits=4, granularity=Granularity.CHANNEL),
-        preset("int4", group_size=32),
-    )
-    dtypes: ClassVar[Sequence[torch.dtype]] = (torch.float32, torch.bfloat16)
-    methods = {"": ("observe", "quantize", "dequantize")}  # noqa: RUF012  # read only
+    methods = {  # noqa: RUF012  # read only
+        "": ("observe", "quantize", "dequantize"),
+        "state": ("state", "restore"),
+    }
 
     @classmethod
     def check_declaration(cls) -> None:
@@ -101,9 +68,6 @@ class CalibratedQuantizerSuite(Suite):
                 "'gptq' in groups needs exactly one of 'updated-groups' and 'static-groups': where "
                 "a group's scales come from"
             )
-
-    def made_from(self, implementation: Any) -> Any:
-        return implementation(self.schemes[0])
 
     # What calibration is for
 
@@ -120,7 +84,7 @@ class CalibratedQuantizerSuite(Suite):
             weight, inputs = self._weight(trial.scheme, seed), self._inputs(trial.scheme, seed)
             found = output_error(weight, trial.calibrated(weight, inputs), inputs)
             nearest = output_error(weight, rounded(weight, trial.scheme), inputs)
-            assert found <= nearest * (1 + _rounding(trial.scheme)), (
+            assert found <= nearest * (1 + rounding(trial.scheme)), (
                 f"{trial.scheme}, seed {seed}: output error {found:.6g}, rounding to nearest has "
                 f"{nearest:.6g}"
             )
@@ -135,7 +99,7 @@ class CalibratedQuantizerSuite(Suite):
         by a fixed rule, without a search that has rounding to nearest among its candidates.
         """
         weight = self._weight(trial.scheme, 0)
-        inputs = _normal(TOKENS, self._columns(trial.scheme), seed=9)
+        inputs = normal(TOKENS, self._columns(trial.scheme), seed=9)
         restored = trial.calibrated(weight, inputs)
         found = output_error(weight, restored, inputs)
         nearest = output_error(weight, rounded(weight, trial.scheme), inputs)
@@ -158,6 +122,71 @@ class CalibratedQuantizerSuite(Suite):
                 f"{trial.scheme}: calibrated on its inputs, error {better:.6g}; on others "
                 f"{worse:.6g}"
             )
+
+    @requires("searched")
+    @on_schemes()
+    def test_a_searched_scale_serves_the_outputs_best(self, trial: Trial) -> None:
+        """It errs no more than rounding to nearest, on correlated inputs, independent ones and few.
+
+        Where some features are large, it errs no more than the search on unit inputs either, which
+        knows the weights alone. Usual causes: a search by the weights' own error, one that leaves
+        scale 1 out, the last candidate for the best.
+        """
+        columns = self._columns(trial.scheme)
+        weight, inputs = self._weight(trial.scheme, 0), self._inputs(trial.scheme, 0)
+        nearest = rounded(weight, trial.scheme)
+        on_units = trial.calibrated(weight, torch.eye(columns))
+        few, independent = self._inputs(trial.scheme, 1)[:3], normal(TOKENS, columns, seed=9)
+        for tokens, what, candidate in (
+            (inputs, "rounding to nearest", nearest),
+            (inputs, "the search on unit inputs", on_units),
+            (independent, "rounding to nearest, on independent inputs", nearest),
+            (few, "rounding to nearest, on three tokens", nearest),
+        ):
+            found = output_error(weight, trial.calibrated(weight, tokens), tokens)
+            error = output_error(weight, candidate, tokens)
+            assert found <= error * (1 + rounding(trial.scheme)), (
+                f"{trial.scheme}: output error {found:.6g}; {what} has {error:.6g}"
+            )
+
+    @requires("keeps-zeros")
+    @on_schemes()
+    def test_zeros_of_a_pruned_weight_stay_zero(self, trial: Trial) -> None:
+        """Half of the weights are 0, and kernels for sparse weights skip them for ever.
+
+        Usual causes: corrections that are added to pruned weights, a zero point that is no level.
+        """
+        weight, inputs = self._weight(trial.scheme, 0), self._inputs(trial.scheme, 0)
+        zeros = torch.rand(weight.shape, generator=torch.Generator().manual_seed(6)) < 0.5
+        revived = trial.calibrated(weight.masked_fill(zeros, 0), inputs)[zeros]
+        assert not bool(revived.any()), (
+            f"{trial.scheme}: {int(revived.count_nonzero())} of {revived.numel()} zeros are none "
+            f"any more, one is {revived[revived != 0][0].item():.6g}"
+        )
+
+    @requires("state")
+    @on_schemes()
+    def test_saved_weights_decode_as_before(self, trial: Trial) -> None:
+        """A quantizer that was never calibrated reads the same weights, bit for bit.
+
+        Usual causes: scales of columns, or their order, that are kept in the quantizer, constants
+        that are stored in half precision.
+        """
+        weight, inputs = self._weight(trial.scheme, 0), self._inputs(trial.scheme, 0)
+        writer = cast(CalibratedStateKept, trial.make(trial.scheme))
+        writer.observe(inputs)
+        quantized = writer.quantize(weight.clone())
+        expected = writer.dequantize(quantized)
+        state = {name: tensor.clone() for name, tensor in writer.state(quantized).items()}
+        other = cast(CalibratedStateKept, trial.make(trial.scheme))
+        other.observe(self._inputs(trial.scheme, 1))
+        made = other.quantize(self._weight(trial.scheme, 1))
+        reader = cast(CalibratedStateKept, trial.make(trial.scheme))
+        restored = reader.dequantize(reader.restore(state, made))
+        assert torch.equal(restored, expected), (
+            f"{trial.scheme}: {int((restored != expected).sum())} of {expected.numel()} weights "
+            "decode to others"
+        )
 
     # On what the statistics depend
 
@@ -196,7 +225,7 @@ class CalibratedQuantizerSuite(Suite):
         sequences = [inputs[:96], inputs[96:136], inputs[136:160]]
         expected = trial.calibrated(weight, torch.cat(sequences)[None])
         for side in ("right", "left"):
-            batch, mask = _padded(sequences, side)
+            batch, mask = padded(sequences, side)
             quantizer = trial.make(trial.scheme)
             quantizer.observe(batch, mask)
             restored = quantizer.dequantize(quantizer.quantize(weight.clone()))
@@ -254,6 +283,44 @@ class CalibratedQuantizerSuite(Suite):
         restored = trial.calibrated(weight, inputs)
         self._assert_no_harm(weight, restored, inputs, trial.scheme)
 
+    @requires("drops-dead")
+    @on_schemes()
+    def test_large_weights_of_dead_features_cost_nothing(self, trial: Trial) -> None:
+        """A weight that meets 0 alone must not widen the steps of the weights beside it.
+
+        Held against the same weight with zeros there. Usual causes: scales that are taken before
+        dead columns are cleared, columns that are cleared in the result alone.
+        """
+        weight, inputs = self._weight(trial.scheme, 0), self._inputs(trial.scheme, 0)
+        dead = [0, 7, -1]
+        inputs[:, dead] = 0
+        weight[:, dead] *= 100
+        cleared = weight.clone()
+        cleared[:, dead] = 0
+        found, without = (
+            output_error(weight, trial.calibrated(each, inputs), inputs)
+            for each in (weight, cleared)
+        )
+        assert found <= without * (1 + rounding(trial.scheme)), (
+            f"{trial.scheme}: output error {found:.6g}; {without:.6g} with zeros in dead columns"
+        )
+
+    @on_schemes()
+    def test_inputs_that_are_all_zero_are_survived_or_refused(self, trial: Trial) -> None:
+        """An expert that no text reaches is calibrated on zeros: finite weights, or a ValueError.
+
+        Usual causes: 0/0 in a statistic, the inverse of a Hessian that is 0.
+        """
+        weight, inputs = self._weight(trial.scheme, 0), self._inputs(trial.scheme, 0)
+        try:
+            restored = trial.calibrated(weight, torch.zeros_like(inputs))
+        except ValueError:
+            return
+        assert restored.shape == weight.shape
+        assert bool(torch.isfinite(restored).all()), (
+            f"{trial.scheme}: {int((~torch.isfinite(restored)).sum())} weights are not finite"
+        )
+
     @on_schemes()
     def test_fewer_tokens_than_features_are_enough(self, trial: Trial) -> None:
         """The Hessian is singular then, and damping makes up for it.
@@ -294,176 +361,14 @@ class CalibratedQuantizerSuite(Suite):
         quantizer = trial.make(trial.scheme)
         quantizer.observe(inputs)
         first = quantizer.quantize(weight.clone())
-        quantizer.quantize(self._weight(trial.scheme, 1))
+        other = self._weight(trial.scheme, 1)
+        second = quantizer.quantize(other.clone())
         again = quantizer.quantize(weight.clone())
-        for what, quantized in (("its result", first), ("a second use", again)):
-            assert torch.equal(quantizer.dequantize(quantized), fresh), (
+        for what, quantized, expected in (
+            ("its result", first, fresh),
+            ("another weight's", second, trial.calibrated(other, inputs)),
+            ("a second use", again, fresh),
+        ):
+            assert torch.equal(quantizer.dequantize(quantized), expected), (
                 f"{trial.scheme}: {what} depends on what else was quantized"
             )
-
-    # GPTQ
-
-    @requires("gptq")
-    @on_schemes(lambda s: s.granularity is not Granularity.GROUP)
-    def test_columns_are_rounded_as_one_by_one(self, trial: Trial) -> None:
-        """Blocks are there for speed: codes are those of the slow algorithm, column by column.
-
-        Each row may leave its path only at a weight so near a tie that float32 decides it. Usual
-        causes: the last columns of a block, or the columns after it, without their corrections;
-        local for global indices; another damping; the error not divided by the diagonal.
-        """
-        self._solves(trial, static=False)
-
-    @requires("gptq", "updated-groups")
-    @on_schemes(lambda s: s.granularity is Granularity.GROUP)
-    def test_groups_are_scaled_when_their_turn_comes(self, trial: Trial) -> None:
-        """Scales of a group come from its weights with the corrections of all columns before it.
-
-        Usual causes: scales of the original weights, corrections that are still missing when the
-        group starts inside a block, the first group's scale for all.
-        """
-        self._solves(trial, static=False)
-
-    @requires("gptq", "static-groups")
-    @on_schemes(lambda s: s.granularity is Granularity.GROUP)
-    def test_static_groups_keep_the_scales_of_the_original_weights(self, trial: Trial) -> None:
-        """Usual causes: scales of updated weights, scales in the order of processed columns."""
-        self._solves(trial, static=True)
-
-    @requires("gptq")
-    @on_schemes()
-    def test_decoded_weights_take_no_more_levels_than_there_are_codes(self, trial: Trial) -> None:
-        """At most 2^bits different weights in a group. Usual causes: corrections that are added
-        after rounding, scales that decoding takes from another group."""
-        weight = self._weight(trial.scheme, 0)
-        restored = trial.calibrated(weight, self._inputs(trial.scheme, 0))
-        ids = group_ids(weight.shape, trial.scheme)
-        most = max(len(set(restored[ids == i].tolist())) for i in range(int(ids.max()) + 1))
-        assert most <= 2**trial.scheme.bits, f"{trial.scheme}: {most} levels in one group"
-
-    # How properties are tried
-
-    def _hold(
-        self,
-        make_calibrated_quantizer: MakeCalibratedQuantizer,
-        holds: Callable[[Trial], None],
-        only: Callable[[QuantizationScheme], bool] = lambda scheme: True,
-    ) -> None:
-        __tracebackhide__ = True
-        for scheme in filter(only, self.schemes):
-            holds(Trial(make_calibrated_quantizer, scheme))
-
-    def _columns(self, scheme: QuantizationScheme) -> int:
-        """Three groups, the last one short where that is offered."""
-        size = scheme.group_size or 32
-        return 2 * size + (size // 2 if "ragged" in self.capabilities else size)
-
-    def _weight(self, scheme: QuantizationScheme, seed: int) -> Tensor:
-        return _normal(ROWS, self._columns(scheme), 100 + seed)
-
-    def _inputs(self, scheme: QuantizationScheme, seed: int) -> Tensor:
-        """Inputs [N, K] with neighbouring features alike, and large ones, elsewhere each seed."""
-        columns = self._columns(scheme)
-        inputs = _autoregressive(TOKENS, columns, seed)
-        large = torch.randperm(columns, generator=torch.Generator().manual_seed(seed))[
-            : columns // 8
-        ]
-        inputs[:, large] *= 8
-        return inputs
-
-    def _salient(self, scheme: QuantizationScheme) -> Tensor:
-        """Independent features of which one in sixteen is large."""
-        inputs = _normal(2 * TOKENS, self._columns(scheme), seed=7)
-        inputs[:, ::16] *= 16
-        return inputs
-
-    def _same(self, trial: Trial, variants: Callable[[Tensor], Any], tokens: int = TOKENS) -> None:
-        weight, inputs = self._weight(trial.scheme, 0), self._inputs(trial.scheme, 0)[:tokens]
-        expected = trial.calibrated(weight, inputs)
-        for name, batches in variants(inputs):
-            found = trial.calibrated(weight, *batches)
-            self._assert_same(found, expected, trial.scheme, name)
-
-    def _assert_same(
-        self, found: Tensor, expected: Tensor, scheme: QuantizationScheme, name: str
-    ) -> None:
-        """Equal but for rounding, which may also flip codes next to ties in a few rows."""
-        tolerance = _rounding(scheme) * expected.abs().amax(dim=1, keepdim=True)
-        differ = ~((found - expected).abs() <= tolerance)
-        rows = int(differ.any(dim=1).sum())
-        assert rows <= FLIPPED_ROWS, (
-            f"{scheme}, {name}: {int(differ.sum())} weights in {rows} of {len(differ)} rows differ"
-        )
-
-    def _assert_no_harm(
-        self, weight: Tensor, restored: Tensor, inputs: Tensor, scheme: QuantizationScheme
-    ) -> None:
-        assert bool(torch.isfinite(restored).all()), (
-            f"{scheme}: {int((~torch.isfinite(restored)).sum())} weights are not finite"
-        )
-        found = output_error(weight, restored, inputs)
-        nearest = output_error(weight, rounded(weight, scheme), inputs)
-        assert found <= nearest * (1 + _rounding(scheme)), (
-            f"{scheme}: output error {found:.6g}, rounding to nearest has {nearest:.6g}"
-        )
-
-    def _solves(self, trial: Trial, static: bool) -> None:
-        scheme = trial.scheme
-        if scheme.codebook is not None or scheme.double_quantization:
-            return
-        columns = self._columns(scheme)
-        while columns <= WIDE:
-            columns += scheme.group_size or 32
-        weight = _normal(ROWS, columns, seed=0)
-        inputs = _autoregressive(4 * columns, columns, seed=0)
-        found = trial.calibrated(weight, inputs)
-        damping = getattr(trial.make(scheme), "damping", 0.01)
-        path = column_by_column(weight, inputs, scheme, damping, static_groups=static)
-        row, column = path.first_unexplained_step(found)
-        assert row is None, (
-            f"{scheme}: weight [{row}, {column}] became {found[row, column].item():.6g}, one by "
-            f"one {path.rounded[row, column].item():.6g}, and is no near tie "
-            f"({path.from_tie[row, column].item():.3g} steps from one)"
-        )
-
-
-def rounded(weight: Tensor, scheme: QuantizationScheme) -> Tensor:
-    """The weight rounded to nearest."""
-    return quantize(weight, scheme).dequantize()
-
-
-def output_error(weight: Tensor, candidate: Tensor, inputs: Tensor) -> float:
-    """‖X·(W − Q)ᵀ‖² in float64."""
-    return float((inputs.double() @ (weight.double() - candidate.double()).T).square().sum())
-
-
-def _rounding(scheme: QuantizationScheme) -> float:
-    """Relative: float32 sums over all tokens, and a scale stored one place up or down."""
-    return TOKENS * torch.finfo(torch.float32).eps + torch.finfo(scheme.scale_dtype).eps
-
-
-def _normal(rows: int, columns: int, seed: int) -> Tensor:
-    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
-
-
-def _autoregressive(tokens: int, columns: int, seed: int) -> Tensor:
-    """Features of which each has correlation 0.8 with the one before: condition number about 81."""
-    inputs = _normal(tokens, columns, seed)
-    for column in range(1, columns):
-        inputs[:, column] = 0.8 * inputs[:, column - 1] + 0.6 * inputs[:, column]
-    return inputs
-
-
-def _padded(sequences: Sequence[Tensor], side: str) -> tuple[Tensor, Tensor]:
-    """A batch [B + 1, T, K] and its mask [B + 1, T], int64 as tokenizers give it.
-
-    Padding is huge, and the last row is nothing else.
-    """
-    longest = max(len(sequence) for sequence in sequences)
-    batch = torch.full((len(sequences) + 1, longest, sequences[0].shape[1]), 1000.0)
-    mask = torch.zeros(batch.shape[:2], dtype=torch.int64)
-    for row, sequence in enumerate(sequences):
-        start = 0 if side == "right" else longest - len(sequence)
-        batch[row, start : start + len(sequence)] = sequence
-        mask[row, start : start + len(sequence)] = 1
-    return batch, mask

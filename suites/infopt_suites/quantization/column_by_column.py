@@ -28,6 +28,7 @@ class Path:
     step: Tensor  # the scale at that weight
     from_tie: Tensor  # distance to the middle of two levels, in steps
     reach: float  # distances up to this are decided by rounding in float32
+    order: Tensor  # [K], the columns as they were rounded
 
     def first_unexplained_step(self, found: Tensor) -> tuple[int | None, int]:
         """Row and column where a weight took another level without a tie; None if there is none.
@@ -36,7 +37,7 @@ class Path:
         """
         other = ~((found.double() - self.rounded).abs() <= self.step / 4)
         for row in other.any(dim=1).nonzero()[:, 0].tolist():
-            column = int(other[row].nonzero()[0])
+            column = int(self.order[other[row, self.order].nonzero()[0]])
             if float(self.from_tie[row, column]) > self.reach:
                 return row, column
         return None, 0
@@ -49,29 +50,44 @@ def column_by_column(
     damping: float,
     *,
     static_groups: bool = False,
+    order: Tensor | None = None,
 ) -> Path:
-    """Rounds a weight [M, K] for inputs [N, K], in a scheme of equal steps."""
-    remaining, tokens = weight.double().clone(), inputs.double()
-    columns = weight.shape[1]
-    hessian = 2 / len(tokens) * tokens.T @ tokens  # [K, K]
-    hessian += damping * hessian.diagonal().mean() * torch.eye(columns, dtype=torch.float64)
-    inverse = torch.linalg.inv(hessian)
-    size = scheme.group_size or columns
-    source = remaining.clone() if static_groups else remaining
+    """Rounds a weight [M, K] for inputs [N, K], in a scheme of equal steps.
+
+    Args:
+        static_groups: scales come from the original weights; else each group of columns, as they
+            are rounded, gets its scales when its turn comes.
+        order: the columns as they are rounded, int64 [K]; from the first to the last by default.
+    """
+    columns, size = weight.shape[1], scheme.group_size or weight.shape[1]
+    order = torch.arange(columns) if order is None else order
+    hessian = damped_hessian(inputs, damping)[order][:, order]
+    remaining, inverse = weight.double()[:, order], torch.linalg.inv(hessian)
+    static = [_Levels.of(part, scheme) for part in weight.double().split(size, dim=1)]
     result, step, from_tie = (torch.empty_like(remaining) for _ in range(3))
-    for column in range(columns):
-        if column % size == 0:
-            grid = _Levels.of(source[:, column : column + size], scheme)
-        here = remaining[:, column]
+    for place, column in enumerate(order.tolist()):
+        if static_groups:
+            grid = static[column // size]
+        elif place % size == 0:
+            grid = _Levels.of(remaining[:, place : place + size], scheme)
+        here = remaining[:, place]
         result[:, column], from_tie[:, column] = grid.nearest(here)
         step[:, column] = grid.scale
         error = (here - result[:, column]) / inverse[0, 0]  # [M]
-        remaining[:, column + 1 :] -= error[:, None] * inverse[0, 1:]
+        remaining[:, place + 1 :] -= error[:, None] * inverse[0, 1:]
         inverse = inverse[1:, 1:] - torch.outer(inverse[1:, 0], inverse[0, 1:]) / inverse[0, 0]
     # Roundings of K float32 updates add up like √K, and the inverse magnifies them.
     rounding = 2 * columns**0.5 * torch.finfo(torch.float32).eps
     reach = rounding * float(torch.linalg.cond(hessian)) * grid_of(scheme).steps
-    return Path(result, step, from_tie, reach)
+    return Path(result, step, from_tie, reach, order)
+
+
+def damped_hessian(inputs: Tensor, damping: float) -> Tensor:
+    """2/N · XᵀX of inputs [N, K], with ``damping`` of its mean diagonal added to it. Float64."""
+    tokens = inputs.double()
+    hessian = 2 / len(tokens) * tokens.T @ tokens  # [K, K]
+    ridge = damping * hessian.diagonal().mean()
+    return hessian + ridge * torch.eye(len(hessian), dtype=torch.float64)
 
 
 @dataclass(frozen=True)

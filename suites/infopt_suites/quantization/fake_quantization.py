@@ -124,7 +124,9 @@ class FakeQuantSuite(Suite):
         evaluation that rounds otherwise than training.
         """
         first = fake(case.weight).detach().clone()
-        fake(case.weight.flip(-1) * 3 + 1)
+        other = case.weight.flip(-1) * 3 + 1
+        expected = _deployed(fake, other)
+        assert torch.equal(fake(other).detach(), expected), "it shows another weight's result"
         assert torch.equal(fake(case.weight).detach(), first), "other weights left a trace"
         if isinstance(fake, nn.Module):
             fake.eval()
