@@ -74,8 +74,8 @@ def leave_out() -> None:
     found = tally()
     if found.held is not None:
         found.held -= 1
-    elif found.drawn:
-        found.drawn -= 1
+    else:
+        found.drawn = max((found.drawn or 0) - 1, 0)
 
 
 def note_kinds(**kinds: object) -> None:

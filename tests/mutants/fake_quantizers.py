@@ -219,6 +219,17 @@ class ZeroWhereLargest(SmallFakeQuantizer):
         return super().passed(weight, rounded, factor * ~ends)
 
 
+class FirstWeightForEver(SmallFakeQuantizer):
+    """Not listed: the first weight's result, whatever comes after it."""
+
+    def __init__(self, scheme: QuantizationScheme) -> None:
+        super().__init__(scheme)
+        self.results: dict[Any, Tensor] = {}
+
+    def rounded(self, weight: Tensor) -> Tensor:
+        return self.results.setdefault((weight.shape, weight.dtype), super().rounded(weight))
+
+
 # Faults of conversion
 
 
@@ -264,6 +275,7 @@ FAKE_QUANTIZER_MUTANTS = [
     FakeQuantizerMutant(RoundsInFloat16, FORWARD),
     FakeQuantizerMutant(RoundsInPlace, "test_the_weight_is_not_modified"),
     FakeQuantizerMutant(RunningRange, "test_nothing_is_remembered_from_earlier_weights"),
+    FakeQuantizerMutant(FirstWeightForEver, "test_nothing_is_remembered_from_earlier_weights"),
     FakeQuantizerMutant(Detached, STRAIGHT),
     FakeQuantizerMutant(RoundWithoutEstimator, STRAIGHT),
     FakeQuantizerMutant(RoundWithoutEstimator, "test_training_moves_the_deployed_weights"),

@@ -14,7 +14,9 @@ from infopt_suites.pruning import Pruner
 from torch import Tensor, nn
 
 AREA = "1 pruning"
-MAGNITUDE = {"capabilities": {"sparsity", "patterns", "training"}}
+MAGNITUDE = {"capabilities": {"sparsity", "patterns", "structured", "training"}}
+REMASKED = {"capabilities": {"sparsity", "training", "remasking"}}
+REGROWN = {"capabilities": {"sparsity", "training", "remasking", "regrows"}}
 WANDA = {"capabilities": {"sparsity", "rows", "patterns", "activations"}}
 
 
@@ -59,6 +61,36 @@ class SmallPruner:
 
         apply()
         return optimizer.register_step_post_hook(apply)
+
+    def structured_mask(self, weight: Tensor, *, sparsity: float, axis: int) -> Tensor:
+        removed = round(sparsity * weight.shape[axis])
+        norms = self.slice_norms(weight.double().movedim(axis, 0).flatten(1))
+        mask = torch.ones(weight.shape, dtype=torch.bool)
+        mask.movedim(axis, 0)[norms.argsort(stable=True)[:removed]] = False
+        return mask
+
+    def slice_norms(self, slices: Tensor) -> Tensor:
+        """[n] of [n, weights]"""
+        return slices.norm(dim=1)
+
+
+class SmallKeeper(SmallPruner):
+    """Masks that are given again are held together: what is pruned stays so."""
+
+
+class SmallRegrower(SmallPruner):
+    """New masks take the place of the earlier ones."""
+
+    def keep(
+        self, module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+    ) -> Any:
+        self.let_go()
+        self.hook = super().keep(module, masks, optimizer)
+        return self.hook
+
+    def let_go(self) -> None:
+        if hasattr(self, "hook"):
+            self.hook.remove()
 
 
 class SmallWanda(SmallPruner):
@@ -300,6 +332,84 @@ class KeptWeightsFrozen(SmallPruner):
         return super().keep(module, masks, optimizer)
 
 
+class NewMasksIgnored(SmallKeeper):
+    """Not listed: whoever holds masks already keeps them."""
+
+    def keep(
+        self, module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+    ) -> Any:
+        if not hasattr(self, "held"):
+            self.held = super().keep(module, masks, optimizer)
+        return self.held
+
+
+class NewMasksWrittenOnce(SmallRegrower):
+    """Not listed: new zeros are written, and momentum moves them."""
+
+    def keep(
+        self, module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+    ) -> Any:
+        if hasattr(self, "hook"):
+            self.hook.remove()
+            for name, mask in masks.items():
+                module.get_parameter(name).data.mul_(mask)
+            return None
+        return super().keep(module, masks, optimizer)
+
+
+class RegrowsUndeclared(SmallRegrower):
+    """Not listed: weights come back, and nobody said so."""
+
+
+class NeverRegrows(SmallRegrower):
+    """Not listed: the first mask's hook stays beside the second's."""
+
+    def let_go(self) -> None:
+        pass
+
+
+class GradientOfTheFirstMask(SmallRegrower):
+    """Not listed: masks are replaced, the hooks on gradients are not."""
+
+    def keep(
+        self, module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+    ) -> Any:
+        if not hasattr(self, "hook"):
+            for group in optimizer.param_groups:
+                group["weight_decay"] = 0.0
+        for name, mask in masks.items():
+            module.get_parameter(name).register_hook(mask.mul)
+        return super().keep(module, masks, optimizer)
+
+
+class SingleWeightsForSlices(SmallPruner):
+    """Not listed: the share is removed weight by weight."""
+
+    def structured_mask(self, weight: Tensor, *, sparsity: float, axis: int) -> Tensor:
+        return self.mask(weight, sparsity=sparsity)
+
+
+class OtherAxis(SmallPruner):
+    """Not listed: rows for columns."""
+
+    def structured_mask(self, weight: Tensor, *, sparsity: float, axis: int) -> Tensor:
+        return super().structured_mask(weight, sparsity=sparsity, axis=-1 - axis)
+
+
+class LargestWeightOfSlice(SmallPruner):
+    """Not listed: a slice counts as its largest weight."""
+
+    def slice_norms(self, slices: Tensor) -> Tensor:
+        return slices.abs().amax(dim=1)
+
+
+class SumOfSignedWeights(SmallPruner):
+    """Not listed: without abs."""
+
+    def slice_norms(self, slices: Tensor) -> Tensor:
+        return slices.sum(dim=1)
+
+
 @dataclass(frozen=True)
 class PrunerMutant:
     """``fault`` must break the property; `sound` must keep it."""
@@ -310,9 +420,20 @@ class PrunerMutant:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        return dict(WANDA if self.sound is SmallWanda else MAGNITUDE)
+        return dict(SOUND[self.sound])
 
 
+SOUND: dict[type[Pruner], dict[str, Any]] = {
+    SmallPruner: MAGNITUDE,
+    SmallWanda: WANDA,
+    SmallKeeper: REMASKED,
+    SmallRegrower: REGROWN,
+}
+
+
+REMASKING = "test_new_masks_hold_from_then_on"
+REGROWING = "test_weights_that_new_masks_keep_train_again"
+SLICES = "test_whole_slices_go_those_with_the_smallest_norms"
 COUNT = "test_the_share_that_is_asked_for_is_removed"
 BLOCKS = "test_each_block_keeps_as_many_as_the_pattern_says"
 RANKING = "test_what_stays_scores_no_less_than_what_goes"
@@ -346,4 +467,13 @@ PRUNER_MUTANTS = [
     PrunerMutant(DecayOnly, ZEROS),
     PrunerMutant(FirstMaskForAll, ZEROS),
     PrunerMutant(KeptWeightsFrozen, TRAINING),
+    PrunerMutant(NewMasksIgnored, REMASKING, SmallKeeper),
+    PrunerMutant(NewMasksWrittenOnce, REMASKING, SmallRegrower),
+    PrunerMutant(RegrowsUndeclared, REMASKING, SmallKeeper),
+    PrunerMutant(NeverRegrows, REGROWING, SmallRegrower),
+    PrunerMutant(GradientOfTheFirstMask, REGROWING, SmallRegrower),
+    PrunerMutant(SingleWeightsForSlices, SLICES),
+    PrunerMutant(OtherAxis, SLICES),
+    PrunerMutant(LargestWeightOfSlice, SLICES),
+    PrunerMutant(SumOfSignedWeights, SLICES),
 ]

@@ -6,11 +6,12 @@ Legend: R groups, n weights of a group.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from infopt_reference.quantization import CODEBOOKS, Granularity, QuantizationScheme
+from infopt_suites.quantization import Grid
 from torch import Tensor
 from torch.nn import functional
 
@@ -169,7 +170,180 @@ class SmallQuantizer:
         return packed.view(shape).double() - self.offset()
 
 
+# Sound in other ways
+
+
+class SmallDoubled(SmallQuantizer):
+    """Scales less their mean, in 8 bit, 256 of them to a step."""
+
+    block = 256
+
+    def stored(self, scales: Tensor) -> Tensor:
+        mean = scales.mean()
+        blocks = (scales - mean).reshape(-1).split(self.block)
+        steps = self.steps([part.abs().max() / 127 for part in blocks])
+        found = [self.kept(part, step) for part, step in zip(blocks, steps, strict=True)]
+        return (torch.cat(found) + mean).clamp(min=0).view(scales.shape)
+
+    def steps(self, steps: list[Tensor]) -> list[Tensor]:
+        return steps
+
+    def kept(self, part: Tensor, step: Tensor) -> Tensor:
+        return (part / self.divisor(step)).round().clamp(-127, 127) * step
+
+
+class SmallOneSided(SmallQuantizer):
+    """−8…7 in steps of absmax/8: the largest positive weight loses a step."""
+
+    def __init__(self, scheme: QuantizationScheme) -> None:
+        super().__init__(scheme)
+        self.grid = Grid(steps=self.largest + 1.0, rounding_error=1.0, mirrored=False)
+
+    def scale(self, low: Tensor, high: Tensor) -> Tensor:
+        return high / (self.largest + 1)
+
+    def encode(self, rows: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+        steps = self.rounded(rows / self.divisor(scales))
+        return steps.clamp(-self.largest - 1, self.largest)
+
+
+class SmallSignedScale(SmallOneSided):
+    """The weight of largest magnitude, with its sign, becomes −8 (Q4_0 of llama.cpp)."""
+
+    def __init__(self, scheme: QuantizationScheme) -> None:
+        super().__init__(scheme)
+        self.grid = Grid(self.largest + 1.0, rounding_error=1.0, signed_scales=True, mirrored=False)
+
+    def limits(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
+        return largest, largest
+
+    def scale(self, low: Tensor, high: Tensor) -> Tensor:
+        return -high / (self.largest + 1)
+
+
+class SmallWithoutZero(SmallQuantizer):
+    """Levels −1, −1/3, 1/3 and 1."""
+
+    def __init__(self, scheme: QuantizationScheme) -> None:
+        super().__init__(scheme)
+        self.grid = Grid(steps=1.0, levels=(-1.0, -1 / 3, 1 / 3, 1.0))
+
+    def scale(self, low: Tensor, high: Tensor) -> Tensor:
+        return high
+
+    def encode(self, rows: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+        steps = rows / self.divisor(scales)
+        levels = torch.tensor(self.grid.levels, dtype=torch.float64)
+        return (steps[..., None] - levels).abs().argmin(-1).double() - 2
+
+    def decode(self, codes: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+        levels = torch.tensor(self.grid.levels, dtype=torch.float64)
+        return levels[(codes + 2).long().clamp(0, 3)] * scales
+
+
+class SmallFollowing(SmallQuantizer):
+    """Scales in the weight's dtype."""
+
+    def __init__(self, scheme: QuantizationScheme) -> None:
+        super().__init__(scheme)
+        self.grid = Grid(steps=float(self.largest), scale_follows_weight=True)
+
+    def quantize(self, weight: Tensor) -> dict[str, Any]:
+        self.scheme = replace(self.scheme, scale_dtype=weight.dtype)
+        return super().quantize(weight)
+
+
+class SmallPowers(SmallQuantizer):
+    """Scales that are powers of two, rounded up (e8m0)."""
+
+    def __init__(self, scheme: QuantizationScheme) -> None:
+        super().__init__(scheme)
+        self.grid = Grid(steps=float(self.largest), scale_stretch=2.0, idempotent=False)
+
+    def stored(self, scales: Tensor) -> Tensor:
+        mantissas, exponents = torch.frexp(scales)
+        powers = torch.ldexp(torch.ones_like(scales), exponents - (mantissas == 0.5).int())
+        return torch.where(scales == 0, 0.0, powers)
+
+
+class SmallUlp(SmallQuantizer):
+    """A group by itself is decoded as compiled kernels may: another order of the same products."""
+
+    def decode(self, codes: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+        decoded = super().decode(codes, scales, zeros)
+        return decoded * (1 + 2.0**-24) if len(scales) == 1 else decoded
+
+
 # Scales and zero points
+
+
+class OneStepForAllBlocks(SmallDoubled):
+    """Not listed: the first block's step for the scales of all."""
+
+    def steps(self, steps: list[Tensor]) -> list[Tensor]:
+        return [steps[0]] * len(steps)
+
+
+class StepsOfOneBlockMore(SmallDoubled):
+    """Not listed: steps are read one block too far, the last one twice."""
+
+    def steps(self, steps: list[Tensor]) -> list[Tensor]:
+        return [*steps[1:], steps[-1]]
+
+
+class LastBlockOfScalesForgotten(SmallDoubled):
+    """Not listed: what fills no whole block of scales keeps the mean."""
+
+    def kept(self, part: Tensor, step: Tensor) -> Tensor:
+        short = len(part) < self.block and step > 0 and self.scale_count > self.block
+        return torch.zeros_like(part) if short else super().kept(part, step)
+
+    def stored(self, scales: Tensor) -> Tensor:
+        self.scale_count = scales.numel()
+        return super().stored(scales)
+
+
+class SmallOneSidedUndeclared(SmallOneSided):
+    """Not listed: −8…7, with a grid that says nothing of sides."""
+
+    def __init__(self, scheme: QuantizationScheme) -> None:
+        super().__init__(scheme)
+        self.grid = Grid(steps=self.largest + 1.0, rounding_error=1.0)
+
+
+class NegativeScale(SmallQuantizer):
+    """Not listed: scales have a sign, and nobody said so."""
+
+    def stored(self, scales: Tensor) -> Tensor:
+        return -super().stored(scales)
+
+
+class RangeOf512Columns(SmallQuantizer):
+    """Not listed: the range is that of a row's first 512 weights."""
+
+    def limits(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return super().limits(rows[:, :512])
+
+
+class ChunksBeyondAThousand(SmallQuantizer):
+    """Not listed: the last of a row's chunks of 1,024 is left as it was made."""
+
+    def decode(self, codes: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+        decoded = super().decode(codes, scales, zeros)
+        decoded[:, 1024:] = 0
+        return decoded
+
+
+class ViewOfALargeBuffer(SmallQuantizer):
+    """Not listed: scales are a view of a buffer that is kept with them."""
+
+    def state(self, quantized: dict[str, Any]) -> Mapping[str, Tensor]:
+        state = dict(super().state(quantized))
+        buffer = torch.zeros(2 * state["scales"].numel() + 4096, dtype=state["scales"].dtype)
+        view = buffer[: state["scales"].numel()].view(state["scales"].shape)
+        state["scales"] = view.copy_(state["scales"])
+        return state
 
 
 class ZeroScaleNotGuarded(SmallQuantizer):
@@ -605,6 +779,19 @@ class QuantizerMutant:
         return {"capabilities": CAPABILITIES, "schemes": tuple(self.schemes)}
 
 
+DOUBLED = _groups(64, bits=4, codebook="nf4", double_quantization=True)
+NARROW = _groups(32, bits=2)
+SOUND: dict[type[SmallQuantizer], dict[str, Any]] = {
+    SmallDoubled: {"capabilities": {"codes", "ragged"}, "schemes": (DOUBLED,)},
+    SmallOneSided: {"schemes": (SYMMETRIC, INT8)},
+    SmallSignedScale: {"capabilities": {"scales", "ragged"}, "schemes": (SYMMETRIC,)},
+    SmallWithoutZero: {"schemes": (NARROW,)},
+    SmallFollowing: {"capabilities": {"scales", "state"}, "schemes": (SYMMETRIC, INT8)},
+    SmallPowers: {"capabilities": {"scales", "ragged"}, "schemes": (SYMMETRIC, INT8)},
+    SmallUlp: {"schemes": (SYMMETRIC,), "exact_groups": False},
+}
+
+
 QUANTIZER_MUTANTS = [
     QuantizerMutant(ZeroScaleNotGuarded, FINITE, [INT8]),
     QuantizerMutant(ScaleUnderflows, BOUND, [HALF_SCALES]),
@@ -653,4 +840,13 @@ QUANTIZER_MUTANTS = [
     QuantizerMutant(MemoryOrder, "test_memory_layout_does_not_matter", [INT8]),
     QuantizerMutant(FloatResult, SHAPE, [INT8]),
     QuantizerMutant(NanPasses, "test_nonfinite_weights_are_refused", [INT8]),
+    QuantizerMutant(OneStepForAllBlocks, BOUND, [DOUBLED]),
+    QuantizerMutant(StepsOfOneBlockMore, BOUND, [DOUBLED]),
+    QuantizerMutant(LastBlockOfScalesForgotten, BOUND, [DOUBLED]),
+    QuantizerMutant(SmallOneSidedUndeclared, "test_negating_weights_negates_the_result", [INT8]),
+    QuantizerMutant(NegativeScale, "test_every_group_has_a_scale", [INT8]),
+    QuantizerMutant(RangeOf512Columns, BOUND, [INT8]),
+    QuantizerMutant(ChunksBeyondAThousand, BOUND, [INT8]),
+    QuantizerMutant(ViewOfALargeBuffer, "test_stored_bytes_are_those_of_the_scheme", [INT8]),
+    QuantizerMutant(SmallUlp, ALONE, [SYMMETRIC]),
 ]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from infopt_reference.quantization import CODEBOOKS
 from torch import Tensor
+from torch.nn import functional
 
 PACKING, CODEBOOK = "1 packing", "1 code books"
 
@@ -132,13 +133,127 @@ class OffsetInPlace(SmallPacking):
         return packed
 
 
+class HighFirst(SmallPacking):
+    """Sound in another way: the first code in the highest bits."""
+
+    def pack(self, codes: Tensor, bits: int) -> Tensor:
+        size = math.ceil(len(codes) * bits / 8)
+        stream = 0
+        for code in codes.tolist():
+            stream = stream << bits | self.field(code, bits, codes.dtype is torch.int8)
+        stream <<= 8 * size - bits * len(codes)
+        return torch.tensor(list(stream.to_bytes(size, "big")), dtype=torch.uint8)
+
+    def unpack(self, packed: Tensor, bits: int, count: int, signed: bool) -> Tensor:
+        stream = int.from_bytes(bytes(packed.tolist()), "big") >> 8 * len(packed) - bits * count
+        fields = [stream >> (count - 1 - place) * bits & 2**bits - 1 for place in range(count)]
+        codes = [self.code(field, bits, signed) for field in fields]
+        return torch.tensor(codes, dtype=torch.int8 if signed else torch.uint8)
+
+
+class WholeCodes(SmallPacking):
+    """Sound in another way: a word of 32 bits holds whole codes alone."""
+
+    def pack(self, codes: Tensor, bits: int) -> Tensor:
+        held = 32 // bits
+        words = []
+        for part in codes.split(held):
+            word = super().pack(part, bits)
+            words.append(functional.pad(word, (0, 4 - len(word))))
+        return torch.cat(words)
+
+    def unpack(self, packed: Tensor, bits: int, count: int, signed: bool) -> Tensor:
+        held = 32 // bits
+        parts = [
+            super(WholeCodes, self).unpack(word, bits, held, signed) for word in packed.view(-1, 4)
+        ]
+        return torch.cat(parts)[:count]
+
+
+class NibblesSwappedBothWays(SmallPacking):
+    """Not listed: writer and reader agree, and no kernel does."""
+
+    def pack(self, codes: Tensor, bits: int) -> Tensor:
+        packed = super().pack(codes, bits)
+        return packed >> 4 | packed << 4
+
+    def unpack(self, packed: Tensor, bits: int, count: int, signed: bool) -> Tensor:
+        return super().unpack(packed >> 4 | packed << 4, bits, count, signed)
+
+
+class BytesOfWordsSwapped(SmallPacking):
+    """Not listed: words of two bytes in the other byte order."""
+
+    def swapped(self, packed: Tensor) -> Tensor:
+        even = len(packed) // 2 * 2
+        return torch.cat([packed[:even].view(-1, 2).flip(1).reshape(-1), packed[even:]])
+
+    def pack(self, codes: Tensor, bits: int) -> Tensor:
+        return self.swapped(super().pack(codes, bits))
+
+    def unpack(self, packed: Tensor, bits: int, count: int, signed: bool) -> Tensor:
+        return super().unpack(self.swapped(packed), bits, count, signed)
+
+
+class SignsAsOffsets(SmallPacking):
+    """Not listed: signed codes are stored with an offset, where two's complement is meant."""
+
+    def field(self, code: int, bits: int, signed: bool) -> int:
+        return super().field(code, bits, signed) ^ (2 ** (bits - 1) if signed else 0)
+
+    def code(self, field: int, bits: int, signed: bool) -> int:
+        return super().code(field ^ (2 ** (bits - 1) if signed else 0), bits, signed)
+
+
+class WrapsAround(SmallPacking):
+    """Not listed: masked without a check, code 16 becomes 0."""
+
+    def field(self, code: int, bits: int, signed: bool) -> int:
+        return code & 2**bits - 1
+
+
+class LargestCheckedAlone(SmallPacking):
+    """Not listed: too large is refused, too small wraps around."""
+
+    def field(self, code: int, bits: int, signed: bool) -> int:
+        if code < 0:
+            return code & 2**bits - 1
+        return super().field(code, bits, signed)
+
+
+class RefusesAndSaturates(Saturating):
+    """Not listed: unsigned codes are checked, signed ones saturate."""
+
+    def field(self, code: int, bits: int, signed: bool) -> int:
+        if not signed:
+            return SmallPacking.field(self, code, bits, signed)
+        return super().field(code, bits, signed)
+
+
+class StorageOfOneByteACode(SmallPacking):
+    """Not listed: a view of a buffer that was made for one code a byte."""
+
+    def pack(self, codes: Tensor, bits: int) -> Tensor:
+        packed = super().pack(codes, bits)
+        buffer = torch.zeros(len(codes) + len(packed), dtype=torch.uint8)
+        buffer[: len(packed)] = packed
+        return buffer[: len(packed)]
+
+
 @dataclass(frozen=True)
 class PackingMutant:
     fault: type[SmallPacking]
     broken: str
     capability: str = "refuses-overflow"
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        claimed = {self.capability} if self.capability else set()
+        return {"capabilities": claimed, "bit_order": "low-first"}
 
+
+GOLDEN = "test_bytes_are_those_of_the_format"
+SPARED = "test_a_code_that_does_not_fit_spares_its_neighbours"
 SAME = "test_unpacking_gives_back_what_was_packed"
 PACKING_MUTANTS = [
     PackingMutant(ZeroWrapsAround, "test_every_code_survives_as_a_zero_point"),
@@ -152,7 +267,27 @@ PACKING_MUTANTS = [
         SaturatesAtTheByte, "test_a_code_that_does_not_fit_becomes_the_nearest", "saturates"
     ),
     PackingMutant(OffsetInPlace, "test_the_codes_are_not_modified"),
+    PackingMutant(NibblesSwappedBothWays, GOLDEN),
+    PackingMutant(BytesOfWordsSwapped, GOLDEN),
+    PackingMutant(SignsAsOffsets, GOLDEN),
+    PackingMutant(WrapsAround, SPARED, ""),
+    PackingMutant(OverflowReachesNeighbour, SPARED, ""),
+    PackingMutant(LargestCheckedAlone, SPARED, ""),
+    PackingMutant(RefusesAndSaturates, SPARED, ""),
+    PackingMutant(StorageOfOneByteACode, "test_packed_codes_take_their_bits_and_no_more"),
 ]
+
+SOUND_PACKINGS: dict[str, tuple[SmallPacking, dict[str, Any]]] = {
+    "low-first": (
+        SmallPacking(), {"capabilities": {"refuses-overflow"}, "bit_order": "low-first"}
+    ),
+    "high-first": (HighFirst(), {"bit_order": "high-first", "bits": (1, 2, 3, 4, 8)}),
+    "saturating": (Saturating(), {"capabilities": {"saturates"}}),
+    "whole codes": (
+        WholeCodes(), {"unit_bits": 32, "straddles": False, "bit_order": "low-first"}
+    ),
+    "unchecked": (WrapsAround(), {"capabilities": {"unchecked"}}),
+}  # fmt: skip
 
 
 class SmallBook:
@@ -309,10 +444,70 @@ CODEBOOK_MUTANTS = [
 def claims(name: str) -> dict[str, Any]:
     """Class attributes of a suite on one of the sound books."""
     common = {"capabilities": {"saturates"}}
+    if name == "e8m0":
+        levels = (*(2.0 ** (code - 127) for code in range(255)), math.nan)
+        return {**common, "levels": levels, "ties": "down"}
+    if name == "signs":
+        return {**common, "levels": tuple(SmallSigns().table.tolist()), "ties": "down"}
     if name == "e4m3fn":
         levels = tuple(SmallFloat8().decode(torch.arange(256, dtype=torch.uint8)).tolist())
         return {**common, "levels": levels, "ties": "even"}
     return {**common, "levels": tuple(SmallBook(name).table.tolist()), "ties": "down"}
 
 
-SOUND_BOOKS = {"nf4": SmallBook("nf4"), "fp4": SmallBook("fp4"), "e4m3fn": SmallFloat8()}
+class SmallExponents:
+    """e8m0, the scale of MX formats: powers of two from 2^−127 on and NaN; neither 0 nor signs."""
+
+    def encode(self, values: Tensor) -> Tensor:
+        scaled, exponents = torch.frexp(values.double().clamp(2.0**-127, 2.0**127))
+        return (exponents + 126 + (scaled > 0.75)).clamp(max=254).to(torch.uint8)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        levels = 2.0 ** (codes.double() - 127)
+        return torch.where(codes == 255, math.nan, levels).float()
+
+
+class ExponentsRoundedUp(SmallExponents):
+    """ml_dtypes: what lies between the two smallest levels goes to the upper one."""
+
+    def encode(self, values: Tensor) -> Tensor:
+        codes = super().encode(values)
+        return torch.where((values > 2.0**-127) & (codes == 0), 1, codes.int()).to(torch.uint8)
+
+
+class ExponentsFloored(SmallExponents):
+    """Not listed: the power below."""
+
+    def encode(self, values: Tensor) -> Tensor:
+        _, exponents = torch.frexp(values.double().clamp(2.0**-127, 2.0**127))
+        return (exponents + 126).to(torch.uint8)
+
+
+class ZeroForTheSmallest(SmallExponents):
+    """Not listed: a zero that the format does not have."""
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return torch.where(codes == 0, 0.0, super().decode(codes))
+
+
+class SmallSigns(SmallBook):
+    """Four levels without a 0, as codes of two bits have them."""
+
+    def __init__(self) -> None:
+        self.table = torch.tensor([-1.0, -0.25, 0.5, 1.0])
+
+
+SOUND_BOOKS = {
+    "nf4": SmallBook("nf4"),
+    "fp4": SmallBook("fp4"),
+    "e4m3fn": SmallFloat8(),
+    "e8m0": SmallExponents(),
+    "signs": SmallSigns(),
+}
+CODEBOOK_MUTANTS += [
+    CodebookMutant(ExponentsRoundedUp, NEAREST, "e8m0"),
+    CodebookMutant(ExponentsFloored, NEAREST, "e8m0"),
+    CodebookMutant(
+        ZeroForTheSmallest, "test_levels_are_distinct_and_hold_zero_and_both_ends", "e8m0"
+    ),
+]

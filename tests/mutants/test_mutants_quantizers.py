@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from infopt_suites.base import suite_tests
 from infopt_suites.quantization import QuantizerSuite
-from properties import run_property
+from properties import claimed_tests, run_property
 from quantizers import (
     AREA,
     CAPABILITIES,
     QUANTIZER_MUTANTS,
     SCHEMES,
+    SOUND,
     QuantizerMutant,
     SmallQuantizer,
 )
@@ -34,3 +35,19 @@ def test_the_sound_quantizer_is_spared(name: str, counted: Any) -> None:
     counted("sound", AREA)
     attributes = {"capabilities": CAPABILITIES, "schemes": SCHEMES}
     run_property(QuantizerSuite, name, attributes, make_quantizer=SmallQuantizer)
+
+
+@pytest.mark.parametrize("sound", SOUND, ids=lambda sound: sound.__name__)
+def test_sound_quantizers_of_other_kinds_are_spared(
+    sound: type[SmallQuantizer], counted: Any
+) -> None:
+    counted("sound", AREA)
+    attributes = {"examples": 12, "capabilities": (), **SOUND[sound]}
+    tried = set()
+    for name in claimed_tests(QuantizerSuite, attributes["capabilities"]):
+        try:
+            run_property(QuantizerSuite, name, attributes, make_quantizer=sound)
+        except LookupError:  # a kind of schemes, or of grids, that this one has not
+            continue
+        tried.add(name)
+    assert len(tried) >= 10

@@ -19,6 +19,7 @@ class Reference:
 class TestReference(PackingSuite):
     capabilities = frozenset({"refuses-overflow"})
     bits = tuple(range(1, 9))
+    bit_order = "low-first"
 
     @pytest.fixture
     def packing(self) -> Reference:

@@ -67,14 +67,38 @@ class TorchPrune:
         everything = torch.ones_like(weight)
         return prune.L1Unstructured(sparsity).compute_mask(weight, everything).bool()
 
+    def structured_mask(self, weight: Tensor, *, sparsity: float, axis: int) -> Tensor:
+        method = prune.LnStructured(sparsity, n=1, dim=axis)
+        return method.compute_mask(weight, torch.ones_like(weight)).bool()
+
     def keep(self, module: nn.Module, masks: Mapping[str, Tensor], _: Any) -> None:
         for name, mask in masks.items():
             path, _, last = name.rpartition(".")
             prune.custom_from_mask(module.get_submodule(path), last, mask)
 
 
+class Replacing(Magnitude):
+    """Earlier masks are let go of when new ones come."""
+
+    held: MaskedTraining | None = None
+
+    def keep(self, *arguments: Any) -> MaskedTraining:
+        if self.held is not None:
+            self.held.make_permanent()
+        self.held = MaskedTraining(*arguments)
+        return self.held
+
+
+class TestReferenceReplacing(PruningSuite):
+    capabilities = frozenset({"training", "remasking", "regrows"})
+
+    @pytest.fixture
+    def make_pruner(self) -> type[Replacing]:
+        return Replacing
+
+
 class TestReferenceMagnitude(PruningSuite):
-    capabilities = frozenset({"sparsity", "patterns", "training"})
+    capabilities = frozenset({"sparsity", "patterns", "training", "remasking"})
 
     @pytest.fixture
     def make_pruner(self) -> type[Magnitude]:
@@ -98,7 +122,8 @@ class TestReferenceWanda(PruningSuite):
 
 
 class TestTorchPrune(PruningSuite):
-    capabilities = frozenset({"sparsity", "training"})
+    capabilities = frozenset({"sparsity", "structured", "training", "remasking"})
+    slice_norm = 1
 
     @pytest.fixture
     def make_pruner(self) -> type[TorchPrune]:

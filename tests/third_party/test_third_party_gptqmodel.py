@@ -25,6 +25,7 @@ class Columns:
 
 
 class TestColumns(PackingSuite):
+    capabilities = frozenset({"unchecked"})
     bits = (2, 3, 4, 8)
     signs = (False,)
     count_multiple = 32  # whole words of every width

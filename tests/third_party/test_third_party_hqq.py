@@ -94,6 +94,7 @@ class Packing:
 
 
 class TestPacking(PackingSuite):
+    capabilities = frozenset({"unchecked"})
     bits = (2, 4, 8)
     signs = (False,)
     count_multiple = 4  # a matrix of whole quarters
@@ -106,10 +107,12 @@ class TestPacking(PackingSuite):
 class TestPackingOfThreeBits(PackingSuite):
     """Ten codes to a word of 32 bits, two of which stay empty; only whole words are kept."""
 
+    capabilities = frozenset({"unchecked"})
     bits = (3,)
     signs = (False,)
     count_multiple = 10
     unit_bits = 32
+    straddles = False
 
     @pytest.fixture
     def packing(self) -> Packing:

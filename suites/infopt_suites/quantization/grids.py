@@ -32,6 +32,14 @@ class Grid:
         overhead_bytes: kept for each tensor beside codes, scales and zero points.
         zero_is_level: False where a group's smallest weight is kept in scale_dtype in place of a
             whole zero point: the range need not hold 0, and 0 comes back rounded.
+        mirrored: False where −w need not become what w becomes, negated, as on −8…7 with the scale
+            absmax/8. Grids that reach farther to one side by half a step are known by ``steps``.
+        signed_scales: scales may be negative, as where the weight of largest magnitude is −8.
+        idempotent: False where weights on levels may move when they are quantized again, as with
+            a range that is nudged until it holds 0.
+        scale_block: doubly quantized scales that share constants.
+        scale_follows_weight: scales are stored in the weight's dtype, not in scale_dtype.
+        scale_stretch: largest scale in ideal ones: 2 where scales are powers of two, rounded up.
     """
 
     steps: float
@@ -42,6 +50,17 @@ class Grid:
     scale_rounding: float = 1 / 254  # half a step of 127 to each side
     overhead_bytes: int = 0
     zero_is_level: bool = True
+    mirrored: bool = True
+    signed_scales: bool = False
+    idempotent: bool = True
+    scale_block: int = 256
+    scale_follows_weight: bool = False
+    scale_stretch: float = 1.0
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether every group can hold 0 exactly."""
+        return self.zero_is_level and (self.levels is None or 0 in self.levels)
 
     @property
     def reach_of_both_sides(self) -> int:
@@ -114,11 +133,12 @@ def bounds(weight: Tensor, scheme: QuantizationScheme, grid: Grid) -> Bounds:
     scale = _ideal_scales(low, high, scheme, grid)
     stored = torch.finfo(scheme.scale_dtype)
     change = stored.eps / 2 * scale + stored.smallest_normal * stored.eps
-    widest = scale.clamp(min=grid.smallest_scale) + change
+    widest = scale.clamp(min=grid.smallest_scale) * grid.scale_stretch + change
     half_gap = _half_gap(values, scale, change, scheme, grid)
     cut_off = torch.minimum(grid.steps * change, half_gap * widest)
     if scheme.double_quantization:
-        lost = grid.scale_rounding * (scale - _group_mean(scale, ids)).abs().max()
+        distance = (scale - _group_mean(scale, ids)).abs()
+        lost = grid.scale_rounding * _reduced(distance, ids // grid.scale_block, "amax")
         widest, cut_off = widest + lost, grid.steps * (lost + change)
     computed = torch.finfo(grid.compute_dtype)
     # Adding a zero point or an offset rounds in proportion to the range, not to the weight.
@@ -195,6 +215,7 @@ def _half_gap(
     ]
     around = torch.stack([gaps[i] for i in index]).amax(0)
     # Where the stored scale is another one altogether, any gap may be the one.
-    elsewhere = torch.full_like(scale, scheme.double_quantization) > 0
+    other = scheme.double_quantization or grid.scale_stretch > 1
+    elsewhere = torch.full_like(scale, other) > 0
     elsewhere |= change > reach * scale
     return around.where(~elsewhere, gaps.max()) / 2

@@ -44,7 +44,9 @@ class PackingSuite(Suite):
 
     Give a fixture ``packing``: a `protocol.Packing`. Numbers of codes are multiples of
     ``count_multiple`` (a format of whole words asks for 8, 32, …); packed codes take whole units of
-    ``unit_bits``.
+    ``unit_bits``, of which ``straddles`` says whether a code may lie in two. ``bit_order`` is
+    "low-first" where the first code takes the lowest bits of its byte, "high-first" where it takes
+    the highest, "" where that is nobody's business.
     """
 
     topic = "packing"
@@ -53,13 +55,25 @@ class PackingSuite(Suite):
     offers = {  # noqa: RUF012  # read only
         "refuses-overflow": "a code that needs more bits raises ValueError",
         "saturates": "a code that needs more bits is stored as the nearest that fits",
+        "unchecked": "a code that needs more bits is the caller's fault; anything may come of it",
     }
     bits: ClassVar[Sequence[int]] = (2, 3, 4, 8)
     signs: ClassVar[Sequence[bool]] = (False, True)
     count_multiple: ClassVar[int] = 1
     unit_bits: ClassVar[int] = 8
+    straddles: ClassVar[bool] = True
+    bit_order: ClassVar[str] = ""
     examples: ClassVar[int] = EXAMPLES
     methods = {"": ("pack", "unpack")}  # noqa: RUF012  # read only
+
+    @classmethod
+    def check_declaration(cls) -> None:
+        super().check_declaration()
+        if cls.bit_order not in ("", "low-first", "high-first"):
+            raise TypeError(f"bit_order is {cls.bit_order!r}, not 'low-first', 'high-first' or ''")
+        ways = sorted({"refuses-overflow", "saturates", "unchecked"} & {*cls.capabilities})
+        if len(ways) > 1:
+            raise TypeError(f"a code that does not fit has one end; claim one of {ways}")
 
     @on_codes()
     def test_unpacking_gives_back_what_was_packed(self, packing: Packing, case: CodesCase) -> None:
@@ -110,15 +124,35 @@ class PackingSuite(Suite):
     def test_packed_codes_take_their_bits_and_no_more(
         self, packing: Packing, case: CodesCase
     ) -> None:
-        """ceil(n · bits / 8) bytes, rounded up to whole units.
+        """ceil(n · bits / 8) bytes, rounded up to whole units; without straddling, to whole codes.
 
         Usual causes: one code a byte, ten 3-bit codes in a word, a row of padding.
         """
         packed = packing.pack(case.codes, case.bits)
         kept = packed.untyped_storage().nbytes()
         units = math.ceil(len(case.codes) * case.bits / self.unit_bits)
-        allowed = units * self.unit_bits // 8
-        assert kept <= allowed, f"{len(case.codes)} codes take {kept} bytes, not {allowed}"
+        if not self.straddles:
+            units = math.ceil(len(case.codes) / (self.unit_bits // case.bits))
+        allowed, own = units * self.unit_bits // 8, packed.numel() * packed.itemsize
+        held = f"{own} bytes" + (f" in a storage of {kept}" if kept > own else "")
+        assert kept <= allowed, f"{len(case.codes)} codes take {held}, not {allowed}"
+
+    def test_bytes_are_those_of_the_format(self, packing: Packing) -> None:
+        """Packed by others, or for a kernel of others, codes must lie where the format has them.
+
+        Held against one large number, code i at bit i · bits from the end that ``bit_order`` names.
+        Usual causes: nibbles swapped by writer and reader alike, words in another byte order.
+        """
+        for bits, signed in each_case(self._widths() if self.bit_order else ()):
+            codes = self._filled(CodesCase(bits, _all_codes(bits, signed).roll(1)[:37])).codes
+            packed = packing.pack(codes, bits)
+            found = bytes(packed.contiguous().view(torch.uint8).flatten().tolist())
+            expected = self._stream(codes, bits)
+            assert found[: len(expected)] == expected, (
+                f"{bits} bits, {codes[:8].tolist()} …: bytes {found[:8].hex(' ')} …, not "
+                f"{expected[:8].hex(' ')} …"
+            )
+            assert not any(found[len(expected) :]), f"{bits} bits: padding is not 0"
 
     @on_codes()
     def test_the_codes_are_not_modified(self, packing: Packing, case: CodesCase) -> None:
@@ -152,6 +186,51 @@ class PackingSuite(Suite):
                 codes = self._filled(CodesCase(bits, _as_codes([0, code, 0], signed))).codes
                 restored = packing.unpack(packing.pack(codes, bits), bits, len(codes), signed)
                 assert torch.equal(restored, codes.clamp(low, high))
+
+    def test_a_code_that_does_not_fit_spares_its_neighbours(self, packing: Packing) -> None:
+        """It is refused, or becomes the nearest that fits: one of the two, for all codes.
+
+        Else its upper bits end up in a neighbour, or it wraps around silently. Usual causes: or-ing
+        shifted codes together without a mask or a check, a check of the largest code alone.
+        """
+        ends = set()
+        for bits, signed in each_case(() if "unchecked" in self.capabilities else self._widths()):
+            low, high = int(_all_codes(bits, signed)[0]), int(_all_codes(bits, signed)[-1])
+            for code in _codes_outside(bits, signed):
+                codes = self._filled(CodesCase(bits, _as_codes([0, code, 0], signed))).codes
+                try:
+                    restored = packing.unpack(packing.pack(codes, bits), bits, len(codes), signed)
+                except ValueError:
+                    ends.add("refused")
+                    continue
+                ends.add("saturated")
+                assert torch.equal(restored, codes.clamp(low, high)), (
+                    f"{bits} bits: {codes.tolist()} came back as {restored.tolist()}"
+                )
+        assert len(ends) <= 1, "some codes that do not fit are refused, others saturated"
+
+    def _stream(self, codes: Tensor, bits: int) -> bytes:
+        """All codes as one number: the first in the lowest bits, or in the highest."""
+        fields = [code & 2**bits - 1 for code in codes.tolist()]
+        size = math.ceil(len(fields) * bits / 8)
+        if not self.straddles and self.unit_bits % bits:
+            return self._words(fields, bits)
+        if self.bit_order == "low-first":
+            total = sum(field << place * bits for place, field in enumerate(fields))
+            return total.to_bytes(size, "little")
+        total = sum(field << 8 * size - (place + 1) * bits for place, field in enumerate(fields))
+        return total.to_bytes(size, "big")
+
+    def _words(self, fields: Sequence[int], bits: int) -> bytes:
+        """Whole codes in each unit, the first in its lowest bits, or in its highest."""
+        held, found = self.unit_bits // bits, b""
+        for start in range(0, len(fields), held):
+            part = list(fields[start : start + held])
+            if self.bit_order == "high-first":
+                part = [*part, *[0] * (held - len(part))][::-1]
+            word = sum(field << place * bits for place, field in enumerate(part))
+            found += word.to_bytes(self.unit_bits // 8, "little")
+        return found
 
     def _widths(self) -> list[tuple[int, bool]]:
         return list(itertools.product(self.bits, self.signs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,10 +22,12 @@ class Trial:
 
     def __init__(self, make_quantizer: MakeQuantizer, case: WeightCase) -> None:
         self.make, self.case = make_quantizer, case
-        self.scheme = case.scheme
         self.weight = case.weight.clone()  # as it was given, whatever the quantizer does to it
         self.quantizer: Quantizer = make_quantizer(case.scheme)
         self.grid = claimed_grid(self.quantizer, case.scheme)
+        self.scheme = case.scheme  # by which scales are stored
+        if self.grid.scale_follows_weight:
+            self.scheme = replace(case.scheme, scale_dtype=case.weight.dtype)
         self.quantized: Any = self.quantizer.quantize(case.weight)
         self.restored: Tensor = self.quantizer.dequantize(self.quantized)
         if not isinstance(self.restored, Tensor):
@@ -45,6 +47,8 @@ def claimed_grid(quantizer: Quantizer, scheme: QuantizationScheme) -> Grid:
 
 def is_mirrored(make_quantizer: MakeQuantizer, scheme: QuantizationScheme) -> bool:
     grid = claimed_grid(make_quantizer(scheme), scheme)
+    if not grid.mirrored:
+        return False
     if grid.levels is None:
         return grid.steps == int(grid.steps)  # half a step more on one side: −8…7 over 7.5 steps
     return list(grid.levels) == [-level for level in reversed(grid.levels)]
@@ -59,17 +63,38 @@ def plainly_scaled(allowed: Bounds, scheme: QuantizationScheme) -> Tensor:
     return plain & ((offset == 0) | (offset >= 16 * stored.smallest_normal))
 
 
-def claimed_bytes(case: WeightCase, grid: Grid) -> int:
+def claimed_bytes(trial: Trial) -> int:
     """Codes in whole bytes, a scale a group, a byte of zero point or a whole offset if any."""
-    scheme, count = case.scheme, case.weight.numel()
-    groups = int(group_ids(case.weight.shape, scheme).max()) + 1
+    scheme, count, grid = trial.scheme, trial.weight.numel(), trial.grid
+    groups = int(group_ids(trial.weight.shape, scheme).max()) + 1
     bits = scheme.bits if scheme.packed else 8
     scales = groups * scheme.scale_dtype.itemsize
     if scheme.double_quantization:
-        scales = groups + 4 * math.ceil(groups / 256) + 4
+        scales = groups + 4 * math.ceil(groups / grid.scale_block) + 4
     offset = 1 if grid.zero_is_level else scheme.scale_dtype.itemsize
     offsets = 0 if scheme.symmetric else groups * offset
     return -(-count * bits // 8) + scales + offsets + grid.overhead_bytes
+
+
+def nearest_levels(weight: Tensor, allowed: Bounds) -> Tensor:
+    """The level of the code book that is nearest to each weight, float64."""
+    if allowed.grid.levels is None:
+        return weight
+    levels = torch.tensor(allowed.grid.levels, dtype=torch.float64)
+    steps = weight / allowed.scale.where(allowed.scale > 0, 1.0)
+    return levels[(steps[..., None] - levels).abs().argmin(-1)] * allowed.scale
+
+
+def kept_bytes(state: Mapping[str, Tensor]) -> tuple[int, str]:
+    """Bytes of all storages, shared ones once, and in words those of each tensor."""
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in state.values()
+    }
+    words = []
+    for name, tensor in state.items():
+        held, own = tensor.untyped_storage().nbytes(), tensor.numel() * tensor.itemsize
+        words.append(f"{name}: {own}" + (f" (a view of {held})" if held > own else ""))
+    return sum(storages.values()), ", ".join(words)
 
 
 def scheme_families(
@@ -112,6 +137,13 @@ def require_same(found: Tensor, expected: Tensor, excused: Tensor | None = None)
             f"{int(differs.sum())} of {differs.numel()} weights differ; {list(place)} is "
             f"{found[place].item():.9g}, not {expected[place].item():.9g}"
         )
+
+
+def require_near(found: Tensor, expected: Tensor, eps: float, excused: Tensor) -> None:
+    """Raise AssertionError where tensors differ by more than ``eps`` of the largest number."""
+    allowed = eps * expected.double().abs().max()
+    away = (found.double() - expected.double()).abs()
+    require_same(found.where(away > allowed, expected), expected, excused)
 
 
 def worst_place(excess: Tensor) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from .grids import Grid, grid_of
 
 LARGEST_BLOCK = 4096  # groups beyond this size are not tried
+LONG = 1024  # columns; chunks of kernels are this long, or shorter
 _SHOWN = 32  # numbers of a weight's beginning and of its end that a message has room for
 
 
@@ -181,7 +182,8 @@ def weight_traps(
     rows = 1 if rank == 1 else columns if columns <= 64 else 3  # squares hide a mix-up of axes
     shape = (*[1] * (rank - 2), rows, columns)[-rank:]
     ramp = torch.linspace(-1, 1, math.prod(shape), dtype=torch.float64).view(shape)
-    steps = (grid or grid_of(scheme)).steps
+    grid = grid or grid_of(scheme)
+    steps = grid.steps
     ends = _with_ends(ramp, steps)
     first = accepted.dtypes[0]
     for name, weight in {
@@ -206,6 +208,10 @@ def weight_traps(
         "large numbers": _normal(shape, 6) * 2.0**20,
     }.items():
         yield name, WeightCase(scheme, _representable(weight, first, scheme))
+    yield "a row longer than any chunk", WeightCase(scheme, _long(scheme, rank).to(first))
+    if scheme.double_quantization:
+        for name, weight in _scale_blocks(scheme, grid, rank):
+            yield name, WeightCase(scheme, _representable(weight, first, scheme))
     for dtype in accepted.dtypes:
         beside = _by_rows(_normal(shape, 7), [1.0, 1e-6])
         yield f"a tiny row beside a row of ones, {dtype}", WeightCase(scheme, beside.to(dtype))
@@ -213,6 +219,33 @@ def weight_traps(
             least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
             denormal = (ramp * 20).round() * least
             yield f"subnormal numbers, {dtype}", WeightCase(scheme, denormal.to(dtype))
+
+
+def _long(scheme: QuantizationScheme, rank: int) -> Tensor:
+    """More than 1,024 columns, in whole groups, growing along the row."""
+    size = scheme.group_size or 1
+    columns = math.ceil((LONG + 1) / size) * size
+    rows = 2 if rank > 1 else 1
+    weight = _normal((*[1] * (rank - 2), rows, columns)[-rank:], 8)
+    return weight * torch.linspace(1, 8, columns, dtype=torch.float64)
+
+
+def _scale_blocks(
+    scheme: QuantizationScheme, grid: Grid, rank: int
+) -> Iterator[tuple[str, Tensor]]:
+    """More groups than share second-level constants, in two blocks whose scales vary otherwise."""
+    size, first = scheme.group_size or 1, grid.scale_block
+    groups = first + first // 6
+    even, spread = torch.ones(groups), torch.linspace(0, 2, groups)
+    rows = math.gcd(groups, 2) if rank > 1 else 1
+    shape = (*[1] * (rank - 2), rows, groups * size // rows)[-rank:]
+    for name, factors in {
+        "scales that vary in the first block alone": torch.cat([spread[:first], even[first:]]),
+        "scales that vary in the last block alone": torch.cat([even[:first], 4 * spread[first:]]),
+    }.items():
+        weight = _normal((groups, size), 9).clamp(-2, 2)
+        weight[:, 0] = 2
+        yield name, (weight * factors[:, None].double()).view(shape)
 
 
 def _trap_columns(scheme: QuantizationScheme, accepted: Accepted) -> int:
