@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         CodebookSuite,
         FakeQuantSuite,
         PackingSuite,
+        QuantizedLinearSuite,
         QuantizerSuite,
         SmoothingSuite,
     )
@@ -52,6 +53,7 @@ __all__ = [
     "PagedKVSuite",
     "PrefixCacheSuite",
     "PruningSuite",
+    "QuantizedLinearSuite",
     "QuantizerSuite",
     "ResponseCacheSuite",
     "RopeSuite",

@@ -7,6 +7,7 @@ from .fake_quantization import FakeQuantizer, FakeQuantSuite, MakeFakeQuantizer
 from .grids import Grid, bounds, grid_of
 from .packing import PackingSuite
 from .protocol import Codebook, MakeQuantizer, Packing, Quantizer
+from .quantized_linear import MakeQuantizedLinear, QuantizedLinear, QuantizedLinearSuite
 from .quantizer import QuantizerSuite
 from .smoothing import MakeSmoother, Smoother, SmoothingSuite
 
@@ -20,10 +21,13 @@ __all__ = [
     "Grid",
     "MakeCalibratedQuantizer",
     "MakeFakeQuantizer",
+    "MakeQuantizedLinear",
     "MakeQuantizer",
     "MakeSmoother",
     "Packing",
     "PackingSuite",
+    "QuantizedLinear",
+    "QuantizedLinearSuite",
     "Quantizer",
     "QuantizerSuite",
     "Smoother",

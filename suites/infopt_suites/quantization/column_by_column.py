@@ -63,7 +63,8 @@ def column_by_column(
     order = torch.arange(columns) if order is None else order
     hessian = damped_hessian(inputs, damping)[order][:, order]
     remaining, inverse = weight.double()[:, order], torch.linalg.inv(hessian)
-    static = [_Levels.of(part, scheme) for part in weight.double().split(size, dim=1)]
+    starts = range(0, columns, size)
+    static = [_Levels.of(weight.double()[:, i : i + size], scheme) for i in starts]
     result, step, from_tie = (torch.empty_like(remaining) for _ in range(3))
     for place, column in enumerate(order.tolist()):
         if static_groups:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, Protocol, cast
 
 import torch
@@ -114,18 +115,18 @@ class FakeQuantSuite(Suite):
         fake(weight)
         assert torch.equal(weight, case.weight), "fake quantization changed the weight itself"
 
-    @on_weights()
+    @on_weights(fresh=True)
     def test_nothing_is_remembered_from_earlier_weights(
-        self, fake: FakeQuantizer, case: WeightCase
+        self, make: Callable[[], FakeQuantizer], case: WeightCase
     ) -> None:
         """The result depends on the weight alone, not on steps before, nor on a mode.
 
         Usual causes: running ranges, observers that are still on, buffers that are reused,
         evaluation that rounds otherwise than training.
         """
+        fake, other = make(), case.weight.flip(-1) * 3 + 1
         first = fake(case.weight).detach().clone()
-        other = case.weight.flip(-1) * 3 + 1
-        expected = _deployed(fake, other)
+        expected = make()(other).detach()
         assert torch.equal(fake(other).detach(), expected), "it shows another weight's result"
         assert torch.equal(fake(case.weight).detach(), first), "other weights left a trace"
         if isinstance(fake, nn.Module):
@@ -282,12 +283,15 @@ class FakeQuantSuite(Suite):
     def _hold(
         self,
         make_fake_quantizer: MakeFakeQuantizer,
-        holds: Callable[[FakeQuantizer, WeightCase], None],
+        holds: Callable[[Any, WeightCase], None],
+        fresh: bool = False,
     ) -> None:
+        """``fresh``: the property makes fake quantizers itself."""
         __tracebackhide__ = True
 
         def tried_on(case: WeightCase) -> None:
-            holds(make_fake_quantizer(case.scheme), case)
+            make = partial(make_fake_quantizer, case.scheme)
+            holds(make if fresh else make(), case)
 
         accepted = Accepted(self.dtypes, (2,), "ragged" in self.capabilities)
         traps = (trap for scheme in self.schemes for trap in weight_traps(scheme, accepted))

@@ -216,7 +216,7 @@ class PackingSuite(Suite):
         if not self.straddles and self.unit_bits % bits:
             return self._words(fields, bits)
         if self.bit_order == "low-first":
-            total = sum(field << place * bits for place, field in enumerate(fields))
+            total: int = sum(field << place * bits for place, field in enumerate(fields))
             return total.to_bytes(size, "little")
         total = sum(field << 8 * size - (place + 1) * bits for place, field in enumerate(fields))
         return total.to_bytes(size, "big")
