@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help gate gate-failing gate-quantizers test test-all check lint docs changelog bench kill
-.PHONY: peers findings clean
+.PHONY: peers findings fuzz clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -75,6 +75,14 @@ changelog: .venv/ok  ## fragments of changes/ into CHANGELOG.md: make changelog 
 	$(BIN)/towncrier build --yes --version $(VERSION)
 
 check: lint test  ## what CI runs
+
+# The seed is shown beside the tests' own header; SEED=N repeats one. What failed is kept in
+# .hypothesis and tried first the next time.
+SEED := $(or $(SEED),$(shell date +%s))
+
+fuzz: .venv/ok  ## random releases, checkpoints, journals, corpora and ended runs, a quarter of an hour; SEED=N
+	@echo "seed $(SEED)"
+	INFOPT_FUZZ=1 $(PYTEST) tests/fuzz -q --timeout=0 --hypothesis-seed=$(SEED)
 
 bench: .venv/ok $(PEERS)  ## measured ratios: start-up, quality gate, latency verdicts
 	$(BIN)/python tests/benchmarks/run.py

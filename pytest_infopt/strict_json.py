@@ -37,12 +37,20 @@ def dumps(document: Mapping[str, Any], *, indent: int | None = None) -> str:
 
 def loads(text: str) -> dict[str, Any]:
     """The document of `dumps`; ValueError for anything that is not one strict JSON object."""
-    document = json.loads(text, parse_constant=_refuse_constant)
+    document = parse(text, parse_constant=_refuse_constant)
     if not isinstance(document, dict):
         raise ValueError(f"expected a JSON object, found {type(document).__name__}")
     for pointer, number in document.pop(NONFINITE, {}).items():
         _restore(document, pointer, float(number))
     return document
+
+
+def parse(text: str | bytes, **options: Any) -> Any:
+    """`json.loads`, with a ValueError for what is nested too deeply for it, too."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def write_atomically(path: Path, text: str) -> None:

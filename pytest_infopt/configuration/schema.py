@@ -54,6 +54,12 @@ def _check_url(text: str) -> str:
     return text
 
 
+def _check_text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a null character, which no name and no path may")
+    return text
+
+
 def _by_name(topics: Any) -> Any:
     """``topic = target`` as the table that ``topic.name = target`` gives, with the name ""."""
     if not isinstance(topics, dict):
@@ -61,7 +67,7 @@ def _by_name(topics: Any) -> Any:
     return {key: value if isinstance(value, dict) else {"": value} for key, value in topics.items()}
 
 
-Text = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
 Device = Annotated[str, AfterValidator(_check_device)]
 Quantization = Annotated[str, _one_of("quantization", FORMATS, OWN_LOADER)]
 Dtype = Annotated[

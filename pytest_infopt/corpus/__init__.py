@@ -1,6 +1,6 @@
 """The documents that models are compared on: a user's files, or the embedded corpus."""
 
-from .documents import Document, corpus_fingerprint, load_corpus
+from .documents import Document, corpus_fingerprint, load_corpus, read_objects
 from .tokens import TokenisedCorpus, TokenisedDocument, shuffled, tokenise
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "TokenisedDocument",
     "corpus_fingerprint",
     "load_corpus",
+    "read_objects",
     "shuffled",
     "tokenise",
 ]

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..release import CorpusSource
+from ..strict_json import parse
 from .embedded import embedded_texts
 
 logger = logging.getLogger(__name__)
@@ -81,8 +82,19 @@ def _read(path: Path, root: Path) -> list[Document]:
             f"{path}: a corpus file has to be one of {', '.join(SUFFIXES)}, not {path.suffix!r}"
         )
     name = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
-    text = _text(path)
-    return list(_records(path, name, text)) if path.suffix == ".jsonl" else [Document(name, text)]
+    return list(_records(path, name)) if path.suffix == ".jsonl" else [Document(name, _text(path))]
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a .jsonl file, each with its line's number; blank lines are left out.
+
+    Raises ConfigurationError naming file and line for a file that cannot be read, is not UTF-8, or
+    holds anything else.
+    """
+    # Not splitlines(): JSON strings may hold U+2028 and other separators that it splits at.
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if line.strip():
+            yield number, _object(f"{path}:{number}", line)
 
 
 def _text(path: Path) -> str:
@@ -100,30 +112,29 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _records(path: Path, name: str, text: str) -> Iterator[Document]:
-    # Not splitlines(): JSON strings may hold U+2028 and other separators that it splits at.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            record = _record(f"{path}:{number}", line)
-            yield Document(str(record.get("id", f"{name}:{number}")), record["text"])
+def _records(path: Path, name: str) -> Iterator[Document]:
+    for number, record in read_objects(path):
+        if not isinstance(record.get("text"), str):
+            keys = ", ".join(record) or "none"
+            raise ConfigurationError(
+                f"{path}:{number}: has no text field with a string; fields: {keys}"
+            )
+        for value in (record["text"], str(record.get("id", ""))):
+            if half := re.search("[\ud800-\udfff]", value):
+                raise ConfigurationError(
+                    f"{path}:{number}: {ascii(half[0])[1:-1]} is half of a character; write both "
+                    "halves, or leave it out"
+                )
+        yield Document(str(record.get("id", f"{name}:{number}")), record["text"])
 
 
-def _record(place: str, line: str) -> dict[str, Any]:
+def _object(place: str, line: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = parse(line)
     except ValueError as error:
         raise ConfigurationError(f"{place}: not JSON: {error}") from None
     if not isinstance(record, dict):
-        raise ConfigurationError(f"{place}: has to be a JSON object with a text field")
-    if not isinstance(record.get("text"), str):
-        keys = ", ".join(record) or "none"
-        raise ConfigurationError(f"{place}: has no text field with a string; fields: {keys}")
-    for value in (record["text"], str(record.get("id", ""))):
-        if half := re.search("[\ud800-\udfff]", value):
-            raise ConfigurationError(
-                f"{place}: {ascii(half[0])[1:-1]} is half of a character; write both halves, or "
-                "leave it out"
-            )
+        raise ConfigurationError(f"{place}: has to be a JSON object")
     return record
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..release import ModelSource
+from ..strict_json import parse
 from .files.embedded import PREFIX
 from .formats import DTYPES, format_of, is_width
 
@@ -94,7 +95,7 @@ def _of_gguf(source: ModelSource) -> Precision:
 def _checkpoint_config(model: str) -> dict[str, Any]:
     path = Path(model) / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # a hub id, a missing or a broken file: the loader will say so
         return {}
     return config if isinstance(config, dict) else {}

@@ -82,7 +82,7 @@ from pathlib import Path
 from pytest_infopt.store.journal import Journal
 journal = Journal(Path({str(path)!r}))
 for index in range(50):
-    journal.write("sample", index=index)  # short: a buffer would swallow them all
+    journal.write("x", index=index)  # short: a buffer would swallow them all
 os.kill(os.getpid(), signal.SIGKILL)
 """
     process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
@@ -199,8 +199,8 @@ def test_latest_run_is_the_last_that_left_a_journal(tmp_path: Path) -> None:
     assert latest_run(tmp_path) is None
     ids = [new_run_id(datetime(2026, 1, day, tzinfo=UTC)) for day in (3, 1, 2)]
     for run_id in ids:
-        with closing(Journal(journal_path(run_directory(tmp_path, run_id), "gw0"))):
-            pass
+        with closing(Journal(journal_path(run_directory(tmp_path, run_id), "gw0"))) as journal:
+            journal.write("x")
     run_directory(tmp_path, new_run_id()).mkdir()  # later, but nothing was journalled
     assert latest_run(tmp_path) == tmp_path / "runs" / ids[0]
 

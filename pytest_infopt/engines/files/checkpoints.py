@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...errors import ModelLoadError
+from ...strict_json import parse
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SINGLE_FILE = "model.safetensors"
@@ -145,7 +146,7 @@ def digest_of_file(path: Path) -> str:
 def stored_dtype(directory: Path) -> str:
     """The dtype that a checkpoint declares, or else most of its bytes have, as torch names it."""
     config = read_config(directory)
-    for section in (config, config.get("text_config", {})):
+    for section in (config, config.get("text_config") or {}):
         declared = section.get("dtype") or section.get("torch_dtype")
         if declared:
             return str(declared).removeprefix("torch.")
@@ -221,12 +222,14 @@ def _no_weights_message(directory: Path) -> str:
 
 def _parse_header(path: Path, raw: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(raw)
+        header = parse(raw)
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         for entry in tensors.values():
             begin, end = entry["data_offsets"]
-            if not (isinstance(entry["dtype"], str) and 0 <= begin <= end):
+            if not (isinstance(begin, int) and isinstance(end, int) and 0 <= begin <= end):
                 raise ValueError(f"offsets {begin}…{end}")
+            if not isinstance(entry["dtype"], str):
+                raise ValueError(f"dtype {entry['dtype']!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _corrupt(path, f"its header cannot be read ({error})") from error
     return tensors
@@ -264,7 +267,7 @@ def _sampled_offsets(file: BinaryIO, size: int, header: dict[str, Any] | None) -
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelLoadError(
             f"{path} is not valid JSON ({error}); download or save it again"

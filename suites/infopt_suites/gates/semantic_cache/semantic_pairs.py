@@ -27,7 +27,7 @@ from itertools import accumulate, combinations
 from pathlib import Path
 from types import MappingProxyType
 
-from pytest_infopt.corpus import shuffled
+from pytest_infopt.corpus import read_objects, shuffled
 from pytest_infopt.errors import ConfigurationError
 
 PARAPHRASE = "paraphrase"
@@ -137,22 +137,15 @@ def _pick(choices: Sequence[str], generator: random.Random) -> str:
 def read_pairs(path: Path) -> list[SemanticPair]:
     """A user's own pairs: JSONL with ``query``, ``other``, ``same_answer`` and maybe ``category``.
 
-    Raises ConfigurationError naming the file and the line that does not fit.
+    Raises ConfigurationError naming the file, and the line that does not fit.
     """
     pairs = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigurationError(f"semantic_cache.pairs: {path}: {error.strerror}") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, record in read_objects(path):
         try:
-            record = json.loads(line)
             query, other, same = record["query"], record["other"], record["same_answer"]
             if not (isinstance(query, str) and isinstance(other, str) and isinstance(same, bool)):
                 raise TypeError("query and other are texts, same_answer is true or false")
-        except (ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise ConfigurationError(
                 f"{path}:{number}: no pair ({error!r}); write "
                 '{"query": "…", "other": "…", "same_answer": true}'
