@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from ..errors import ConfigurationError
 from ..naming import import_named, nearest
+from .format_options import check_options
 
 DTYPES = {"float32": 32, "float16": 16, "bfloat16": 16}  # those of releases, with their bits
 ORACLE_DTYPE = "float64"  # the one besides that a model is computed in, to measure the others
@@ -70,17 +71,16 @@ class Format:
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raise ConfigurationError, with the nearest name, for an option that it does not take, and
-        for widths that no code has."""
+        for a value that the option does not take."""
         if self.options is None:
             return
         for key in options:
             if key not in self.options:
                 raise unknown(f"option of quantization {self.name!r}", key, sorted(self.options))
-        if "bits" in options and not is_width(options["bits"]):
-            raise ConfigurationError(
-                f"option of quantization {self.name!r}: bits is {options['bits']!r}; give an "
-                "integer from 2 to 8"
-            )
+        try:
+            check_options(self.name, options)
+        except ValueError as error:
+            raise ConfigurationError(f"option of quantization {self.name!r}: {error}") from error
 
     def load_function(self) -> Callable[[Any], Any]:
         """The loader; ConfigurationError where it cannot be imported."""
@@ -103,11 +103,6 @@ def _is_installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # its parent is not there
         return False
-
-
-def is_width(bits: object) -> bool:
-    """Whether a code can have that many bits."""
-    return type(bits) is int and 2 <= bits <= 8
 
 
 def needs(who: str, module: str, why: str, extra: str | None = None) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 from ..release import ModelSource
 from ..strict_json import parse
 from .files.embedded import PREFIX
-from .formats import DTYPES, format_of, is_width
+from .format_options import is_width
+from .formats import DTYPES, format_of
 
 __all__ = ["Precision", "dtype_bits", "precision_of"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from infopt_reference.pruning import prune_model
 from infopt_reference.quantization import Granularity, QuantizationScheme, preset, quantize_model
 
+from ..format_options import sparsity_of
 from ..formats import CALIBRATION, GRID, SKIP, format_of
 from .checkpoint import load_to_optimise
 from .request import LoadRequest
@@ -68,13 +68,10 @@ def _skip(request: LoadRequest) -> dict[str, Any]:
 
 def _target(request: LoadRequest) -> dict[str, Any]:
     """``sparsity`` as `prune_model` takes it: a share, or a pattern."""
-    sparsity = request.option("sparsity", 0.5)
-    if isinstance(sparsity, str):
-        pattern = re.fullmatch(r"(\d+):(\d+)", sparsity)
-        if pattern is None:
-            raise request.wrong(f"sparsity is {sparsity!r}; give a share such as 0.5, or '2:4'")
-        return {"pattern": (int(pattern[1]), int(pattern[2]))}
-    return {"sparsity": sparsity}
+    sparsity = sparsity_of(request.option("sparsity", 0.5))
+    if sparsity.pattern is not None:
+        return {"pattern": sparsity.pattern}
+    return {"sparsity": sparsity.share}
 
 
 def _call(request: LoadRequest, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:

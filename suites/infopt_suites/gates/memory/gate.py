@@ -1,19 +1,27 @@
 """Memory: deterministic sizes are compared exactly; resident memory of a process is noisy."""
 
-import math
-
-from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
-from pytest_infopt.engines.weight_precision import dtype_bits
+from pytest_infopt import Capability, GateSpec, Metric, Rule, Unit
 
 from ..plans import LatencyPlan
-
-# Share of a model's weights that weight-only quantization leaves alone: embeddings, output head,
-# norms. 13 % of an 8B Llama, 21 % of SmolLM2-135M, 28 % of Qwen2.5-0.5B; a third leaves room.
-_UNQUANTIZED_SHARE = 1 / 3
-_SCALE_BITS = 0.5  # a 16-bit scale per 32 weights, the finest usual granularity
+from .limits import default_budgets
 
 SIZES = (
     Metric("weight_bytes", Unit.BYTES, Rule.EXACT, "parameters and quantization constants"),
+    Metric(
+        "changed_share",
+        Unit.SHARE,
+        Rule.EXACT,
+        "share of the weights of all matrices whose matrix differs from the reference's",
+        higher_is_better=True,
+    ),
+    Metric("bits_per_weight", Unit.NUMBER, Rule.EXACT, "bits kept for each weight of all matrices"),
+    Metric(
+        "sparsity",
+        Unit.SHARE,
+        Rule.EXACT,
+        "share of zeros among the weights of all matrices, where they are floats",
+        higher_is_better=True,
+    ),
     Metric("buffer_bytes", Unit.BYTES, Rule.EXACT, "buffers that are not weights"),
     Metric(
         "kv_bytes_per_token", Unit.BYTES, Rule.EXACT, "KV cache, measured, per token and sequence"
@@ -35,29 +43,6 @@ RESIDENT = Metric(
     Rule.SIGN,
     "peak resident memory of a fresh process, candidate / reference",
 )
-
-
-def default_budgets(context: BudgetContext) -> dict[str, float]:
-    """The KV cache is as large as its formula says; weights in so many bits are that small."""
-    limits = {"kv_prediction_error": 0.0}
-    if context.precision.packed:
-        limits["weight_bytes"] = _weight_share(context)
-    return limits
-
-
-def _weight_share(context: BudgetContext) -> float:
-    """Largest share of the reference's weight bytes, rounded up to two digits.
-
-    Quantized: the unquantized share stays, the rest shrinks to code and scale, against 16-bit
-    floats (a 32-bit reference makes it easier): 8 bits 0.69, 4 bits 0.53, 3 bits 0.48. That is
-    loose on purpose; it catches quantization that was silently not applied. Unquantized: the ratio
-    of the dtypes, or, where the reference's own weights loaded in the candidate's dtype weigh more
-    (some models keep single tensors in float32), those.
-    """
-    if context.precision.lossless:
-        return dtype_bits(context.candidate) / dtype_bits(context.reference)
-    quantized = (context.precision.bits + _SCALE_BITS) / 16
-    return math.ceil(100 * (_UNQUANTIZED_SHARE + (1 - _UNQUANTIZED_SHARE) * quantized)) / 100
 
 
 GATE = GateSpec(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from pytest_infopt import ModelPair, Sample, remote
 from pytest_infopt.engines.base import StreamingEngine, WeighedEngine, able
+from pytest_infopt.measure.weights import WeightChanges
 
 from ..plans import LatencyPlan
+from .changes import weight_changes, with_changes
 from .footprint import MeasuredEngine, measure_memory, peak_resident_bytes, run_request
 
 
@@ -21,13 +25,18 @@ class MemoryMeasure:
 
     @remote
     def candidate(self) -> Sample:
-        """What the candidate weighs."""
-        return measure_memory(
+        """What the candidate weighs, and what became of the reference's weights in it."""
+        sample = measure_memory(
             able(self._pair.candidate, MeasuredEngine),
             self._tokens,
             batch=2,
             reference=able(self._pair.reference, MeasuredEngine),
         )
+        return with_changes(sample, self._changes, self._pair.source)
+
+    @cached_property
+    def _changes(self) -> WeightChanges | None:
+        return weight_changes(self._pair)
 
     @remote
     def plain_weight_bytes(self) -> int:

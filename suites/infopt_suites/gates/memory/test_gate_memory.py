@@ -34,6 +34,7 @@ def test_memory(infopt_gate: GateRun[MemoryMeasure]) -> None:
     reference = measure.reference()
     readings = [measure.candidate(), measure.candidate()]
     infopt_gate.details["reference"] = reference.values
+    infopt_gate.details["weights"] = readings[0].details.get("weights", {})
     sizes = infopt_gate.collect(
         readings,
         lambda reading: reading,

@@ -1,0 +1,148 @@
+"""What became of a model's weights: against counts by hand, on optimised and on plain copies."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from default_limits import default_budgets
+from infopt_reference.pruning import prune_model
+from infopt_reference.quantization import preset, quantize_model
+from infopt_suites.gates.memory.changes import with_changes
+from weight_layouts import LAYOUTS, make_layout
+
+from pytest_infopt import Sample
+from pytest_infopt.measure.weights import WeightChanges, compare_weights
+from pytest_infopt.release import ModelSource
+
+REFERENCE = ModelSource("reference", "somewhere", dtype="float32")
+
+
+def limits(quantization: str, **options: Any) -> dict[str, float]:
+    source = ModelSource("x", "somewhere", dtype="float32", quantization=quantization)
+    budgets = default_budgets(replace(source, options=options), REFERENCE)
+    return {name: budget.limit for name, budget in budgets.items()}
+
+
+def kept(changes: WeightChanges, quantization: str, **options: Any) -> dict[str, bool]:
+    """Which default limits on the weights these changes keep."""
+    values, found = changes.values(), limits(quantization, **options)
+    verdicts = {"bits_per_weight": lambda value, limit: value <= limit}
+    at_least = lambda value, limit: value >= limit  # noqa: E731
+    return {
+        name: verdicts.get(name, at_least)(values[name], found[name])
+        for name in ("changed_share", "bits_per_weight", "sparsity")
+        if name in found
+    }
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("form", ["int8", "int4", "int3", "nf4", "fp8"])
+def test_a_quantized_model_has_changed_and_has_the_bits_that_were_asked_for(
+    name: str, form: str
+) -> None:
+    reference, candidate = make_layout(name), make_layout(name)
+    quantize_model(candidate, preset(form))
+    changes = compare_weights(reference, candidate)
+    assert changes.weights == changes.changed == LAYOUTS[name].weights
+    bits = changes.values()["bits_per_weight"]
+    assert preset(form).bits < bits < preset(form).bits + 1
+    assert "sparsity" not in changes.values()
+    assert not changes.notes()
+    assert kept(changes, form) == {"changed_share": True, "bits_per_weight": True}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("sparsity", [0.25, 0.5, "2:4"])
+def test_a_pruned_model_has_the_zeros_that_were_asked_for(name: str, sparsity: Any) -> None:
+    reference, candidate = make_layout(name), make_layout(name)
+    wanted = {"pattern": (2, 4)} if sparsity == "2:4" else {"sparsity": sparsity}
+    prune_model(candidate, **wanted)
+    changes = compare_weights(reference, candidate)
+    assert changes.changed == LAYOUTS[name].weights
+    assert changes.values()["sparsity"] == pytest.approx(0.5 if sparsity == "2:4" else sparsity)
+    assert changes.values()["bits_per_weight"] == 32
+    assert kept(changes, "magnitude", sparsity=sparsity) == {
+        "changed_share": True,
+        "sparsity": True,
+    }
+
+
+def test_experts_left_alone_break_every_limit_and_are_named() -> None:
+    reference = make_layout("mixtral")
+    pruned, packed = make_layout("mixtral"), make_layout("mixtral")
+    prune_model(pruned, sparsity=0.5, skip=("lm_head", "experts"))
+    quantize_model(packed, preset("int8"), skip=("lm_head", "experts"))
+    layout = LAYOUTS["mixtral"]
+    share = 1 - layout.experts / layout.weights
+    for candidate in (pruned, packed):
+        changes = compare_weights(reference, candidate)
+        assert changes.values()["changed_share"] == pytest.approx(share)
+        assert set(changes.unchanged) == {
+            f"model.layers.{i}.mlp.experts.{p}"
+            for i in (0, 1)
+            for p in ("gate_up_proj", "down_proj")
+        }
+        assert "88.9% of the weights were left as they are, in 4 matrices" in changes.notes()[0]
+    assert not any(kept(compare_weights(reference, pruned), "magnitude", sparsity=0.5).values())
+    assert not any(kept(compare_weights(reference, packed), "int8").values())
+    # What the user leaves alone on purpose counts as nothing.
+    asked = compare_weights(reference, packed, skip=("lm_head", "experts"))
+    assert asked.values()["changed_share"] == 1
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_copy_in_another_dtype_changed_nothing(name: str) -> None:
+    reference = make_layout(name)
+    changes = compare_weights(reference, copy.deepcopy(reference).to(torch.bfloat16))
+    assert changes.changed == 0
+    assert changes.values()["bits_per_weight"] == 16
+    assert not changes.notes()  # nothing was to be changed
+
+
+def test_one_rounded_element_is_a_change() -> None:
+    reference = make_layout("llama")
+    candidate = copy.deepcopy(reference)
+    candidate.model.layers[0].mlp.up_proj.weight.data[0, 0] += 1
+    changes = compare_weights(reference, candidate)
+    assert changes.changed == 64 * 128
+
+
+def test_a_candidate_of_other_modules_is_not_judged_but_named() -> None:
+    changes = compare_weights(make_layout("llama"), make_layout("gpt2"))
+    assert changes.values() == {}
+    assert "'model.layers.0.self_attn.q_proj' first" in changes.notes()[0]
+
+
+def test_biases_of_packed_layers_are_no_bits_of_weights() -> None:
+    reference, candidate = make_layout("gpt2"), make_layout("gpt2")
+    quantize_model(candidate, preset("int8"))
+    rows = 2 * (192 + 64 + 256 + 64)
+    assert compare_weights(reference, candidate).nbytes == LAYOUTS["gpt2"].weights + 4 * rows
+
+
+def test_limits_follow_what_was_asked_for() -> None:
+    assert limits("magnitude", sparsity="1:4")["sparsity"] == pytest.approx(0.9 * 0.75)
+    assert limits("magnitude")["sparsity"] == pytest.approx(0.9 * 0.5)
+    assert limits("int4")["bits_per_weight"] < limits("int4", bits=5)["bits_per_weight"] < 32 / 2
+    assert limits("int4", group_size=8)["bits_per_weight"] == pytest.approx(4 + 6 + 3.2)
+    assert "bits_per_weight" not in limits("torchao-int4")  # a byte each
+    assert not limits("none").keys() & {"changed_share", "bits_per_weight", "sparsity"}
+    assert not limits("own:loader").keys() & {"changed_share", "bits_per_weight", "sparsity"}
+
+
+def test_samples_say_what_was_requested_and_what_is_observed() -> None:
+    reference, candidate = make_layout("mixtral"), make_layout("mixtral")
+    quantize_model(candidate, preset("int8"), skip=("lm_head", "experts"))
+    source = ModelSource("x", "somewhere", quantization="int8", options={"bits": 8})
+    changes = compare_weights(reference, candidate)
+    sample = with_changes(Sample("x", 1, {"weight_bytes": 1.0}), changes, source)
+    weights = sample.details["weights"]
+    assert weights["requested"] == {"quantization": "int8", "bits": 8}
+    assert weights["observed"]["changed_share"] == sample.values["changed_share"]
+    assert weights["left_alone"]["model.layers.0.mlp.experts.down_proj"].startswith("left as it is")
+    assert "router" in weights["left_alone"]["model.layers.0.mlp.gate.weight"]
+    assert with_changes(sample, None, source) is sample
