@@ -7,6 +7,7 @@ from .divergence import TokenComparison, compare_scores, most_probable
 from .dtype_error import (
     OUTPUT_FACTOR,
     DtypeError,
+    comparable,
     dtype_error_of,
     dtype_named,
     host_logits,
@@ -29,6 +30,7 @@ __all__ = [
     "SelfComparison",
     "SlowedEngine",
     "TokenComparison",
+    "comparable",
     "compare_scores",
     "dtype_error_of",
     "dtype_named",

@@ -17,6 +17,7 @@ import torch
 from ..errors import NonFiniteLogitsError
 
 OUTPUT_FACTOR = 2.0  # c of the rule for outputs
+_RULED_OUT = 746.0  # nats below a row's largest logit: from there on e^logit is 0 in float64
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,32 @@ class DtypeError:
 
 
 def host_logits(logits: torch.Tensor) -> torch.Tensor:
-    """Logits [T, V] in float64 on the CPU; NonFiniteLogitsError for NaN and infinity."""
+    """Logits [T, V] in float64 on the CPU, −infinity as float32's lowest number.
+
+    Raises NonFiniteLogitsError for NaN, +infinity, and a row of −infinity alone.
+    """
     logits = logits.detach().cpu().double()
-    if not bool(torch.isfinite(logits).all()):
-        row = int((~torch.isfinite(logits)).any(-1).nonzero()[0])
+    largest = logits.amax(-1)  # NaN where there is one
+    if not bool(torch.isfinite(largest).all()):
+        row = int((~torch.isfinite(largest)).nonzero()[0])
         raise NonFiniteLogitsError(f"NaN or infinity among the logits at position {row}")
-    return logits
+    return logits.clamp(min=torch.finfo(torch.float32).min)
+
+
+def comparable(logits: torch.Tensor, exact: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both logits [T, V], with 0 in place of those of tokens that both rule out.
+
+    A model rules a token out by −infinity, or by the lowest number of whatever dtype it computes
+    in: no softmax tells the two apart. A token that only one of the two rules out stays as it is.
+    """
+    if float(exact.min()) > float(exact.max()) - _RULED_OUT:
+        return logits, exact
+    both = _ruled_out(logits) & _ruled_out(exact)
+    return logits.masked_fill(both, 0.0), exact.masked_fill(both, 0.0)
+
+
+def _ruled_out(logits: torch.Tensor) -> torch.Tensor:
+    return logits < logits.amax(-1, keepdim=True) - _RULED_OUT
 
 
 def dtype_named(name: str) -> torch.dtype:
@@ -68,8 +89,9 @@ def dtype_named(name: str) -> torch.dtype:
 
 def dtype_error_of(oracle: torch.Tensor, plain: torch.Tensor, dtype: torch.dtype) -> DtypeError:
     """The dtype error of logits [T, V] that a plain implementation of ``dtype`` computed."""
-    error = host_logits(plain) - oracle
-    rounding = oracle.to(dtype).double() - oracle
+    oracle = host_logits(oracle)
+    error = torch.sub(*comparable(host_logits(plain), oracle))
+    rounding = torch.sub(*comparable(host_logits(oracle.to(dtype)), oracle))
     return DtypeError(row_rms(error), error.abs().amax(-1), rms(rounding))
 
 

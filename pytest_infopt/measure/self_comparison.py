@@ -18,7 +18,15 @@ import torch
 
 from ..engines.base import Engine
 from ..errors import InvalidComparisonError
-from .dtype_error import OUTPUT_FACTOR, dtype_error_of, dtype_named, host_logits, rms, two_runs
+from .dtype_error import (
+    OUTPUT_FACTOR,
+    comparable,
+    dtype_error_of,
+    dtype_named,
+    host_logits,
+    rms,
+    two_runs,
+)
 from .greedy import greedy_mismatches
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # logits [S, V] by a route, and of the plain pass
@@ -46,7 +54,7 @@ class SelfComparison:
         self.errors: dict[str, float] = {}
         self.mismatches: dict[str, int] = {}
         self.notes: list[str] = []
-        dtype_error = dtype_error_of(oracle.detach().cpu().double(), plain, self.dtype)
+        dtype_error = dtype_error_of(oracle, plain, self.dtype)
         if not dtype_error.usable or len(oracle) < least_tokens:
             raise InvalidComparisonError(
                 f"{unit}: {len(oracle)} tokens in {engine.dtype}, whose own cost the oracle does "
@@ -72,11 +80,11 @@ class SelfComparison:
         dtype, by the route and of a plain pass; it is called where the engine's differ. Raises
         NonFiniteLogitsError for NaN and infinity."""
         logits = host_logits(rows)
-        error = rms((logits - exact)[first:]) / (2 * self._worst)
+        error = rms(torch.sub(*comparable(logits, exact))[first:]) / (2 * self._worst)
         granted = self._granted.rows(start, start + len(logits))
         illegal = len(greedy_mismatches(logits, exact, granted, self.dtype).illegal)
         if (error > OUTPUT_FACTOR or illegal) and (own := control()) is not None:
-            own_error = own[0] - own[1]
+            own_error = torch.sub(*comparable(*own))
             own_ratio = rms(own_error[first:]) / (2 * self._worst)
             if own_ratio > OUTPUT_FACTOR:
                 self._note(route, own_ratio)

@@ -14,7 +14,7 @@ from ..base import CacheReading, MemoryFootprint, TokenEvent
 from .cached_rows import CachedRows, left_padded, positions_of
 from .footprint import derived_buffers, storage_bytes, weight_tensors
 from .kv_caches import predicted_kv_bytes
-from .model import check_finite
+from .model import check_logits
 from .scoring import TransformersScorer
 
 
@@ -60,7 +60,7 @@ class TransformersEngine(TransformersScorer):
         while rows.done < prefill:
             rows.advance(min(chunk, prefill - rows.done), **self.last_only)
         logits = torch.cat([rows.advance(1)[0] for _ in range(tail)])
-        check_finite(logits, self.name, prefill)
+        check_logits(logits, self.name, prefill)
         return logits
 
     @torch.no_grad()
@@ -90,7 +90,7 @@ class TransformersEngine(TransformersScorer):
         longest = logits.shape[1]
         found = [row[longest - length :] for row, length in zip(logits, lengths, strict=True)]
         for part in found:
-            check_finite(part, self.name, 0)
+            check_logits(part, self.name, 0)
         return found
 
     def _cached_rows(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> CachedRows:

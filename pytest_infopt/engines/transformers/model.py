@@ -133,6 +133,14 @@ class LoadedModel:
             raise InfoptError(f"the engine of model {self.name!r} is closed; load it again")
 
 
+def check_logits(rows: torch.Tensor, name: str, first_position: int) -> None:
+    """Raise NonFiniteLogitsError naming the first row [R, V] that is no distribution: it has NaN or
+    +infinity, or is −infinity throughout. A single −infinity rules a token out."""
+    largest = rows.amax(dim=-1)  # NaN where there is one
+    if not bool(torch.isfinite(largest).all()):
+        check_finite(largest[:, None], name, first_position)
+
+
 def check_finite(rows: torch.Tensor, name: str, first_position: int) -> None:
     """Raise NonFiniteLogitsError naming the first position whose row [R, ·] has NaN or infinity."""
     extremes = torch.stack(torch.aminmax(rows))  # one pass, no [R, V] mask: NaN and inf both show

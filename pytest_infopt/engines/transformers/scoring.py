@@ -16,7 +16,7 @@ import torch
 from ...errors import ModelLoadError
 from ..base import Capability, Scores
 from .kv_caches import keeps_latents
-from .model import LoadedModel, check_finite
+from .model import LoadedModel, check_finite, check_logits
 
 _PROBE_TOKENS = 8
 
@@ -49,7 +49,7 @@ class TransformersScores:
         rows = self.kept[start:stop]
         if not self.are_logits:
             rows = self.engine.head(rows)
-        check_finite(rows, self.engine.name, start)
+        check_logits(rows, self.engine.name, start)
         return rows
 
 
@@ -121,7 +121,7 @@ class TransformersScorer(LoadedModel):
     @torch.no_grad()
     def full_logits(self, token_ids: Sequence[int]) -> torch.Tensor:
         logits: torch.Tensor = self.forward(input_ids=self._ids(token_ids)).logits[0]
-        check_finite(logits, self.name, 0)
+        check_logits(logits, self.name, 0)
         return logits
 
     @contextmanager

@@ -30,6 +30,7 @@ from pytest_infopt.engines.base import BatchEngine, CachedEngine, Capability, Wh
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure import (
     OUTPUT_FACTOR,
+    comparable,
     dtype_error_of,
     dtype_named,
     first_finding,
@@ -66,7 +67,7 @@ def measure_prompt(
     for NaN and infinity.
     """
     started = time.perf_counter()
-    oracle = oracle_logits.detach().cpu().double()
+    oracle = host_logits(oracle_logits)
     left_out: dict[str, str] = {}
     notes: list[str] = []
     logits = host_logits(candidate.full_logits(token_ids))
@@ -76,7 +77,8 @@ def measure_prompt(
     mismatches = greedy_mismatches(logits, oracle, dtype_error, dtype_named(candidate.dtype))
     values["greedy_mismatches"] = float(len(mismatches.illegal))
     if dtype_error.usable:
-        values["logit_error_ratio"] = rms(logits - oracle) / dtype_error.overall
+        error = torch.sub(*comparable(logits, oracle))
+        values["logit_error_ratio"] = rms(error) / dtype_error.overall
         unit_error = 2 * dtype_error.worst
         values |= _consistency(candidate, control, logits, token_ids, unit_error, left_out, notes)
     else:
@@ -113,6 +115,7 @@ def _check_shapes(name: str, oracle: torch.Tensor, *others: torch.Tensor) -> Non
 
 def _distances(logits: torch.Tensor, oracle: torch.Tensor) -> dict[str, float]:
     """SQNR in dB (infinite for equal logits), the smallest cosine, the largest error."""
+    logits, oracle = comparable(logits, oracle)
     error = logits - oracle
     noise = float(error.square().sum())
     signal = oracle.square().sum()
@@ -172,7 +175,9 @@ def _causality_error(
     for cut in _splits(len(token_ids)):
         others = [(token + 1) % engine.vocabulary for token in token_ids[cut:]]
         changed = host_logits(engine.full_logits([*token_ids[:cut], *others]))
-        worst = max(worst, float(row_rms(changed[:cut] - logits[:cut]).max()))
+        worst = max(
+            worst, float(row_rms(torch.sub(*comparable(changed[:cut], logits[:cut]))).max())
+        )
     return worst
 
 
