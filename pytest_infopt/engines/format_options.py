@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+__all__ = ["OPTIONS", "Sparsity", "check_options", "is_width", "sparsity_of"]
+
 _GRANULARITIES = ("tensor", "channel", "group")
 _LARGEST_AXIS = 1  # weights are matrices
 

@@ -16,6 +16,8 @@ from ..errors import ConfigurationError
 from ..naming import import_named, nearest
 from .format_options import check_options
 
+__all__ = ["FORMATS", "Format", "format_of"]
+
 DTYPES = {"float32": 32, "float16": 16, "bfloat16": 16}  # those of releases, with their bits
 ORACLE_DTYPE = "float64"  # the one besides that a model is computed in, to measure the others
 DTYPE_ALIASES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
