@@ -108,7 +108,7 @@ class OfTransformers:
 
 @pytest.mark.slow
 class TestContinuousBatchingManager(ContinuousBatchingSuite):
-    capabilities = frozenset({"stream", "chunked", "stop", "blocks"})
+    capabilities = frozenset({"stream", "chunked", "stop", "blocks", "passes", "threaded"})
     virtual = False
     examples = 4
     expected_failures = dict.fromkeys(
