@@ -378,6 +378,48 @@ def _value(found: object) -> str:
     return code(text) if len(text) <= 60 and "`" not in text else f"a `{type(found).__name__}`"
 
 
+def architectures() -> str:
+    """What the gates said of copies of tiny models of every causal family."""
+    families = product.architectures()
+    gated = {name: found for name, found in families.items() if "gates" in found}
+    copies = list(dict.fromkeys(copy for found in gated.values() for copy in found["gates"]))
+    rows = [
+        [
+            code(name),
+            ", ".join(map(code, found["cache"])) or "none",
+            *(_outcomes(found["gates"].get(copy, {})) for copy in copies),
+        ]
+        for name, found in gated.items()
+    ]
+    others = [
+        [code(name), kind, code(found[kind])]
+        for name, found in families.items()
+        for kind in ("refused", "not built")
+        if kind in found
+    ]
+    return page(
+        "Architectures",
+        "For each causal family of transformers, a tiny model with random weights was gated "
+        "against copies of itself. PASS stands for all gates that are not named; "
+        "the quantized copies went through equivalence, kv-cache and memory. What is quoted is "
+        "the reason. `python tests/architectures/measure.py` writes this table anew.",
+        table(["family", "layers of its cache", *copies], rows),
+        "## Families that are not in the table",
+        "Refused models are no causal language models. The others could not be made small.",
+        table(["family", "", "what was said"], others),
+    )
+
+
+def _outcomes(gates: Mapping[str, list[str]]) -> str:
+    """The gates that did not pass, or that left something unjudged, with their reasons."""
+    told = [
+        f"{gate} {outcome[0]}: {code(outcome[-1])}" if len(outcome) > 1 else f"{gate} {outcome[0]}"
+        for gate, outcome in gates.items()
+        if outcome != ["PASS"]
+    ]
+    return "; ".join(told) or "PASS"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "options": options,
     "configuration": configuration,
@@ -390,4 +432,5 @@ PAGES: dict[str, Callable[[], str]] = {
     "suites": suites,
     "entry-points": entry_points,
     "api": api,
+    "architectures": architectures,
 }

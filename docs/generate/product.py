@@ -42,6 +42,7 @@ ENTRY_POINT_GROUPS = {
 }
 _FIXTURE_MODULES = ("pytest_infopt.fixtures.models", "pytest_infopt.fixtures.caches")
 _API_PACKAGES = ("pytest_infopt", "infopt_suites", "infopt_reference")
+_ARCHITECTURES = Path(__file__).with_name("architectures.json")
 
 
 class GateRow(NamedTuple):
@@ -259,3 +260,9 @@ def public_names(package: str) -> dict[str, Any]:
 def registered(group: str) -> dict[str, str]:
     """The entry points of a group: name and target."""
     return {point.name: point.value for point in entry_points(group=group)}
+
+
+def architectures() -> dict[str, dict[str, Any]]:
+    """What `tests/architectures/measure.py` found of each family."""
+    found: dict[str, dict[str, Any]] = json.loads(_ARCHITECTURES.read_text(encoding="utf-8"))
+    return found

@@ -158,7 +158,7 @@ def check_finite(rows: torch.Tensor, name: str, first_position: int) -> None:
 def _context_window(config: Any, tokenizer: Any) -> int:
     text = config.get_text_config(decoder=True)
     declared = getattr(text, "max_position_embeddings", None)
-    if declared:
+    if declared and declared > 0:  # XLNet says −1: it has no longest text
         return int(declared)
     longest = getattr(tokenizer, "model_max_length", None)
     # transformers writes int(1e30) where a tokenizer does not know; such models (ALiBi, state

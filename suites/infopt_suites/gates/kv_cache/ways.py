@@ -122,7 +122,9 @@ class _ControlRoutes:
 
     @cached_property
     def _routes(self) -> Routes:
-        return {} if self._control is None else self._way(self._control(), self._ids)
+        if self._control is None or _refuses(self._control(), self._way, self._ids):
+            return {}
+        return self._way(self._control(), self._ids)
 
     def pair(self, route: str) -> tuple[torch.Tensor, torch.Tensor] | None:
         if route not in self._routes or self._control is None:
