@@ -15,6 +15,7 @@ import pytest
 from tiny_models import VOCABULARY, make_tokenizer
 
 from pytest_infopt.configuration import load_release
+from pytest_infopt.engines.loaders import LoadRequest
 from pytest_infopt.errors import InfoptError, InvalidComparisonError, NotSupportedError
 from pytest_infopt.gates import registry
 from pytest_infopt.gates.base import GateSpec
@@ -23,6 +24,7 @@ from pytest_infopt.release import Candidate
 from pytest_infopt.results.gate_result import GateResult
 from pytest_infopt.run.baseline_policy import BaselinePolicy
 from pytest_infopt.run.gate_run import GateRun
+from pytest_infopt.run.scope import Scope
 from pytest_infopt.run.session import InfoptSession
 from pytest_infopt.store.journal import Journal, RunRecords
 
@@ -150,11 +152,23 @@ def run_gates(
     release = load_release(folder)
     directory = folder / ".infopt" / "runs" / "run"
     journal = Journal(directory / "journal.jsonl")
-    session = InfoptSession(release, folder, directory, [], RunRecords(), journal, BaselinePolicy())
+    session = InfoptSession(
+        release=release,
+        root=folder,
+        directory=directory,
+        source_arguments=[],
+        earlier=RunRecords(),
+        journal=journal,
+        baselines=BaselinePolicy(),
+        scope=Scope(release, []),
+        fingerprint="",
+    )
     session.models = _Models(session, damage)  # type: ignore[assignment]
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # the reference's path is relative to it
+        # Some families' own tokenizer classes do not read one that splits at spaces.
+        patch.setattr(LoadRequest, "tokenizer", lambda request: make_tokenizer())
         for candidate in release.candidates:
             for name in gates if candidate.name in copies else ():
                 spec = registry.gate_named(name)
@@ -169,8 +183,8 @@ def _outcome(gate: GateRun[Any], session: InfoptSession) -> Outcome:
     procedure = getattr(importlib.import_module(gate.spec.procedure), f"test_{gate.spec.word}")
     try:
         procedure(gate)
-    except pytest.fail.Exception:
-        pass
+    except (pytest.fail.Exception, pytest.skip.Exception):
+        pass  # a verdict
     except NotSupportedError as error:
         return Outcome("NOT RUN", str(error))
     except InvalidComparisonError as error:

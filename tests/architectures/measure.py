@@ -36,9 +36,9 @@ def measured(family: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         write_release(Path(folder), model)
         found = run_gates(Path(folder), COPIES[:2], GATES)
-        reasons = {outcome.reason for outcome in found.values()}
-        if len(reasons) == 1 and all(o.verdict == "ERROR" for o in found.values()):
-            return {"refused": one_line(reasons.pop())}
+        refusals = {o.reason for (copy, _), o in found.items() if copy == COPIES[0]}
+        if len(refusals) == 1 and found[COPIES[0], GATES[0]].verdict == "ERROR":
+            return {"refused": one_line(refusals.pop())}
         found |= run_gates(Path(folder), COPIES[2:], QUANTIZED_GATES)
     return {"class": type(model).__name__, "cache": cache_kinds(model), "gates": table(found)}
 
