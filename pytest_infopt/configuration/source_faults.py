@@ -28,7 +28,8 @@ def source_faults(source: ModelSource, root: Path, folders: Sequence[Path]) -> I
     if source.quantization not in FORMATS and (why := target_fault(source.quantization, folders)):
         yield why
     try:
-        form.check_options(source.options)
+        if source.engine == ModelSource.engine:  # another engine has options of its own
+            form.check_options(source.options)
         if form.calibrated and (patterns := _globs(source.options)):
             load_corpus(CorpusSource(files=patterns), root)
     except ConfigurationError as error:
