@@ -172,9 +172,9 @@ OPTIONS: dict[str, Option] = {
         Option("seed", "seed of document order, prompts and pair order (default: 0)",
                Kind.INTEGER, "N", _seed, "a whole number from 0", default=0,
                toml="statistics.seed"),
-        Option("budget_seconds", "measuring time of a gate, after which what is undecided is "
-               "INCONCLUSIVE (default: 30)", Kind.NUMBER, "SECONDS", _seconds,
-               "a number of seconds above 0", default=30.0, toml="statistics.budget_seconds"),
+        Option("budget_seconds", "measuring time of each gate, after which what is undecided is "
+               "INCONCLUSIVE (default: each gate's own)", Kind.NUMBER, "SECONDS", _seconds,
+               "a number of seconds above 0", toml="statistics.budget_seconds"),
         Option("policy", "whether INCONCLUSIVE blocks a release or only warns (default: block)",
                metavar="{block,warn}", read=_only(POLICIES.__contains__), allowed="block or warn",
                default="block", toml="statistics.policy"),

@@ -124,7 +124,9 @@ class Statistics:
     alpha_fail: float = setting(
         0.01, "Bound on P(any FAIL | truth at the limit), all metrics of a candidate.", **_RATE
     )
-    budget_seconds: float = setting(30.0, "Measuring time of a gate.", **_SECONDS)
+    budget_seconds: float | None = setting(
+        None, "Measuring time of a gate; where none is given, each gate's own.", **_SECONDS
+    )
     seed: int = setting(0, "Seed of document order, prompts and pair order.", ge=0)
     policy: str = setting("block", "What INCONCLUSIVE does.", check=_policy)
     timeout_seconds: float = setting(

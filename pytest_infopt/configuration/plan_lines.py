@@ -3,8 +3,9 @@ no torch and loads no model."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..corpus import load_corpus
@@ -26,19 +27,19 @@ def plan_lines(release: Release, root: Path | None = None) -> list[str]:
     if not release.candidates:
         faults = missing(release, root) if own else []
         return own + [f"missing: {what}" for what in faults]
-    corpus_line, documents = _corpus(release, root or Path())
+    corpus_line, corpus = _corpus(release, root or Path())
     lines = [f"reference: {_describe(release.reference)}", corpus_line]
     for candidate in release.candidates:
         held_to = precision_of(candidate.source, release.reference).summary
         lines.append(f"candidate {candidate.name}: {_describe(candidate.source)}; {held_to}")
         lines += [
-            f"  {spec.name}: {_limits(spec, release, candidate, documents)}"
+            f"  {spec.name}: {_limits(spec, release, candidate, corpus)}"
             for spec in _gates(per_release=False)
             if candidate in spec.judged(release)
         ]
     lines += own
     lines += [f"left out: {reason}" for reason in release.not_run]
-    return lines + [f"missing: {what}" for what in _missing(release, root or Path(), documents)]
+    return lines + [f"missing: {what}" for what in _missing(release, root or Path(), corpus)]
 
 
 def _gates(*, per_release: bool) -> list[GateSpec]:
@@ -55,7 +56,7 @@ def _release_lines(spec: GateSpec, release: Release) -> Iterator[str]:
             if getattr(release.plan(plan), field.name) != field.default
         ]
         yield f"{spec.name} of {subject.name}: {', '.join(settings) or 'default settings'}"
-        yield f"  {spec.name}: {_limits(spec, release, subject, None)}"
+        yield f"  {spec.name}: {_limits(spec, release, subject, _NO_CORPUS)}"
 
 
 def _describe(source: ModelSource) -> str:
@@ -69,35 +70,59 @@ def _describe(source: ModelSource) -> str:
     return f"{source.model} ({', '.join(f'{k} {v}' for k, v in details.items() if v)})"
 
 
-def _corpus(release: Release, root: Path) -> tuple[str, int | None]:
-    """A line on the corpus, and how many documents can be used; None if it cannot be read."""
+@dataclass(frozen=True)
+class _CorpusSize:
+    """How many documents can be used, and about how many tokens one has; None if unknown."""
+
+    documents: int | None = None
+    tokens: int | None = None
+
+
+_NO_CORPUS = _CorpusSize()
+_TOKEN_BYTES = 4  # of UTF-8: what tokenizers make of prose; a document of code has more tokens
+
+
+def _corpus(release: Release, root: Path) -> tuple[str, _CorpusSize]:
+    """A line on the corpus, and its size."""
+    source = release.corpus
     try:
-        documents = len(load_corpus(release.corpus, root))
+        documents = load_corpus(source, root)
     except ConfigurationError as error:
-        return f"corpus: unusable: {error}", None
-    used = min(documents, release.corpus.max_documents)
-    kind = "files" if release.corpus.files else "embedded"
-    return f"corpus: {kind}, {documents} documents, at most {used} used", used
+        return f"corpus: unusable: {error}", _NO_CORPUS
+    used = min(len(documents), source.max_documents)
+    kind = "files" if source.files else "embedded"
+    length = statistics.median(len(document.text.encode()) for document in documents)
+    tokens = min(source.max_tokens, max(source.min_tokens, round(length / _TOKEN_BYTES)))
+    return (
+        f"corpus: {kind}, {len(documents)} documents of about {tokens} tokens, at most {used} used",
+        _CorpusSize(used, tokens),
+    )
 
 
-def _limits(spec: GateSpec, release: Release, candidate: Candidate, documents: int | None) -> str:
-    problem = spec.lacks(candidate, release.reference) or spec.too_few(release, documents)
+def _limits(spec: GateSpec, release: Release, candidate: Candidate, corpus: _CorpusSize) -> str:
+    problem = spec.lacks(candidate, release.reference) or spec.too_few(release, corpus.documents)
     if problem:
         return f"NOT RUN: {problem}"
-    alpha = spec.alpha or release.statistics.alpha_pass
     parts = [
-        f"{name} {budget.describe()} ({_terms(spec, budget, alpha)})"
+        f"{name} {budget.describe()} ({_terms(spec, budget, release, corpus)})"
         for name, budget in spec.limits_among(candidate.budgets).items()
     ]
     return "; ".join(parts) or "measured, no budget"
 
 
-def _terms(spec: GateSpec, budget: Budget, alpha: float) -> str:
+def _terms(spec: GateSpec, budget: Budget, release: Release, corpus: _CorpusSize) -> str:
     """Where a limit comes from, and the fewest samples; the candidate's line names its defaults."""
     origin = "default" if budget.origin.startswith("default") else budget.origin
     if budget.metric.rule in (Rule.WORST, Rule.EXACT):
         return origin  # everything planned is measured, however it goes
-    return f"{origin}, at least {fewest_to_pass(budget, alpha)} {spec.samples}"
+    return f"{origin}, at least {_fewest(spec, budget, release, corpus)} {spec.samples}"
+
+
+def _fewest(spec: GateSpec, budget: Budget, release: Release, corpus: _CorpusSize) -> int:
+    """The fewest samples that can PASS, of as many tokens as they are going to have."""
+    alpha = spec.alpha or release.statistics.alpha_pass
+    tokens = spec.sample_tokens(release, corpus.tokens)
+    return fewest_to_pass(budget, alpha, *([] if tokens is None else [tokens]))
 
 
 def missing(release: Release, root: Path | None = None) -> list[str]:
@@ -105,7 +130,7 @@ def missing(release: Release, root: Path | None = None) -> list[str]:
     return list(_missing(release, root or Path(), _corpus(release, root or Path())[1]))
 
 
-def _missing(release: Release, root: Path, documents: int | None) -> Iterator[str]:
+def _missing(release: Release, root: Path, corpus: _CorpusSize) -> Iterator[str]:
     folders = (root, release.directory.absolute())
     told: set[str] = set()
     for source in (release.reference, *(c.source for c in release.candidates)):
@@ -121,15 +146,16 @@ def _missing(release: Release, root: Path, documents: int | None) -> Iterator[st
                 yield f"{spec.name}: {fault}"
     for candidate in release.candidates:
         for spec in registry.gates().values():
-            yield from _too_few(spec, release, candidate, spec.most_samples(release, documents))
+            yield from _too_few(spec, release, candidate, corpus)
 
 
 def _too_few(
-    spec: GateSpec, release: Release, candidate: Candidate, available: int | None
+    spec: GateSpec, release: Release, candidate: Candidate, corpus: _CorpusSize
 ) -> Iterator[str]:
     """The limits that as many samples cannot PASS."""
+    available = spec.most_samples(release, corpus.documents)
     for name, budget in spec.limits_among(candidate.budgets).items():
-        needed = fewest_to_pass(budget, spec.alpha or release.statistics.alpha_pass)
+        needed = _fewest(spec, budget, release, corpus)
         if available is not None and available < needed:
             yield (
                 f"candidate {candidate.name}: {name} {budget.describe()} cannot PASS with "

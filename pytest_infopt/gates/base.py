@@ -56,7 +56,7 @@ def _nothing(release: Release) -> Sequence[str]:
     return ()
 
 
-def _no_limit(release: Release, documents: int | None) -> int | None:
+def _unknown(release: Release, of_the_corpus: int | None) -> int | None:
     return None
 
 
@@ -80,12 +80,15 @@ class GateSpec:
         per_release: its limits are the release's own ([budgets]), not a candidate's.
         most_samples: the most samples that a release can give, None where nothing is known;
             ``documents`` is how many the corpus has.
+        sample_tokens: how many values a sample holds, where that bears on the fewest that can
+            pass; ``document_tokens`` is about how many a document has.
         identical_outputs_pass: outputs with the reference's bits pass, however few.
         loads_models: the measure needs reference and candidate, compared before it starts.
         follows_baselines: a committed baseline may tighten its limits.
         alpha: takes the place of both error rates of the release.
         fewest_documents: the fewest documents of the corpus without which it cannot be run.
         imports: what the release has the gate import, as "module:name".
+        budget_seconds: its measuring time where the release grants none.
     """
 
     package: str
@@ -100,13 +103,15 @@ class GateSpec:
     default_budgets: Callable[[BudgetContext], Mapping[str, float]] = no_budgets
     subjects: Callable[[Release], Sequence[Candidate]] | None = None
     per_release: bool = False
-    most_samples: Callable[[Release, int | None], int | None] = _no_limit
+    most_samples: Callable[[Release, int | None], int | None] = _unknown
+    sample_tokens: Callable[[Release, int | None], int | None] = _unknown
     identical_outputs_pass: bool = False
     loads_models: bool = True
     follows_baselines: bool = True
     alpha: float | None = None
     fewest_documents: Callable[[Release], int] = _no_document
     imports: Callable[[Release], Sequence[str]] = _nothing
+    budget_seconds: float = 120.0
 
     @property
     def word(self) -> str:

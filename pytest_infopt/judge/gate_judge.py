@@ -11,39 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..metrics.budget import Budget, format_value
-from ..metrics.metric import Metric, Rule, Unit
+from ..metrics.metric import Metric
 from ..results.verdict import Judgement, Verdict
-from .exceedance import ExceedanceTest
-from .mean import MeanTest
 from .multiplicity import holm
 from .planning import fewest_documents, fewest_to_pass
 from .protocol import MetricTest, Value
-from .sign import SignTest
-from .worst import ExactTest, WorstTest
-
-
-def make_test(metric: Metric, limit: float | None, planned: int) -> MetricTest:
-    """The test that the metric's rule names. Raises ValueError for a rule that does not fit."""
-    directed = metric.rule in (Rule.MEAN, Rule.EXCEEDANCE) and metric.higher_is_better
-    if directed and not (metric.rule is Rule.MEAN and metric.unit is Unit.SHARE):
-        raise ValueError(
-            f"{metric.name}: rule {metric.rule} needs values that should be small, or a share"
-        )
-    match metric.rule:
-        case Rule.MEAN:
-            return MeanTest(metric, limit, planned)
-        case Rule.SIGN:
-            return SignTest(metric, limit)
-        case Rule.EXCEEDANCE:
-            return ExceedanceTest(metric, limit)
-        case Rule.WORST:
-            return WorstTest(metric, limit, planned)
-        case Rule.EXACT:
-            return ExactTest(metric, limit, planned)
-        case Rule.PROPORTION:
-            from .proportion import ProportionTest  # brings numpy, which the other rules do without
-
-            return ProportionTest(metric, limit, planned)
+from .rules import make_test
+from .worst import ExactTest
 
 
 class GateJudge:
@@ -98,22 +72,23 @@ class GateJudge:
 
     @property
     def decided(self) -> bool:
-        """Whether further units could change no verdict that is asked for.
+        """Whether further units could not change the gate's verdict: one metric's FAIL decides it.
 
         Metrics that have not been seen at all do not hold up the others; without any budget nothing
         is ever decided, and everything planned gets measured.
         """
-        seen, doubtful = False, []
-        for test in self._budgeted:
-            if not test.units:
-                continue
-            seen = True
-            if test.p_pass <= self.alpha_pass or self._same(test, False):
-                continue
-            if test.p_fail > self.alpha_fail:
-                return False  # Holm never rejects what alone would not be rejected
-            doubtful.append(test.metric.name)
-        return seen and (not doubtful or self._failed().issuperset(doubtful))
+        if self._failed():
+            return True
+        return any(test.units for test in self._budgeted) and not self.undecided
+
+    @property
+    def undecided(self) -> list[str]:
+        """The metrics with a budget that have been seen and not passed yet."""
+        return [
+            test.metric.name
+            for test in self._budgeted
+            if test.units and test.p_pass > self.alpha_pass and not self._same(test, False)
+        ]
 
     def judgements(self, exhausted: bool) -> list[Judgement]:
         """One per metric, in the metrics' order.
@@ -157,7 +132,7 @@ class GateJudge:
         verdict, reason = (
             (None, "") if budget is None else self._verdict(test, budget, failed, exhausted)
         )
-        undecided = verdict is Verdict.INCONCLUSIVE
+        undecided = verdict is Verdict.INCONCLUSIVE and not failed
         details = test.details()
         if budget is not None and test.statistical:
             details |= {"p_pass": test.p_pass, "p_fail": test.p_fail}
@@ -185,7 +160,8 @@ class GateJudge:
         at least as many as the best of candidates takes."""
         seen = test.needed(self.alpha_pass, self._fail_level())
         if seen is None and test.statistical:
-            missing = fewest_to_pass(budget, self.alpha_pass) - test.units
+            size = round(test.n / test.units)
+            missing = fewest_to_pass(budget, self.alpha_pass, size) - test.units
             return missing if missing > 0 else None
         return seen
 
@@ -203,7 +179,7 @@ class GateJudge:
         if test.p_pass <= self.alpha_pass:
             evidence = f" (p = {test.p_pass:.2g})" if test.statistical else ""
             return Verdict.PASS, f"keeps {budget.describe()}{evidence}"
-        return Verdict.INCONCLUSIVE, self._doubt(test, budget)
+        return Verdict.INCONCLUSIVE, self._doubt(test, budget, failed)
 
     def _harm(self, test: MetricTest, budget: Budget) -> str:
         if not test.statistical:
@@ -215,10 +191,12 @@ class GateJudge:
         what = f"the tail is too heavy: {tail}" if tail else f"breaks {budget.describe()}"
         return f"{what} (p = {test.p_fail:.2g}{shared})"
 
-    def _doubt(self, test: MetricTest, budget: Budget) -> str:
+    def _doubt(self, test: MetricTest, budget: Budget, failed: set[str]) -> str:
         noun = self._samples
         if isinstance(test, ExactTest) and test.differs:
             return "two readings of a deterministic number differ, so neither counts"
+        if failed:
+            return f"undecided when {min(failed)} failed, after {test.units} {noun}"
         needed = self._needed(test, budget)
         if needed is None:
             return (

@@ -1,42 +1,30 @@
-"""Before measuring: how many units a PASS takes at best, by the arithmetic of the bets alone."""
+"""Before measuring: how many units a PASS takes at best, asked of the tests that will judge."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from ..metrics.budget import Budget
-from ..metrics.metric import Rule, Unit
-from .e_process import BELOW_BETS, BERNOULLI_BELOW_BETS, SIGN_PROBABILITIES, EProcess
-from .exceedance import allowed_share
-from .mean import clip_factor
+from ..metrics.metric import Rule
+from .e_process import MeanBelow
+from .protocol import Value
+from .rules import make_test
 
 _READINGS = 2  # of a deterministic number
+_MOST = 1 << 16  # units beyond which nobody plans
 
 
-def fewest_to_pass(budget: Budget, alpha_pass: float) -> int:
+def fewest_to_pass(budget: Budget, alpha_pass: float, tokens: int = 512) -> int:
     """Units (documents, pairs, prompts, readings) without which PASS is impossible.
 
-    Reached where every unit is flawless: all pairs on the good side, no value beyond the limit. At
-    alpha 0.01: 25 documents for a mean, 14 for a share that should be high, 9 pairs for a ratio,
-    126 requests for a 95 % quantile and 645 for a 99 % one. 1 for rule WORST, which needs whatever
-    was planned, and for a mean limited to 0.
+    Reached where every unit is flawless: all pairs on the good side, no value beyond the limit.
+    ``tokens`` is how many values a unit holds; a unit of few can prove less, because each value is
+    a larger part of it. At alpha 0.01 and 512 tokens: 25 documents for a mean, 14 for a share that
+    should be high, 9 pairs for a ratio, 126 requests for a 95 % quantile and 645 for a 99 % one. 1
+    for rule WORST, which needs whatever was planned, and for a mean limited to 0.
     """
     metric = budget.metric
     match metric.rule:
-        case Rule.MEAN:
-            if budget.limit == (1 if metric.higher_is_better else 0):
-                return 1
-            m = 1 - budget.limit if metric.higher_is_better else budget.limit**metric.power
-            bound = clip_factor(metric) * m
-            return _steps(BELOW_BETS, _flawless(m, bound, metric.unit), alpha_pass)
-        case Rule.SIGN:
-            return _steps([2 * p - 1 for p in SIGN_PROBABILITIES], 1.0, alpha_pass)
-        case Rule.EXCEEDANCE:
-            m = allowed_share(metric)
-            if metric.single_valued:
-                return _steps(BERNOULLI_BELOW_BETS, m / (1 - m), alpha_pass)
-            return _steps(BELOW_BETS, _flawless(m, 5 * m, Unit.SHARE), alpha_pass)
         case Rule.EXACT:
             return _READINGS
         case Rule.WORST:
@@ -45,21 +33,26 @@ def fewest_to_pass(budget: Budget, alpha_pass: float) -> int:
             bad = 1 - budget.limit if metric.higher_is_better else budget.limit
             # None of n trials is bad with probability (1 − bad)ⁿ.
             return math.ceil(math.log(alpha_pass) / math.log1p(-bad)) if 0 < bad < 1 else 1
+    test = make_test(metric, budget.limit, planned=1)
+    while test.p_pass > alpha_pass and test.units < _MOST:
+        test.update(_flawless(budget, max(1, tokens)), weight=max(1, tokens))
+    return test.units
+
+
+def _flawless(budget: Budget, tokens: int) -> Value:
+    """The best value that a unit can have."""
+    metric = budget.metric
+    if metric.rule is Rule.SIGN:
+        return math.inf if metric.higher_is_better else -math.inf
+    best = 1.0 if metric.higher_is_better else 0.0
+    if metric.rule is Rule.EXCEEDANCE:
+        return [best] * (1 if metric.single_valued else tokens)
+    return best
 
 
 def fewest_documents(alpha_pass: float) -> int:
     """Units without any harm that show a mean to be within its limit: 25 at alpha 0.01."""
-    return _steps(BELOW_BETS, _flawless(1.0, 5.0, Unit.NATS), alpha_pass)
-
-
-def _flawless(m: float, bound: float, unit: Unit) -> float:
-    """The gain of a unit whose Y is 0."""
-    return m / ((min(bound, 1.0) if unit is Unit.SHARE else bound) - m)
-
-
-def _steps(bets: Sequence[float], gain: float, alpha: float) -> int:
-    """The fewest equal gains that multiply the stake to 1/alpha."""
-    process = EProcess(bets)
-    while process.p > alpha:
-        process.update(gain)
+    process = MeanBelow(1.0)
+    while process.p > alpha_pass:
+        process.observe(0.0, 5.0)
     return process.n

@@ -50,6 +50,7 @@ class GateRun(Generic[AnyMeasure]):
         self._session = session
         self._findings: list[TokenFinding] = []
         self._started = time.monotonic()
+        self._deadline: float | None = None
 
     def plan(self, kind: type[AnyPlan]) -> AnyPlan:
         """The release's plan of that class."""
@@ -97,6 +98,17 @@ class GateRun(Generic[AnyMeasure]):
         """Whatever this session times from now on does not count."""
         self._session.distrust = reason
 
+    @property
+    def seconds(self) -> float:
+        """Measuring time of this gate: what the release grants, else the gate's own."""
+        granted = self.release.statistics.budget_seconds
+        return self.spec.budget_seconds if granted is None else granted
+
+    @property
+    def failed(self) -> bool:
+        """Whether a metric has failed: what follows would not change the gate's verdict."""
+        return any(judgement.verdict is Verdict.FAIL for judgement in self.judgements)
+
     def collect(
         self,
         units: Iterable[Unit],
@@ -108,21 +120,25 @@ class GateRun(Generic[AnyMeasure]):
         metrics: Sequence[Metric] | None = None,
         budgets: Mapping[str, Budget] | None = None,
     ) -> list[Judgement]:
-        """Measure unit after unit until the budgets are decided, units run out, or time is up.
+        """Measure unit after unit until the gate is decided, units run out, or time is up.
 
-        ``planned`` is the most samples that may come; ``phase`` tells several collections of one
-        gate apart; ``metrics`` are those that this one is for, with their budgets. Samples that an
-        interrupted run left in the journal are taken from there, in the same order, so that a
-        resumed run reaches the verdict of an uninterrupted one.
+        ``planned`` is the most samples that may come; ``seconds`` the time for this collection, by
+        default what is left of the gate's, which begins with its first. The first unit is measured
+        however late it is. ``phase`` tells several collections of one gate apart; ``metrics`` are
+        those that this one is for, with their budgets. Samples that an interrupted run left in the
+        journal are taken from there, in the same order, so that a resumed run reaches the verdict
+        of an uninterrupted one.
         """
         judge = self._judge(planned, self.spec.metrics if metrics is None else metrics, budgets)
         earlier = self._session.earlier.samples(self.spec.name, self.candidate.name, phase)
-        deadline = None if seconds is None else time.monotonic() + seconds
+        deadline = self._deadline_after(seconds)
+        self._show_progress(judge, 0, planned, deadline)
         for index, unit in enumerate(units):
             if index < len(earlier):
                 sample = earlier[index]
-            elif deadline is not None and time.monotonic() > deadline:
-                self.notes.append(f"stopped after {seconds:g} s (statistics.budget_seconds)")
+            elif index and time.monotonic() > deadline:
+                granted = self.seconds if seconds is None else seconds
+                self.notes.append(f"stopped after {granted:g} s (statistics.budget_seconds)")
                 break
             else:
                 sample = measure(unit)
@@ -132,11 +148,27 @@ class GateRun(Generic[AnyMeasure]):
             self._findings.extend(sample.findings)
             self.notes += [n for n in sample.details.get("notes", ()) if n not in self.notes]
             judge.update(sample_values(sample, judge.metrics), sample.identical, sample.weight)
-            self._session.show_progress(self.spec.name, self.candidate.name, index + 1, planned)
+            self._show_progress(judge, index + 1, planned, deadline)
             if judge.decided:
                 break
         self.judgements = _measured(judge, self.samples)
         return self.judgements
+
+    def _deadline_after(self, seconds: float | None) -> float:
+        """When a collection ends; without ``seconds`` of its own, when the gate's time is up."""
+        now = time.monotonic()
+        if seconds is not None:
+            return now + seconds
+        if self._deadline is None:
+            self._deadline = now + self.seconds
+        return self._deadline
+
+    def _show_progress(self, judge: GateJudge, done: int, planned: int, deadline: float) -> None:
+        waiting = judge.undecided if done else list(judge.budgets)
+        left = max(0.0, deadline - time.monotonic())
+        self._session.show_progress(
+            f"{self.candidate.name} {self.spec.name}", done, planned, waiting, left
+        )
 
     def show(self, table: Mapping[str, object]) -> None:
         """Put a `MeasuredTable`, as its dictionary, into the reports."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .scope import Scope
 
 SESSION_KEY: pytest.StashKey[InfoptSession] = pytest.StashKey()
-Progress = Callable[[str, str, int, int], None]
+Progress = Callable[[str, int, int, Sequence[str], float], None]
 
 
 @dataclass
@@ -98,9 +98,11 @@ class InfoptSession:
         self.descriptions[candidate] = description
         self.baselines.describe(candidate, description, self.directory)
 
-    def show_progress(self, gate: str, candidate: str, done: int, planned: int) -> None:
+    def show_progress(
+        self, what: str, done: int, planned: int, waiting: Sequence[str], seconds_left: float
+    ) -> None:
         if self.on_progress is not None:
-            self.on_progress(gate, candidate, done, planned)
+            self.on_progress(what, done, planned, waiting, seconds_left)
 
     def finish(self, result: GateResult) -> None:
         """Keep an item's result, in memory and in the journal."""

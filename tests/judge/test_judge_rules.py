@@ -10,14 +10,16 @@ from scipy import stats
 
 from pytest_infopt.gates.registry import metrics
 from pytest_infopt.judge.exceedance import ExceedanceTest, quantile
-from pytest_infopt.judge.gate_judge import make_test
+from pytest_infopt.judge.gate_judge import GateJudge
 from pytest_infopt.judge.mean import MeanTest
 from pytest_infopt.judge.planning import fewest_documents, fewest_to_pass
 from pytest_infopt.judge.protocol import MetricTest
+from pytest_infopt.judge.rules import make_test
 from pytest_infopt.judge.sign import SignTest
 from pytest_infopt.judge.worst import ExactTest, WorstTest
 from pytest_infopt.metrics.budget import Budget
 from pytest_infopt.metrics.metric import Metric, Rule, Unit
+from pytest_infopt.results.verdict import Verdict
 
 KL = metrics()["kl_mean"]
 TOP1 = metrics()["top1_agreement"]
@@ -62,6 +64,7 @@ def test_fewest_to_pass(name: str, limit: float, fewest: int) -> None:
     assert fewest_documents(0.01) == 25
 
 
+@pytest.mark.parametrize("tokens", [1, 16, 200, 512])
 @pytest.mark.parametrize("alpha", [0.05, 0.01, 0.001])
 @pytest.mark.parametrize(
     ("name", "limit", "flawless"),
@@ -73,19 +76,30 @@ def test_fewest_to_pass(name: str, limit: float, fewest: int) -> None:
         ("perplexity_ratio", 1.01, -1.0),
         ("ttft_p90", 0.2, 0.1),
         ("ttft_p99", 0.2, 0.1),
-        ("kl_p50", 0.2, [0.1] * 500),
-        ("kl_p99", 0.2, [0.1] * 500),
+        ("itl_p95", 0.2, [0.1]),
+        ("kl_p50", 0.2, [0.1]),
+        ("kl_p99", 0.2, [0.1]),
+        ("top1_agreement", 0.99, 1.0),
+        ("semantic_hit_precision", 0.99, 1.0),
     ],
 )
 def test_flawless_units_pass_exactly_when_planned(
-    name: str, limit: float, flawless: float | list[float], alpha: float
+    name: str, limit: float, flawless: float | list[float], alpha: float, tokens: int
 ) -> None:
+    """The plan's number is the judge's own: documents of few tokens prove less each."""
     metric = metrics()[name]
-    fewest = fewest_to_pass(Budget(metric, limit), alpha)
-    test = fed(make_test(metric, limit, 10_000), [flawless] * (fewest - 1))
-    assert test.p_pass > alpha
-    test.update(flawless)
-    assert test.p_pass <= alpha
+    budget = Budget(metric, limit)
+    fewest = fewest_to_pass(budget, alpha, tokens)
+    value = flawless * tokens if isinstance(flawless, list) else flawless
+    for units, verdict in ((fewest - 1, Verdict.INCONCLUSIVE), (fewest, Verdict.PASS)):
+        if not units:
+            continue
+        judge = GateJudge(
+            [metric], {name: budget}, alpha_pass=alpha, alpha_fail=0.01, planned=units
+        )
+        for _ in range(units):
+            judge.update({name: value}, weight=tokens)
+        assert judge.judgements(exhausted=True)[0].verdict is verdict
 
 
 # Rule MEAN.

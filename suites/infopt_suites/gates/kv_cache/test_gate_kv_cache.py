@@ -28,9 +28,10 @@ def test_kv_cache(infopt_gate: GateRun[KvCacheMeasure]) -> None:
     measure = infopt_gate.measure
     prompts = infopt_gate.plan(CachesPlan).prompts_of(infopt_gate.plan(EquivalencePlan))
     outputs = infopt_gate.collect(range(prompts), measure.prompt, planned=prompts, metrics=OUTPUTS)
-    sizes = infopt_gate.collect(
-        [0], lambda _: measure.growth(), planned=1, phase="growth", metrics=[SIZE]
-    )
+    if not infopt_gate.failed:
+        sizes = infopt_gate.collect(
+            [0], lambda _: measure.growth(), planned=1, phase="growth", metrics=[SIZE]
+        )
+        infopt_gate.judgements = [*outputs, *sizes]
     infopt_gate.show_samples("errors", "mismatches", "left_out")
-    infopt_gate.judgements = [*outputs, *sizes]
     infopt_gate.conclude()

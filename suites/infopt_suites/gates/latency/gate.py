@@ -3,7 +3,7 @@
 from pytest_infopt import BudgetContext, Capability, GateSpec, Release
 
 from ..plans import LatencyPlan
-from ..timing import METRICS
+from ..timing import METRICS, TIMING_SECONDS
 
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
@@ -18,6 +18,11 @@ def most_samples(release: Release, documents: int | None) -> int:
     return release.plan(LatencyPlan).max_pairs
 
 
+def sample_tokens(release: Release, document_tokens: int | None) -> int:
+    """A request's gaps between tokens."""
+    return release.plan(LatencyPlan).new_tokens - 1
+
+
 GATE = GateSpec(
     package=__package__,
     name="latency",
@@ -28,5 +33,7 @@ GATE = GateSpec(
     requires=frozenset({Capability.STREAM}),
     default_budgets=default_budgets,
     most_samples=most_samples,
+    sample_tokens=sample_tokens,
+    budget_seconds=TIMING_SECONDS,
     metrics=METRICS,
 )

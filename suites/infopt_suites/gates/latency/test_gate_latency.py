@@ -32,7 +32,7 @@ def test_latency(infopt_gate: GateRun[LatencyMeasure]) -> None:
     if infopt_gate.timing_distrust:
         infopt_gate.abstain(infopt_gate.timing_distrust)
         return
-    seconds = infopt_gate.release.statistics.budget_seconds
+    seconds = infopt_gate.seconds
     first = time_pairs(infopt_gate, "main", seconds)
     if any(judgement.verdict is Verdict.FAIL for judgement in first):
         infopt_gate.reload_models()

@@ -10,6 +10,11 @@ def most_samples(release: Release, documents: int | None) -> int | None:
     return documents
 
 
+def sample_tokens(release: Release, document_tokens: int | None) -> int | None:
+    """A document's predictions."""
+    return document_tokens
+
+
 GATE = GateSpec(
     package=__package__,
     name="quality",
@@ -19,6 +24,7 @@ GATE = GateSpec(
     requires=frozenset({Capability.SCORES}),
     default_budgets=default_budgets,
     most_samples=most_samples,
+    sample_tokens=sample_tokens,
     identical_outputs_pass=True,
     metrics=(
         Metric("kl_mean", Unit.NATS, Rule.MEAN, "KL(reference ‖ candidate) per token"),

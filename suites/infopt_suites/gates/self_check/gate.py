@@ -5,7 +5,7 @@ from dataclasses import replace
 from pytest_infopt import Budget, Candidate, Capability, GateSpec, Release, Rule
 
 from ..plans import LatencyPlan
-from ..timing import METRICS
+from ..timing import METRICS, TIMING_SECONDS
 
 RATIOS = frozenset(metric.name for metric in METRICS if metric.rule is Rule.SIGN)
 NOTICEABLE = 1.5  # a slow-down that a runner must tell from none if it is to time anything
@@ -37,5 +37,6 @@ GATE = GateSpec(
     requires=frozenset({Capability.STREAM}),
     subjects=subjects,
     follows_baselines=False,
+    budget_seconds=TIMING_SECONDS,
     metrics=(),  # those of the gate whose verdicts it guards
 )

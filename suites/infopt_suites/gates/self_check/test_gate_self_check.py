@@ -28,7 +28,7 @@ def test_self_check(infopt_gate: GateRun[SelfCheckMeasure]) -> None:
     Where either happens, the machine's noise depends on which model runs: power capping, another
     job on one core, a warm-up too short. Verdicts on time of this session are then INCONCLUSIVE.
     """
-    seconds = infopt_gate.release.statistics.budget_seconds / 2
+    seconds = infopt_gate.seconds / 2
     itself = time_pairs(infopt_gate, "itself", seconds)
     infopt_gate.measure.slow_candidate(1.0 + 2.0 * tightest_margin(infopt_gate))
     slowed = time_pairs(infopt_gate, "slowed", seconds)

@@ -1,0 +1,34 @@
+"""Which test each rule of a metric names."""
+
+from __future__ import annotations
+
+from ..metrics.metric import Metric, Rule, Unit
+from .exceedance import ExceedanceTest
+from .mean import MeanTest
+from .protocol import MetricTest
+from .sign import SignTest
+from .worst import ExactTest, WorstTest
+
+
+def make_test(metric: Metric, limit: float | None, planned: int) -> MetricTest:
+    """The test that the metric's rule names. Raises ValueError for a rule that does not fit."""
+    directed = metric.rule in (Rule.MEAN, Rule.EXCEEDANCE) and metric.higher_is_better
+    if directed and not (metric.rule is Rule.MEAN and metric.unit is Unit.SHARE):
+        raise ValueError(
+            f"{metric.name}: rule {metric.rule} needs values that should be small, or a share"
+        )
+    match metric.rule:
+        case Rule.MEAN:
+            return MeanTest(metric, limit, planned)
+        case Rule.SIGN:
+            return SignTest(metric, limit)
+        case Rule.EXCEEDANCE:
+            return ExceedanceTest(metric, limit)
+        case Rule.WORST:
+            return WorstTest(metric, limit, planned)
+        case Rule.EXACT:
+            return ExactTest(metric, limit, planned)
+        case Rule.PROPORTION:
+            from .proportion import ProportionTest  # brings numpy, which the other rules do without
+
+            return ProportionTest(metric, limit, planned)
