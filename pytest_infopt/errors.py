@@ -5,6 +5,7 @@ __all__ = [
     "InfoptError",
     "InvalidComparisonError",
     "ModelLoadError",
+    "NoChatTemplateError",
     "NonFiniteLogitsError",
     "NotSupportedError",
     "WorkerError",
@@ -25,6 +26,10 @@ class NotSupportedError(ConfigurationError):
 
 class ModelLoadError(InfoptError):
     """A model could not be loaded: missing path, pickled weights, truncated file, no library."""
+
+
+class NoChatTemplateError(ConfigurationError):
+    """A chat was asked of a tokenizer without a template."""
 
 
 class InvalidComparisonError(InfoptError):

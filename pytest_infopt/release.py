@@ -53,11 +53,14 @@ class Candidate:
     """A model under judgement and the limits it has to keep, by metric name.
 
     ``server`` is who serves it, where the release says so: the prefix cache gated is then its.
+    ``written`` are the limits that somebody wrote, None for a default that was switched off; the
+    other budgets are defaults.
     """
 
     source: ModelSource
     budgets: dict[str, Budget]
     server: ServerSource | None = None
+    written: Mapping[str, Budget | None] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -85,6 +88,9 @@ class Implementation:
         return f"{self.topic} {self.name}"
 
 
+BEGINNINGS = ("tokenizer", "chat", "nothing")
+
+
 @dataclass(frozen=True)
 class CorpusSource:
     """Which documents models are compared on: files (text, or JSONL with a ``text`` field), or none
@@ -98,6 +104,12 @@ class CorpusSource:
     max_documents: int = setting(256, "Most documents compared.", ge=1)
     max_tokens: int = setting(512, "Documents are cut to this many tokens.", ge=2)
     min_tokens: int = setting(16, "Shorter documents are left out.", ge=2)
+    begins_with: str = setting(
+        "tokenizer",
+        "What stands before a document's own tokens: the special tokens that the tokenizer puts "
+        "there, its chat template with the document as a user's message (chat), or nothing.",
+        check=one_of("beginning", *BEGINNINGS),
+    )
 
 
 def _policy(text: str) -> str:

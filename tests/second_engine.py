@@ -57,8 +57,8 @@ class BigramEngine:
         noise = torch.randn(counts.shape, generator=torch.Generator().manual_seed(0))
         self._table = (counts / counts.sum(1, keepdim=True)).log() + damage * noise
 
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
+    def encode(self, text: str, begins_with: str = "nothing") -> list[int]:
+        return list(text.encode())  # there are no special tokens to begin with
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return bytes(token_ids).decode(errors="replace")

@@ -9,9 +9,9 @@ from ..engines.weight_precision import precision_of
 from ..errors import ConfigurationError
 from ..gates import registry
 from ..gates.base import BudgetContext, GateSpec
+from ..gates.limits import gate_limits
 from ..gates.plan import Plan
 from ..metrics.budget import Budget, parse_budget
-from ..metrics.metric import Metric, Unit
 from ..naming import nearest
 from ..release import ModelSource
 from .toml_source import Key, TomlSource, place_in
@@ -32,15 +32,13 @@ class BudgetResolver:
         self._source = source
         self._plans = plans
 
-    def of_candidate(
-        self, source: ModelSource, reference: ModelSource, own: Mapping[str, Any], *, served: bool
-    ) -> dict[str, Budget]:
-        """A candidate's budgets by metric; ``own`` is its table, ``served`` that it has a server.
+    def written(self, candidate: str, own: Mapping[str, Any]) -> dict[str, Budget | None]:
+        """The limits that the file sets on a candidate, by metric; ``own`` is its table.
 
         Raises ConfigurationError for an unknown metric, a limit that fits none, and one on a gate
         that the file does not ask for.
         """
-        key: Key = ("candidates", source.name, "budgets")
+        key: Key = ("candidates", candidate, "budgets")
         for name in own:
             if self._gate(name, (*key, name)).per_release:
                 raise ConfigurationError(
@@ -48,13 +46,10 @@ class BudgetResolver:
                     f"release; write it in [budgets]"
                 )
         written = {**self._read(("budgets",), self._file.budgets), **self._read(key, own)}
-        precision = precision_of(source, reference)
-        budgets: dict[str, Budget] = {}
         for spec in registry.gates().values():
             if not spec.per_release:
-                context = BudgetContext(source, reference, precision, dict(budgets), served)
-                budgets |= self._of_gate(spec, written, context, f"default for {precision.summary}")
-        return budgets
+                self._check_asked_for(spec, written)
+        return written
 
     def of_release(self) -> dict[str, dict[str, Budget]]:
         """The limits of gates that judge no candidate, by gate, where the release asks for them.
@@ -64,33 +59,18 @@ class BudgetResolver:
         written = self._read(("budgets",), self._file.budgets)
         nobody = ModelSource("", "")
         context = BudgetContext(nobody, nobody, precision_of(nobody, nobody))
-        found = {
-            spec.name: self._of_gate(spec, written, context, "default")
-            for spec in registry.gates().values()
-            if spec.per_release
-        }
+        found: dict[str, dict[str, Budget]] = {}
+        for spec in registry.gates().values():
+            if spec.per_release and self._check_asked_for(spec, written):
+                found[spec.name] = gate_limits(spec, written, context, "default")
         return {name: budgets for name, budgets in found.items() if budgets}
 
-    def _of_gate(
-        self,
-        spec: GateSpec,
-        written: Mapping[str, Budget | None],
-        context: BudgetContext,
-        origin: str,
-    ) -> dict[str, Budget]:
-        """The gate's budgets, in the order of its metrics."""
-        if not spec.asked_for(self._plans):
-            self._require_none(spec, written)
-            return {}
-        defaults = spec.default_budgets(context)
-        limits: dict[str, Budget | None] = {
-            metric.name: _default(metric, defaults[metric.name], origin)
-            for metric in spec.metrics
-            if metric.name in defaults
-        }
-        limits |= {name: written[name] for name in spec.metric_names & written.keys()}
-        ordered = ((metric.name, limits.get(metric.name)) for metric in spec.metrics)
-        return {name: budget for name, budget in ordered if budget is not None}
+    def _check_asked_for(self, spec: GateSpec, written: Mapping[str, Budget | None]) -> bool:
+        """Whether the release asks for the gate; where it does not, nothing may limit it."""
+        if spec.asked_for(self._plans):
+            return True
+        self._require_none(spec, written)
+        return False
 
     def _require_none(self, spec: GateSpec, written: Mapping[str, Budget | None]) -> None:
         assert spec.switch is not None
@@ -119,8 +99,3 @@ class BudgetResolver:
             return None
         assert self._source is not None  # a budget was written somewhere
         return parse_budget(registry.metrics()[name], value, self._source.place(key))
-
-
-def _default(metric: Metric, limit: float, origin: str) -> Budget:
-    """A gate's default; on bytes it is a share of the reference's, unless it is 0."""
-    return Budget(metric, limit, metric.unit is Unit.BYTES and limit != 0, origin)

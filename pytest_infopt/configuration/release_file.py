@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from ..engines.formats import format_of
+from ..engines.weight_precision import precision_of
 from ..errors import ConfigurationError
 from ..gates import registry
+from ..gates.limits import candidate_limits
 from ..gates.plan import Plan
 from ..options import Settings
 from ..release import (
@@ -233,10 +235,16 @@ class _Assembly:
     def _candidate(self, source: ModelSource, reference: ModelSource) -> Candidate:
         own = self.file.candidates[source.name] if self._is_of_file(source.name) else None
         server = ServerSource(**own.server.model_dump()) if own and own.server else None
-        limits = self._budgets.of_candidate(
-            source, reference, own.budgets if own else {}, served=server is not None
+        written = self._budgets.written(source.name, own.budgets if own else {})
+        limits = candidate_limits(
+            self._plans,
+            source,
+            reference,
+            precision_of(source, reference),
+            written,
+            served=server is not None,
         )
-        return Candidate(source, limits, server)
+        return Candidate(source, limits, server, written)
 
     @cached_property
     def _plans(self) -> tuple[Plan, ...]:

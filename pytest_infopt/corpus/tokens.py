@@ -31,11 +31,12 @@ class TokenisedCorpus:
 
 def tokenise(
     documents: Iterable[Document],
-    encode: Callable[[str], list[int]],
+    encode: Callable[[str, str], list[int]],
     source: CorpusSource,
     context_window: int | None = None,
 ) -> TokenisedCorpus:
-    """Token ids of the first ``source.max_documents`` documents that have enough of them.
+    """Token ids of the first ``source.max_documents`` documents that have enough of them, each
+    behind what ``source.begins_with`` says.
 
     Documents below ``source.min_tokens`` are dropped and counted, those above ``source.max_tokens``
     or the context window are cut and counted. Raises ConfigurationError where nothing is left.
@@ -51,7 +52,7 @@ def tokenise(
     for document in documents:
         if len(kept) == source.max_documents:
             break
-        token_ids = encode(document.text)
+        token_ids = encode(document.text, source.begins_with)
         if len(token_ids) < source.min_tokens:
             too_short += 1
             continue

@@ -22,6 +22,8 @@ from ..errors import NotSupportedError
 if TYPE_CHECKING:
     import torch
 
+    from .weight_precision import StoredWeights
+
 __all__ = [
     "BatchEngine",
     "CacheReading",
@@ -129,8 +131,13 @@ class Engine(Protocol):
     vocabulary: int
     context_window: int
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
+    def encode(self, text: str, begins_with: str = "nothing") -> list[int]:
+        """Token ids of a text; ``begins_with`` is one of `release.BEGINNINGS`.
+
+        "nothing": without special tokens; "tokenizer": behind those that the tokenizer puts before
+        every text; "chat": as a user's message in the chat template, up to where an answer begins.
+        Raises NoChatTemplateError where there is none.
+        """
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of token ids."""
@@ -226,6 +233,9 @@ class WeighedEngine(Engine, Protocol):
 
     def reset_peaks(self) -> None:
         """Start the peak counters anew."""
+
+    def stored_weights(self) -> StoredWeights:
+        """What its weights are kept as."""
 
 
 class ModuleEngine(Engine, Protocol):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,50 @@ from .files.embedded import PREFIX
 from .format_options import is_width
 from .formats import DTYPES, format_of
 
-__all__ = ["Precision", "dtype_bits", "precision_of"]
+__all__ = ["Precision", "StoredWeights", "dtype_bits", "observed_precision", "precision_of"]
 
 
 @dataclass(frozen=True)
 class Precision:
-    """The precision a candidate's weights come in; ``summary`` names it in messages."""
+    """The precision a candidate's weights come in; ``summary`` names it in messages. ``known`` is
+    False where it shows only once the model is loaded."""
 
     bits: int
     lossless: bool
     packed: bool
     summary: str
+    known: bool = True
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """What a loaded model's weights are kept as: ``floats`` values in 16 bits or more, most of them
+    in ``float_bits``, and ``coded_bytes`` of narrower codes."""
+
+    floats: int
+    float_bits: int
+    coded_bytes: int
+
+
+def observed_precision(
+    planned: Precision, candidate: StoredWeights, reference: StoredWeights
+) -> Precision:
+    """The precision of a loaded candidate: as planned where that was known, else as stored.
+
+    The weights that are not floats have to lie in the codes, so those have
+
+        8 · coded bytes / (weights of the reference − floats of the candidate)
+
+    bits each, scales left aside. Weights that were rounded and kept as floats look unquantized.
+    """
+    if planned.known:
+        return planned
+    if not candidate.coded_bytes:
+        bits = min(candidate.float_bits, reference.float_bits)
+        return replace(_unquantized(bits), summary=f"unquantized {bits}-bit floats, as loaded")
+    coded = max(1, reference.floats - candidate.floats)
+    bits = min(8, max(2, round(8 * candidate.coded_bytes / coded)))
+    return replace(_quantized(bits, packed=True), summary=f"{bits}-bit weights, as loaded")
 
 
 def precision_of(candidate: ModelSource, reference: ModelSource) -> Precision:
@@ -35,7 +68,8 @@ def precision_of(candidate: ModelSource, reference: ModelSource) -> Precision:
 
     Read off, in this order: the quantization's name, the GGUF file's name, config.json of a local
     checkpoint, the dtype. The reference's own checkpoint, however coarse, loses nothing against
-    itself. Quantization of unknown width counts as 8-bit, whose budgets are the strictest. Pruning
+    itself. Quantization of unknown width counts as 8-bit, whose budgets are the strictest, until
+    the model is loaded (`observed_precision`). Pruning
     half of the weights costs about what 3 bits do, and is held to those limits.
     """
     form = format_of(candidate.quantization)
@@ -44,14 +78,16 @@ def precision_of(candidate: ModelSource, reference: ModelSource) -> Precision:
     if form.pruned:
         return Precision(3, lossless=False, packed=False, summary="pruned weights, as for 3 bits")
     if form.options is None:
-        return _quantized(8, packed=False, known=False)
-    if not _same_checkpoint(candidate, reference):
-        if candidate.gguf_file is not None:
-            return _of_gguf(candidate)
-        stored = _stored_quantization(candidate.model)
-        if stored is not None:
-            return stored
-    return _unquantized(min(dtype_bits(candidate), dtype_bits(reference)))
+        bits = _bits_option(candidate)
+        return _quantized(bits or 8, packed=False, known=bits is not None)
+    unquantized = _unquantized(min(dtype_bits(candidate), dtype_bits(reference)))
+    if _same_checkpoint(candidate, reference):
+        return unquantized
+    if candidate.gguf_file is not None:
+        return _of_gguf(candidate)
+    if not candidate.model.startswith(PREFIX) and not _checkpoint_config(candidate.model):
+        return replace(unquantized, known=False)  # of a hub, say: its files are not here yet
+    return _stored_quantization(candidate.model) or unquantized
 
 
 def dtype_bits(source: ModelSource) -> int:
@@ -77,7 +113,7 @@ def _same_checkpoint(candidate: ModelSource, reference: ModelSource) -> bool:
 
 def _quantized(bits: int, packed: bool, known: bool = True) -> Precision:
     summary = f"{bits}-bit weights" if known else "weights of unknown width, taken for 8-bit"
-    return Precision(bits, lossless=False, packed=packed, summary=summary)
+    return Precision(bits, lossless=False, packed=packed, summary=summary, known=known)
 
 
 def _unquantized(bits: int) -> Precision:
@@ -90,7 +126,10 @@ def _of_gguf(source: ModelSource) -> Precision:
     if re.search(r"(?<![A-Z])(BF16|F16|FP16|F32|FP32)(?![0-9])", name):
         return _unquantized(32 if "32" in name else 16)
     code = re.search(r"(?<![A-Z0-9])(?:I?Q|TQ)([1-8])(?:_|\.|-)", name)
-    return _quantized(int(code[1]), packed=False) if code else _quantized(8, False, known=False)
+    if code:
+        return _quantized(int(code[1]), packed=False)
+    # De-quantized while loading, so that the loaded weights would not tell.
+    return replace(_quantized(8, packed=False, known=False), known=True)
 
 
 def _checkpoint_config(model: str) -> dict[str, Any]:

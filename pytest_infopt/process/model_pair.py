@@ -11,7 +11,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +24,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  impo
 from ..corpus import TokenisedDocument, corpus_fingerprint, load_corpus, shuffled, tokenise
 from ..engines.base import Capability, Engine, WeighedEngine, WholeLogitsEngine, able
 from ..engines.registry import load_engine
-from ..errors import InvalidComparisonError, ModelLoadError
+from ..engines.weight_precision import Precision, observed_precision, precision_of
+from ..errors import InvalidComparisonError, ModelLoadError, NoChatTemplateError
 from ..release import ModelSource, Release
 from ..results.sample import Sample
 from ..store.scores import ReferenceScores
@@ -74,8 +75,19 @@ class ModelPair:
             "environment": _environment(self.reference.device),
             "reference": _identity(self.reference),
             "candidate": _identity(self.candidate),
+            "precision": asdict(self.precision),
             "corpus": corpus_fingerprint(load_corpus(self.release.corpus, self.root)),
         }
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of the candidate's weights, as loaded where it was not known before."""
+        planned = precision_of(self.source, self.release.reference)
+        engines = (self.candidate, self.reference)
+        if planned.known or any(Capability.MEMORY not in e.capabilities for e in engines):
+            return planned
+        stored = (able(engine, WeighedEngine).stored_weights() for engine in engines)
+        return observed_precision(planned, *stored)
 
     # Texts
 
@@ -93,7 +105,10 @@ class ModelPair:
     def document_lengths(self) -> list[int]:
         """Tokens of the release's documents as they are, before any cut."""
         texts = {d.id: d.text for d in load_corpus(self.release.corpus, self.root)}
-        return [len(self.reference.encode(texts[name])) for name in self.documents_by_id]
+        begins_with = self.release.corpus.begins_with
+        return [
+            len(self.reference.encode(texts[name], begins_with)) for name in self.documents_by_id
+        ]
 
     @cached_property
     def token_stream(self) -> list[int]:
@@ -119,7 +134,8 @@ class ModelPair:
 
     def prompt_set(self, plan: PromptPlan) -> PromptSet:
         """The first documents that are long enough, cut to the plan's length, or, where there are
-        too few, any; with the reference's logits in other dtypes. Made once for each plan.
+        too few, any; with the reference's logits in other dtypes. Every second one is a chat, where
+        the reference has a template. Made once for each plan.
 
         Raises InvalidComparisonError where the corpus has fewer documents than prompts.
         """
@@ -133,13 +149,28 @@ class ModelPair:
                 )
             long_enough = [d for d in documents if len(d.token_ids) >= plan.tokens]
             chosen = documents if len(long_enough) < plan.prompts else long_enough
-            prompts = [list(d.token_ids[: plan.tokens]) for d in chosen[: plan.prompts]]
+            prompts = [
+                self._chat_of(document, plan.tokens) if index % 2 else document.token_ids
+                for index, document in enumerate(chosen[: plan.prompts])
+            ]
+            prompts = [list(token_ids[: plan.tokens]) for token_ids in prompts]
             self._prompt_sets[plan] = PromptSet(
                 prompts,
                 oracle=self.oracle_logits(plan.oracle, lambda d: self.logits_in(d, prompts)),
                 plain=self.logits_in(self.candidate.dtype, prompts),
             )
         return self._prompt_sets[plan]
+
+    def _chat_of(self, document: TokenisedDocument, tokens: int) -> list[int]:
+        """The document's beginning as a chat of about ``tokens`` tokens: what serving puts around a
+        text is computed, too. The document itself where there is no template, or no room in it."""
+        reference = self.reference
+        try:
+            room = tokens - len(reference.encode("", "chat"))
+        except NoChatTemplateError:
+            return document.token_ids
+        text = reference.decode(document.token_ids[: max(1, room)])
+        return reference.encode(text, "chat")
 
     # The reference's weights in other dtypes
 

@@ -217,7 +217,7 @@ class GateRun(Generic[AnyMeasure]):
             names = {metric.name for metric in metrics}
             budgets = {name: b for name, b in self.budgets.items() if name in names}
         # The error rate of FAIL belongs to the candidate: each gate gets its metrics' share.
-        share = len(self.budgets) / max(1, len(self.candidate.budgets))
+        share = len(self.budgets) / max(1, len(self._session.budgets_of(self.candidate)))
         return GateJudge(
             metrics,
             budgets,

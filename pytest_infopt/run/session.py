@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..conformance.results import CONFORMANCE, merged
+from ..engines.weight_precision import Precision, precision_of
 from ..errors import ConfigurationError
 from ..gates.base import GateSpec
+from ..gates.limits import candidate_limits
 from ..metrics.budget import Budget
 from ..release import Candidate, Release
 from ..report.message import failure_message
@@ -90,8 +92,26 @@ class InfoptSession:
             return candidate.budgets
         return {
             name: self.baselines.tightest(candidate, budget)
-            for name, budget in spec.limits_among(candidate.budgets).items()
+            for name, budget in spec.limits_among(self.budgets_of(candidate)).items()
         }
+
+    def budgets_of(self, candidate: Candidate) -> dict[str, Budget]:
+        """All of a candidate's limits; where its precision shows once it is loaded, the defaults
+        are then those of what was seen."""
+        seen = self.descriptions.get(candidate.name, {}).get("precision")
+        if seen is None or candidate not in self.release.candidates:
+            return candidate.budgets
+        release, source = self.release, candidate.source
+        if precision_of(source, release.reference).known:
+            return candidate.budgets
+        return candidate_limits(
+            release.plans,
+            source,
+            release.reference,
+            Precision(**seen),
+            candidate.written,
+            served=candidate.server is not None,
+        )
 
     def learn(self, candidate: str, description: dict[str, Any]) -> None:
         """Keep what a pair, here or in an xdist worker, says of its models and machine."""

@@ -104,7 +104,7 @@ class ToyTransformer:
         self.query, self.key, self.value = (weights(width, width) for _ in range(3))
         self.out = weights(self.vocabulary, width) * 2
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, begins_with: str = "nothing") -> list[int]:
         return [ord(letter) % self.vocabulary for letter in text]
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -14,6 +14,7 @@ from ...corpus.calibration import TOKENS, calibration_documents, positive
 from ...errors import ConfigurationError, ModelLoadError
 from ...release import ModelSource
 from ..files.sources import LocalFiles
+from ..files.special_tokens import beginning_of
 from ..formats import needs
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -85,9 +86,11 @@ class LoadRequest:
         if tokenizer is None:
             raise self.wrong("calibration takes a tokenizer, and the checkpoint has none")
         longest = positive(self.source.options, "calibration_tokens", TOKENS)
+        begins_with = beginning_of(tokenizer)
         encoded = [
-            tokenizer.encode(document.text, add_special_tokens=False)[:longest]
+            (begins_with + tokenizer.encode(document.text, add_special_tokens=False))[:longest]
             for document in self.calibration_documents()
+            if document.text
         ]
         batches = [torch.tensor([ids], device=self.device) for ids in encoded if ids]
         if not batches:

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from ..base import CacheReading, MemoryFootprint, TokenEvent
+from ..weight_precision import StoredWeights
 from .cached_rows import CachedRows, left_padded, positions_of
-from .footprint import derived_buffers, storage_bytes, weight_tensors
+from .footprint import derived_buffers, storage_bytes, stored_weights, weight_tensors
 from .kv_caches import predicted_kv_bytes
 from .model import check_logits
 from .scoring import TransformersScorer
@@ -158,6 +159,9 @@ class TransformersEngine(TransformersScorer):
             peak_allocated_bytes=torch.cuda.max_memory_allocated(self._device) - others,
             peak_reserved_bytes=torch.cuda.max_memory_reserved(self._device) - others,
         )
+
+    def stored_weights(self) -> StoredWeights:
+        return stored_weights(self.module)
 
     def reset_peaks(self) -> None:
         self._check_open()

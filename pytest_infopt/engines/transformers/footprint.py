@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from ..weight_precision import StoredWeights
+
 
 def storage_bytes(tensors: Iterable[torch.Tensor], seen: set[tuple[str, int]] | None = None) -> int:
     """Bytes of the distinct storages behind tensors; ``seen`` ones are skipped, new ones added.
@@ -47,6 +49,27 @@ def weight_tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
         for name, value in vars(part).items():
             if name not in ("_parameters", "_buffers", "_modules"):
                 yield from tensors_in(value)
+
+
+def stored_weights(module: torch.nn.Module) -> StoredWeights:
+    """What the weights are kept as. Tied ones count once; so do views of one storage."""
+    floats: dict[int, int] = {}  # by bits
+    codes: list[torch.Tensor] = []
+    seen: set[tuple[str, int]] = set()
+    for tensor in weight_tensors(module):
+        for plain in _flatten(tensor):
+            key = (str(plain.device), plain.untyped_storage().data_ptr())
+            if key in seen:
+                continue
+            seen.add(key)
+            if plain.is_floating_point() and plain.dtype.itemsize > 1:
+                bits = 8 * plain.dtype.itemsize
+                floats[bits] = floats.get(bits, 0) + plain.numel()
+            elif plain.dim() > 1 or plain.numel() > 1:
+                codes.append(plain)
+    return StoredWeights(
+        sum(floats.values()), max(floats, key=floats.__getitem__, default=16), storage_bytes(codes)
+    )
 
 
 def derived_buffers(module: torch.nn.Module) -> Iterator[torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 
 from ...corpus import corpus_fingerprint
@@ -39,6 +41,8 @@ def load_transformers(source: ModelSource) -> InProcessEngine:
     with no_progress_bars():
         module = _load(form, request)
         tokenizer = request.tokenizer()
+    if form.options is None:
+        dtype = _dtype_in(module) or dtype
     return TransformersEngine(
         source.name,
         module,
@@ -98,6 +102,16 @@ def _dtype_of(source: ModelSource, form: Format, files: LocalFiles) -> torch.dty
         )
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+def _dtype_in(module: torch.nn.Module) -> torch.dtype | None:
+    """The dtype that most of a module's floating-point parameters have: a loader of one's own may
+    not have followed the request."""
+    counts = Counter[torch.dtype]()
+    for parameter in module.parameters():
+        if parameter.is_floating_point() and parameter.dtype.itemsize > 1:
+            counts[parameter.dtype] += parameter.numel()
+    return max(counts, key=counts.__getitem__, default=None)
 
 
 def _device_of(source: ModelSource) -> torch.device:

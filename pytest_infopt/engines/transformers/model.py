@@ -10,12 +10,14 @@ import inspect
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from ...errors import InfoptError, ModelLoadError, NonFiniteLogitsError
+from ...errors import InfoptError, ModelLoadError, NoChatTemplateError, NonFiniteLogitsError
 from ..files.checkpoints import tokenizer_fingerprint_of
+from ..files.special_tokens import beginning_of
 from .kv_caches import cache_argument
 from .precision import Float64Arithmetic
 
@@ -56,8 +58,25 @@ class LoadedModel:
         self.last_only = {"logits_to_keep": 1} if keeps_last else {}
         self._input_rows = int(self._module.get_input_embeddings().weight.shape[0])
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, begins_with: str = "nothing") -> list[int]:
+        if begins_with == "chat":
+            return self._encode_chat(text)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        return [*self._beginning, *ids] if begins_with == "tokenizer" else ids
+
+    @cached_property
+    def _beginning(self) -> list[int]:
+        return beginning_of(self.tokenizer)
+
+    def _encode_chat(self, text: str) -> list[int]:
+        if not self.tokenizer.chat_template:
+            raise NoChatTemplateError(
+                f"model {self.name!r} has no chat template; save one beside its tokenizer, or let "
+                'documents begin otherwise: begins_with = "tokenizer" in [corpus]'
+            )
+        ids: list[int] = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
+        )
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -1,0 +1,53 @@
+"""Which limits a gate has: its defaults, and what was written over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..engines.weight_precision import Precision
+from ..metrics.budget import Budget
+from ..metrics.metric import Metric, Unit
+from ..release import ModelSource
+from . import registry
+from .base import BudgetContext, GateSpec
+from .plan import Plan
+
+Written = Mapping[str, Budget | None]  # by metric; None where a default was switched off
+
+
+def candidate_limits(
+    plans: Iterable[Plan],
+    source: ModelSource,
+    reference: ModelSource,
+    precision: Precision,
+    written: Written,
+    *,
+    served: bool,
+) -> dict[str, Budget]:
+    """A candidate's limits by metric; the defaults are those of its precision."""
+    plans, budgets = tuple(plans), dict[str, Budget]()
+    for spec in registry.gates().values():
+        if not spec.per_release and spec.asked_for(plans):
+            context = BudgetContext(source, reference, precision, dict(budgets), served)
+            budgets |= gate_limits(spec, written, context, f"default for {precision.summary}")
+    return budgets
+
+
+def gate_limits(
+    spec: GateSpec, written: Written, context: BudgetContext, origin: str
+) -> dict[str, Budget]:
+    """The limits of one gate, in the order of its metrics."""
+    defaults = spec.default_budgets(context)
+    limits: dict[str, Budget | None] = {
+        metric.name: _default(metric, defaults[metric.name], origin)
+        for metric in spec.metrics
+        if metric.name in defaults
+    }
+    limits |= {name: written[name] for name in spec.metric_names & written.keys()}
+    ordered = ((metric.name, limits.get(metric.name)) for metric in spec.metrics)
+    return {name: budget for name, budget in ordered if budget is not None}
+
+
+def _default(metric: Metric, limit: float, origin: str) -> Budget:
+    """A gate's default; on bytes it is a share of the reference's, unless it is 0."""
+    return Budget(metric, limit, metric.unit is Unit.BYTES and limit != 0, origin)
