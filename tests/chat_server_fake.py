@@ -7,20 +7,41 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import takewhile
 from typing import Any
 
 Answer = Callable[[str, bool], str]  # the prompt, and whether it was asked before
 
 
 class FakeChatServer(ThreadingHTTPServer):
-    """Streams ``answer`` word by word; a prompt asked before has all but 4 of its words cached."""
+    """Streams ``answer`` word by word. Of a prompt, all words but 4 at most are cached, as far as
+    it begins like one asked before; with ``claims_all`` it says so of every prompt."""
 
-    def __init__(self, answer: Answer, *, reports_cache: bool = True) -> None:
+    daemon_threads = True
+
+    def __init__(
+        self, answer: Answer, *, reports_cache: bool = True, claims_all: bool = False
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer = answer
         self.reports_cache = reports_cache
+        self.claims_all = claims_all
         self.bodies: list[dict[str, Any]] = []
         self.seen: set[str] = set()
+        self.connections = 0
+        self.lock = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
+        super().process_request(request, client_address)
+
+    def cached_words(self, prompt: str) -> int:
+        words = prompt.split()
+        shared = [
+            sum(takewhile(bool, (a == b for a, b in zip(words, other.split(), strict=False))))
+            for other in ([prompt] if self.claims_all else self.seen)
+        ]
+        return max(0, min(max(shared, default=0), len(words) - 4))
 
     @property
     def url(self) -> str:
@@ -29,31 +50,37 @@ class FakeChatServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: FakeChatServer
+    protocol_version = "HTTP/1.1"  # connections stay open, as servers of models keep them
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.bodies.append(body)
         prompt = " ".join(message["content"] for message in body["messages"])
-        warm = prompt in self.server.seen
-        self.server.seen.add(prompt)
+        with self.server.lock:
+            warm, cached = prompt in self.server.seen, self.server.cached_words(prompt)
+            self.server.seen.add(prompt)
         words = len(prompt.split())
         usage: dict[str, Any] = {"prompt_tokens": words, "completion_tokens": 1, "total_tokens": 1}
         if self.server.reports_cache:
-            cached = max(0, words - 4) if warm else 0
             usage["prompt_tokens_details"] = {"cached_tokens": cached}
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self._event(choices=[_choice({"role": "assistant", "content": ""})])
-        for piece in self.server.answer(prompt, warm).split(" "):
+        for piece in self.server.answer(prompt, warm).split():
             self._event(choices=[_choice({"content": piece + " "})])
         self._event(choices=[_choice({}, "stop")])
         self._event(choices=[], usage=usage)
-        self.wfile.write(b"data: [DONE]\n\n")
+        self._chunk(b"data: [DONE]\n\n")
+        self._chunk(b"")
 
     def _event(self, **fields: Any) -> None:
         event = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", **fields}
-        self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+        self._chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Nothing on stderr."""

@@ -8,7 +8,12 @@ import pytest
 import torch
 from chat_server_fake import chat_server
 from infopt_suites.gates.prefix_cache.chat_server import ChatServer
-from infopt_suites.gates.prefix_cache.served_chats import measure_served_chat, served_table
+from infopt_suites.gates.prefix_cache.served_chats import (
+    ChatTexts,
+    ModelsAnswers,
+    measure_served_chat,
+    served_table,
+)
 from measure_fakes import seeded_ids
 from tiny_models import VOCABULARY, make_model, make_tokenizer
 
@@ -18,10 +23,8 @@ from pytest_infopt.measure.dtype_error import DtypeError, dtype_error_of
 from pytest_infopt.release import ServerSource
 from pytest_infopt.results.sample import Sample
 
-CHAT = [
-    {"role": "system", "content": "w1 w2 w3 w4 w5 w6"},
-    {"role": "user", "content": "w7 w8"},
-]
+TEXTS = ChatTexts("w1 w2 w3 w4 w5 w6", "w6 w5 w4 w3 w2 w1", ("w7 w8", "w9 w10", "w11 w12"))
+COUNT = 4  # tokens of an answer
 
 
 @pytest.fixture(scope="module")
@@ -41,73 +44,145 @@ def dtype_error(engine: TransformersEngine) -> DtypeError:
     return dtype_error_of(exact.full_logits(ids), engine.full_logits(ids), torch.float32)
 
 
-def best_words(engine: TransformersEngine) -> list[str]:
-    """The model's words after the chat, the likeliest first."""
-    logits = engine.full_logits(list(range(1, 9)))[-1]
-    return [f"w{token}" for token in logits.argsort(descending=True).tolist()]
+class Served:
+    """The model's own answers by prompt, as the server should give them."""
+
+    def __init__(self, engine: TransformersEngine) -> None:
+        self._engine = engine
+
+    def tokens(self, prompt: str) -> list[int]:
+        (tokens,) = self._engine.generate([self._engine.encode(prompt)], [COUNT])
+        return tokens[: tokens.index(0)] if 0 in tokens else tokens
+
+    def __call__(self, prompt: str, warm: bool = False) -> str:
+        return self._engine.decode(self.tokens(prompt))
+
+    def unlikely(self, prompt: str) -> str:
+        """An answer that begins with the model's last choice."""
+        logits = self._engine.full_logits(self._engine.encode(prompt))[-1]
+        return f"w{int(logits.argmin())} {self(prompt)}"
 
 
-def measured(url: str, engine: TransformersEngine, dtype_error: DtypeError) -> Sample:
-    server = ChatServer(ServerSource(url, "m"), timeout=30)
-    return measure_served_chat(server, engine, CHAT, dtype_error, 4, "chat")
+def measured(
+    url: str, engine: TransformersEngine, dtype_error: DtypeError, texts: ChatTexts = TEXTS
+) -> Sample:
+    model = ModelsAnswers(engine, dtype_error, COUNT)
+    with ChatServer(ServerSource(url, "m"), timeout=30) as server:
+        return measure_served_chat(server, model, texts, COUNT, "chat")
 
 
-def test_equal_answers_pass_and_the_saving_is_what_the_server_reports(
+def test_the_models_own_answers_pass_and_the_saving_is_what_the_server_reports(
     engine: TransformersEngine, dtype_error: DtypeError
 ) -> None:
-    with chat_server(lambda prompt, warm: "w9 w8") as server:
+    with chat_server(Served(engine)) as server:
         sample = measured(server.url, engine, dtype_error)
         first = server.bodies[0]
+        assert len(server.bodies) == 7
     assert sample.values == {"prefix_greedy_mismatches": 0.0, "prefix_saved_share": 0.5}
-    assert (first["temperature"], first["max_tokens"], first["model"]) == (0.0, 4, "m")
-    cold, warm = served_table([sample, sample]).rows
-    assert (cold[:3], warm[:3]) == (("cold", 2, 16), ("warm", 2, 8))
+    assert (first["temperature"], first["max_tokens"], first["model"]) == (0.0, COUNT, "m")
+    rows = {row[0]: row for row in served_table([sample, sample]).rows}
+    assert list(rows) == ["cold", "warm", "partly warm", "concurrent", "again"]
+    assert (rows["cold"][1:3], rows["warm"][1:3]) == ((2, 16), (2, 8))
+    assert rows["partly warm"][2] == 8  # its system prompt was known, but for the last of 4 words
 
 
-def test_another_answer_from_the_cache_is_a_mismatch(
-    engine: TransformersEngine, dtype_error: DtypeError
+def test_a_connection_is_made_before_it_is_timed(engine: TransformersEngine) -> None:
+    with chat_server(Served(engine)) as server:
+        with ChatServer(ServerSource(server.url, "m"), timeout=30) as client:
+            for _ in range(5):
+                client.answer(TEXTS.chat(0), COUNT)
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("way", ["everywhere", "warm", "partly warm", "concurrent"])
+def test_an_answer_that_is_not_the_models_is_a_mismatch(
+    engine: TransformersEngine, dtype_error: DtypeError, way: str
 ) -> None:
-    best, second, *_ = best_words(engine)
-    with chat_server(lambda prompt, warm: f"{second if warm else best} w1") as server:
+    """A server that is wrong cold and warm alike agrees with itself, and is wrong."""
+    own = Served(engine)
+
+    def answer(prompt: str, warm: bool) -> str:
+        wrong = {
+            "everywhere": True,
+            "warm": warm,
+            "partly warm": prompt.endswith("w9 w10") and prompt.startswith("w1"),
+            "concurrent": prompt.startswith("w6"),
+        }
+        return own.unlikely(prompt) if wrong[way] else own(prompt)
+
+    with chat_server(answer) as server:
         sample = measured(server.url, engine, dtype_error)
-    assert sample.values["prefix_greedy_mismatches"] == 1.0
-    (finding,) = sample.findings
-    assert (finding.reference_top[0][0], finding.candidate_top[0][0]) == (best, second)
-    assert finding.position == 8
+    expected = {
+        "everywhere": ["again", "cold", "concurrent", "partly warm", "warm"],
+        "warm": ["again", "warm"],
+    }.get(way, [way])
+    assert sample.details["mismatches"] == expected
+    assert sample.values["prefix_greedy_mismatches"] >= len(expected)
+    assert sample.findings[0].gap_ulps is not None
 
 
 def test_a_near_tie_of_the_models_is_none(
     engine: TransformersEngine, dtype_error: DtypeError
 ) -> None:
     """The head's rows of two words made equal: no kernel has to prefer one."""
-    best, second, *_ = best_words(engine)
+    prompt = engine.full_logits(engine.encode("w1 w2 w3 w4 w5 w6 w7 w8"))[-1]
+    a, b = prompt.topk(2).indices.tolist()
     tied = copy.deepcopy(engine.module)
-    a, b = int(best[1:]), int(second[1:])
     head = tied.lm_head.weight.detach().clone()
     head[b] = head[a]
     tied.lm_head.weight = torch.nn.Parameter(head)
-    own = TransformersEngine("tied", tied, engine.tokenizer, dtype=torch.float32)
-    with chat_server(lambda prompt, warm: second if warm else best) as server:
-        sample = measured(server.url, own, dtype_error)
+    twin = TransformersEngine("tied", tied, engine.tokenizer, dtype=torch.float32)
+    own = Served(twin)
+
+    def other_of_two(prompt: str, warm: bool) -> str:
+        swap = {f"w{a}": f"w{b}", f"w{b}": f"w{a}"}
+        return " ".join(swap.get(word, word) for word in own(prompt).split())
+
+    with chat_server(other_of_two) as server:
+        sample = measured(server.url, twin, dtype_error)
     assert sample.values["prefix_greedy_mismatches"] == 0.0
 
 
 def test_an_answer_that_ends_early_is_a_mismatch(
     engine: TransformersEngine, dtype_error: DtypeError
 ) -> None:
-    best, *_, worst = best_words(engine)
-    with chat_server(lambda prompt, warm: best if warm else f"{best} {worst}") as server:
+    own = Served(engine)
+
+    def first_word(prompt: str, warm: bool) -> str:
+        return own(prompt).split()[0] if warm else own(prompt)
+
+    with chat_server(first_word) as server:
         sample = measured(server.url, engine, dtype_error)
-    assert sample.values["prefix_greedy_mismatches"] == 1.0
+    assert sample.values["prefix_greedy_mismatches"] > 0
 
 
 def test_what_the_server_does_not_report_is_left_out(
     engine: TransformersEngine, dtype_error: DtypeError
 ) -> None:
-    with chat_server(lambda prompt, warm: "w9", reports_cache=False) as server:
+    with chat_server(Served(engine), reports_cache=False) as server:
         sample = measured(server.url, engine, dtype_error)
     assert set(sample.values) == {"prefix_greedy_mismatches"}
+    assert "does not report" in sample.details["left_out"]["prefix_saved_share"]
     assert served_table([sample]).rows[1][2] is None
+
+
+def test_cached_tokens_of_a_prompt_that_is_new_void_the_claim(
+    engine: TransformersEngine, dtype_error: DtypeError
+) -> None:
+    with chat_server(Served(engine), claims_all=True) as server:
+        sample = measured(server.url, engine, dtype_error)
+    assert set(sample.values) == {"prefix_greedy_mismatches"}
+    assert "nobody had sent before" in sample.details["left_out"]["prefix_saved_share"]
+
+
+def test_a_model_hubs_offline_mode_does_not_refuse_a_server(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with chat_server(Served(engine)) as server:
+        with ChatServer(ServerSource(server.url, "m"), timeout=30) as client:
+            assert client.answer(TEXTS.chat(0), COUNT).text
 
 
 def test_no_server_and_no_text_are_no_verdict(
@@ -115,6 +190,7 @@ def test_no_server_and_no_text_are_no_verdict(
 ) -> None:
     with chat_server(lambda prompt, warm: "") as server:
         url = server.url
-        server.answer = lambda prompt, warm: ""
+        with pytest.raises(InvalidComparisonError, match="no text"):
+            measured(url, engine, dtype_error)
     with pytest.raises(InvalidComparisonError, match=r"server http://127\.0\.0\.1"):
         measured(url, engine, dtype_error)

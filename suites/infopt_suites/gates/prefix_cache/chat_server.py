@@ -2,22 +2,28 @@
 
 Requests are greedy and streamed: the stream tells when the first token arrives, its last event how
 many tokens of the prompt came from the server's prefix cache (``usage.prompt_tokens_details``),
-which vLLM, SGLang and OpenAI report. The client is huggingface_hub's, which transformers brings
-along. Source: OpenAI API reference, "Chat completions". PYTEST_DONT_REWRITE: it times.
+which vLLM, SGLang and OpenAI report. The client is a plain HTTP client, which no offline mode of a
+model hub forbids to call a server. Source: OpenAI API reference, "Chat completions".
+PYTEST_DONT_REWRITE: it times.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
+
+import httpx2
 
 from pytest_infopt import ServerSource
 from pytest_infopt.errors import InvalidComparisonError
 
 Message = dict[str, str]
+_END = "[DONE]"
+_EXCERPT = 200  # characters of a refusal
 
 
 @dataclass(frozen=True)
@@ -31,14 +37,20 @@ class ServedAnswer:
 
 
 class ChatServer:
-    """The server at ``source.url``, such as ``http://localhost:8000/v1``."""
+    """The server at ``source.url``, such as ``http://localhost:8000/v1``; one connection is kept
+    for all requests, so that setting it up is charged to none but the first."""
 
     def __init__(self, source: ServerSource, timeout: float) -> None:
-        from huggingface_hub import InferenceClient
-
         self._source = source
         key = os.environ.get(source.api_key_env, "none") if source.api_key_env else "none"
-        self._client = InferenceClient(base_url=source.url, api_key=key, timeout=timeout)
+        self._url = f"{source.url.rstrip('/')}/chat/completions"
+        self._client = httpx2.Client(headers={"Authorization": f"Bearer {key}"}, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._client.close()
 
     def answer(self, messages: Sequence[Message], max_tokens: int) -> ServedAnswer:
         """The greedy answer to a chat.
@@ -47,40 +59,56 @@ class ChatServer:
         """
         try:
             return self._answer(messages, max_tokens)
-        except InvalidComparisonError:
-            raise
-        except Exception as error:  # the client's own kinds, and those of the network below it
-            raise InvalidComparisonError(f"server {self._source.url}: {error!r}") from error
+        except (httpx2.HTTPError, ValueError) as error:  # the network's, and what is no JSON
+            raise self._wrong(repr(error)) from error
+
+    def answers(self, chats: Sequence[Sequence[Message]], max_tokens: int) -> list[ServedAnswer]:
+        """The answers to several chats that are asked at once."""
+        with ThreadPoolExecutor(len(chats)) as pool:
+            return list(pool.map(lambda messages: self.answer(messages, max_tokens), chats))
 
     def _answer(self, messages: Sequence[Message], max_tokens: int) -> ServedAnswer:
         started = time.perf_counter()
         first: float | None = None
         parts: list[str] = []
-        usage: Any = {}
-        events: Any = self._client.chat_completion(
-            messages=[dict(message) for message in messages],
-            model=self._source.model or None,
-            max_tokens=max_tokens,
-            temperature=0.0,
-            stream=True,
-            extra_body={"stream_options": {"include_usage": True}},
-        )
-        for event in events:
-            # As an attribute: the mapping's entry lacks what the client does not know.
-            usage = getattr(event, "usage", None) or usage
+        usage: dict[str, Any] = {}
+        for event in self._events(messages, max_tokens):
+            usage = event.get("usage") or usage
             for choice in event.get("choices") or ():
                 content = (choice.get("delta") or {}).get("content")
                 if content:
                     first = first or time.perf_counter()
                     parts.append(content)
         if first is None:
-            raise InvalidComparisonError(f"server {self._source.url} answered with no text")
+            raise self._wrong("answered with no text")
         return ServedAnswer(
             "".join(parts), int(usage.get("prompt_tokens") or 0), _cached(usage), first - started
         )
 
+    def _events(self, messages: Sequence[Message], max_tokens: int) -> Iterator[dict[str, Any]]:
+        body: dict[str, Any] = {
+            "messages": [dict(message) for message in messages],
+            "model": self._source.model,
+            "max_tokens": max_tokens,
+            "temperature": 0.0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        with self._client.stream("POST", self._url, json=body) as response:
+            if response.is_error:
+                excerpt = response.read().decode(errors="replace")[:_EXCERPT]
+                raise self._wrong(f"refuses with status {response.status_code}: {excerpt}")
+            for event in httpx2.EventSource(response):
+                # Read to its end, so that the connection can be used again.
+                found = {} if event.data == _END else event.json()
+                if isinstance(found, dict):
+                    yield found
 
-def _cached(usage: Any) -> int | None:
+    def _wrong(self, why: str) -> InvalidComparisonError:
+        return InvalidComparisonError(f"server {self._source.url}: {why}")
+
+
+def _cached(usage: dict[str, Any]) -> int | None:
     details = usage.get("prompt_tokens_details") or {}
     cached = details.get("cached_tokens")
     return None if cached is None else int(cached)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
@@ -15,7 +16,19 @@ from ..plans import CachesPlan, EquivalencePlan, LatencyPlan
 from .chat_server import ChatServer
 from .prefix_server import PagedEngine, PrefixServer
 from .prompts import measure_prefix_prompt, shared_prompt_table
-from .served_chats import ServedEngine, measure_served_chat, served_table
+from .served_chats import (
+    ChatTexts,
+    ModelsAnswers,
+    ServedEngine,
+    measure_served_chat,
+    served_table,
+)
+
+
+@dataclass(frozen=True)
+class _Chats:
+    server: ChatServer
+    model: ModelsAnswers
 
 
 class PrefixCacheMeasure:
@@ -23,6 +36,7 @@ class PrefixCacheMeasure:
         self._pair = pair
         self._plan = pair.release.plan(CachesPlan)
         self._prompt_plan = pair.release.plan(EquivalencePlan)
+        self._served: _Chats | None = None
 
     @remote
     def prompt(self, index: int) -> Sample:
@@ -52,29 +66,40 @@ class PrefixCacheMeasure:
 
     @remote
     def served_chat(self, server: ServerSource, index: int) -> Sample:
-        """The index-th chat behind a system prompt that the server has never seen, cold and warm.
-
-        Its text is the corpus's; a number drawn by this process stands before it.
-        """
-        plan, pair = self._plan, self._pair
-        candidate = able(pair.candidate, ServedEngine)
-        prompts = pair.prompt_set(self._prompt_plan)
-        words = islice(cycle(pair.token_stream), index * plan.question_tokens, None)
-        question = candidate.decode(list(islice(words, plan.question_tokens)))
-        system = candidate.decode(list(islice(words, plan.system_tokens)))
+        """The index-th chat behind system prompts that the server has never seen, by every way."""
+        chats = self._chats(server)
+        max_tokens = self._pair.release.plan(LatencyPlan).new_tokens
         return measure_served_chat(
-            ChatServer(server, pair.release.statistics.timeout_seconds),
-            candidate,
-            [
-                {"role": "system", "content": f"{secrets.token_hex(8)} {system}"},
-                {"role": "user", "content": question},
-            ],
-            dtype_error_of(
-                prompts.oracle[0].double(), prompts.plain[0], dtype_named(candidate.dtype)
-            ),
-            pair.release.plan(LatencyPlan).new_tokens,
-            f"chat-{index}",
+            chats.server, chats.model, self._texts(index), max_tokens, f"chat-{index}"
         )
+
+    def _texts(self, index: int) -> ChatTexts:
+        """The corpus's text; numbers drawn by this process stand before the system prompts."""
+        plan, candidate = self._plan, able(self._pair.candidate, ServedEngine)
+        stream, count = self._pair.token_stream, plan.question_tokens
+        questions = [
+            candidate.decode(list(islice(cycle(stream), start, start + count)))
+            for start in range(index * count, (index + 3) * count, count)
+        ]
+        system = candidate.decode(list(islice(cycle(stream), plan.system_tokens)))
+        first, second = (f"{secrets.token_hex(8)} {system}" for _ in range(2))
+        return ChatTexts(first, second, questions)
+
+    def _chats(self, server: ServerSource) -> _Chats:
+        """The server, asked once before anything is timed, and the model's own answers."""
+        if self._served is None:
+            pair, prompts = self._pair, self._pair.prompt_set(self._prompt_plan)
+            candidate = able(pair.candidate, ServedEngine)
+            dtype_error = dtype_error_of(
+                prompts.oracle[0].double(), prompts.plain[0], dtype_named(candidate.dtype)
+            )
+            max_tokens = pair.release.plan(LatencyPlan).new_tokens
+            self._served = _Chats(
+                ChatServer(server, pair.release.statistics.timeout_seconds),
+                ModelsAnswers(candidate, dtype_error, max_tokens),
+            )
+            self._served.server.answer([{"role": "user", "content": secrets.token_hex(8)}], 2)
+        return self._served
 
     @remote
     def served_table(self, samples: list[Sample]) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""Prefix caching of a server: is a warm answer the cold one, and what was not computed again?
+"""Prefix caching of a server: are its answers the model's, whatever its cache holds, and what was
+not computed again?
 
 A chat whose system prompt nobody has sent before is answered cold; the same one asked again is warm
-if the server caches prefixes. Greedy answers must be equal but for near-ties, which the candidate's
-own model decides: the first token at which two answers part is legal where its logits of the two
-tokens differ by no more than two runs may (`dtype error.two_runs`).
+if the server caches prefixes; another question behind the same system prompt is partly warm;
+several at once behind a new one are concurrent; and the first is asked again after all of these.
+Each greedy answer must be the one that the candidate's own model gives, but for near-ties: the
+first token at which they part is legal where the model's logits of the two tokens differ by no more
+than two runs may (`dtype_error.two_runs`). A server that is wrong cold and warm alike is wrong.
 """
 
 from __future__ import annotations
@@ -11,121 +14,182 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 from infopt_reference.quantization import ulp
 
 from pytest_infopt import MeasuredTable, Sample, TokenFinding
-from pytest_infopt.engines.base import ModuleEngine, WholeLogitsEngine
+from pytest_infopt.engines.base import BatchEngine, ModuleEngine, WholeLogitsEngine
 from pytest_infopt.measure import (
     NEAR_TIE_ULPS,
     OUTPUT_FACTOR,
-    Decode,
     DtypeError,
     dtype_named,
     host_logits,
     two_runs,
 )
 
-from .chat_server import ChatServer, Message
+from .chat_server import ChatServer, Message, ServedAnswer
+
+_AT_ONCE = 3  # chats that are asked at the same time
 
 
-class ServedEngine(WholeLogitsEngine, ModuleEngine, Protocol):
-    """What deciding on near-ties takes: the model's logits, and its chat template."""
+class ServedEngine(WholeLogitsEngine, ModuleEngine, BatchEngine, Protocol):
+    """What judging answers takes: the model's own answer, its logits, its chat template."""
+
+
+@dataclass(frozen=True)
+class ChatTexts:
+    """What chats are made of: two system prompts that are new to the server, and questions."""
+
+    system: str
+    another_system: str
+    questions: Sequence[str]  # two or more
+
+    def chat(self, question: int, another: bool = False) -> list[Message]:
+        """A question behind a system prompt."""
+        return [
+            {"role": "system", "content": self.another_system if another else self.system},
+            {"role": "user", "content": self.questions[question % len(self.questions)]},
+        ]
+
+
+class ModelsAnswers:
+    """The candidate's own greedy answers, and whether an answer of a server is one of them."""
+
+    def __init__(self, engine: ServedEngine, dtype_error: DtypeError, max_tokens: int) -> None:
+        self._engine = engine
+        self._granted = OUTPUT_FACTOR * float(two_runs(dtype_error).extremes.max())
+        self._max_tokens = max_tokens
+        self._answer = cache(self._computed)
+
+    def parting(self, messages: Sequence[Message], text: str, unit: str) -> TokenFinding | None:
+        """The first token at which an answer leaves the model's, unless that is a near-tie."""
+        engine, end = self._engine, self._engine.tokenizer.eos_token_id
+        prompt = self._prompt(messages)
+        own, served = self._answer(tuple(prompt)), engine.encode(text)
+        place = next(
+            (i for i, (a, b) in enumerate(zip(own, served, strict=False)) if a != b),
+            min(len(own), len(served)),
+        )
+        if place >= self._max_tokens or len(own) == len(served) == place:
+            return None
+        a, b = (ids[place] if place < len(ids) else end for ids in (own, served))
+        if a is None or b is None or a == b:
+            return None
+        return self._judged([*prompt, *own[:place]], a, b, unit)
+
+    def _prompt(self, messages: Sequence[Message]) -> list[int]:
+        ids: list[int] = self._engine.tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, return_dict=False
+        )
+        return ids
+
+    def _computed(self, prompt: tuple[int, ...]) -> list[int]:
+        """The model's tokens up to its end token, as a server's text would encode them."""
+        (tokens,) = self._engine.generate([list(prompt)], [self._max_tokens])
+        end = self._engine.tokenizer.eos_token_id
+        kept = tokens[: tokens.index(end)] if end in tokens else tokens
+        return self._engine.encode(self._engine.decode(kept))
+
+    def _judged(self, context: list[int], own: int, served: int, unit: str) -> TokenFinding | None:
+        engine = self._engine
+        logits = host_logits(engine.full_logits(context))[-1]
+        gap = abs(float(logits[own] - logits[served]))
+        spacing = float(ulp(logits.amax()[None], dtype_named(engine.dtype)))
+        if gap <= max(NEAR_TIE_ULPS * spacing, self._granted):
+            return None
+        shares = logits.softmax(-1)
+        tops = [[(engine.decode([token]), float(shares[token]))] for token in (own, served)]
+        return TokenFinding(
+            document=unit,
+            position=len(context),
+            context=engine.decode(context),
+            true_token=engine.decode([own]),
+            reference_top=tops[0],
+            candidate_top=tops[1],
+            kl=0.0,
+            gap_ulps=gap / spacing,
+        )
 
 
 def measure_served_chat(
-    server: ChatServer,
-    engine: ServedEngine,
-    messages: Sequence[Message],
-    dtype_error: DtypeError,
-    max_tokens: int,
-    unit: str,
+    server: ChatServer, model: ModelsAnswers, texts: ChatTexts, max_tokens: int, unit: str
 ) -> Sample:
-    """One chat, cold and warm. Its beginning must be new to the server.
+    """One chat by every way: cold, warm, partly warm, concurrent, and again.
 
-    ``prefix_saved_share`` is the share of the warm prompt that came from the cache, left out where
-    the server does not report it.
+    ``prefix_saved_share`` is the share of the warm prompt that came from the cache. It is left out
+    where the server does not report it, and where it claims the cold prompt, too: nobody had sent
+    that one, so the claim is worth nothing.
     """
     started = time.perf_counter()
-    cold = server.answer(messages, max_tokens)
-    warm = server.answer(messages, max_tokens)
-    values = {"prefix_greedy_mismatches": 0.0}
-    findings = []
-    if warm.text != cold.text:
-        finding = _parting(engine, messages, cold.text, warm.text, dtype_error, unit)
-        if finding is not None:
-            values["prefix_greedy_mismatches"] = 1.0
-            findings.append(finding)
-    if warm.cached_tokens is not None and warm.prompt_tokens:
+    first, second = texts.chat(0), texts.chat(1)
+    asked: list[tuple[str, list[Message], ServedAnswer]] = [
+        (name, chat, server.answer(chat, max_tokens))
+        for name, chat in (("cold", first), ("warm", first), ("partly warm", second))
+    ]
+    at_once = [texts.chat(question, another=True) for question in range(_AT_ONCE)]
+    answers = server.answers(at_once, max_tokens)
+    asked += [("concurrent", *pair) for pair in zip(at_once, answers, strict=True)]
+    asked.append(("again", first, server.answer(first, max_tokens)))
+    found = [(name, model.parting(chat, answer.text, unit)) for name, chat, answer in asked]
+    wrong = {name: finding for name, finding in found if finding is not None}
+    (_, _, cold), (_, _, warm), *_ = asked
+    values = {"prefix_greedy_mismatches": float(len([f for _, f in found if f is not None]))}
+    left_out = _distrust(cold, warm)
+    if not left_out:
+        assert warm.cached_tokens is not None
         values["prefix_saved_share"] = warm.cached_tokens / warm.prompt_tokens
     return Sample(
         unit=unit,
         weight=max(1, warm.prompt_tokens),
         values=values,
-        findings=findings,
+        findings=list(wrong.values()),
         details={
-            name: [answer.prompt_tokens, answer.cached_tokens, answer.first_token_seconds]
-            for name, answer in (("cold", cold), ("warm", warm))
+            "served": [
+                [name, answer.prompt_tokens, answer.cached_tokens, answer.first_token_seconds]
+                for name, _, answer in asked
+            ],
+            "mismatches": sorted(wrong),
+            "left_out": {"prefix_saved_share": left_out} if left_out else {},
         },
         seconds=time.perf_counter() - started,
     )
 
 
+def _distrust(cold: ServedAnswer, warm: ServedAnswer) -> str:
+    """Why the server's word on what it saved does not count, or the empty string."""
+    if warm.cached_tokens is None or not warm.prompt_tokens:
+        return "the server does not report cached tokens"
+    if cold.cached_tokens and 2 * cold.cached_tokens > warm.cached_tokens:
+        return (
+            f"the server reports {cold.cached_tokens} cached of {cold.prompt_tokens} tokens of a "
+            "prompt that nobody had sent before"
+        )
+    return ""
+
+
 def served_table(samples: Sequence[Sample]) -> MeasuredTable:
-    """Tokens computed and times to the first token, cold and warm."""
+    """Tokens computed and times to the first token, by the way a prompt came."""
+    served: dict[str, list[tuple[int, int | None, float]]] = {}
+    for sample in samples:
+        for name, prompt, cached, seconds in sample.details["served"]:
+            served.setdefault(name, []).append((prompt, cached, seconds))
     rows = []
-    for name in ("cold", "warm"):
-        served = [sample.details[name] for sample in samples]
-        cached = [c for _, c, _ in served if c is not None]
-        computed = sum(p for p, _, _ in served) - sum(cached) if cached else None
-        rows.append((name, len(served), computed, 1000 * statistics.median(s for *_, s in served)))
-    ratio = rows[1][3] / rows[0][3]
+    for name, requests in served.items():
+        known = [cached for _, cached, _ in requests if cached is not None]
+        computed = sum(prompt for prompt, *_ in requests) - sum(known) if known else None
+        median = 1000 * statistics.median(seconds for *_, seconds in requests)
+        rows.append((name, len(requests), computed, median))
+    times = {name: median for name, *_, median in rows}
     return MeasuredTable(
         "the server's prefix cache",
         ("prompts", "requests", "tokens computed", "median time to first token, ms"),
         tuple(rows),
-        (f"a warm prompt's first token comes after {ratio:.2f} of a cold one's time",),
-    )
-
-
-def _parting(
-    engine: ServedEngine,
-    messages: Sequence[Message],
-    cold: str,
-    warm: str,
-    dtype_error: DtypeError,
-    unit: str,
-) -> TokenFinding | None:
-    """The first token at which two answers part, unless that is a near-tie."""
-    first, second = engine.encode(cold), engine.encode(warm)
-    place = next(
-        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
-        min(len(first), len(second)),
-    )
-    end = engine.tokenizer.eos_token_id
-    a, b = (ids[place] if place < len(ids) else end for ids in (first, second))
-    prompt = engine.tokenizer.apply_chat_template(
-        list(messages), add_generation_prompt=True, return_dict=False
-    )
-    context = [*prompt, *first[:place]]
-    logits = host_logits(engine.full_logits(context))[-1]
-    gap = abs(float(logits[a] - logits[b]))
-    dtype = dtype_named(engine.dtype)
-    spacing = float(ulp(logits.amax()[None], dtype))
-    granted = OUTPUT_FACTOR * float(two_runs(dtype_error).extremes.max())
-    if gap <= max(NEAR_TIE_ULPS * spacing, granted):
-        return None
-    decode: Decode = engine.decode
-    shares = logits.softmax(-1)
-    tops = [[(decode([token]), float(shares[token]))] for token in (a, b)]
-    return TokenFinding(
-        document=unit,
-        position=len(context),
-        context=decode(context),
-        true_token=decode([a]),
-        reference_top=tops[0],
-        candidate_top=tops[1],
-        kl=0.0,
-        gap_ulps=gap / spacing,
+        (
+            f"a warm prompt's first token comes after {times['warm'] / times['cold']:.2f} of a "
+            "cold one's time",
+        ),
     )

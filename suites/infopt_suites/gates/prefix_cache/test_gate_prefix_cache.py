@@ -19,7 +19,8 @@ pytestmark = pytest.mark.infopt_gate("prefix-cache")
 def test_prefix_cache(infopt_gate: GateRun[PrefixCacheMeasure]) -> None:
     """A prompt served warm, partly warm or after eviction comes out as when served cold.
 
-    Where the release names the candidate's server, its own prefix cache is asked. Else the model
+    Where the release names the candidate's server, its own prefix cache is asked, and its answers
+    are held against the candidate's model. Else the model
     runs behind the reference's paged cache, so that a failure is the model's: keys and values of a
     prefix that depend on what follows it. The reports have what is saved.
     """
@@ -40,4 +41,7 @@ def behind_the_reference(gate: GateRun[PrefixCacheMeasure]) -> None:
 def on_the_server(gate: GateRun[PrefixCacheMeasure], server: ServerSource) -> None:
     chats, measure = gate.plan(CachesPlan).requests, gate.measure
     gate.collect(range(chats), lambda index: measure.served_chat(server, index), planned=chats)
+    gate.show_samples("mismatches")
+    for reason in {r for s in gate.samples for r in s.details["left_out"].values()}:
+        gate.notes.append(f"prefix_saved_share is not known: {reason}")
     gate.show(measure.served_table(gate.samples))
