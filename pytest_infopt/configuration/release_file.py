@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
+from ..engines.files.size import parameters_of
 from ..engines.formats import format_of
 from ..engines.weight_precision import precision_of
 from ..errors import ConfigurationError
@@ -243,6 +244,7 @@ class _Assembly:
             precision_of(source, reference),
             written,
             served=server is not None,
+            parameters=parameters_of(reference),
         )
         return Candidate(source, limits, server, written)
 

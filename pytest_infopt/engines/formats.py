@@ -22,6 +22,8 @@ DTYPES = {"float32": 32, "float16": 16, "bfloat16": 16}  # those of releases, wi
 ORACLE_DTYPE = "float64"  # the one besides that a model is computed in, to measure the others
 DTYPE_ALIASES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 OWN_LOADER = r"[\w.]+:\w+"  # module:function
+_LOADERS = "pytest_infopt.engines.loaders."
+_REFERENCE = f"{_LOADERS}reference:"
 
 # Options of sources: those of any loader, where quantized weights lie, on which grid, and which
 # texts a quantizer is calibrated on.
@@ -65,6 +67,11 @@ class Format:
     extra: str | None = None
     default_dtype: str = "source"
     rounds_to: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is meant to serve; our reference implementations are written to be read."""
+        return not self.loader.startswith(_REFERENCE)
 
     @property
     def calibrated(self) -> bool:
@@ -132,7 +139,7 @@ def _loaded_by(
     function: str, options: Set[str], *formats: tuple[str, int | None, str], **fields: Any
 ) -> Iterator[Format]:
     """Formats that share a loader, options and ``fields``: name, bits and summary of each."""
-    loader = f"pytest_infopt.engines.loaders.{function}"
+    loader = _LOADERS + function
     for name, bits, summary in formats:
         yield Format(name, bits, summary, loader, frozenset(options), **fields)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ..release import ModelSource
-from ..strict_json import parse
+from .files.checkpoints import checkpoint_config
 from .files.embedded import PREFIX
+from .files.size import gguf_width
 from .format_options import is_width
 from .formats import DTYPES, format_of
 
@@ -85,7 +85,7 @@ def precision_of(candidate: ModelSource, reference: ModelSource) -> Precision:
         return unquantized
     if candidate.gguf_file is not None:
         return _of_gguf(candidate)
-    if not candidate.model.startswith(PREFIX) and not _checkpoint_config(candidate.model):
+    if not candidate.model.startswith(PREFIX) and not checkpoint_config(candidate.model):
         return replace(unquantized, known=False)  # of a hub, say: its files are not here yet
     return _stored_quantization(candidate.model) or unquantized
 
@@ -96,7 +96,7 @@ def dtype_bits(source: ModelSource) -> int:
         return DTYPES[source.dtype]
     if source.model.startswith(PREFIX):
         return 32
-    config = _checkpoint_config(source.model)
+    config = checkpoint_config(source.model)
     return DTYPES.get(str(config.get("dtype", config.get("torch_dtype"))), 16)
 
 
@@ -121,28 +121,15 @@ def _unquantized(bits: int) -> Precision:
 
 
 def _of_gguf(source: ModelSource) -> Precision:
-    # Names follow the llama.cpp convention: model-Q4_K_M.gguf, model-IQ3_XS.gguf, model-f16.gguf.
-    name = (source.gguf_file or "").upper()
-    if re.search(r"(?<![A-Z])(BF16|F16|FP16|F32|FP32)(?![0-9])", name):
-        return _unquantized(32 if "32" in name else 16)
-    code = re.search(r"(?<![A-Z0-9])(?:I?Q|TQ)([1-8])(?:_|\.|-)", name)
-    if code:
-        return _quantized(int(code[1]), packed=False)
-    # De-quantized while loading, so that the loaded weights would not tell.
-    return replace(_quantized(8, packed=False, known=False), known=True)
-
-
-def _checkpoint_config(model: str) -> dict[str, Any]:
-    path = Path(model) / "config.json"
-    try:
-        config = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a hub id, a missing or a broken file: the loader will say so
-        return {}
-    return config if isinstance(config, dict) else {}
+    width = gguf_width(source.gguf_file or "")
+    if width is None:
+        # De-quantized while loading, so that the loaded weights would not tell.
+        return replace(_quantized(8, packed=False, known=False), known=True)
+    return _unquantized(width) if width >= 16 else _quantized(width, packed=False)
 
 
 def _stored_quantization(model: str) -> Precision | None:
-    stored = _checkpoint_config(model).get("quantization_config")
+    stored = checkpoint_config(model).get("quantization_config")
     if not isinstance(stored, dict):
         return None
     bits = _stored_bits(stored)

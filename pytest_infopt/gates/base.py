@@ -33,7 +33,7 @@ class BudgetContext:
     """What default budgets may depend on.
 
     ``budgets`` are the limits that gates of a lower order have on this candidate; ``served`` says
-    that a server serves it.
+    that a server serves it; ``parameters`` is about how many the reference has, None if unknown.
     """
 
     candidate: ModelSource
@@ -41,6 +41,7 @@ class BudgetContext:
     precision: Precision
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     served: bool = False
+    parameters: int | None = None
 
 
 def no_budgets(context: BudgetContext) -> Mapping[str, float]:

@@ -23,12 +23,14 @@ def candidate_limits(
     written: Written,
     *,
     served: bool,
+    parameters: int | None,
 ) -> dict[str, Budget]:
-    """A candidate's limits by metric; the defaults are those of its precision."""
+    """A candidate's limits by metric; the defaults are those of its precision, and of a reference
+    of about so many parameters."""
     plans, budgets = tuple(plans), dict[str, Budget]()
     for spec in registry.gates().values():
         if not spec.per_release and spec.asked_for(plans):
-            context = BudgetContext(source, reference, precision, dict(budgets), served)
+            context = BudgetContext(source, reference, precision, dict(budgets), served, parameters)
             budgets |= gate_limits(spec, written, context, f"default for {precision.summary}")
     return budgets
 

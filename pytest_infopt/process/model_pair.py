@@ -76,6 +76,7 @@ class ModelPair:
             "reference": _identity(self.reference),
             "candidate": _identity(self.candidate),
             "precision": asdict(self.precision),
+            "parameters": self._parameters,
             "corpus": corpus_fingerprint(load_corpus(self.release.corpus, self.root)),
         }
 
@@ -88,6 +89,13 @@ class ModelPair:
             return planned
         stored = (able(engine, WeighedEngine).stored_weights() for engine in engines)
         return observed_precision(planned, *stored)
+
+    @property
+    def _parameters(self) -> int | None:
+        """About how many the reference has, where its engine can tell."""
+        if Capability.MEMORY not in self.reference.capabilities:
+            return None
+        return able(self.reference, WeighedEngine).stored_weights().floats
 
     # Texts
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..conformance.results import CONFORMANCE, merged
-from ..engines.weight_precision import Precision, precision_of
+from ..engines.files.size import parameters_of
+from ..engines.weight_precision import Precision
 from ..errors import ConfigurationError
 from ..gates.base import GateSpec
 from ..gates.limits import candidate_limits
@@ -96,21 +97,19 @@ class InfoptSession:
         }
 
     def budgets_of(self, candidate: Candidate) -> dict[str, Budget]:
-        """All of a candidate's limits; where its precision shows once it is loaded, the defaults
-        are then those of what was seen."""
-        seen = self.descriptions.get(candidate.name, {}).get("precision")
-        if seen is None or candidate not in self.release.candidates:
-            return candidate.budgets
-        release, source = self.release, candidate.source
-        if precision_of(source, release.reference).known:
+        """All of a candidate's limits; where its precision, or the reference's size, shows once the
+        models are loaded, the defaults are then those of what was seen."""
+        release, seen = self.release, self.descriptions.get(candidate.name)
+        if seen is None or candidate not in release.candidates:
             return candidate.budgets
         return candidate_limits(
             release.plans,
-            source,
+            candidate.source,
             release.reference,
-            Precision(**seen),
+            Precision(**seen["precision"]),
             candidate.written,
             served=candidate.server is not None,
+            parameters=parameters_of(release.reference) or seen["parameters"],
         )
 
     def learn(self, candidate: str, description: dict[str, Any]) -> None:

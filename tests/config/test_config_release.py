@@ -130,7 +130,7 @@ def test_budgets_candidate_over_global_over_format(tmp_path: Path) -> None:
         True,
     )
     assert "ttft_ratio" not in int8.budgets
-    assert int8.budgets["tpot_ratio"].origin == "default for 8-bit weights"
+    assert int8.budgets["perplexity_ratio"].origin == "default for 8-bit weights"
     assert other.budgets["ttft_ratio"].limit == 1.05  # it runs on CUDA
 
 
@@ -564,7 +564,8 @@ def test_a_served_candidate_has_a_server_and_no_limits_on_its_logits(tmp_path: P
     (candidate,) = load(tmp_path, ONE + server).candidates
     assert candidate.server == ServerSource("http://localhost:8000/v1", "m")
     assert set(gate_named("prefix-cache").limits_among(candidate.budgets)) == {
-        "prefix_greedy_mismatches"
+        "prefix_greedy_mismatches",
+        "prefix_saved_share",
     }
     message = refusal(tmp_path, ONE + 'server = { url = "localhost:8000" }\n')
     assert "server.url" in message

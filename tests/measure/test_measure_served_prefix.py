@@ -180,9 +180,11 @@ def test_a_model_hubs_offline_mode_does_not_refuse_a_server(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with chat_server(Served(engine)) as server:
-        with ChatServer(ServerSource(server.url, "m"), timeout=30) as client:
-            assert client.answer(TEXTS.chat(0), COUNT).text
+    with (
+        chat_server(Served(engine)) as server,
+        ChatServer(ServerSource(server.url, "m"), timeout=30) as client,
+    ):
+        assert client.answer(TEXTS.chat(0), COUNT).text
 
 
 def test_no_server_and_no_text_are_no_verdict(

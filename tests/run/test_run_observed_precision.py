@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from default_limits import default_budgets
 
 from pytest_infopt.engines.weight_precision import (
     Precision,
@@ -104,11 +105,8 @@ def test_a_quantized_model_of_ones_own_loader_is_held_to_its_bits(
 
 
 def eight_bit_kl() -> float:
-    from pytest_infopt.gates.limits import candidate_limits
-
     planned = ModelSource("int8", "org/model", quantization="int8")
-    precision = precision_of(planned, REFERENCE)
-    return candidate_limits((), planned, REFERENCE, precision, {}, served=False)["kl_mean"].limit
+    return default_budgets(planned, REFERENCE)["kl_mean"].limit
 
 
 def known() -> Iterator[ModelSource]:

