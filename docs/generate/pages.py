@@ -141,8 +141,12 @@ def metrics() -> str:
         "## Default budgets",
         "A number format brings these budgets. `[budgets]` of `infopt.toml` replaces them, and a "
         "candidate's own budgets replace both. Sizes are shares of the reference's, here of "
-        "float32 on a CPU.",
-        _default_budgets(),
+        "float32 on a CPU. [Where they come from](../explanation/default-budgets.md).",
+        "### Models below a billion parameters",
+        _default_budgets(product.default_budgets(parameters=135_000_000)),
+        "### Larger models",
+        "Where these differ:",
+        _default_budgets(_differences()),
     )
 
 
@@ -152,9 +156,17 @@ def _members(enum: Any) -> str:
     return table(["name", "meaning"], rows)
 
 
-def _default_budgets() -> str:
+def _differences() -> dict[str, dict[str, float]]:
+    """The limits of large models that are not those of small ones."""
+    small, large = (product.default_budgets(parameters=size) for size in (135_000_000, 8 * 10**9))
+    return {
+        name: {metric: limit for metric, limit in limits.items() if small[name][metric] != limit}
+        for name, limits in large.items()
+    }
+
+
+def _default_budgets(by_format: dict[str, dict[str, float]]) -> str:
     """A column for each set of limits that some formats share; a row for each metric."""
-    by_format = product.default_budgets()
     columns: dict[tuple[tuple[str, float], ...], list[str]] = {}
     for name, limits in by_format.items():
         columns.setdefault(tuple(sorted(limits.items())), []).append(name)

@@ -26,8 +26,8 @@ from pytest_infopt.engines.base import Capability
 from pytest_infopt.engines.formats import DTYPE_ALIASES, DTYPES, FORMATS
 from pytest_infopt.engines.weight_precision import precision_of
 from pytest_infopt.gates import registry
-from pytest_infopt.gates.base import BudgetContext, GateSpec
-from pytest_infopt.metrics.budget import Budget
+from pytest_infopt.gates.base import GateSpec
+from pytest_infopt.gates.limits import candidate_limits
 from pytest_infopt.metrics.metric import Metric, Rule, Unit
 from pytest_infopt.options import OPTIONS, Option
 from pytest_infopt.plugin import MARKERS
@@ -79,8 +79,9 @@ def metrics() -> dict[str, list[Metric]]:
     return {spec.name: list(spec.metrics) for spec in registry.gates().values() if spec.metrics}
 
 
-def default_budgets() -> dict[str, dict[str, float]]:
-    """The default limits of each number format, by metric; a plain copy as "none (float32)"."""
+def default_budgets(parameters: int) -> dict[str, dict[str, float]]:
+    """The default limits of each number format, by metric, for a reference of so many parameters; a
+    plain copy as "none (float32)"."""
     reference = ModelSource("reference", "embedded:smollm2", dtype="float32")
     candidates = {
         **{f"none ({dtype})": ModelSource(dtype, "embedded:smollm2", dtype=dtype)
@@ -88,17 +89,21 @@ def default_budgets() -> dict[str, dict[str, float]]:
         **{name: ModelSource(name, "embedded:smollm2", name, "float32") for name in FORMATS
            if name not in ("none", "gguf")},
     }  # fmt: skip
-    return {name: _limits(candidate, reference) for name, candidate in candidates.items()}
-
-
-def _limits(candidate: ModelSource, reference: ModelSource) -> dict[str, float]:
-    precision, budgets = precision_of(candidate, reference), dict[str, Budget]()
-    for spec in registry.gates().values():
-        limits = spec.default_budgets(BudgetContext(candidate, reference, precision, budgets))
-        for metric in spec.metrics:
-            if metric.name in limits:
-                budgets[metric.name] = Budget(metric, limits[metric.name])
-    return {name: budget.limit for name, budget in budgets.items()}
+    return {
+        name: {metric: budget.limit for metric, budget in limits.items()}
+        for name, candidate in candidates.items()
+        for limits in [
+            candidate_limits(
+                (),
+                candidate,
+                reference,
+                precision_of(candidate, reference),
+                {},
+                served=False,
+                parameters=parameters,
+            )
+        ]
+    }
 
 
 def options() -> list[Option]:

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..engines.base import Capability, lacking
+from ..engines.formats import format_of
 from ..engines.registry import engine_named
 from ..engines.weight_precision import Precision
 from ..errors import ConfigurationError
@@ -42,6 +43,11 @@ class BudgetContext:
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     served: bool = False
     parameters: int | None = None
+
+    @property
+    def meant_to_serve(self) -> bool:
+        """Whether the candidate's implementation is: our reference quantizers are not."""
+        return format_of(self.candidate.quantization).serves
 
 
 def no_budgets(context: BudgetContext) -> Mapping[str, float]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..metrics.budget import Budget, format_value
+from ..metrics.budget import Budget
 from ..metrics.metric import Metric
 from ..results.verdict import Judgement, Verdict
 from .multiplicity import holm
 from .planning import fewest_documents, fewest_to_pass
 from .protocol import MetricTest, Value
+from .reasons import doubt, harm
 from .rules import make_test
-from .worst import ExactTest
 
 
 class GateJudge:
@@ -167,7 +167,12 @@ class GateJudge:
 
     def _fail_level(self) -> float:
         """What Holm asks of the first metric to fail."""
-        return self.alpha_fail / max(1, sum(test.statistical for test in self._budgeted))
+        return self.alpha_fail / max(1, self._family)
+
+    @property
+    def _family(self) -> int:
+        """How many metrics share the error rate of FAIL."""
+        return sum(test.statistical for test in self._budgeted)
 
     def _verdict(
         self, test: MetricTest, budget: Budget, failed: set[str], exhausted: bool
@@ -175,35 +180,12 @@ class GateJudge:
         if self._same(test, exhausted):
             return Verdict.PASS, "identical outputs"
         if test.metric.name in failed:
-            return Verdict.FAIL, self._harm(test, budget)
+            return Verdict.FAIL, harm(test, budget, self._family)
         if test.p_pass <= self.alpha_pass:
             evidence = f" (p = {test.p_pass:.2g})" if test.statistical else ""
             return Verdict.PASS, f"keeps {budget.describe()}{evidence}"
-        return Verdict.INCONCLUSIVE, self._doubt(test, budget, failed)
-
-    def _harm(self, test: MetricTest, budget: Budget) -> str:
-        if not test.statistical:
-            value = format_value(test.metric, test.estimate)
-            return f"{value} breaks {budget.describe()}"
-        family = sum(t.statistical for t in self._budgeted)
-        shared = f", error rate shared by {family} metrics" if family > 1 else ""
-        tail = test.details().get("tail")
-        what = f"the tail is too heavy: {tail}" if tail else f"breaks {budget.describe()}"
-        return f"{what} (p = {test.p_fail:.2g}{shared})"
-
-    def _doubt(self, test: MetricTest, budget: Budget, failed: set[str]) -> str:
-        noun = self._samples
-        if isinstance(test, ExactTest) and test.differs:
-            return "two readings of a deterministic number differ, so neither counts"
-        if failed:
-            return f"undecided when {min(failed)} failed, after {test.units} {noun}"
         needed = self._needed(test, budget)
-        if needed is None:
-            return (
-                f"{test.units} {noun} do not tell on which side of {budget.describe()} it lies; "
-                "it is too near the limit to say how many would"
-            )
-        return f"{test.units} {noun} do not decide {budget.describe()}"
+        return Verdict.INCONCLUSIVE, doubt(test, budget, failed, needed, self._samples)
 
 
 def _check(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from ..gates.base import GateSpec
@@ -21,6 +22,8 @@ from ..release import AnyPlan, Candidate, Release
 from ..results.gate_result import GateResult
 from ..results.sample import Sample, TokenFinding
 from ..results.verdict import Judgement, Verdict
+from .gate_record import GateRecord
+from .time_budget import TimeBudget
 
 if TYPE_CHECKING:
     from .session import InfoptSession
@@ -31,7 +34,7 @@ AnyMeasure = TypeVar("AnyMeasure")
 _FINDINGS = 3  # worst tokens that a failure shows
 
 
-class GateRun(Generic[AnyMeasure]):
+class GateRun(GateRecord, Generic[AnyMeasure]):
     """What a gate's procedure works with: its measure, its samples, and the judgements.
 
     ``AnyMeasure`` is the class of the gate's measure. It lives in the process of the models; for
@@ -39,18 +42,15 @@ class GateRun(Generic[AnyMeasure]):
     """
 
     def __init__(self, spec: GateSpec, candidate: Candidate, session: InfoptSession) -> None:
+        super().__init__()
         self.spec = spec
         self.candidate = candidate
         self.release: Release = session.release
-        self.judgements: list[Judgement] = []
-        self.samples: list[Sample] = []
-        self.notes: list[str] = []
-        self.details: dict[str, object] = {}
         self.fault: str | None = None  # set by a gate that finds the harness itself at fault
         self._session = session
         self._findings: list[TokenFinding] = []
         self._started = time.monotonic()
-        self._deadline: float | None = None
+        self._time = TimeBudget()
 
     def plan(self, kind: type[AnyPlan]) -> AnyPlan:
         """The release's plan of that class."""
@@ -104,11 +104,6 @@ class GateRun(Generic[AnyMeasure]):
         granted = self.release.statistics.budget_seconds
         return self.spec.budget_seconds if granted is None else granted
 
-    @property
-    def failed(self) -> bool:
-        """Whether a metric has failed: what follows would not change the gate's verdict."""
-        return any(judgement.verdict is Verdict.FAIL for judgement in self.judgements)
-
     def collect(
         self,
         units: Iterable[Unit],
@@ -131,8 +126,9 @@ class GateRun(Generic[AnyMeasure]):
         """
         judge = self._judge(planned, self.spec.metrics if metrics is None else metrics, budgets)
         earlier = self._session.earlier.samples(self.spec.name, self.candidate.name, phase)
-        deadline = self._deadline_after(seconds)
-        self._show_progress(judge, 0, planned, deadline)
+        deadline = self._time.deadline(self.seconds, seconds)
+        show = partial(self._session.show_progress, f"{self.candidate.name} {self.spec.name}")
+        show(0, planned, list(judge.budgets), deadline)
         for index, unit in enumerate(units):
             if index < len(earlier):
                 sample = earlier[index]
@@ -148,43 +144,11 @@ class GateRun(Generic[AnyMeasure]):
             self._findings.extend(sample.findings)
             self.notes += [n for n in sample.details.get("notes", ()) if n not in self.notes]
             judge.update(sample_values(sample, judge.metrics), sample.identical, sample.weight)
-            self._show_progress(judge, index + 1, planned, deadline)
+            show(index + 1, planned, judge.undecided, deadline)
             if judge.decided:
                 break
         self.judgements = _measured(judge, self.samples)
         return self.judgements
-
-    def _deadline_after(self, seconds: float | None) -> float:
-        """When a collection ends; without ``seconds`` of its own, when the gate's time is up."""
-        now = time.monotonic()
-        if seconds is not None:
-            return now + seconds
-        if self._deadline is None:
-            self._deadline = now + self.seconds
-        return self._deadline
-
-    def _show_progress(self, judge: GateJudge, done: int, planned: int, deadline: float) -> None:
-        waiting = judge.undecided if done else list(judge.budgets)
-        left = max(0.0, deadline - time.monotonic())
-        self._session.show_progress(
-            f"{self.candidate.name} {self.spec.name}", done, planned, waiting, left
-        )
-
-    def show(self, table: Mapping[str, object]) -> None:
-        """Put a `MeasuredTable`, as its dictionary, into the reports."""
-        tables = self.details.setdefault("tables", [])
-        assert isinstance(tables, list)
-        tables.append(dict(table))
-
-    def show_samples(self, *details: str) -> None:
-        """Put the tables that samples carry, and these of their details, into the reports."""
-        for sample in self.samples:
-            for table in sample.details.get("tables", ()):
-                self.show(table)
-        for name in details:
-            found = {s.unit: s.details[name] for s in self.samples if name in s.details}
-            if found:
-                self.details[name] = found
 
     def conclude(self) -> None:
         """Store the result; fail the pytest item unless it passed or the policy lets it be."""

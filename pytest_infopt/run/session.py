@@ -118,10 +118,10 @@ class InfoptSession:
         self.baselines.describe(candidate, description, self.directory)
 
     def show_progress(
-        self, what: str, done: int, planned: int, waiting: Sequence[str], seconds_left: float
+        self, what: str, done: int, planned: int, waiting: Sequence[str], deadline: float
     ) -> None:
         if self.on_progress is not None:
-            self.on_progress(what, done, planned, waiting, seconds_left)
+            self.on_progress(what, done, planned, waiting, max(0.0, deadline - time.monotonic()))
 
     def finish(self, result: GateResult) -> None:
         """Keep an item's result, in memory and in the journal."""

@@ -28,7 +28,7 @@ class LatencyPlan(Plan):
     """The timed request: prompt length, generated tokens, warm-up calls per side, most pairs."""
 
     prompt_tokens: int = setting(64, "Length of the timed prompt.", ge=1)
-    new_tokens: int = setting(16, "Generated tokens of a timed request.", ge=2)
+    new_tokens: int = setting(8, "Generated tokens of a timed request.", ge=2)
     warmup: int = setting(3, "Untimed requests per model before the first pair.", ge=0)
     max_pairs: int = setting(3000, "Most timed pairs.", ge=1)
 
@@ -47,7 +47,7 @@ class CachesPlan(Plan):
     ``requests`` questions behind one system prompt.
     """
 
-    prompts: int = setting(4, "How many prompts of [equivalence] run through the caches.", ge=1)
+    prompts: int = setting(2, "How many prompts of [equivalence] run through the caches.", ge=1)
     lengths: tuple[int, ...] = setting(
         (64, 128, 256, 512),
         "Tokens at which the KV cache is weighed and its steps are timed, rising.",

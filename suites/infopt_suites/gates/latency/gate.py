@@ -1,7 +1,6 @@
 """Latency: a sample is a pair of requests, timed in an order drawn by a coin."""
 
 from pytest_infopt import BudgetContext, Capability, GateSpec, Release
-from pytest_infopt.engines.formats import format_of
 
 from ..plans import LatencyPlan
 from ..timing import METRICS, TIMING_SECONDS
@@ -11,7 +10,7 @@ def default_budgets(context: BudgetContext) -> dict[str, float]:
     """Not slower than the reference, but for noise: pairs on shared CPUs need 10 % of margin to be
     decided within seconds, on a GPU 5 %. Without a named device it may be a CPU. Implementations
     that are not meant to serve have no limit."""
-    if not format_of(context.candidate.quantization).serves:
+    if not context.meant_to_serve:
         return {}
     margin = 1.05 if context.candidate.device.startswith("cuda") else 1.10
     return {"ttft_ratio": margin, "tpot_ratio": margin}
