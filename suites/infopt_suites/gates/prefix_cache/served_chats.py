@@ -60,6 +60,7 @@ class ModelsAnswers:
     """The candidate's own greedy answers, and whether an answer of a server is one of them."""
 
     def __init__(self, engine: ServedEngine, dtype_error: DtypeError, max_tokens: int) -> None:
+        engine.encode("", "chat")  # without a template, nobody knows what the server is sent
         self._engine = engine
         self._granted = OUTPUT_FACTOR * float(two_runs(dtype_error).extremes.max())
         self._max_tokens = max_tokens
