@@ -24,7 +24,8 @@ class GateJudge:
     """Judges ``metrics`` against ``budgets`` (by metric name; others are estimated only).
 
     ``planned`` is the most units that may come, ``samples`` what they are called;
-    ``identical_outputs_pass`` says that outputs with the same bits pass, however few. The state
+    ``identical_outputs_pass`` says that outputs with the same bits pass, however few;
+    ``every_metric`` that one metric's FAIL does not decide the others. The state
     depends on the updates and on nothing else, so that replaying a journal reaches the same
     judgements bit for bit. Raises ValueError for
     a budget whose metric is not judged here, a budget relative to a reference that nobody has put
@@ -41,6 +42,7 @@ class GateJudge:
         planned: int,
         samples: str = "samples",
         identical_outputs_pass: bool = False,
+        every_metric: bool = False,
     ) -> None:
         _check(metrics, budgets, alpha_pass, alpha_fail, planned)
         self.metrics = list(metrics)
@@ -50,6 +52,7 @@ class GateJudge:
         self.planned = planned
         self._samples = samples
         self._identical_outputs_pass = identical_outputs_pass
+        self._every_metric = every_metric
         self._tests = {
             metric.name: make_test(
                 metric, budgets[metric.name].limit if metric.name in budgets else None, planned
@@ -77,9 +80,11 @@ class GateJudge:
         Metrics that have not been seen at all do not hold up the others; without any budget nothing
         is ever decided, and everything planned gets measured.
         """
-        if self._failed():
+        failed = self._failed()
+        if failed and not self._every_metric:
             return True
-        return any(test.units for test in self._budgeted) and not self.undecided
+        seen = any(test.units for test in self._budgeted)
+        return seen and failed.issuperset(self.undecided)
 
     @property
     def undecided(self) -> list[str]:

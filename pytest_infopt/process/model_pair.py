@@ -21,15 +21,16 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401  imported once, here
 
-from ..corpus import TokenisedDocument, corpus_fingerprint, load_corpus, shuffled, tokenise
+from ..corpus import corpus_fingerprint, load_corpus
 from ..engines.base import Capability, Engine, WeighedEngine, WholeLogitsEngine, able
 from ..engines.registry import load_engine
 from ..engines.weight_precision import Precision, observed_precision, precision_of
-from ..errors import InvalidComparisonError, ModelLoadError, NoChatTemplateError
+from ..errors import InvalidComparisonError, ModelLoadError
 from ..release import ModelSource, Release
 from ..results.sample import Sample
 from ..store.scores import ReferenceScores
 from .causality import check_causality
+from .pair_texts import PairTexts
 from .prompt_set import PromptPlan, PromptSet
 from .remote import remote
 
@@ -38,7 +39,7 @@ from .remote import remote
 import_module("transformers.models.llama.modeling_llama")
 
 
-class ModelPair:
+class ModelPair(PairTexts):
     """Holds ``release.reference`` and ``candidate``; loads each when it is first needed.
 
     ``cache`` is the directory for the reference's scores, shared by all candidates of a run. What a
@@ -46,22 +47,12 @@ class ModelPair:
     """
 
     def __init__(self, release: Release, candidate: ModelSource, root: Path, cache: Path) -> None:
-        self.release = release
-        self.source = candidate
-        self.root = root
+        super().__init__(release, candidate, root)
         self._cache = cache
         self.oracle_note = ""  # why the oracle is coarser than asked for
         self._prompt_sets: dict[PromptPlan, PromptSet] = {}
         # A loader of one's own lies beside the configuration, which pytest need not have imported.
         sys.path[:0] = [str(root), str(release.directory.absolute())]
-
-    @cached_property
-    def reference(self) -> Engine:
-        return load_engine(self.release.reference)
-
-    @cached_property
-    def candidate(self) -> Engine:
-        return load_engine(self.source)
 
     @remote
     def describe(self) -> dict[str, Any]:
@@ -97,88 +88,16 @@ class ModelPair:
             return None
         return able(self.reference, WeighedEngine).stored_weights().floats
 
-    # Texts
-
-    @cached_property
-    def documents_by_id(self) -> dict[str, TokenisedDocument]:
-        """The release's documents in the order of measuring: random, decided by the seed."""
-        window = min(self.reference.context_window, self.candidate.context_window)
-        by_id = {d.id: d for d in load_corpus(self.release.corpus, self.root)}
-        order = shuffled(by_id, self.release.statistics.seed)
-        documents = [by_id[name] for name in order]  # max_documents cuts a random sample
-        corpus = tokenise(documents, self.reference.encode, self.release.corpus, window)
-        return {document.id: document for document in corpus.documents}
-
-    @cached_property
-    def document_lengths(self) -> list[int]:
-        """Tokens of the release's documents as they are, before any cut."""
-        texts = {d.id: d.text for d in load_corpus(self.release.corpus, self.root)}
-        begins_with = self.release.corpus.begins_with
-        return [
-            len(self.reference.encode(texts[name], begins_with)) for name in self.documents_by_id
-        ]
-
-    @cached_property
-    def token_stream(self) -> list[int]:
-        """All documents, joined."""
-        return [token for document in self.documents_by_id.values() for token in document.token_ids]
-
-    def text_of(self, count: int, index: int) -> list[int]:
-        """The index-th stretch of ``count`` tokens of the corpus, its documents joined."""
-        stream = self.token_stream
-        if count > len(stream):
-            raise InvalidComparisonError(
-                f"a text of {count} tokens: the corpus has {len(stream)} in documents cut to "
-                f"{self.release.corpus.max_tokens}; add files, or raise corpus.max_tokens"
-            )
-        start = index * count % (len(stream) - count + 1)
-        return stream[start : start + count]
-
-    def request(self, length: int, index: int) -> list[int]:
-        """The index-th prompt of ``length`` tokens to time: the corpus read round and round."""
-        stream = self.token_stream
-        start = index * length % max(1, len(stream) - length)
-        return stream[start : start + length]
-
     def prompt_set(self, plan: PromptPlan) -> PromptSet:
-        """The first documents that are long enough, cut to the plan's length, or, where there are
-        too few, any; with the reference's logits in other dtypes. Every second one is a chat, where
-        the reference has a template. Made once for each plan.
-
-        Raises InvalidComparisonError where the corpus has fewer documents than prompts.
-        """
+        """Prompts, with the reference's logits in other dtypes. Made once for each plan."""
         if plan not in self._prompt_sets:
-            documents = list(self.documents_by_id.values())
-            if len(documents) < plan.prompts:
-                raise InvalidComparisonError(
-                    f"{plan.prompts} prompts, each of another document: the corpus has "
-                    f"{len(documents)} of corpus.min_tokens = {self.release.corpus.min_tokens} "
-                    "tokens or more; add files, or ask for fewer prompts"
-                )
-            long_enough = [d for d in documents if len(d.token_ids) >= plan.tokens]
-            chosen = documents if len(long_enough) < plan.prompts else long_enough
-            prompts = [
-                self._chat_of(document, plan.tokens) if index % 2 else document.token_ids
-                for index, document in enumerate(chosen[: plan.prompts])
-            ]
-            prompts = [list(token_ids[: plan.tokens]) for token_ids in prompts]
+            prompts = self.prompts_of(plan.prompts, plan.tokens)
             self._prompt_sets[plan] = PromptSet(
                 prompts,
                 oracle=self.oracle_logits(plan.oracle, lambda d: self.logits_in(d, prompts)),
                 plain=self.logits_in(self.candidate.dtype, prompts),
             )
         return self._prompt_sets[plan]
-
-    def _chat_of(self, document: TokenisedDocument, tokens: int) -> list[int]:
-        """The document's beginning as a chat of about ``tokens`` tokens: what serving puts around a
-        text is computed, too. The document itself where there is no template, or no room in it."""
-        reference = self.reference
-        try:
-            room = tokens - len(reference.encode("", "chat"))
-        except NoChatTemplateError:
-            return document.token_ids
-        text = reference.decode(document.token_ids[: max(1, room)])
-        return reference.encode(text, "chat")
 
     # The reference's weights in other dtypes
 

@@ -114,17 +114,20 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
         phase: str = "main",
         metrics: Sequence[Metric] | None = None,
         budgets: Mapping[str, Budget] | None = None,
+        every_metric: bool = False,
     ) -> list[Judgement]:
         """Measure unit after unit until the gate is decided, units run out, or time is up.
 
         ``planned`` is the most samples that may come; ``seconds`` the time for this collection, by
         default what is left of the gate's, which begins with its first. The first unit is measured
         however late it is. ``phase`` tells several collections of one gate apart; ``metrics`` are
-        those that this one is for, with their budgets. Samples that an interrupted run left in the
+        those that this one is for, with their budgets; ``every_metric`` goes on after one has
+        failed. Samples that an interrupted run left in the
         journal are taken from there, in the same order, so that a resumed run reaches the verdict
         of an uninterrupted one.
         """
-        judge = self._judge(planned, self.spec.metrics if metrics is None else metrics, budgets)
+        judged = self.spec.metrics if metrics is None else metrics
+        judge = self._judge(planned, judged, budgets, every_metric)
         earlier = self._session.earlier.samples(self.spec.name, self.candidate.name, phase)
         deadline = self._time.deadline(self.seconds, seconds)
         show = partial(self._session.show_progress, f"{self.candidate.name} {self.spec.name}")
@@ -174,7 +177,11 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
         self._session.finish(self._result([]))
 
     def _judge(
-        self, planned: int, metrics: Sequence[Metric], budgets: Mapping[str, Budget] | None
+        self,
+        planned: int,
+        metrics: Sequence[Metric],
+        budgets: Mapping[str, Budget] | None,
+        every_metric: bool,
     ) -> GateJudge:
         statistics, alpha = self.release.statistics, self.spec.alpha
         if budgets is None:
@@ -190,6 +197,7 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
             planned=planned,
             samples=self.spec.samples,
             identical_outputs_pass=self.spec.identical_outputs_pass,
+            every_metric=every_metric,
         )
 
     def _result(

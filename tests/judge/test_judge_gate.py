@@ -98,6 +98,21 @@ def test_a_bad_candidate_fails_and_says_by_how_much() -> None:
         assert (other.needed, other.value is None) == (None, False)
 
 
+def test_every_metric_is_decided_where_that_is_asked_for() -> None:
+    budgets = {name: Budget(metrics()[name], limit) for name, limit in LIMITS.items()}
+    judge = GateJudge(
+        gate_named("quality").metrics,
+        budgets,
+        alpha_pass=0.01,
+        alpha_fail=0.01,
+        planned=256,
+        every_metric=True,
+    )
+    measure_until_decided(judge, np.random.default_rng(0), 8)
+    verdicts = {row.verdict for row in judge.judgements(exhausted=False) if row.budget}
+    assert verdicts <= {Verdict.FAIL, Verdict.PASS}
+
+
 def test_too_little_data_is_inconclusive_and_says_how_much_more() -> None:
     judge = quality_judge(64, kl_mean=0.05)
     for _ in range(10):

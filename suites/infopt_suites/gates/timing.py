@@ -28,9 +28,14 @@ METRICS = (
 
 
 def time_pairs(
-    gate: GateRun[AnyMeasure], phase: str, seconds: float, metrics: Sequence[Metric] = METRICS
+    gate: GateRun[AnyMeasure],
+    phase: str,
+    seconds: float,
+    metrics: Sequence[Metric] = METRICS,
+    every_metric: bool = False,
 ) -> list[Judgement]:
-    """Warm up, then time pairs of requests, each in an order drawn by a coin, until decided."""
+    """Warm up, then time pairs of requests, each in an order drawn by a coin, until decided: one
+    metric's FAIL does it, unless ``every_metric`` is asked for."""
     measure, most = gate.measure, gate.plan(LatencyPlan).max_pairs
     measure.warm_up()
     return gate.collect(
@@ -40,4 +45,5 @@ def time_pairs(
         seconds=seconds,
         phase=phase,
         metrics=metrics,
+        every_metric=every_metric,
     )

@@ -1,0 +1,103 @@
+"""Reference and candidate, loaded when they are first needed, and the texts that both read."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from ..corpus import TokenisedDocument, load_corpus, shuffled, tokenise
+from ..engines.base import Engine
+from ..engines.registry import load_engine
+from ..errors import InvalidComparisonError, NoChatTemplateError
+from ..release import ModelSource, Release
+
+
+class PairTexts:
+    """The documents of ``release`` as the reference's tokenizer makes tokens of them; relative
+    globs begin at ``root``."""
+
+    def __init__(self, release: Release, candidate: ModelSource, root: Path) -> None:
+        self.release = release
+        self.source = candidate
+        self.root = root
+
+    @cached_property
+    def reference(self) -> Engine:
+        return load_engine(self.release.reference)
+
+    @cached_property
+    def candidate(self) -> Engine:
+        return load_engine(self.source)
+
+    @cached_property
+    def documents_by_id(self) -> dict[str, TokenisedDocument]:
+        """The release's documents in the order of measuring: random, decided by the seed."""
+        window = min(self.reference.context_window, self.candidate.context_window)
+        by_id = {d.id: d for d in load_corpus(self.release.corpus, self.root)}
+        order = shuffled(by_id, self.release.statistics.seed)
+        documents = [by_id[name] for name in order]  # max_documents cuts a random sample
+        corpus = tokenise(documents, self.reference.encode, self.release.corpus, window)
+        return {document.id: document for document in corpus.documents}
+
+    @cached_property
+    def document_lengths(self) -> list[int]:
+        """Tokens of the release's documents as they are, before any cut."""
+        texts = {d.id: d.text for d in load_corpus(self.release.corpus, self.root)}
+        begins_with = self.release.corpus.begins_with
+        return [
+            len(self.reference.encode(texts[name], begins_with)) for name in self.documents_by_id
+        ]
+
+    @cached_property
+    def token_stream(self) -> list[int]:
+        """All documents, joined."""
+        return [token for document in self.documents_by_id.values() for token in document.token_ids]
+
+    def text_of(self, count: int, index: int) -> list[int]:
+        """The index-th stretch of ``count`` tokens of the corpus, its documents joined."""
+        stream = self.token_stream
+        if count > len(stream):
+            raise InvalidComparisonError(
+                f"a text of {count} tokens: the corpus has {len(stream)} in documents cut to "
+                f"{self.release.corpus.max_tokens}; add files, or raise corpus.max_tokens"
+            )
+        start = index * count % (len(stream) - count + 1)
+        return stream[start : start + count]
+
+    def request(self, length: int, index: int) -> list[int]:
+        """The index-th prompt of ``length`` tokens to time: the corpus read round and round."""
+        stream = self.token_stream
+        start = index * length % max(1, len(stream) - length)
+        return stream[start : start + length]
+
+    def prompts_of(self, count: int, tokens: int) -> list[list[int]]:
+        """The first documents that are long enough, cut to so many tokens, or, where there are too
+        few, any. Every second one is a chat, where the reference has a template.
+
+        Raises InvalidComparisonError where the corpus has fewer documents than prompts.
+        """
+        documents = list(self.documents_by_id.values())
+        if len(documents) < count:
+            raise InvalidComparisonError(
+                f"{count} prompts, each of another document: the corpus has {len(documents)} of "
+                f"corpus.min_tokens = {self.release.corpus.min_tokens} tokens or more; add files, "
+                "or ask for fewer prompts"
+            )
+        long_enough = [d for d in documents if len(d.token_ids) >= tokens]
+        chosen = documents if len(long_enough) < count else long_enough
+        prompts = [
+            self._chat_of(document, tokens) if index % 2 else document.token_ids
+            for index, document in enumerate(chosen[:count])
+        ]
+        return [list(token_ids[:tokens]) for token_ids in prompts]
+
+    def _chat_of(self, document: TokenisedDocument, tokens: int) -> list[int]:
+        """The document's beginning as a chat of about ``tokens`` tokens: what serving puts around a
+        text is computed, too. The document itself where there is no template, or no room in it."""
+        reference = self.reference
+        try:
+            room = tokens - len(reference.encode("", "chat"))
+        except NoChatTemplateError:
+            return document.token_ids
+        text = reference.decode(document.token_ids[: max(1, room)])
+        return reference.encode(text, "chat")
