@@ -82,7 +82,7 @@ SEED := $(or $(SEED),$(shell date +%s))
 
 fuzz: .venv/ok  ## random releases, checkpoints, journals, corpora and ended runs, a quarter of an hour; SEED=N
 	@echo "seed $(SEED)"
-	INFOPT_FUZZ=1 $(PYTEST) tests/fuzz -q --timeout=0 --hypothesis-seed=$(SEED)
+	INFOPT_FUZZ=1 $(PYTEST) tests/fuzz -q --timeout=0 -o faulthandler_timeout=0 --hypothesis-seed=$(SEED)
 
 bench: .venv/ok $(PEERS)  ## measured ratios: start-up, quality gate, latency verdicts
 	$(BIN)/python tests/benchmarks/run.py
