@@ -304,3 +304,25 @@ def test_progress_bars_are_as_before(
     assert transformers_logging.is_progress_bar_enabled()
     assert capfd.readouterr() == ("", "")
     assert engine.memory().weight_bytes == storage_bytes(weight_tensors(engine.module))
+
+
+def test_a_tensor_of_another_shape_is_named(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(checkpoints["llama"], tmp_path / "copied"))
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"intermediate_size": 96}))
+    with pytest.raises(ModelLoadError, match=r"mlp\.\w+_proj\.weight' first: \(.*\) in place of"):
+        load_engine(ModelSource("llama", str(copied), device="cpu"))
+
+
+def test_code_of_a_models_own_is_refused_by_the_name_of_its_setting(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    copied = Path(shutil.copytree(checkpoints["llama"], tmp_path / "copied"))
+    config = json.loads((copied / "config.json").read_text())
+    own = {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "o.O"},
+    }
+    (copied / "config.json").write_text(json.dumps(config | own))
+    with pytest.raises(ModelLoadError, match="set trust_remote_code = true in the table"):
+        load_engine(ModelSource("llama", str(copied), device="cpu"))

@@ -72,9 +72,17 @@ def load_float(request: LoadRequest, **arguments: Any) -> torch.nn.Module:
         local_files_only=True,
         trust_remote_code=request.source.trust_remote_code,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused below, with the tensor's name and shapes
         **request.options_of(PLAIN),
         **arguments,
     )
+    if wrong := sorted(report["mismatched_keys"]):
+        name, stored, expected = wrong[0]
+        raise ModelLoadError(
+            f"{files.directory} has {len(wrong)} tensors of another shape than its config.json "
+            f"says, {name!r} first: {tuple(stored)} in place of {tuple(expected)}; the two belong "
+            "to different models: save or download them again"
+        )
     # transformers fills missing tensors with random numbers and only warns.
     if missing := sorted(report["missing_keys"]):
         raise ModelLoadError(

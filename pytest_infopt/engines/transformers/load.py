@@ -78,6 +78,12 @@ def _load(form: Format, request: LoadRequest) -> torch.nn.Module:
         why = f"which cannot be imported ({error})"
         raise ModelLoadError(needs(request.title, error.name or "a library", why, "all")) from error
     except Exception as error:  # libraries raise what they please; all of it means: not loaded
+        if "trust_remote_code" in str(error):
+            raise ModelLoadError(
+                f"model {request.source.name!r} ({request.source.model}) comes with Python code of "
+                "its own, which would be run; where you trust it, set trust_remote_code = true in "
+                "the table of infopt.toml that names the model"
+            ) from error
         raise ModelLoadError(
             f"model {request.source.name!r} ({request.source.model}, quantization {form.name!r}, "
             f"{request.dtype} on {request.device}) cannot be loaded: "
