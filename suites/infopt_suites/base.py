@@ -105,6 +105,10 @@ class Suite:
                     f"{name} is empty, so nothing is tried; the default: {_brief(default)}"
                 )
 
+    def implementation_in(self, fixtures: Mapping[str, Any]) -> Any:
+        """The implementation, among the fixtures that a property takes."""
+        return fixtures.get(self.fixture)
+
     def made_from(self, implementation: Any) -> Any:
         """What has the ``methods``: the implementation, or what a factory makes."""
         return implementation
@@ -230,7 +234,7 @@ def _counted(test: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(test)
     def run(self: Suite, *arguments: Any, **given: Any) -> None:
         __tracebackhide__ = True
-        self._precheck(given.get(self.fixture))
+        self._precheck(self.implementation_in(given))
         with counting() as self.infopt_tally:
             test(self, *arguments, **given)
         if not self.infopt_tally.cases:

@@ -6,7 +6,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from infopt_suites.caching import Answer, LayeredSpec, Request
@@ -31,7 +31,7 @@ class SmallLayeredCache:
     capabilities: Any = frozenset(
         {
             *("redis", "shared", "processes", "ttl", "compute", "single flight", "policy"),
-            *("clear", "counters", "warns", "stream"),
+            *("clear", "counters", "warns", "stream", "copies", "ttl per layer"),
         }
     )
     exact_layer: Any = SmallResponseCache
@@ -39,8 +39,8 @@ class SmallLayeredCache:
 
     def __init__(self, spec: LayeredSpec) -> None:
         self.model: Any = spec.model
-        self.exact = self.exact_layer(spec)
-        self.semantic = self.semantic_layer(spec)
+        self.exact = self.exact_layer(replace(spec, ttl=self.times(spec)[0]))
+        self.semantic = self.semantic_layer(replace(spec, ttl=self.times(spec)[1]))
         self.counted = {"exact": 0, "semantic": 0, "model": 0}
         self.flights: dict[str, asyncio.Task[Any]] = {}
 
@@ -49,6 +49,9 @@ class SmallLayeredCache:
         await self.semantic.close()
 
     # Layers
+
+    def times(self, spec: LayeredSpec) -> list[float | None]:
+        return [spec.ttl if own is None else own for own in (spec.exact_ttl, spec.semantic_ttl)]
 
     async def look(self, request: Request) -> Any:
         for layer, cache in self.layers():
@@ -81,7 +84,7 @@ class SmallLayeredCache:
 
     async def complete(self, request: Request, *, bypass: bool = False) -> Any:
         if self.passes(bypass):
-            return await self.model.complete(request)
+            return await self.past_the_layers(request)
         found = await self.look(request)
         if found is not None:
             return found
@@ -93,11 +96,18 @@ class SmallLayeredCache:
             self.flights[key].add_done_callback(lambda task: task.cancelled() or task.exception())
         return copy.deepcopy(await asyncio.shield(self.flights[key]))
 
+    async def past_the_layers(self, request: Request) -> Any:
+        return await self.model.complete(request)
+
     async def fly(self, request: Request, key: str) -> Any:
         try:
-            return await self.ask(request)
+            # Another may have ended between the look-up and this.
+            return await self.look_again(request) or await self.ask(request)
         finally:
             del self.flights[key]
+
+    async def look_again(self, request: Request) -> Any:
+        return await self.look(request)
 
     async def stream(self, request: Request) -> AsyncIterator[Any]:
         found = await self.look(request)
@@ -133,7 +143,12 @@ class SmallLayeredCache:
 class InMemory(SmallLayeredCache):
     """Sound in another way: both layers in memory, neither shared."""
 
-    capabilities = frozenset({"ttl", "compute", "single flight", "policy", "clear", "stream"})
+    capabilities = frozenset(
+        {
+            *("ttl", "compute", "single flight", "policy", "clear", "stream", "copies"),
+            "ttl per layer",
+        }
+    )
     exact_layer = ExactInMemory
     semantic_layer = SemanticInMemory
 
@@ -147,6 +162,26 @@ class WholeThenPieces(SmallLayeredCache):
         for first in range(0, len(text), 3):
             yield {"content": text[first : first + 3]}
         yield {**chunks[-1], "content": ""}
+
+
+class Refreshing(SmallLayeredCache):
+    """Sound in another way: what is answered with bypass takes the place of what is kept."""
+
+    bypass_keeps = True
+
+    async def past_the_layers(self, request: Request) -> Any:
+        return await self.ask(request)
+
+
+class RefreshingInMemory(InMemory):
+    """Sound in another way: the same in memory, both layers emptied of it first."""
+
+    bypass_keeps = True
+
+    async def past_the_layers(self, request: Request) -> Any:
+        answer = await self.model.complete(request)
+        await asyncio.gather(self.semantic.set(request, answer), self.exact.set(request, answer))
+        return answer
 
 
 # Faults
@@ -384,6 +419,76 @@ class OneIteratorForAll(SmallLayeredCache):
             yield chunk
 
 
+class BypassJoins(SmallLayeredCache):
+    """Not listed: with bypass nothing is looked up, and an equal request's answer is taken."""
+
+    async def past_the_layers(self, request: Request) -> Any:
+        flight = self.flights.get(self.exact.key(request))
+        return await super().past_the_layers(request) if flight is None else await flight
+
+
+class OneCallAtATime(SmallLayeredCache):
+    """Not listed: the model is behind a lock of each request, for bypass as well."""
+
+    def __init__(self, spec: LayeredSpec) -> None:
+        super().__init__(spec)
+        self.lock = asyncio.Lock()
+
+    async def ask(self, request: Request) -> Any:
+        async with self.lock:
+            return await super().ask(request)
+
+    async def past_the_layers(self, request: Request) -> Any:
+        async with self.lock:
+            return await super().past_the_layers(request)
+
+
+class BypassKept(SmallLayeredCache):
+    """Not listed: bypass for the look-up alone, which nobody has declared."""
+
+    past_the_layers = Refreshing.past_the_layers
+
+
+class BypassKeptInTheFirst(Refreshing):
+    """Not listed: similar questions get the old answer."""
+
+    async def past_the_layers(self, request: Request) -> Any:
+        answer = await self.model.complete(request)
+        await self.exact.set(request, answer)
+        return answer
+
+
+class BypassKeptWhereNothingWas(Refreshing):
+    """Not listed: what is kept already stays."""
+
+    async def past_the_layers(self, request: Request) -> Any:
+        answer = await self.model.complete(request)
+        if await self.exact.get(request) is None:
+            await self.keep(request, answer)
+        return answer
+
+
+class OneTimeForBoth(SmallLayeredCache):
+    """Not listed: the exact layer's time is that of both."""
+
+    def times(self, spec: LayeredSpec) -> list[float | None]:
+        return super().times(spec)[:1] * 2
+
+
+class TimesExchanged(SmallLayeredCache):
+    """Not listed: each layer has the other's time."""
+
+    def times(self, spec: LayeredSpec) -> list[float | None]:
+        return super().times(spec)[::-1]
+
+
+class NotLookedUpAgain(SmallLayeredCache):
+    """Not listed: a look-up, then the table of flights, and nobody looks again."""
+
+    async def look_again(self, request: Request) -> Any:
+        return None
+
+
 @dataclass(frozen=True)
 class LayeredMutant:
     """``by``: the property's assertion, or the error with which the fault comes to the caller."""
@@ -402,6 +507,9 @@ EMBEDDER = "test_without_its_embedder_equal_requests_are_served"
 REPLAYED = "test_a_stream_is_replayed_whole"
 BREAKS = "test_a_stream_that_breaks_off_is_not_kept"
 COUNTED = "test_each_layer_counts_what_it_answered"
+JOINS = "test_a_request_with_bypass_joins_no_other"
+DECLARED = "test_what_is_answered_with_bypass_is_kept_as_declared"
+LAYER_TIMES = "test_each_layer_has_its_own_time_to_live"
 MUTANTS = [
     LayeredMutant(SemanticNotWritten, ONCE),
     LayeredMutant(ExactNotWritten, EMBEDDER),
@@ -421,6 +529,16 @@ MUTANTS = [
     LayeredMutant(NoFlight, "test_equal_requests_at_once_compute_once"),
     LayeredMutant(LookUpsCounted, COUNTED),
     LayeredMutant(FirstLayerCleared, "test_clearing_forgets_all_of_this_namespace_and_no_other"),
+    LayeredMutant(BypassJoins, JOINS),
+    LayeredMutant(OneCallAtATime, JOINS),
+    LayeredMutant(NoBypass, JOINS),
+    LayeredMutant(BypassKept, DECLARED),
+    LayeredMutant(BypassKeptInTheFirst, DECLARED),
+    LayeredMutant(BypassKeptWhereNothingWas, DECLARED),
+    LayeredMutant(OneTimeForBoth, LAYER_TIMES),
+    LayeredMutant(TimesExchanged, LAYER_TIMES),
+    LayeredMutant(PromotedWithAWholeLife, LAYER_TIMES),
+    LayeredMutant(NotLookedUpAgain, "test_who_waits_for_the_store_as_it_ends_computes_nothing"),
     LayeredMutant(StreamsPassBy, REPLAYED),
     LayeredMutant(StreamsNotKept, REPLAYED),
     LayeredMutant(IteratorKept, REPLAYED),
@@ -431,4 +549,4 @@ MUTANTS = [
     LayeredMutant(SpacesLost, REPLAYED),
     LayeredMutant(OneIteratorForAll, "test_streams_at_once_are_whole"),
 ]
-SOUND: list[Any] = [SmallLayeredCache, InMemory, WholeThenPieces]
+SOUND: list[Any] = [SmallLayeredCache, InMemory, WholeThenPieces, Refreshing, RefreshingInMemory]

@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import redis as synchronous
@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from response_caches import FAILURES, SmallResponseCache
 
 AREA = "4 semantic caches"
+_ROUNDING = 1e-7  # by which a cosine of 1 may come out less
 Row = tuple[str, np.ndarray]  # the name of an entry, and its vector
 
 
@@ -26,7 +27,7 @@ class OnRedis(SmallResponseCache):
     capabilities: Any = frozenset(
         {
             *("redis", "shared", "processes", "ttl", "compute", "single flight", "policy"),
-            *("clear", "counters", "warns", "sync"),
+            *("clear", "counters", "warns", "sync", "copies"),
         }
     )
     spec: SemanticSpec
@@ -73,7 +74,10 @@ class OnRedis(SmallResponseCache):
         return float(kept @ asked)
 
     def is_near(self, score: float) -> bool:
-        return score >= self.spec.threshold
+        return score >= self.threshold() - _ROUNDING
+
+    def threshold(self) -> float:
+        return self.spec.threshold
 
     def matches(self, asked: np.ndarray, rows: Sequence[Row]) -> list[str]:
         """Names of entries that are near, the nearest first."""
@@ -111,7 +115,7 @@ class OnRedis(SmallResponseCache):
         return f"{self.name()}/answers/{self.digest(context + text)}"
 
     async def get(self, request: Request) -> Any:
-        text = self.question(request)
+        text = self.question(request) if self.may_share(request) else None
         asked = None if text is None else self.vector(text)
         if asked is None:
             return None
@@ -138,6 +142,8 @@ class OnRedis(SmallResponseCache):
         """What a hit leaves behind: nothing."""
 
     def lookup(self, request: Request) -> Any:
+        if not self.may_share(request):
+            return None
         asked = self.vector(self.question(request) or "")
         client = synchronous.Redis.from_url(self.spec.redis_url or "")
         try:
@@ -191,7 +197,7 @@ class InMemory(OnRedis):
     capabilities: Any = frozenset(
         {
             *("ttl", "capacity", "compute", "single flight", "policy", "clear", "counters"),
-            "values",
+            *("values", "copies"),
         }
     )
 
@@ -203,7 +209,7 @@ class InMemory(OnRedis):
         pass
 
     async def get(self, request: Request) -> Any:
-        text = self.question(request)
+        text = self.question(request) if self.may_share(request) else None
         asked = None if text is None else self.vector(text)
         answer = None if asked is None else self.best(self.context(request), asked)
         self.counted["misses" if answer is None else "hits"] += 1
@@ -245,7 +251,16 @@ class ByDistance(OnRedis):
         return -float(np.linalg.norm(kept - asked))
 
     def is_near(self, score: float) -> bool:
-        return -score <= math.sqrt(2 - 2 * self.spec.threshold)
+        return -score <= math.sqrt(2 - 2 * self.spec.threshold) + _ROUNDING
+
+
+class Raising(OnRedis):
+    """Sound in another way: the embedder's errors are its callers', as is declared."""
+
+    embedder_errors = "raised"
+
+    def embedded(self, text: str) -> Any:
+        return self.spec.embed(text)
 
 
 # Faults: similarity
@@ -623,6 +638,65 @@ class StoreErrorsRaised(OnRedis):
         raise error
 
 
+class ZeroIsTheDefault(OnRedis):
+    """Not listed: ``threshold or 0.9``."""
+
+    def threshold(self) -> float:
+        return self.spec.threshold or 0.9
+
+
+class OneIsNoHit(OnRedis):
+    """Not listed: a cosine is never quite 1, and must be."""
+
+    def is_near(self, score: float) -> bool:
+        return min(score, 1 - 1e-9) >= self.spec.threshold
+
+
+class AtMostAlmostOne(OnRedis):
+    """Not listed: a threshold of 1 is brought down to what hits."""
+
+    def threshold(self) -> float:
+        return min(self.spec.threshold, 0.85)
+
+
+class ThresholdOfTheIndex(OnRedis):
+    """Not listed: the first instance of a namespace makes its index, with its threshold."""
+
+    thresholds_by_name: ClassVar[dict[str, float]] = {}
+
+    def threshold(self) -> float:
+        return float(self.thresholds_by_name.setdefault(self.name(), self.spec.threshold))
+
+
+class ThresholdOfTheLast(OnRedis):
+    """Not listed: one threshold for a namespace, of the instance that was opened last."""
+
+    thresholds_by_name: ClassVar[dict[str, float]] = {}
+
+    def connect(self) -> None:
+        super().connect()
+        self.thresholds_by_name[self.name()] = self.spec.threshold
+
+    def threshold(self) -> float:
+        return float(self.thresholds_by_name[self.name()])
+
+
+class SwallowedThoughDeclared(OnRedis):
+    """Not listed: errors of the embedder are declared to be raised, and are not."""
+
+    embedder_errors = "raised"
+
+
+class RaisedAsAnother(Raising):
+    """Not listed: the embedder's error becomes one that says nothing of it."""
+
+    def embedded(self, text: str) -> Any:
+        try:
+            return super().embedded(text)
+        except ConnectionError:
+            raise KeyError(text) from None
+
+
 @dataclass(frozen=True)
 class SemanticMutant:
     """``by``: the property's assertion, or the error with which the fault comes to the caller."""
@@ -647,6 +721,8 @@ AT_ONCE = "test_questions_kept_at_once_are_all_found"
 SYNC = "test_looking_up_without_a_loop_finds_the_same"
 OTHERS = "test_other_instances_find_similar_questions"
 COST = "test_a_look_up_costs_the_same_however_much_is_kept"
+ENDS = "test_the_least_and_the_largest_threshold_are_taken_as_they_are"
+THRESHOLDS = "test_each_instance_keeps_to_its_own_threshold"
 MUTANTS = [
     SemanticMutant(SimilarityForDistance, NEAR),
     SemanticMutant(AbsoluteValue, NEAR),
@@ -691,8 +767,16 @@ MUTANTS = [
     SemanticMutant(ReadExtendedWritten, AT_ONCE),
     SemanticMutant(ReadOnce, OTHERS),
     SemanticMutant(EmbedderErrorsRaised, "test_an_embedder_that_fails_is_a_miss", ConnectionError),
+    SemanticMutant(ZeroIsTheDefault, ENDS),
+    SemanticMutant(OneIsNoHit, ENDS),
+    SemanticMutant(AtMostAlmostOne, ENDS),
+    SemanticMutant(ThresholdOfTheIndex, THRESHOLDS),
+    SemanticMutant(ThresholdOfTheLast, THRESHOLDS),
+    SemanticMutant(SwallowedThoughDeclared, "test_an_embedder_that_fails_is_a_miss"),
+    SemanticMutant(RaisedAsAnother, "test_an_embedder_that_fails_is_a_miss"),
+    SemanticMutant(ReadExtendedWritten, "test_writers_at_once_lose_nothing"),
     SemanticMutant(ScannedAndFetched, COST),
     SemanticMutant(OneByOne, COST),
     SemanticMutant(StoreErrorsRaised, "test_a_store_that_fails_is_a_miss", RedisError),
 ]
-SOUND: list[Any] = [OnRedis, ByDistance, InMemory]
+SOUND: list[Any] = [OnRedis, ByDistance, InMemory, Raising]

@@ -10,7 +10,7 @@ from infopt_suites.base import suite_tests
 from infopt_suites.caching import LayeredCacheSuite
 from infopt_suites.caching.layered import AsCaches, layered_services
 from layered_caches import AREA, MUTANTS, SOUND, LayeredMutant
-from properties import needs, run_property
+from properties import declared, needs, run_property
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.fault.__name__}-{m.broken}")
@@ -45,4 +45,4 @@ def try_on(service: Any, name: str, url: str) -> None:
         fixtures = {"services": layered_services(service, url_or_none)}
     else:
         fixtures = {"caches": layered_services(AsCaches(service), url_or_none)}
-    run_property(LayeredCacheSuite, name, {"capabilities": claimed}, **fixtures)
+    run_property(LayeredCacheSuite, name, declared(LayeredCacheSuite, service), **fixtures)

@@ -8,24 +8,34 @@ import pytest
 from infopt_suites.base import suite_tests
 from infopt_suites.caching import ResponseCacheSuite
 from infopt_suites.caching.trial import Caches
-from properties import needs, run_property
+from joined_response_caches import JOINED_MUTANTS, NORMALIZED
+from properties import declared, needs, run_property
 from response_caches import AREA, MUTANTS, SOUND, CacheMutant
+from shared_response_caches import SHARED_MUTANTS, SHARED_SOUND
+
+ALL_MUTANTS = [*MUTANTS, *SHARED_MUTANTS, *JOINED_MUTANTS]
+ALL_SOUND = [*SOUND, *SHARED_SOUND, *NORMALIZED]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.fault.__name__}-{m.broken}")
+@pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=lambda m: f"{m.fault.__name__}-{m.broken}")
 def test_a_faulty_cache_is_killed(mutant: CacheMutant, redis_server: Any, counted: Any) -> None:
     counted("mutant", AREA)
     claimed = mutant.fault.capabilities
     caches = Caches(mutant.fault, redis_server.url if "redis" in claimed else None)
     with pytest.raises(mutant.by):
-        run_property(ResponseCacheSuite, mutant.broken, {"capabilities": claimed}, caches=caches)
+        run_property(
+            ResponseCacheSuite,
+            mutant.broken,
+            declared(ResponseCacheSuite, mutant.fault),
+            caches=caches,
+        )
 
 
 @pytest.mark.parametrize(
     ("cache", "name"),
     [
         (cache, name)
-        for cache in SOUND
+        for cache in ALL_SOUND
         for name in suite_tests(ResponseCacheSuite)
         if needs(ResponseCacheSuite, name) <= cache.capabilities
     ],
@@ -33,5 +43,5 @@ def test_a_faulty_cache_is_killed(mutant: CacheMutant, redis_server: Any, counte
 def test_a_sound_cache_is_spared(cache: Any, name: str, redis_server: Any, counted: Any) -> None:
     counted("sound", AREA)
     url = redis_server.url if "redis" in cache.capabilities else None
-    attributes = {"capabilities": cache.capabilities}
+    attributes = declared(ResponseCacheSuite, cache)
     run_property(ResponseCacheSuite, name, attributes, caches=Caches(cache, url))

@@ -8,7 +8,7 @@ import pytest
 from infopt_suites.base import suite_tests
 from infopt_suites.caching import SemanticCacheSuite
 from infopt_suites.caching.semantic import semantic_caches
-from properties import needs, run_property
+from properties import declared, needs, run_property
 from semantic_caches import AREA, MUTANTS, SOUND, SemanticMutant
 
 
@@ -18,7 +18,12 @@ def test_a_faulty_cache_is_killed(mutant: SemanticMutant, redis_server: Any, cou
     claimed = mutant.fault.capabilities
     caches = semantic_caches(mutant.fault, redis_server.url if "redis" in claimed else None)
     with pytest.raises(mutant.by):
-        run_property(SemanticCacheSuite, mutant.broken, {"capabilities": claimed}, caches=caches)
+        run_property(
+            SemanticCacheSuite,
+            mutant.broken,
+            declared(SemanticCacheSuite, mutant.fault),
+            caches=caches,
+        )
 
 
 @pytest.mark.parametrize(
@@ -33,5 +38,5 @@ def test_a_faulty_cache_is_killed(mutant: SemanticMutant, redis_server: Any, cou
 def test_a_sound_cache_is_spared(cache: Any, name: str, redis_server: Any, counted: Any) -> None:
     counted("sound", AREA)
     url = redis_server.url if "redis" in cache.capabilities else None
-    attributes = {"capabilities": cache.capabilities}
+    attributes = declared(SemanticCacheSuite, cache)
     run_property(SemanticCacheSuite, name, attributes, caches=semantic_caches(cache, url))

@@ -75,8 +75,10 @@ class Reference:
     async def get(self, request: Mapping[str, Any]) -> Any:
         return from_answer(await self.cache.get(ChatRequest.from_mapping(request)))
 
-    async def set(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-        await self.cache.set(ChatRequest.from_mapping(request), to_answer(answer))
+    async def set(
+        self, request: Mapping[str, Any], answer: Mapping[str, Any], *, ttl: float | None = None
+    ) -> None:
+        await self.cache.set(ChatRequest.from_mapping(request), to_answer(answer), ttl)
 
     async def get_or_compute(self, request: Mapping[str, Any], compute: Compute) -> Any:
         async def work() -> Answer:
@@ -178,10 +180,11 @@ class LayeredReference:
 
     def __init__(self, spec: LayeredSpec) -> None:
         self.store = self.make_store(spec)
-        policy = spec.ttl, spec.cache_sampled
-        exact = ResponseCache(self.store, spec.namespace, *policy)
+        sampled = spec.cache_sampled
+        ttls = [spec.ttl if own is None else own for own in (spec.exact_ttl, spec.semantic_ttl)]
+        exact = ResponseCache(self.store, spec.namespace, ttls[0], sampled)
         semantic = SemanticCache(
-            self.store, SpecEmbedder(spec), spec.threshold, spec.namespace, *policy
+            self.store, SpecEmbedder(spec), spec.threshold, spec.namespace, ttls[1], sampled
         )
         model = ModelAsService(spec.model)
         self.service = LayeredLLMService(model, exact, semantic, spec.namespace)

@@ -6,7 +6,17 @@ import pytest
 from caching_references import LayeredReference, LayeredReferenceOnRedis
 from infopt_suites.caching import LayeredCacheSuite
 
-_OFFERED = {"ttl", "clear", "counters", "compute", "single flight", "policy", "stream"}
+_OFFERED = {
+    "ttl",
+    "clear",
+    "counters",
+    "compute",
+    "single flight",
+    "policy",
+    "stream",
+    "copies",
+    "ttl per layer",
+}
 
 
 class TestInMemory(LayeredCacheSuite):

@@ -6,7 +6,17 @@ import pytest
 from caching_references import Reference, ReferenceOnRedis
 from infopt_suites.caching import ResponseCacheSuite
 
-_OFFERED = {"ttl", "clear", "counters", "compute", "single flight", "batch", "policy"}
+_OFFERED = {
+    "ttl",
+    "clear",
+    "counters",
+    "compute",
+    "single flight",
+    "batch",
+    "policy",
+    "copies",
+    "ttl per call",
+}
 
 
 class TestInMemory(ResponseCacheSuite):

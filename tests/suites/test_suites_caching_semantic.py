@@ -6,7 +6,17 @@ import pytest
 from caching_references import SemanticReference, SemanticReferenceOnRedis
 from infopt_suites.caching import SemanticCacheSuite
 
-_OFFERED = {"ttl", "capacity", "clear", "counters", "compute", "single flight", "policy"}
+_OFFERED = {
+    "ttl",
+    "capacity",
+    "clear",
+    "counters",
+    "compute",
+    "single flight",
+    "policy",
+    "copies",
+    "ttl per call",
+}
 
 
 class TestInMemory(SemanticCacheSuite):

@@ -8,8 +8,9 @@ from typing import Any
 from ..base import requires
 from .computing_properties import Unavailable, outcome_of
 from .counted import BatchComputation, answer_to
-from .requests import ask
+from .requests import BASE, ask
 from .trial import CacheSuite, Trial, nothing, on_caches, same
+from .way_properties import nested_reply, spoil
 
 
 class BatchProperties(CacheSuite):
@@ -76,6 +77,23 @@ class BatchProperties(CacheSuite):
             nothing(await cache.get(request), "after an error")
         compute.error = None
         _check_batch(asked, await cache.get_or_compute_batch(asked, compute), "after an error")
+
+    @requires("copies", "batch")
+    @on_caches()
+    async def test_equal_requests_of_a_batch_have_answers_of_their_own(self, trial: Trial) -> None:
+        """What is done to one of them does not change another, computed or kept.
+
+        Usual causes: one object at several places.
+        """
+        cache = await trial.open()
+
+        async def compute(requests: Any) -> list[Any]:
+            return [{**nested_reply(), "index": place} for place in range(len(requests))]
+
+        for when in ("computed", "kept"):
+            first, second = await cache.get_or_compute_batch([BASE, BASE], compute)
+            spoil(first)
+            same(second, {**nested_reply(), "index": 1}, when)
 
 
 def _check_batch(asked: Any, answers: Any, where: str) -> None:

@@ -13,16 +13,26 @@ from .requests import reply
 class Computation:
     """Called in place of a model: each call has an answer of its own, or the error it was given.
 
-    ``seconds``: for how long a call waits, so that others come meanwhile.
+    ``held``: calls wait until `go`, so that others come meanwhile, however busy the machine is.
+    ``begun`` is set by the first call.
     """
 
-    def __init__(self, answer: Answer | BaseException | None = None, seconds: float = 0.0) -> None:
-        self.answer, self.seconds, self.calls = answer, seconds, 0
+    def __init__(self, answer: Answer | BaseException | None = None, *, held: bool = False) -> None:
+        self.answer, self.calls = answer, 0
+        self.begun, self._released = asyncio.Event(), asyncio.Event()
+        if not held:
+            self.go()
+
+    def go(self) -> None:
+        """Let the calls end."""
+        self._released.set()
 
     async def __call__(self) -> Answer:
         self.calls += 1
         call = self.calls
-        await asyncio.sleep(self.seconds)
+        self.begun.set()
+        await asyncio.sleep(0)
+        await self._released.wait()
         if isinstance(self.answer, BaseException):
             raise self.answer
         return reply(f"computed {call}") if self.answer is None else self.answer

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import json
-import os
-import pickle
-import subprocess
-import sys
-from dataclasses import replace
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from ..base import requires
 from ..properties import for_all
+from .joints import JOINTS, MARKS, around, cuts
+from .processes import found_by_another
 from .protocol import Request
 from .requests import (
     BASE,
@@ -29,28 +25,22 @@ from .requests import (
 )
 from .trial import Caches, CacheSuite, Trial, nothing, on_caches, same
 
-_DELIMITERS = (
-    "|",
-    ":",
-    ",",
-    "/",
-    "\\",
-    "\n",
-    "\0",
-    " ",
-    "-",
-    "_",
-    '"',
-    "'",
-    '","',
-    "::",
-    "', '",
-    "\nuser: ",
-)
+_TEXTS = ("model", "tenant", "adapter")  # fields that are any text
+_ROLES = ("user", "assistant", "system")
+_UNKNOWN: dict[str, Sequence[Any]] = {
+    "mirostat": (1, 2),
+    "guided_regex": ("a+", "b+"),
+    "extra_body": ({"thinking": True}, {"thinking": False}),
+    "documents": ([{"text": "a"}], [{"text": "b"}]),
+}
+_MOST_CLASHES = 8  # that a message tells
 
 
 class KeyProperties(CacheSuite):
+    """``joints``: texts between the joined fields that are tried."""
+
     topic = ""
+    joints: ClassVar[Sequence[str]] = JOINTS
 
     @on_caches()
     async def test_a_kept_answer_is_found(self, trial: Trial) -> None:
@@ -76,13 +66,12 @@ class KeyProperties(CacheSuite):
         value left out, roles or names of messages left out, text brought to lower case, stripped
         or cut before it is hashed.
         """
-        cache = await trial.open()
-        told = list(variants(self.fields))
-        for number, (change, request) in enumerate(told):
-            nothing(await cache.get(request), f"asked before with other fields, not {change}")
-            await cache.set(request, reply(f"answer {number}"))
-        for number, (change, request) in enumerate(told):
-            self.expect(await cache.get(request), reply(f"answer {number}"), request, change)
+        cache, kept = await trial.open(), _Kept(self)
+        for change, request in variants(self.fields):
+            await kept.keep(cache, change, request)
+        kept.require_no_clash()
+        for change, request in kept.requests.items():
+            self.expect(await cache.get(request), reply(change), request, change)
 
     def test_any_two_requests_are_told_apart(self, caches: Caches) -> None:
         """Several fields differ at once, in any combination.
@@ -102,57 +91,83 @@ class KeyProperties(CacheSuite):
                 self.expect(await cache.get(first), reply("first"), first)
                 self.expect(await cache.get(second), reply("second"), second)
 
-            if first != second:
+            if self.form(first) != self.form(second):
                 caches.check(holds)
 
         for_all(law_of, pairs(self.fields), examples=100)
 
     @on_caches()
     async def test_delimiters_in_values_are_told_apart(self, trial: Trial) -> None:
-        """Tenant "a|b" with adapter "c" is not tenant "a" with adapter "b|c".
+        """Tenant "a|b" with adapter "c" is not tenant "a" with adapter "b|c", and a message with
+        the joint in it is not two: whatever joins them, nothing included.
 
-        Usual causes: fields joined to one string and hashed.
+        Usual causes: fields or messages joined to one string and hashed.
         """
-        names = [name for name in ("tenant", "adapter", "model") if name in self.fields]
-        neighbours = [*itertools.pairwise(names)]
-        cache = await trial.open()
-        kept: dict[str, Request] = {}
-        request: Request
-        for mark in _DELIMITERS:
-            for one, other in neighbours:
-                for values in ((f"a{mark}b", "c"), ("a", f"b{mark}c")):
-                    request = changed(BASE, **{one: values[0], other: values[1]})
-                    content = short([one, other, values])
-                    nothing(await cache.get(request), content)
-                    await cache.set(request, reply(content))
-                    kept[content] = request
-            for turns in ((f"a{mark}b", "c"), ("a", f"b{mark}c"), (f"a{mark}b{mark}c",)):
-                messages = [{"role": "user", "content": turn} for turn in turns]
-                asked, content = changed(BASE, messages=messages), short(turns)
-                nothing(await cache.get(asked), content)
-                await cache.set(asked, reply(content))
-                kept[content] = asked
-        for content, request in kept.items():
-            same(await cache.get(request), reply(content))
+        cache, kept = await trial.open(), _Kept(self)
+        texts = [name for name in _TEXTS if name in self.fields]
+        plain: dict[str, Any] = dict.fromkeys(texts, "w")
+        turns = _bare(**plain, messages=_said(*[("user", "w")] * 3))
+        await kept.keep(cache, repr(turns), turns)
+        for joint in self.joints:
+            # In whatever order they are joined, it is the same text.
+            three = joint.join("www")
+            for name in texts:
+                request = _bare(**{**plain, name: three})
+                await kept.keep(cache, repr(request), request)
+            request = _bare(**plain, messages=_said(("user", three)))
+            await kept.miss(cache, repr(request), request)
+        kept.require_no_clash()
 
     @on_caches()
     async def test_values_that_look_like_fields_are_told_apart(self, trial: Trial) -> None:
-        """A value with another field's name and value in it is not that field.
+        """A value with another field's name in it is not that field, and a message with a role in
+        it is not two, whatever marks stand beside the word.
 
-        Usual causes: names and values joined to one text without quotes.
+        Usual causes: names and values joined to one text without quotes, messages that become a
+        prompt before they are hashed.
         """
-        forms = ("{}: {}", "{}={}", "'{}': '{}'", '"{}": "{}"', "('{}', '{}')")
-        joints = ("", ", ", ",", "&", "|", "\n", ";", "', ", '", ')
-        texts = [name for name in ("model", "stop", "tenant", "adapter") if name in self.fields]
-        cache = await trial.open()
+        cache, kept = await trial.open(), _Kept(self)
+        texts = [name for name in (*_TEXTS, "stop") if name in self.fields][:3]
         for first, second in itertools.permutations(texts, 2):
-            plain = changed(BASE, **{first: "a", second: "b"})
-            await cache.set(plain, reply("of two fields"))
-            for joint, form in itertools.product(joints, forms):
-                value = "a" + joint + form.format(second, "b")
-                others = {first: value} if second == "model" else {first: value, second: None}
-                request = changed(BASE, **others)
-                nothing(await cache.get(request), f"{first} = {value!r}")
+            text, each = cuts(around(second))
+            await kept.keep(cache, f"{first} before {second}", _bare(**{first: text, second: "w"}))
+            for before, joint, after in each:
+                request = _bare(**{first: before, second: f"{after}{joint}w"})
+                await kept.miss(cache, f"{first} and {second} at {joint!r}", request)
+            plain = _bare(**{first: "w", second: "v"})
+            await kept.keep(cache, f"{first} and {second}", plain)
+            if second != "model":
+                for joint in around(second):
+                    request = _bare(**{first: f"w{joint}v"})
+                    await kept.miss(cache, f"{first} with {joint!r}", request)
+        for role in _ROLES:
+            text, each = cuts((*around(role), *(f"{m}role{m}{role}{m}content{m}" for m in MARKS)))
+            await kept.keep(cache, "a message of all", _bare(messages=_said(("user", text))))
+            for before, joint, after in each:
+                messages = _said(("user", before), (role, after))
+                await kept.miss(cache, f"messages at {joint!r}", _bare(messages=messages))
+        kept.require_no_clash()
+
+    @on_caches()
+    async def test_unknown_options_are_told_apart_or_not_kept(self, trial: Trial) -> None:
+        """An option that is newer than the cache changes the answer all the same. Its request may
+        have an entry of its own, none, or be refused.
+
+        Usual causes: a list of fields for the key.
+        """
+        cache, kept = await trial.open(), _Kept(self)
+        await kept.keep(cache, "without", BASE)
+        for name, values in _UNKNOWN.items():
+            for value in values:
+                try:
+                    await kept.keep(cache, f"{name} = {value!r}", changed(BASE, **{name: value}))
+                except (TypeError, ValueError):
+                    continue  # refused
+        kept.require_no_clash()
+        for change, request in kept.requests.items():
+            found = await cache.get(request)
+            if found is not None or request is BASE:
+                same(found, reply(change), change)
 
     @on_caches()
     async def test_the_order_of_keys_makes_no_difference(self, trial: Trial) -> None:
@@ -224,53 +239,56 @@ class KeyProperties(CacheSuite):
             for number, request in enumerate(kept):
                 await cache.set(request, reply(f"answer {number}"))
             await trial.close(cache)
-            spec = replace(trial.spec, directory=trial.spec.directory / trial.spec.namespace)
-            found = _in_another_process(caches.make, spec, [reordered(dict(r)) for r in kept])
+            found = found_by_another(caches.make, trial, [reordered(request) for request in kept])
             for number, answer in enumerate(found):
                 same(answer, reply(f"answer {number}"), "in another process")
 
         caches.check(holds)
 
 
-_CHILD = """
-import pickle, sys
-sys.path[:] = pickle.load(sys.stdin.buffer)
-from infopt_suites.caching.key_properties import answer_from_pipe
-answer_from_pipe()
-"""
+class _Kept:
+    """Requests with an answer each, and which of them have been taken for another."""
+
+    def __init__(self, suite: CacheSuite) -> None:
+        self._suite = suite
+        self.requests: dict[str, Request] = {}
+        self._forms: list[Any] = []
+        self._clashes: list[str] = []
+
+    async def keep(self, cache: Any, name: str, request: Request) -> None:
+        """Keep an answer to a request, unless one of its normal form has been kept."""
+        if type(self._suite).normal_form is not dict:
+            form = self._suite.form(request)
+            if form in self._forms:
+                return
+            self._forms.append(form)
+        await self.miss(cache, name, request)
+        await cache.set(request, reply(name))
+        self.requests[name] = request
+
+    async def miss(self, cache: Any, name: str, request: Request) -> None:
+        """Ask for a request that has no answer."""
+        found = await cache.get(request)
+        if found is None:
+            return
+        other = self.requests.get(str(found["content"]))
+        form = self._suite.form
+        if other is None or form(other) != form(request):
+            self._clashes.append(f"{name} and {found['content']}")
+
+    def require_no_clash(self) -> None:
+        clashes, most = self._clashes, _MOST_CLASHES
+        told = "; ".join(clashes[:most]) + (", …" if len(clashes) > most else "")
+        assert not clashes, (
+            f"{len(clashes)} pairs of requests that differ share an answer: {told}. Requests that "
+            "are meant to share one have equal normal forms: see normal_form"
+        )
 
 
-def _in_another_process(make: Any, spec: Any, asked: list[Any]) -> list[Any]:
-    try:
-        work = pickle.dumps(sys.path) + pickle.dumps((make, spec, asked))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise AssertionError(
-            'the capability "processes" needs a factory that pickle finds by its name, '
-            f"such as a class of a module: {error}"
-        ) from error
-    # Strings hash differently there, whatever this process was started with.
-    environment = {**os.environ, "PYTHONHASHSEED": "1" if hash("a") % 2 else "2"}
-    child = subprocess.run(
-        [sys.executable, "-c", _CHILD],
-        input=work,
-        capture_output=True,
-        env=environment,
-        check=False,
-    )
-    assert child.returncode == 0, f"the other process failed: {child.stderr.decode()[-2000:]}"
-    return cast("list[Any]", json.loads(child.stdout))
+def _bare(**fields: Any) -> dict[str, Any]:
+    """A request of a model and messages alone, and these fields: neighbours if they are joined."""
+    return changed({"model": BASE["model"], "messages": _said(("user", "w"))}, **fields)
 
 
-def answer_from_pipe() -> None:
-    """What the other process runs: the cache's answers to the requests on stdin, to stdout."""
-    make, spec, asked = pickle.load(sys.stdin.buffer)
-
-    async def look() -> list[Any]:
-        cache = make(spec)
-        cache = await cache if hasattr(cache, "__await__") else cache
-        found = [await cache.get(request) for request in asked]
-        if hasattr(cache, "close"):
-            await cache.close()
-        return found
-
-    print(json.dumps(asyncio.run(look())))
+def _said(*turns: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 from ..base import requires
-from ..properties import tried
+from ..properties import noted, tried
 from .computing_properties import outcome_of
 from .protocol import Answer, Chunk, Request
-from .requests import BASE, ask, changed, reply
+from .requests import BASE, ask, changed, in_context, reply
 from .trial import Caches, CacheSuite, Trial, same
 from .vectors import KnownVectors, at
 
+_PATIENCE = 200  # hundredths of a second for what comes at once where all is well
 _WHOLE = re.compile("call [0-9]+ about (the asked|a near) one and what it means")
 _NEAR = {"the asked one": at(1.0), "a near one": at(0.95), "a far one": at(0.6, 2)}
 
@@ -23,6 +24,7 @@ class ScriptedModel:
     """Each call has an answer of its own, unless it was given one, or an error.
 
     ``breaks_after``: the pieces of a stream after which it breaks off, with the error.
+    ``held``: calls of `complete` wait for it.
     """
 
     def __init__(self) -> None:
@@ -31,14 +33,24 @@ class ScriptedModel:
         self.error: Exception | None = None
         self.breaks_after: int | None = None
         self.seconds = 0.0
+        self.held: asyncio.Event | None = None
 
     async def complete(self, request: Request, /) -> Answer:
         self.calls += 1
         answer = self._answer(request)
-        await asyncio.sleep(self.seconds)
+        if self.held is not None:
+            await self.held.wait()
         if self.error is not None:
             raise self.error
         return answer
+
+    async def called(self, times: int) -> bool:
+        """Whether it is called that often, soon."""
+        for _ in range(_PATIENCE):
+            if self.calls >= times:
+                return True
+            await asyncio.sleep(0.01)
+        return False
 
     async def stream(self, request: Request, /) -> AsyncIterator[Chunk]:
         self.calls += 1
@@ -63,7 +75,12 @@ on_services = tried("services", by="_check_services")  # a property of one `Tria
 
 
 class LayerProperties(CacheSuite):
+    """``bypass_keeps``: whether the model's answer to a request with ``bypass`` takes the place of
+    what is kept in all layers, or (by default) leaves the layers as they are.
+    """
+
     topic = ""
+    bypass_keeps: ClassVar[bool] = False
 
     @on_services()
     async def test_the_model_is_asked_once(self, trial: Trial) -> None:
@@ -92,9 +109,10 @@ class LayerProperties(CacheSuite):
         await service.complete(ask("the asked one"))
         others: list[dict[str, Any]] = [{"tenant": "acme"}, {"model": "another"}, {"seed": 1}]
         others = [each for each in others if {*each} <= {*self.fields}]
+        others.append({"before": [{"role": "system", "content": "Be long."}]})
         for number, fields in enumerate(others, 2):
             for question in ("a near one", "the asked one"):
-                answer = await service.complete(ask(question, **fields))
+                answer = await service.complete(in_context(fields, question))
                 about = f"call {number} about"
                 assert answer["content"].startswith(about), f"{fields}: {answer['content']}"
         assert model.calls == 1 + len(others)
@@ -117,6 +135,45 @@ class LayerProperties(CacheSuite):
         assert answer["content"].startswith(f"call {calls + 2} about"), answer["content"]
         answer = await service.complete(ask("the asked one"))
         assert "about the asked one" in answer["content"], answer["content"]
+
+    @on_services()
+    async def test_a_request_with_bypass_joins_no_other(self, trial: Trial) -> None:
+        """An equal request is under way; the model is asked all the same.
+
+        Usual causes: bypass for the look-up alone, and single flight behind it.
+        """
+        service, model = await trial.open(), _model(trial)
+        model.held = asyncio.Event()
+        asking = [asyncio.create_task(service.complete(ask("the asked one")))]
+        assert await model.called(1), "the model was not asked"
+        asking.append(asyncio.create_task(service.complete(ask("the asked one"), bypass=True)))
+        asked = await model.called(2)
+        model.held.set()
+        plain, bypassing = await asyncio.gather(*asking)
+        assert asked, "a request with bypass waits for another's answer"
+        assert plain["content"].startswith("call 1 about"), plain["content"]
+        assert bypassing["content"].startswith("call 2 about"), bypassing["content"]
+
+    @on_services(each={"before": (False, True)})
+    async def test_what_is_answered_with_bypass_is_kept_as_declared(
+        self, trial: Trial, before: bool
+    ) -> None:
+        """``bypass_keeps``: in all layers, in place of what is there; or nowhere.
+
+        Usual causes: a write that does not ask how the answer came, one layer written.
+        """
+        service, model = await trial.open(), _model(trial)
+        if before:
+            await service.complete(ask("the asked one"))
+        calls = model.calls
+        await service.complete(ask("the asked one"), bypass=True)
+        wanted = 1 if before and not self.bypass_keeps else calls + 1 + (not self.bypass_keeps)
+        for question in ("the asked one", "a near one"):
+            answer = await service.complete(ask(question))
+            assert answer["content"].startswith(f"call {wanted} about"), (
+                f"{question}: {answer['content']!r}, not that of call {wanted}; bypass_keeps is "
+                f"{self.bypass_keeps}"
+            )
 
     @requires("policy")
     @on_services(cache_sampled=False)
@@ -157,6 +214,28 @@ class LayerProperties(CacheSuite):
         for question in ("a near one", "the asked one"):
             answer = await service.complete(ask(question))
             assert not answer["content"].startswith("call 1 "), f"{question}, at 1.25"
+
+    @requires("ttl", "ttl per layer")
+    @on_services(each={"longer": ("exact", "semantic")})
+    async def test_each_layer_has_its_own_time_to_live(self, trial: Trial, longer: str) -> None:
+        """When one is over, the other still answers what it can; and nothing lives longer by it.
+
+        Usual causes: one time for both; the longer one's answers written to the shorter anew.
+        """
+        times = {"exact_ttl": self.ttl, "semantic_ttl": self.ttl, f"{longer}_ttl": 2 * self.ttl}
+        service = await trial.open(**times)
+        await service.complete(ask("the asked one"))
+        await trial.advance(1.25 * self.ttl)
+        answer = await service.complete(ask("the asked one"))
+        assert answer["content"].startswith("call 1 "), f"the {longer} layer's time is not over"
+        answer = await service.complete(ask("a near one"))
+        wanted = 2 if longer == "exact" else 1
+        assert answer["content"].startswith(f"call {wanted} "), (
+            f"a similar question, {longer} longer: {answer['content']!r}, not that of call {wanted}"
+        )
+        await trial.advance(0.85 * self.ttl)
+        answer = await service.complete(ask("the asked one"))
+        assert not answer["content"].startswith("call 1 "), "both times are over, at 1.05 of one"
 
     @on_services(embed=_fail)
     async def test_without_its_embedder_equal_requests_are_served(self, trial: Trial) -> None:
@@ -266,9 +345,16 @@ class LayerProperties(CacheSuite):
             model.answer = None
             await _check_whole(service)
 
-        ends = [abandoned, broken, cancelled]
-        for holds in [*ends, cut_off] if "policy" in self.capabilities else ends:
-            self._check_services(services, holds)
+        ends = {
+            "the caller went away": abandoned,
+            "the model failed": broken,
+            "the caller was cancelled": cancelled,
+            "the answer was cut off": cut_off,
+        }
+        for end, holds in ends.items():
+            if holds is not cut_off or "policy" in self.capabilities:
+                with noted(end):
+                    self._check_services(services, holds)
 
     @requires("stream")
     @on_services()

@@ -12,23 +12,32 @@ from typing import Any, ClassVar
 import pytest
 
 from .computing_properties import ComputingProperties
+from .flight_properties import FlightProperties
+from .joints import MARKS
 from .key_properties import KeyProperties
 from .layer_properties import LayerProperties
 from .protocol import Answer, Chunk, Compute, LayeredSpec, MakeLayeredCache, Request
 from .response import OFFERS
+from .sharing_properties import SharingProperties
 from .store_properties import StoreProperties
 from .time_properties import TimeProperties
 from .trial import Caches
 from .value_properties import ValueProperties
 from .vectors import DIMENSION, KnownVectors
+from .way_properties import WayProperties
+
+_OF_CACHES_ALONE = ("capacity", "sync", "sync set", "ttl per call")
 
 
 class LayeredCacheSuite(
     LayerProperties,
     KeyProperties,
     ValueProperties,
+    WayProperties,
     TimeProperties,
     ComputingProperties,
+    FlightProperties,
+    SharingProperties,
     StoreProperties,
 ):
     """Give a fixture ``make_layered_cache``: a `LayeredSpec` to a service with ``complete``.
@@ -42,13 +51,16 @@ class LayeredCacheSuite(
     fixture_returns = "a service for a LayeredSpec"
     offers: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
-            **{name: OFFERS[name] for name in OFFERS if name != "capacity"},
+            **{name: OFFERS[name] for name in OFFERS if name not in _OF_CACHES_ALONE},
             "counters": "answers of each layer are counted",
             "compute": "what the model raises is raised; always to be claimed",
             "single flight": "equal requests at the same time ask the model once",
             "stream": "answers can be streamed",
+            "ttl per layer": "spec.exact_ttl and spec.semantic_ttl are times to live of one layer",
         }
     )
+
+    joints = MARKS  # its layers' own suites try the others
 
     @pytest.fixture
     def services(self, make_layered_cache: MakeLayeredCache, redis_url: str | None) -> Caches:

@@ -40,9 +40,10 @@ class CacheSpec:
     "shared"), and caches of different ones do not know each other. In Redis it is part of the name
     of every key.
     ``clock``: the time by which entries end, for a cache that does not leave this to its store.
-    ``ttl``: how long an entry lives, None for ever.
+    ``ttl``: how long an entry lives that this instance keeps, None for ever.
     ``capacity``: the most entries that are kept, None for no limit.
-    ``cache_sampled``: whether answers that were sampled may be kept (capability "policy").
+    ``cache_sampled``: whether answers that were sampled may be kept and found (capability
+    "policy"); another instance of the namespace may say otherwise.
     ``redis_url``: the server to keep entries in (capability "redis"); None without it.
     ``redis_timeout``: after how long a server that does not answer counts as down.
     ``directory``: of this namespace, for a cache that keeps entries in files.
@@ -102,11 +103,25 @@ class CountingCache(Cache, Protocol):
         """``hits`` and ``misses`` of this namespace, and whatever else."""
 
 
+class TimedCache(Cache, Protocol):
+    """Capability "ttl per call"."""
+
+    async def set(self, request: Request, answer: Answer, /, *, ttl: float | None = None) -> None:
+        """Keep an answer for that long; None: for as long as ``spec.ttl`` says."""
+
+
 class SynchronousLookup(Cache, Protocol):
-    """Capability "sync", of a semantic cache."""
+    """Capability "sync"."""
 
     def lookup(self, request: Request, /) -> Answer | None:
         """What `get` returns, for callers without an event loop. It is called in a thread."""
+
+
+class SynchronousCache(Cache, Protocol):
+    """Capability "sync set"."""
+
+    def keep(self, request: Request, answer: Answer, /) -> None:
+        """What `set` does, for callers without an event loop. It is called in a thread."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +153,15 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class LayeredSpec(SemanticSpec):
-    """The layered cache that the suite asks for: exact, then semantic, then ``model``."""
+    """The layered cache that the suite asks for: exact, then semantic, then ``model``.
+
+    ``exact_ttl``, ``semantic_ttl``: how long an entry of that layer lives (capability "ttl per
+    layer"); None: as ``ttl`` says.
+    """
 
     model: Model | None = None
+    exact_ttl: float | None = None
+    semantic_ttl: float | None = None
 
 
 class LayeredCache(Protocol):

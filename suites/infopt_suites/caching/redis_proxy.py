@@ -54,6 +54,9 @@ class RedisProxy:
         self._server = (parts.hostname, parts.port or 6379)
         self.commands: list[str] = []
         self.delay = 0.0
+        self.holding = False
+        self._hold: tuple[int, bool] | None = None  # commands until then, and before it or after
+        self._released = asyncio.Event()
         self._fault: Fault | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Server | None = None
@@ -85,6 +88,21 @@ class RedisProxy:
         """Fail in this way from now on; None: work again."""
         self._do(self._set_fault(fault))
 
+    def hold(self, number: int, *, before: bool = False) -> None:
+        """Hold up the ``number``-th command from now on until `release`: before it gets to the
+        server, or its reply. ``holding`` says when it has come. Other connections go on."""
+        self._do(self._set_hold((number, before)))
+
+    def release(self) -> None:
+        """Let the command go on that is held up, if there is one, and hold up none."""
+        self._do(self._set_hold(None))
+
+    def recover(self) -> None:
+        """Fail no more, and hold up nothing."""
+        self.release()
+        if self.fault is not None:
+            self.fault = None
+
     def reset(self) -> None:
         """Forget the commands so far."""
         self.commands.clear()
@@ -113,6 +131,11 @@ class RedisProxy:
             await self._listen()
         if fault == "dropped":  # once, as when a server was started anew
             await self._hang_up()
+
+    async def _set_hold(self, hold: tuple[int, bool] | None) -> None:
+        self._hold, self.holding = hold, False
+        self._released.set()
+        self._released = asyncio.Event()
 
     async def _stop(self) -> None:
         if self._listener is not None:
@@ -158,6 +181,9 @@ class RedisProxy:
             name = command.name
             if name not in _HANDSHAKE:
                 self.commands.append(name)
+            held_up = self._is_held_up(name)
+            if held_up == "before":
+                await self._wait_for_release()
             error = self._refusal(name)
             refused = refused or error is not None
             if name == "EXEC" and refused:
@@ -169,7 +195,20 @@ class RedisProxy:
                 reply = await _exchange(command, server, to_server)
             if name in ("MULTI", "EXEC", "DISCARD"):
                 refused = False
+            if held_up == "after":
+                await self._wait_for_release()
             await self._answer(back, reply, name)
+
+    def _is_held_up(self, name: str) -> Literal["before", "after"] | None:
+        if self._hold is None or name in _HANDSHAKE:
+            return None
+        number, before = self._hold
+        self._hold = (number - 1, before) if number > 1 else None
+        return ("before" if before else "after") if number == 1 else None
+
+    async def _wait_for_release(self) -> None:
+        self.holding = True
+        await self._released.wait()
 
     async def _answer(self, back: asyncio.StreamWriter, reply: bytes, name: str) -> None:
         if self.delay:

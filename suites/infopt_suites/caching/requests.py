@@ -178,6 +178,14 @@ def ask(question: str, **fields: Any) -> dict[str, Any]:
     return changed(BASE, messages=_said(("system", "Be brief."), ("user", question)), **fields)
 
 
+def in_context(fields: Mapping[str, Any], question: str) -> Any:
+    """The question in a context: other fields, and other messages ``before`` it."""
+    request = ask(question, **{k: v for k, v in fields.items() if k != "before"})
+    if "before" in fields:
+        request["messages"] = [*fields["before"], request["messages"][-1]]
+    return request
+
+
 def reply(content: str | None, *, tokens: int = 5, **fields: Any) -> dict[str, Any]:
     """A whole answer."""
     usage = {"prompt_tokens": 9, "completion_tokens": tokens, "total_tokens": 9 + tokens}

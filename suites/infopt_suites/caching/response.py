@@ -11,28 +11,36 @@ import pytest
 from .batch_properties import BatchProperties
 from .computing_properties import ComputingProperties
 from .counting_properties import CountingProperties
+from .flight_properties import FlightProperties
 from .key_properties import KeyProperties
 from .protocol import MakeResponseCache
 from .replacing_properties import ReplacingProperties
 from .room_properties import RoomProperties
+from .sharing_properties import SharingProperties
 from .store_properties import StoreProperties
 from .time_properties import TimeProperties
 from .trial import Caches
 from .value_properties import ValueProperties
+from .way_properties import WayProperties
 
 OFFERS: Mapping[str, str] = MappingProxyType(
     {
         "shared": "instances of one namespace, at once or one after another, share their entries",
         "processes": "processes share them too; the factory can be pickled by its name",
         "ttl": "an entry ends spec.ttl seconds after it was kept",
+        "ttl per call": "set takes a ttl of its own",
         "capacity": "exactly spec.capacity entries are kept, the last one among them",
         "redis": "all is kept in the Redis server at spec.redis_url, whose failures are misses",
         "warns": "a failing store is logged as a warning",
         "clear": "all of a namespace can be forgotten",
         "counters": "hits and misses are counted",
+        "copies": "what callers do to their answers does not change the kept one",
+        "sync": "lookup finds what get does, without an event loop",
+        "sync set": "keep keeps as set does, without an event loop",
         "values": "an answer may have any value of Python in it",
         "compute": "get_or_compute computes what is not kept",
         "single flight": "equal requests at the same time are computed once",
+        "shared flight": "so are those to several instances of one namespace",
         "policy": "kept are whole answers, and sampled ones only with spec.cache_sampled",
     }
 )
@@ -41,10 +49,13 @@ OFFERS: Mapping[str, str] = MappingProxyType(
 class ResponseCacheSuite(
     KeyProperties,
     ValueProperties,
+    WayProperties,
     ReplacingProperties,
     TimeProperties,
     RoomProperties,
     ComputingProperties,
+    FlightProperties,
+    SharingProperties,
     BatchProperties,
     CountingProperties,
     StoreProperties,

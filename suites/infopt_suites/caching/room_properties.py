@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..base import requires
-from .requests import ask, reply
-from .trial import Caches, CacheSuite, Trial, on_caches, same
+from .requests import BASE, ask, reply
+from .trial import Caches, CacheSuite, Trial, nothing, on_caches, same
 
 
 class RoomProperties(CacheSuite):
@@ -51,6 +51,20 @@ class RoomProperties(CacheSuite):
         await cache.set(ask("Second?"), reply("second again"))
         same(await cache.get(ask("First?")), reply("first 6"), "the cache was full")
         same(await cache.get(ask("Second?")), reply("second again"))
+
+    @requires("capacity")
+    @on_caches()
+    async def test_no_room_is_no_endless_one(self, trial: Trial) -> None:
+        """A capacity of 0 is refused, or nothing is kept.
+
+        Usual causes: ``if capacity`` for ``if capacity is not None``.
+        """
+        try:
+            cache = await trial.open(capacity=0)
+            await cache.set(BASE, reply("kept"))
+        except ValueError:
+            return  # refused
+        nothing(await cache.get(BASE), "kept where there is no room")
 
     @requires("capacity", "shared")
     @on_caches()

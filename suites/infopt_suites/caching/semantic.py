@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import ClassVar
 
 import pytest
 
 from .computing_properties import ComputingProperties
 from .counting_properties import CountingProperties
+from .flight_properties import FlightProperties
 from .key_properties import KeyProperties
 from .protocol import MakeSemanticCache, Request, SemanticSpec
 from .replacing_properties import ReplacingProperties
 from .response import OFFERS
 from .room_properties import RoomProperties
+from .sharing_properties import SharingProperties
 from .similarity_properties import SimilarityProperties
 from .store_properties import StoreProperties
 from .time_properties import TimeProperties
 from .trial import Caches
 from .value_properties import ValueProperties
 from .vectors import DIMENSION, KnownVectors
+from .way_properties import WayProperties
 
 
 class SemanticCacheSuite(
     SimilarityProperties,
     KeyProperties,
     ValueProperties,
+    WayProperties,
     ReplacingProperties,
     TimeProperties,
     RoomProperties,
     ComputingProperties,
+    FlightProperties,
+    SharingProperties,
     CountingProperties,
     StoreProperties,
 ):
@@ -44,12 +49,7 @@ class SemanticCacheSuite(
     topic = "semantic_cache"
     fixture = "make_semantic_cache"
     fixture_returns = "a cache for a SemanticSpec"
-    offers: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {
-            **OFFERS,
-            "sync": "lookup finds what get does, without an event loop",
-        }
-    )
+    offers: ClassVar[Mapping[str, str]] = OFFERS
 
     @pytest.fixture
     def caches(self, make_semantic_cache: MakeSemanticCache, redis_url: str | None) -> Caches:

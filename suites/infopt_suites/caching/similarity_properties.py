@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from hypothesis import strategies as st
 
 from ..base import requires
 from ..properties import for_all, tried
-from .requests import BASE, FIELDS, ask, changed, reply, short
+from .computing_properties import outcome_of
+from .counted import Computation
+from .requests import BASE, FIELDS, ask, in_context, reply, short
 from .trial import Caches, CacheSuite, Trial, nothing, on_caches, same
 from .vectors import DIMENSION, KnownVectors, at, cosine, directionless
 
@@ -35,11 +37,16 @@ class SimilarityProperties(CacheSuite):
     """``resolution``: by how much a cosine that the implementation computes may be off; by default
     the rounding of float32 in two normalizations and a product.
     ``shared_fields``: fields over which answers are shared on purpose.
+    ``thresholds``: the least and the largest that can be asked for.
+    ``embedder_errors``: "missed" where a request whose embedder fails goes past the cache, or
+    "raised" where the embedder's error is the caller's.
     """
 
     topic = ""
     resolution: ClassVar[float] = 4 * (DIMENSION + 2) * _EPS
     shared_fields: ClassVar[Sequence[str]] = ()
+    thresholds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    embedder_errors: ClassVar[Literal["missed", "raised"]] = "missed"
 
     def test_similar_questions_hit_from_the_threshold_on(self, caches: Caches) -> None:
         """At any threshold, for any similarity from −1 to 1: opposite and unrelated ones miss.
@@ -79,6 +86,46 @@ class SimilarityProperties(CacheSuite):
             *((f"{gap} below {t}", (t, -gap)) for t in thresholds for gap in gaps[:2]),
         ]
         for_all(law_of, st.tuples(st.sampled_from(thresholds), cosines), traps=traps, examples=30)
+
+    def test_the_least_and_the_largest_threshold_are_taken_as_they_are(
+        self, caches: Caches
+    ) -> None:
+        """At 1 the same question hits and a near one does not; at 0 what is not opposite hits.
+
+        Usual causes: ``threshold or 0.9``; a cosine that rounding makes less than 1.
+        """
+        for threshold in self.thresholds:
+            near, far = min(threshold + 0.1, 1.0), max(threshold - 0.1, -1.0)
+
+            async def holds(trial: Trial, threshold: float = threshold, near: float = near) -> None:
+                cache, where = await trial.open(), f"threshold {threshold}"
+                await cache.set(ask("the kept one"), reply("kept"))
+                same(await cache.get(ask("the kept one")), reply("kept"), f"the same, {where}")
+                if near > threshold:
+                    same(await cache.get(ask("a near one")), reply("kept"), f"0.1 above, {where}")
+                nothing(await cache.get(ask("a far one")), f"0.1 below, {where}")
+
+            known = {"the kept one": at(1.0), "a near one": at(near), "a far one": at(far)}
+            # Of a kept question whose cosine with itself may be rounded below 1.
+            turned = {phrase: _turned(vector) for phrase, vector in known.items()}
+            caches.check(holds, threshold=threshold, embed=KnownVectors(turned))
+
+    @requires("shared")
+    @on_known(_NEAR)
+    async def test_each_instance_keeps_to_its_own_threshold(self, trial: Trial) -> None:
+        """Instances of one namespace with other thresholds share entries, and no threshold.
+
+        Usual causes: a threshold that is kept with the index.
+        """
+        low, high = await trial.open(threshold=0.4), await trial.open(threshold=0.9)
+        await low.set(ask("the kept one"), reply("kept"))
+        for cache, hit in ((low, True), (high, False), (await trial.open(threshold=0.4), True)):
+            same(await cache.get(ask("a near one")), reply("kept"))
+            found = await cache.get(ask("a far one"))
+            if hit:
+                same(found, reply("kept"), "0.5, threshold 0.4")
+            else:
+                nothing(found, "0.5, threshold 0.9")
 
     def test_the_length_of_an_embedding_makes_no_difference(self, caches: Caches) -> None:
         """Of the kept question's and the new one's, tiny or huge.
@@ -222,12 +269,12 @@ class SimilarityProperties(CacheSuite):
         cache = await trial.open()
         for number, (change, fields) in enumerate(contexts):
             for question in ("the kept one", "a near one"):
-                found = await cache.get(_in(fields, question))
+                found = await cache.get(in_context(fields, question))
                 nothing(found, f"{question}, kept in other contexts than {change}")
-            await cache.set(_in(fields, "the kept one"), reply(f"answer {number}"))
+            await cache.set(in_context(fields, "the kept one"), reply(f"answer {number}"))
         for number, (change, fields) in enumerate(contexts):
             for question in ("the kept one", "a near one"):
-                found = await cache.get(_in(fields, question))
+                found = await cache.get(in_context(fields, question))
                 same(found, reply(f"answer {number}"), f"{question}, {change}")
 
     @on_known(_NEAR)
@@ -237,12 +284,14 @@ class SimilarityProperties(CacheSuite):
         Usual causes: the nearest few of all are searched, and those of other contexts dropped
         afterwards.
         """
-        scope = next(name for name in ("tenant", "model") if name in self.fields)
+        apart = [name for name in ("tenant", "model") if name in self.fields]
+        scopes = [name for name in apart if name not in self.shared_fields]
         cache = await trial.open()
         await cache.set(ask("a near one"), reply("own"))
         for number in range(40):
-            other = changed(ask("the kept one"), **{scope: f"other {number}"})
-            await cache.set(other, reply("another's"))
+            before = [{"role": "system", "content": f"Be other {number}."}]
+            scope = {scopes[0]: f"other {number}"} if scopes else {"before": before}
+            await cache.set(in_context(scope, "the kept one"), reply("another's"))
         same(await cache.get(ask("the kept one")), reply("own"))
         nothing(await cache.get(ask("a far one")))
 
@@ -322,21 +371,26 @@ class SimilarityProperties(CacheSuite):
 
     @on_caches(embed=_failing)
     async def test_an_embedder_that_fails_is_a_miss(self, trial: Trial) -> None:
-        """A service that answers without its embedder answers better than one that does not.
+        """A service that answers without its embedder answers better than one that does not. Where
+        ``embedder_errors`` says "raised", the error is the embedder's own, and nothing breaks.
 
         Usual causes: no thought of it.
         """
         cache = await trial.open()
         await cache.set(ask("Known?"), reply("known"))
-        nothing(await cache.get(ask(_FAILS)))
-        await cache.set(ask(_FAILS), reply("kept without a vector"))
+        if self.embedder_errors == "raised":
+            await _check_raised(cache.get(ask(_FAILS)))
+            await _check_raised(cache.set(ask(_FAILS), reply("kept without a vector")))
+        else:
+            nothing(await cache.get(ask(_FAILS)))
+            await cache.set(ask(_FAILS), reply("kept without a vector"))
         if "compute" in self.capabilities:
-
-            async def compute() -> Any:
-                return reply("computed")
-
-            found = await cache.get_or_compute(ask(_FAILS), compute)
-            assert found["content"] in ("computed", "kept without a vector"), short(found)
+            computing = cache.get_or_compute(ask(_FAILS), Computation(reply("computed")))
+            if self.embedder_errors == "raised":
+                await _check_raised(computing)
+            else:
+                found = await computing
+                assert found["content"] in ("computed", "kept without a vector"), short(found)
         same(await cache.get(ask("Known?")), reply("known"), "when it works again")
 
     @requires("sync")
@@ -408,6 +462,21 @@ class SimilarityProperties(CacheSuite):
         same(await first.get(ask("a near one")), reply("kept"), "with the first embedder")
 
 
+async def _check_raised(way: Any) -> None:
+    raised = await outcome_of(way)
+    assert isinstance(raised, ConnectionError), (
+        f"{raised!r} where the embedder raised ConnectionError, and embedder_errors is 'raised'"
+    )
+
+
+def _turned(vector: Sequence[float]) -> list[float]:
+    """The vector, turned by a fixed orthogonal matrix, so that none of its numbers is 0."""
+    mirror = np.arange(1.0, DIMENSION + 1) ** 0.5
+    numbers = np.array(vector)
+    turned = numbers - 2 * mirror * (mirror @ numbers) / (mirror @ mirror)
+    return [float(number) for number in turned]
+
+
 def _contexts(fields: Sequence[str]) -> Any:
     """A name and the fields of each context: two values a field, and what stands before."""
     yield "nothing", {}
@@ -426,11 +495,3 @@ def _contexts(fields: Sequence[str]) -> Any:
         ]
         for turns in before:
             yield f"after {short(turns)}", {"before": turns}
-
-
-def _in(fields: Mapping[str, Any], question: str) -> Any:
-    """The question in a context."""
-    request = ask(question, **{k: v for k, v in fields.items() if k != "before"})
-    if "before" in fields:
-        request["messages"] = [*fields["before"], request["messages"][-1]]
-    return request

@@ -73,6 +73,21 @@ class TimeProperties(CacheSuite):
         await trial.advance(self.ttl if self.real_time else 30 * 86400.0)
         same(await cache.get(BASE), reply("kept"))
 
+    @requires("ttl")
+    @on_caches()
+    async def test_no_time_to_live_is_no_long_one(self, trial: Trial) -> None:
+        """A time to live of 0 is refused, or what is kept with it is over at once.
+
+        Usual causes: ``if ttl`` for ``if ttl is not None``, so that 0 is for ever.
+        """
+        try:
+            cache = await trial.open(ttl=0.0)
+            await cache.set(BASE, reply("kept"))
+        except ValueError:
+            return  # refused
+        await trial.advance(1.0)
+        nothing(await cache.get(BASE), "a second after it was kept for 0 seconds")
+
     @requires("ttl", "shared")
     @on_caches(mortal=True)
     async def test_other_instances_keep_to_its_end(self, trial: Trial) -> None:

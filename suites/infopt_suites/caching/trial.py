@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import pytest
 
 from ..base import Suite
+from ..batching.wall_clock import virtual_time
 from ..properties import tried
 from .protocol import Answer, CacheSpec, Request, VirtualClock
 from .redis_entries import RedisEntries
@@ -27,6 +28,12 @@ from .requests import FIELDS, IRRELEVANT
 
 Property = Callable[["Trial"], Awaitable[None]]
 _NUMBERS = itertools.count()
+_AWAITED = frozenset(
+    {"get", "set", "get_or_compute", "get_or_compute_batch", "clear", "counters", "complete"}
+)
+_PATIENCE = 200  # milliseconds for what may never come
+_PAUSE = 0.01  # seconds between two looks at what is on its way
+_CLOSES = 5.0  # seconds in which caches close
 _HANGS = 30.0  # seconds after which a property has hung: the properties take less than a few
 
 
@@ -45,6 +52,7 @@ class Trial:
         self._make, self.spec, self._real_time = make, spec, real_time
         self._entries, self._proxy = entries, proxy
         self._opened: list[Any] = []
+        self._limit = asyncio.Timeout(None)
 
     @property
     def entries(self) -> RedisEntries:
@@ -63,7 +71,7 @@ class Trial:
         spec = replace(self.spec, **options)
         spec.directory.joinpath(spec.namespace).mkdir(exist_ok=True)
         made = self._make(replace(spec, directory=spec.directory / spec.namespace))
-        cache = await made if inspect.isawaitable(made) else made
+        cache = _Awaited(await made if inspect.isawaitable(made) else made)
         self._opened.append(cache)
         return cache
 
@@ -76,29 +84,109 @@ class Trial:
                 await close()
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass: on the clock that the caches were given, and in the Redis server."""
+        """Let time pass: on the clock that the caches were given, on Python's clocks and the event
+        loop's, and in the Redis server."""
         if self._real_time:
             await asyncio.sleep(seconds)
             return
         self.spec.clock.now += seconds
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, _Loop)
+        loop.passed += seconds
+        limit = self._limit.when()
+        if limit is not None:  # the property has as much time as before
+            self._limit.reschedule(limit + seconds)
         if self._entries is not None:
             self._entries.age(seconds)
+        await asyncio.sleep(0)  # for what was to be called by now
+
+    async def held_up(
+        self, one: Awaitable[Any], other: Awaitable[Any], *, command: int, before: bool
+    ) -> tuple[Any, Any]:
+        """What both come to; ``one`` is held up at one of its commands to the Redis server until
+        ``other`` has ended.
+
+        ``command``: which of them, from 1; ``before``: before it reaches the server, else before
+        its reply is passed on. It goes on too where the other waits for it, and where it sends no
+        such command.
+        """
+        self.proxy.hold(command, before=before)
+        first = asyncio.ensure_future(one)
+        for _ in range(_PATIENCE):
+            if first.done() or self.proxy.holding:
+                break
+            await asyncio.sleep(0.001)
+        second = asyncio.ensure_future(other)
+        await asyncio.wait([second], timeout=_PATIENCE / 1000)
+        self.proxy.release()
+        return await first, await second
 
     async def judge(self, holds: Property, within: float) -> None:
         """Run the property and close the caches; raises AssertionError where it never ends."""
-        began = time.monotonic()
         try:
-            async with asyncio.timeout(within):
-                await holds(self)
+            await self._within(holds(self), within)
+        except BaseException:
+            with suppress(Exception):
+                await self._within(self._close_all(), _CLOSES)
+            raise
+        await self._within(self._close_all(), _CLOSES)
+
+    async def _within(self, work: Awaitable[None], seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds) as self._limit:
+                await work
         except TimeoutError as error:
-            if time.monotonic() - began < within:
+            if not self._limit.expired():
                 raise
-            raise AssertionError(f"nothing came in {within:.0f} seconds") from error
-        finally:
-            if self._proxy is not None and self._proxy.fault is not None:
-                self._proxy.fault = None
-            for cache in self._opened[:]:
-                await self.close(cache)
+            raise AssertionError(f"nothing came in {seconds:.0f} seconds") from error
+
+    async def _close_all(self) -> None:
+        if self._proxy is not None:
+            self._proxy.recover()
+        for cache in self._opened[:]:
+            await self.close(cache)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop in real time, and what the suite lets pass besides."""
+
+    passed = 0.0
+    # Not a module's name, which `virtual_time` would replace: clocks show this loop's time.
+    _monotonic = staticmethod(time.monotonic)
+
+    def time(self) -> float:
+        return self._monotonic() + self.passed
+
+
+class _Awaited:
+    """A cache, or a service, that says which of its ways cannot be awaited."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._cache, name, None)
+        if found is None and name in _AWAITED | {"lookup", "keep", "stream"}:
+            raise AssertionError(
+                f"{type(self._cache).__name__} has no method {name}; "
+                "infopt_suites.caching.protocol says which capability asks for it"
+            )
+        if found is None:
+            raise AttributeError(name)
+        if name not in _AWAITED:
+            return found
+
+        def call(*arguments: Any, **options: Any) -> Awaitable[Any]:
+            result = found(*arguments, **options)
+            if not inspect.isawaitable(result):
+                raise AssertionError(
+                    f"{type(self._cache).__name__}.{name} returned {type(result).__name__}, and is "
+                    f"awaited: write `async def {name}`. Ways without an event loop are lookup "
+                    'and keep, of the capabilities "sync" and "sync set"'
+                )
+            return result
+
+        return call
 
 
 @dataclass(frozen=True)
@@ -130,7 +218,10 @@ class Caches:
         asked = self.spec(namespace, VirtualClock(), directory, **chosen)
         trial = Trial(self.make, asked, entries, proxy, real_time=self.real_time)
         try:
-            asyncio.run(trial.judge(holds, within))
+            with asyncio.Runner(loop_factory=_Loop) as runner:
+                loop = runner.get_loop()
+                with virtual_time(loop.time, time.sleep):
+                    runner.run(trial.judge(holds, within))
         finally:
             if proxy is not None:
                 proxy.close()
@@ -146,10 +237,17 @@ on_caches = tried("caches", by="_check")  # a property of one `Trial`
 class CacheSuite(Suite):
     """What the suites for caches share.
 
-    ``real_time``: an implementation's entries end by a clock that is neither ``spec.clock`` nor
-    that of its Redis server. The suite then waits; ``ttl`` is the time to live that it asks for.
+    ``real_time``: an implementation's entries end by a clock that is neither ``spec.clock``, one of
+    Python's or the event loop's, nor that of its Redis server. The suite then waits.
+    ``ttl``: the time to live that the suite asks for, in seconds.
     ``fields``: those fields of a request that the implementation knows.
     ``irrelevant``: fields that must not keep an answer from being found.
+    ``normal_form``: a request to what the implementation takes it for: requests of equal normal
+    forms, such as texts in lower case, may share an answer. By default each is its own.
+    ``staleness_seconds``: for how long an instance may still serve what another has replaced or
+    cleared, such as from a layer in memory.
+    ``recovers_within``: for how long a store that failed may be done without when it is back, such
+    as by a circuit breaker.
     """
 
     topic: ClassVar[str] = ""
@@ -157,6 +255,9 @@ class CacheSuite(Suite):
     ttl: ClassVar[float] = 8.0
     fields: ClassVar[Collection[str]] = tuple(FIELDS)
     irrelevant: ClassVar[Collection[str]] = tuple(IRRELEVANT)
+    normal_form: ClassVar[Callable[[Any], Any]] = dict
+    staleness_seconds: ClassVar[float] = 0.0
+    recovers_within: ClassVar[float] = 0.0
 
     @pytest.fixture
     def redis_url(self, request: pytest.FixtureRequest) -> str | None:
@@ -164,6 +265,10 @@ class CacheSuite(Suite):
         if "redis" not in self.capabilities:
             return None
         return str(request.getfixturevalue("redis_server").url)
+
+    def implementation_in(self, fixtures: Mapping[str, Any]) -> Any:
+        (caches,) = fixtures.values()
+        return caches.make
 
     def _check(
         self, caches: Caches, holds: Property, *, mortal: bool = False, **options: Any
@@ -175,6 +280,27 @@ class CacheSuite(Suite):
     def serves(self, request: Request) -> bool:
         """Whether an answer to this request must be found again; no wrong one ever may."""
         return True
+
+    def form(self, request: Request) -> Any:
+        """The request's normal form."""
+        return type(self).normal_form(request)
+
+    async def fresh(
+        self, trial: Trial, look: Callable[[], Awaitable[Any]], wanted: Answer | None
+    ) -> Any:
+        """What a look finds: the first, or the first that is ``wanted``, at the latest when
+        ``staleness_seconds`` are over."""
+        found = await look()
+        if found == wanted or not self.staleness_seconds:
+            return found
+        await trial.advance(self.staleness_seconds)
+        # Messages between instances take real time, whatever the caches' clock says.
+        for _ in range(round(min(self.staleness_seconds, 5.0) / _PAUSE)):
+            found = await look()
+            if found == wanted:
+                return found
+            await asyncio.sleep(_PAUSE)
+        return await look()
 
     def expect(
         self, found: Answer | None, wanted: Answer, request: Request, where: object = ""
