@@ -265,6 +265,27 @@ class NothingIsRounded(QuantizedPagedKV):
         self.scales[:, side, block, place] = 1.0
 
 
+class CutIsCleared(SmallPagedKV):
+    """Not listed: zeros where a sequence was cut off, which another one still reads."""
+
+    def truncate(self, sequence: int, length: int) -> None:
+        size = self.geometry.block_size
+        for position in range(length, self.lengths[sequence]):
+            block = self.tables[sequence][position // size]
+            self.memory[:, :, block, position % size] = 0.0
+        super().truncate(sequence, length)
+
+
+class CutForAll(SmallPagedKV):
+    """Not listed: blocks that are cut off go back to the free list, whoever else holds them."""
+
+    def truncate(self, sequence: int, length: int) -> None:
+        for block in self.tables[sequence][self.kept_blocks(length) :]:
+            if self.owners[block] > 1:
+                self.owners[block] = 1
+        super().truncate(sequence, length)
+
+
 class TypoInTheRefusal(SmallPagedKV):
     """Not listed: an append that has to be refused fails, and what it should do is not there."""
 
@@ -482,6 +503,7 @@ REFUSAL = "test_a_refusal_changes_nothing"
 GONE = "test_a_freed_sequence_is_gone"
 ANY = "test_any_interleaving_keeps_every_sequence"
 BATCH = "test_attention_in_a_batch_equals_attention_alone"
+SHARED = "test_sequences_can_share_a_beginning"
 UNREAD = "test_pages_without_tokens_are_never_read"
 CHUNKED = "test_chunked_prefill_equals_prefill_at_once"
 MUTANTS = [
@@ -506,6 +528,10 @@ MUTANTS = [
     PagedMutant(RefusesTheLastBlock, REFUSAL),
     PagedMutant(RefusesTheLastBlock, ANY),
     PagedMutant(ReadsTheLastBlockWhole, BATCH),
+    PagedMutant(CutIsCleared, SHARED),
+    PagedMutant(CutForAll, SHARED),
+    PagedMutant(NoCopyOnWrite, SHARED),
+    PagedMutant(ScalesNotCopied, SHARED),
     PagedMutant(ScalesNotCopied, FORKS),
     PagedMutant(ScalesNotCopied, ANY),
     PagedMutant(ScaleOfTheBlocksFirstToken, CONTIGUOUS),

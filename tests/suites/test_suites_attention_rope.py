@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -87,3 +88,40 @@ class TestReferenceInDoublePrecision(RopeSuite):
     @pytest.fixture
     def make_rope(self) -> Any:
         return Reference
+
+
+class Llama31:
+    """The bands of Llama 3.1 with its constants written in, in complex numbers."""
+
+    def __init__(self, spec: RopeSpec) -> None:
+        self.frequencies = [
+            self.scaled(spec.base ** (-2 * pair / spec.head_dim))
+            for pair in range(spec.head_dim // 2)
+        ]
+
+    def scaled(self, frequency: float) -> float:
+        wavelength = 2 * math.pi / frequency
+        if wavelength < 8192 / 4:
+            return frequency
+        if wavelength > 8192:
+            return frequency / 8
+        kept = (8192 / wavelength - 1) / 3
+        return (1 - kept) * frequency / 8 + kept * frequency
+
+    def rotate(self, queries: Tensor, keys: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        angles = positions[:, None, :, None] * torch.tensor(self.frequencies, dtype=torch.float64)
+        turns = torch.polar(torch.ones_like(angles), angles)
+        return self.turned(queries, turns), self.turned(keys, turns)
+
+    def turned(self, heads: Tensor, turns: Tensor) -> Tensor:
+        pairs = torch.complex(heads[..., 0::2].double(), heads[..., 1::2].double())
+        return torch.view_as_real(pairs * turns).flatten(-2).to(heads.dtype)
+
+
+class TestConstantsOfItsOwn(RopeSuite):
+    capabilities = frozenset({"llama3", "neighbours"})
+    scalings = {"llama3": Llama3(8.0, 8192)}  # noqa: RUF012  # read only
+
+    @pytest.fixture
+    def make_rope(self) -> type[Llama31]:
+        return Llama31

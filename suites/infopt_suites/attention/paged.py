@@ -107,6 +107,33 @@ class PagedKVSuite(Suite):
         pages.append(1, size)
         pages.check()
 
+    @on_each_size(each={"blocks": (1, 2), "more": (0, 1)})
+    def test_sequences_can_share_a_beginning(
+        self, pages: Pages, size: int, blocks: int, more: int
+    ) -> None:
+        """A fork that is cut back to what two prompts have in common, and goes on otherwise; also
+        when the first one is preempted, computed again and ends.
+
+        Usual causes: what is cut off is cleared in the block that both hold, or given back for
+        both; a block that is full for one and is written by the other.
+        """
+        common = min(blocks * size + more, 3 * size)
+        pages.start(0)
+        pages.append(0, 3 * size)
+        pages.fork(0, 1)
+        pages.truncate(1, common)
+        pages.check()
+        for count in (1, size):
+            pages.append(1, count)
+            pages.check()
+        pages.preempt(0)
+        pages.check()
+        pages.truncate(1, common)
+        pages.append(1, 1)
+        pages.free(0)
+        pages.append(1, size)
+        pages.check()
+
     @on_each_size(num_blocks=3)
     def test_a_recycled_block_holds_nothing_of_its_former_owner(
         self, pages: Pages, size: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import ClassVar, cast
 
 import torch
@@ -12,7 +13,7 @@ from ..base import Suite, requires
 from ..properties import EXAMPLES, for_all, tried
 from .rope_cases import TRAINED, Grid, RopeCase, RopeVariants, rope_cases, rope_traps
 from .rope_oracle import pairs_of
-from .rope_protocol import MakeRope, ShiftingRope
+from .rope_protocol import MakeRope, Scaling, ShiftingRope
 from .rope_trial import Trial
 
 on_rotations = tried("make_rope")  # a property of a `Trial`
@@ -30,7 +31,8 @@ class RopeSuite(Suite):
 
     ``length_rule``: by which length dynamic and long-rope scaling choose their frequencies: "spec",
     that of the spec, for good; "call", the furthest position of each call and one; "longest", the
-    furthest that there ever was. Angles may be off by what ``angle_dtype`` costs.
+    furthest that there ever was. Angles may be off by what ``angle_dtype`` costs. ``scalings``, by
+    capability, take the place of the suite's own where an implementation has constants of its own.
     """
 
     topic = "rope"
@@ -58,7 +60,8 @@ class RopeSuite(Suite):
     device: ClassVar[str] = "cpu"
     bases: ClassVar[Sequence[float]] = (10_000.0, 500_000.0)
     head_dims: ClassVar[Sequence[int]] = (16, 64)
-    longest: ClassVar[int] = 32_768
+    scalings: ClassVar[Mapping[str, Scaling]] = MappingProxyType({})
+    longest: ClassVar[int] = 131_072
     output_pairing: ClassVar[str | None] = None
     length_rule: ClassVar[str] = "spec"
     examples: ClassVar[int] = EXAMPLES
@@ -147,7 +150,10 @@ class RopeSuite(Suite):
         clamps at the trained length, a slightly different base.
         """
         far = self.longest - 1
-        rows = ((0, 1, 255, 257, 2049, far // 2 + 1, far), (far, far - 1, 4095, 1023, 513, 33, 31))
+        rows = (
+            (0, 1, 255, 257, 2049, far // 4 + 2, far),
+            (far // 2 + 2, 4095, 1023, 513, 33, 31, 7),
+        )
         for name, spec in self._variants().every(self.longest):
             for dtype in (self.dtype, *self.low_precision):
                 case = RopeCase(spec, rows, dtype=dtype)
@@ -210,7 +216,8 @@ class RopeSuite(Suite):
     # How properties are tried
 
     def _variants(self) -> RopeVariants:
-        return RopeVariants(self.capabilities, self.head_dims, self.bases, self.device)
+        own = self.scalings
+        return RopeVariants(self.capabilities, self.head_dims, self.bases, self.device, own)
 
     def _low(self, case: RopeCase) -> RopeCase:
         return replace(case, dtype=(*self.low_precision, self.dtype)[0])

@@ -5,7 +5,7 @@ Legend: B batch, T tokens, H query heads, G kv heads, D head dim, R rotated dime
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +43,10 @@ SCALINGS: dict[str, Callable[[int], Sequence[Scaling | None]]] = {
     "longrope": lambda pairs: [_long_rope(pairs)],
     "proportional": lambda pairs: [Proportional(0.25), Proportional(0.75, FACTOR)],
 }
+
+
+def _always(scaling: Scaling) -> Callable[[int], Sequence[Scaling | None]]:
+    return lambda pairs: [scaling]
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,13 @@ class RopeVariants:
         head_dims: Sequence[int],
         bases: Sequence[float],
         device: str,
+        own: Mapping[str, Scaling],
     ) -> None:
         self.offered, self.head_dims, self.bases = offered, head_dims, bases
         self.device = device
+        self.makers = {**SCALINGS, **{name: _always(scaling) for name, scaling in own.items()}}
         claimed = [name for name in SCALINGS if name in offered] or ["unscaled"]
-        self.scalings = [(name, i) for name in claimed for i in range(len(SCALINGS[name](2)))]
+        self.scalings = [(name, i) for name in claimed for i in range(len(self.makers[name](2)))]
         pairings = [name for name in ("halves", "neighbours") if name in offered]
         self.pairings = pairings or ["halves"]
 
@@ -112,7 +118,7 @@ class RopeVariants:
             length=length,
             base=self.bases[0] if base is None else base,
             pairing=pairing,  # type: ignore[arg-type]  # a literal, by its construction
-            scaling=SCALINGS[scaling[0]](pairs)[scaling[1]],
+            scaling=self.makers[scaling[0]](pairs)[scaling[1]],
             sections=(pairs - 2 * third, third, third) if sections else None,
             interleaved=sections == "interleaved-sections",
             device=self.device,
