@@ -36,9 +36,14 @@ class Trial:
         self.suite, self.spec = suite, case.spec
         self.queries, self.keys = case.tensors()
         self.positions = case.positions_on(suite.device)
-        self.rope: Rope = make_rope(case.spec)
+        self.make = make_rope
+        self.renew()
         self.factor = attention_factor(case.spec)
         self.angle_eps = torch.finfo(suite.angle_dtype).eps
+
+    def renew(self) -> None:
+        """An implementation that has rotated nothing yet."""
+        self.rope: Rope = self.make(self.spec)
         self.furthest = 0
 
     def rotate(self) -> tuple[Tensor, Tensor]:
