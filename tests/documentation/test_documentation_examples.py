@@ -42,7 +42,7 @@ def test_a_test_of_ones_own_runs_with_and_without_infopt(pytester: pytest.Pytest
 def test_the_quantizer_conforms_until_it_is_broken(pytester: pytest.Pytester) -> None:
     ((name, code),) = write_files(pytester.path, "tutorial/check-a-component.md").items()
     outcomes = pytester.runpytest_inprocess(*QUIET, name).parseoutcomes()
-    assert outcomes["passed"] >= 15
+    assert outcomes["passed"] >= 14  # what tried no case of this quantizer is skipped
     assert outcomes.keys() <= {"passed", "skipped"}
     assert code.count(".round()") == 1  # what the page tells the reader to remove
     (pytester.path / name).write_text(code.replace(".round()", ""))

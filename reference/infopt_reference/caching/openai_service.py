@@ -5,20 +5,27 @@ as the model's name, which is how servers offer adapters. The tenant stays here.
 are read as the API defines them; a stream that ends before its finish reason was broken off.
 Leaves out: more than one choice, retries, limits of rate (a proxy's business).
 
-The client is huggingface_hub's, which transformers brings along: it knows proxies, certificates and
-event streams. Source: OpenAI API reference, "Chat completions", "Streaming".
+The client is httpx2, which transformers brings along: it knows proxies, certificates and event
+streams, and no offline mode of a model hub forbids it to call a server. Source: OpenAI API
+reference, "Chat completions", "Streaming".
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+
+import httpx2
 
 from .answer import Answer
 from .request import ChatRequest
 from .service import ServiceError, StreamChunk, require_one_choice
+
+_PATH = "/chat/completions"
+_END = "[DONE]"
+_EXCERPT = 200  # characters of a refusal
 
 
 class OpenAIService:
@@ -39,19 +46,23 @@ class OpenAIService:
             ValueError: the request asks for several choices.
             ServiceError: the server cannot be reached, or refuses.
         """
-        async with self._reply(request, stream=False) as reply:
-            reply = _plain(reply)
-            choice, usage = _only_choice(reply), reply.get("usage", {})
-            message = dict(choice["message"])
-            message.pop("role", None)
-            return Answer(
-                content=message.pop("content", None),
-                tool_calls=message.pop("tool_calls", None),
-                finish_reason=choice.get("finish_reason"),
-                prompt_tokens=usage.get("prompt_tokens", 0),
-                completion_tokens=usage.get("completion_tokens", 0),
-                extra=message,
-            )
+        body = {**self._body(request), "stream": False}
+        with self._told():
+            async with self._client() as client:
+                response = await client.post(_PATH, json=body)
+            _require_success(response)
+            reply = _object(response.json())
+        choice, usage = _only_choice(reply), reply.get("usage") or {}
+        message = {name: value for name, value in choice["message"].items() if value is not None}
+        message.pop("role", None)
+        return Answer(
+            content=message.pop("content", None),
+            tool_calls=message.pop("tool_calls", None),
+            finish_reason=choice.get("finish_reason"),
+            prompt_tokens=usage.get("prompt_tokens", 0),
+            completion_tokens=usage.get("completion_tokens", 0),
+            extra=message,
+        )
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[StreamChunk, None]:
         """An answer, piece by piece; errors are those of `complete`."""
@@ -59,9 +70,8 @@ class OpenAIService:
         calls: dict[int, dict[str, Any]] = {}
         extra: dict[str, Any] = {}  # reasoning, …: text in pieces
         answer = Answer(None, finish_reason=None, extra=extra)
-        async with self._reply(request, stream=True) as reply:
-            async for raw in reply:
-                event = _plain(raw)
+        with self._told():
+            async for event in self._events(request):
                 usage = event.get("usage")
                 if usage:
                     answer = replace(
@@ -69,11 +79,11 @@ class OpenAIService:
                         prompt_tokens=usage.get("prompt_tokens", 0),
                         completion_tokens=usage.get("completion_tokens", 0),
                     )
-                for choice in event.get("choices", []):
-                    delta = choice.get("delta", {})
+                for choice in event.get("choices") or ():
+                    delta = {k: v for k, v in (choice.get("delta") or {}).items() if v is not None}
                     if choice.get("finish_reason"):
                         answer = replace(answer, finish_reason=choice["finish_reason"])
-                    for call in delta.get("tool_calls", []):
+                    for call in delta.get("tool_calls") or ():
                         _extend_call(calls.setdefault(call.get("index", 0), {}), call)
                     if delta.get("content"):
                         parts.append(delta["content"])
@@ -87,30 +97,54 @@ class OpenAIService:
             answer=replace(answer, content=content, tool_calls=list(calls.values()) or None)
         )
 
-    @asynccontextmanager
-    async def _reply(self, request: ChatRequest, stream: bool) -> AsyncIterator[Any]:
-        """The server's reply: a mapping, or an iterator of them. The connection ends with it."""
-        from huggingface_hub import AsyncInferenceClient
+    async def _events(self, request: ChatRequest) -> AsyncIterator[dict[str, Any]]:
+        """The events of a streamed answer."""
+        body = {**self._body(request), "stream": True, "stream_options": {"include_usage": True}}
+        async with self._client() as client, client.stream("POST", _PATH, json=body) as response:
+            if response.is_error:
+                await response.aread()
+            _require_success(response)
+            async for event in httpx2.EventSource(response):
+                if event.data == _END:
+                    return
+                yield _object(event.json())
 
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
         require_one_choice(request)
-        body = {**request.parameters}
-        if stream:
-            body["stream_options"] = {"include_usage": True}
-        client = AsyncInferenceClient(
-            base_url=self.base_url, api_key=self._api_key, timeout=self._timeout
+        return {
+            **request.parameters,
+            "messages": [dict(message) for message in request.messages],
+            "model": request.adapter or request.model,
+        }
+
+    def _client(self) -> httpx2.AsyncClient:
+        """A client of its own for each request, because each may come from another event loop."""
+        return httpx2.AsyncClient(
+            base_url=self.base_url,
+            headers={"Authorization": f"Bearer {self._api_key}"},
+            timeout=self._timeout,
         )
-        async with client:
-            try:
-                yield await client.chat_completion(
-                    messages=[dict(message) for message in request.messages],
-                    model=request.adapter or request.model,
-                    stream=stream,
-                    extra_body=body,
-                )
-            except ServiceError:
-                raise
-            except Exception as error:
-                raise ServiceError(f"{self.base_url}: {error!r}") from error
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """The network's errors, and replies that are no JSON, as the service's."""
+        try:
+            yield
+        except (httpx2.HTTPError, ValueError) as error:
+            raise ServiceError(f"{self.base_url}: {error!r}") from error
+
+
+def _require_success(response: httpx2.Response) -> None:
+    if response.is_error:
+        raise ServiceError(
+            f"{response.url}: status {response.status_code}: {response.text[:_EXCERPT]}"
+        )
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ServiceError(f"the server sent {type(value).__name__} where an object belongs")
+    return value
 
 
 def _only_choice(reply: Any) -> Any:
@@ -118,14 +152,6 @@ def _only_choice(reply: Any) -> Any:
     if len(choices) != 1:
         raise ServiceError(f"the server gave {len(choices)} choices; one was asked for")
     return choices[0]
-
-
-def _plain(value: Any) -> Any:
-    """Without the client's types, and without the fields that it adds where the server had none."""
-    if isinstance(value, dict):
-        fields = vars(value) if hasattr(value, "__dict__") else value  # unknown ones are there only
-        return {name: _plain(inner) for name, inner in fields.items() if inner is not None}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _extend_call(call: dict[str, Any], delta: Any) -> None:
