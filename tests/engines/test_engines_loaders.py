@@ -220,9 +220,7 @@ def test_a_tensor_of_another_shape_is_a_load_error(copied: Path) -> None:
     tensors = load_file(copied / "model.safetensors")
     tensors["lm_head.weight"] = torch.zeros(VOCABULARY + 1, 64)
     save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelLoadError, match=r"lm_head\.weight' first: \(129, 64\) in place of"):
-        ModelLoadError, match=r"lm_head\.weight' first: \(129, 64\) in place of \(128"
-    ):
+    with pytest.raises(ModelLoadError, match=r"lm_head.* first: \(129, 64\) in place of \(128"):
         load_engine(source(copied))
 
 
