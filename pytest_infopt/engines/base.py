@@ -255,6 +255,9 @@ class ModuleEngine(Engine, Protocol):
     def cache_dtype(self) -> str:
         """The dtype's name in which keys and values are kept."""
 
+    def keep_vocabulary(self, count: int) -> None:
+        """Cut logits to the first ``count`` entries, from now on."""
+
     def forward(self, **inputs: Any) -> Any:
         """The model's own forward in the engine's arithmetic, without a cache unless asked."""
 

@@ -25,11 +25,11 @@ from ..corpus import corpus_fingerprint, load_corpus
 from ..engines.base import Capability, Engine, WeighedEngine, WholeLogitsEngine, able
 from ..engines.registry import load_engine
 from ..engines.weight_precision import Precision, observed_precision, precision_of
-from ..errors import InvalidComparisonError, ModelLoadError
+from ..errors import ModelLoadError
 from ..release import ModelSource, Release
 from ..results.sample import Sample
 from ..store.scores import ReferenceScores
-from .causality import check_causality
+from .comparable import keep_vocabulary, make_comparable
 from .pair_texts import PairTexts
 from .prompt_set import PromptPlan, PromptSet
 from .remote import remote
@@ -61,13 +61,14 @@ class ModelPair(PairTexts):
         Raises InvalidComparisonError on another tokenizer or vocabulary, ModelLoadError where the
         reference is not causal.
         """
-        _check_comparable(self.reference, self.candidate)
+        notes = make_comparable(self.reference, self.candidate)
         return {
             "environment": _environment(self.reference.device),
             "reference": _identity(self.reference),
             "candidate": _identity(self.candidate),
             "precision": asdict(self.precision),
             "parameters": self._parameters,
+            "notes": notes,
             "corpus": corpus_fingerprint(load_corpus(self.release.corpus, self.root)),
         }
 
@@ -133,6 +134,7 @@ class ModelPair(PairTexts):
             return
         engine = load_engine(replace(self.release.reference, dtype=dtype))
         try:
+            keep_vocabulary(engine, self.reference.vocabulary)
             yield engine
         finally:
             engine.close()
@@ -175,24 +177,6 @@ class ModelPair(PairTexts):
             free = _free_host_bytes()
         per_weight = torch.finfo(getattr(torch, reference.dtype)).bits // 8
         return "float64" if weights / per_weight * 8 < free / 2 else "float32"
-
-
-def _check_comparable(reference: Engine, candidate: Engine) -> None:
-    if Capability.FULL_LOGITS in reference.capabilities:
-        check_causality(able(reference, WholeLogitsEngine))
-    if reference.vocabulary != candidate.vocabulary:
-        raise InvalidComparisonError(
-            f"vocabulary: reference {reference.name!r} has {reference.vocabulary} entries, "
-            f"candidate {candidate.name!r} {candidate.vocabulary}; their distributions "
-            f"cannot be compared. Gate a candidate made from this reference"
-        )
-    if reference.tokenizer_fingerprint != candidate.tokenizer_fingerprint:
-        raise InvalidComparisonError(
-            f"tokenizer: reference {reference.name!r} "
-            f"({reference.tokenizer_fingerprint[:12]}) and candidate {candidate.name!r} "
-            f"({candidate.tokenizer_fingerprint[:12]}) map text to ids differently; copy the "
-            f"reference's tokenizer files into the candidate's directory"
-        )
 
 
 def _identity(engine: Engine) -> dict[str, Any]:

@@ -65,6 +65,8 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
     def measure(self) -> AnyMeasure:
         """The gate's measure beside both models, which are loaded and found comparable."""
         client = self._session.models.of(self.candidate, self.spec)
+        told = self._session.descriptions.get(self.candidate.name, {}).get("notes", ())
+        self.notes += [note for note in told if note not in self.notes]
         return cast(AnyMeasure, client.proxy(self.spec.measure_target))
 
     @contextmanager

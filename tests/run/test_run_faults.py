@@ -85,6 +85,30 @@ def test_another_vocabulary_is_no_comparison(gate, result, tmp_path: Path) -> No
     assert all("128" in row["reason"] and "200" in row["reason"] for row in rows)
 
 
+def test_a_padded_vocabulary_is_compared_on_what_both_have(
+    gate, result, tiny_reference: Path, tmp_path: Path
+) -> None:
+    """Rows for ids that no text holds, some with large logits: what a fused kernel pads with."""
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path / "padded"
+    shutil.copytree(tiny_reference, folder)
+    module = AutoModelForCausalLM.from_pretrained(tiny_reference)
+    module.resize_token_embeddings(160)
+    module.save_pretrained(folder)
+    gates = ("-k", "quality or equivalence or kv_cache")
+    for reference, candidate in ((tiny_reference, folder), (folder, tiny_reference)):
+        run = gate(
+            *gates,
+            f"--infopt-reference={reference}",
+            candidates={"padded": f'model = "{candidate}"'},
+        )
+        assert run.ret == ExitStatus.PASSED
+        kl = next(r for r in result()["gates"] if r["metric"] == "kl_mean")
+        assert kl["value"] == 0.0
+        assert any("first 128 entries" in note for i in result()["items"] for note in i["notes"])
+
+
 def test_another_tokenizer_is_no_comparison(gate, result, damaged) -> None:
     path = damaged("other", lambda module: None)
     tokenizer = json.loads((path / "tokenizer.json").read_text())

@@ -45,6 +45,8 @@ class LoadedModel:
         self.tokenizer_fingerprint = tokenizer_fingerprint_of(tokenizer)
         self.dtype = str(rounds_to or dtype).removeprefix("torch.")
         self._dtype = dtype
+        self._kept_vocabulary: int | None = None
+        self.vocabulary = 0  # until the first pass tells
         self._module: Any = module.eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self._device: torch.device = next(iter(module.parameters())).device
@@ -115,7 +117,14 @@ class LoadedModel:
         inputs.setdefault("use_cache", False)
         module = self.module
         with self._arithmetic():
-            return module(return_dict=True, **inputs)
+            output = module(return_dict=True, **inputs)
+        if self._kept_vocabulary is not None:
+            output.logits = output.logits[..., : self._kept_vocabulary]
+        return output
+
+    def keep_vocabulary(self, count: int) -> None:
+        self._kept_vocabulary = self.vocabulary = count
+        self.fingerprint += f"-vocabulary-{count}"  # what is kept of its logits is another thing
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         return Float64Arithmetic() if self._dtype is torch.float64 else nullcontext()
