@@ -288,6 +288,30 @@ def test_a_servers_own_prefix_cache_is_asked_where_one_is_named(
     assert len(seen) == 6  # it ended with its first chat: five prompts, and one to connect
 
 
+def test_a_gate_ends_with_the_first_metric_that_fails(gate, result, damaged) -> None:
+    path = damaged("broken", shuffle_head)
+    gate("-k", "quality or kv_cache", candidates={"broken": f'model = "{path}"'})
+    rows = [row for row in result()["gates"] if row["gate"] == "quality" and row["budget"]]
+    (failed,) = (row for row in rows if row["verdict"] == "FAIL")
+    assert failed["clusters"] < 40, "documents were left"
+    for row in rows:
+        if row is not failed:
+            assert f"undecided when {failed['metric']} failed" in row["reason"]
+
+
+def test_every_gate_keeps_to_its_time(gate, result) -> None:
+    """The first unit is measured however late it is; what is then undecided is INCONCLUSIVE."""
+    run = gate(
+        *["--infopt-budget-seconds=0.000001", "-k", "quality or equivalence"],
+        candidates={"bf16": 'dtype = "bfloat16"'},
+    )
+    assert run.ret == ExitStatus.INCONCLUSIVE
+    for item in result()["items"]:
+        assert any("stopped after 1e-06 s" in note for note in item["notes"]), item["gate"]
+    units = {row["gate"]: row["clusters"] for row in result()["gates"] if row["verdict"]}
+    assert units == {"quality": 1, "equivalence": 1}
+
+
 def test_the_batching_gate_compares_the_strategies(gate, result) -> None:
     sizes = "batch_sizes = [1, 2, 5]\nmax_batch_size = 3\nrequests = 4\n"
     run = gate(
