@@ -16,6 +16,7 @@ from test_documentation_recipes import RECIPES
 
 from pytest_infopt.configuration import load_release
 from pytest_infopt.options import OPTIONS
+from pytest_infopt.store.baselines import Baselines
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -74,9 +75,14 @@ def test_the_files_that_pages_spell_out_are_executed() -> None:
     assert pages == EXECUTED | {f"docs/how-to/{recipe}.md" for recipe in RECIPES}
 
 
+OWN_TEST = "import pytest\n\n@pytest.mark.infopt\ndef test_own(): ...\n"
+
+
 @pytest.mark.parametrize("command", [c for c in GATED if c not in RESUMED], ids=name)
 def test_commands_print_their_plan(command: Command, pytester: pytest.Pytester) -> None:
     (pytester.path / "examples").symlink_to(ROOT / "examples")
+    Baselines(pytester.path / "baselines.json").save()
+    (pytester.path / "test_own.py").write_text(OWN_TEST)
     arguments = [*command.words[1:], "--collect-only", "-p", "no:cacheprovider"]
     run = pytester.runpytest_inprocess(*arguments)
     assert run.ret == pytest.ExitCode.OK  # and so it selects something

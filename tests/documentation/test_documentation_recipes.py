@@ -205,14 +205,14 @@ def test_a_report_may_print_lines(recipe: Recipe) -> None:
     recipe.run().stdout.fnmatch_lines(["2 rows in gates.csv"])
 
 
-def test_a_report_that_breaks_is_a_harness_error_and_changes_no_verdict(recipe: Recipe) -> None:
+def test_a_report_that_breaks_is_a_harness_error_in_the_others(recipe: Recipe) -> None:
     recipe.follow("add-a-report")
     recipe.follow("add-a-suite")
     module = recipe.site / "infopt_csv" / "__init__.py"
     module.write_text(module.read_text().replace("rows.writerow(", "rows.write_row("))
     run = recipe.run()
     assert run.ret == ExitStatus.HARNESS_ERROR
-    run.stdout.fnmatch_lines(["infopt: PASS *", "*report*csv*AttributeError*"])
+    run.stdout.fnmatch_lines(["*report csv failed: AttributeError*", "infopt: ERROR *"])
     assert (recipe.reports() / "result.json").is_file()
 
 

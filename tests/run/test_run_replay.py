@@ -64,13 +64,16 @@ def test_an_earlier_journal_replays_to_its_result(
     run("--infopt-resume=earlier")
     before, after = loads(read("result.json.gz")), loads((folder / "result.json").read_text())
     replayed, recorded = rows(after), rows(before)
-    assert replayed.keys() == recorded.keys()
+    assert replayed.keys() >= recorded.keys()
     # A gate now ends when one metric has failed, where it went on until all were decided.
     ended_earlier = ("quality", "int4")
     for key, row in recorded.items():
         if key[:2] != ended_earlier:
             assert replayed[key] == row, key
-    assert verdicts(after) == verdicts(before)
+    # Its memory gate had no shares of weights to tell.
+    measured_anew = ("memory", "int4")
+    for key, verdict in verdicts(before).items():
+        assert verdicts(after)[key] == verdict or key == measured_anew
     assert verdicts(after)[ended_earlier] == "FAIL"
     journal = (folder / "journal.jsonl").read_text().splitlines()
     new = journal[len(samples_of_the_earlier_run(gated)) :]

@@ -305,6 +305,27 @@ def test_whoever_keeps_the_thread_is_named(
         run_virtual(begin())
 
 
+def test_a_run_is_not_blamed_for_the_time_since_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two loops with equally many turns, and a pause between them that is longer than a hang."""
+    monkeypatch.setattr(watchdog, "HANG", 0.2)
+    monkeypatch.setattr(watchdog, "LOOK", 0.02)
+    watch, signals = watchdog._Watch(), list[int]()
+    monkeypatch.setattr(watchdog.signal, "pthread_kill", lambda *to: signals.append(1))
+    looked = threading.Event()
+
+    def turns() -> int:
+        looked.set()
+        return 5
+
+    for _ in range(2):
+        looked.clear()
+        watch.begin(turns)
+        assert looked.wait(10)
+        watch.end()
+        time.sleep(2 * watchdog.HANG)
+    assert not signals
+
+
 def test_what_blocks_again_and_again_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "HANG", 0.2)
     monkeypatch.setattr(watchdog, "LOOK", 0.02)

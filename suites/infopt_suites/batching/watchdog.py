@@ -34,11 +34,12 @@ class _Watch:
 
     def __init__(self) -> None:
         self.turns: Callable[[], int] | None = None
+        self.runs = 0  # tells a loop's turns from the same number of another's, long ago
         self.active = threading.Event()
         self.thread: threading.Thread | None = None
 
     def begin(self, turns: Callable[[], int]) -> None:
-        self.turns = turns
+        self.turns, self.runs = turns, self.runs + 1
         if self.thread is None or not self.thread.is_alive():  # a fork has none
             self.thread = threading.Thread(target=self._look, name=WATCHDOG, daemon=True)
             self.thread.start()
@@ -51,14 +52,14 @@ class _Watch:
     def _look(self) -> None:
         main = threading.main_thread().ident
         assert main is not None
-        last, since = -1, time.monotonic()
+        last, since = (0, 0), time.monotonic()
         while True:
             self.active.wait()
             turns = self.turns
             if turns is not None:
-                now, count = time.monotonic(), turns()
-                if count != last:
-                    last, since = count, now
+                now, seen = time.monotonic(), (self.runs, turns())
+                if seen != last:
+                    last, since = seen, now
                 elif now - since > HANG:
                     since = now
                     signal.pthread_kill(main, _SIGNAL)
