@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,7 @@ from infopt_suites.batching.clock import (
     VirtualClock,
     run_virtual,
 )
+from infopt_suites.wall_clock import on_virtual_time, virtual_time
 
 DELAYS = st.lists(st.floats(0.0, 1000.0), min_size=1, max_size=8)
 
@@ -340,6 +342,12 @@ def test_what_blocks_again_and_again_is_not_run(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(BlockingError, match="waits_for_a_lock"):
             run_virtual(block(), blocked)
     assert runs == 2
+
+
+def test_another_thread_sees_virtual_time_in_what_was_made_for_it() -> None:
+    with ThreadPoolExecutor(1) as pool, virtual_time(lambda: 1000.0, time.sleep):
+        assert pool.submit(on_virtual_time(time.time)).result() == time.time()
+        assert pool.submit(time.time).result() != time.time()
 
 
 def test_threads_are_named_where_nothing_happens() -> None:

@@ -16,6 +16,7 @@ from infopt_reference.quantization import (
     quantize,
 )
 from infopt_suites.quantization import QuantizerSuite
+from infopt_suites.quantization.trials import require_near, require_same
 
 
 class Reference:
@@ -65,3 +66,16 @@ class TestReference(QuantizerSuite):
     @pytest.fixture
     def make_quantizer(self) -> type[Reference]:
         return Reference
+
+
+def test_a_nan_is_the_same_as_a_nan_and_as_nothing_else() -> None:
+    number, nan = torch.tensor([1.0, 2.0]), torch.tensor([1.0, torch.nan])
+    nobody = torch.zeros(2, dtype=torch.bool)
+    require_same(nan, nan.clone())
+    require_near(nan, nan.clone(), 1e-3, nobody)
+    for found, expected in ((nan, number), (number, nan)):
+        with pytest.raises(AssertionError, match="nan"):
+            require_same(found, expected)
+        with pytest.raises(AssertionError, match="nan"):
+            require_near(found, expected, 1e-3, nobody)
+        require_same(found, expected, excused=torch.tensor([False, True]))

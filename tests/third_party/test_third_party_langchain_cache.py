@@ -98,7 +98,7 @@ _RAISED = "errors of the server and of entries that cannot be read are the calle
 
 
 class TestInMemoryCache(ResponseCacheSuite):
-    capabilities = frozenset({"capacity", "clear", "compute", "values"})
+    capabilities = frozenset({"capacity", "clear", "compute", "copies", "values"})
     expected_failures: ClassVar[Mapping[str, str]] = {
         "test_changing_an_answer_does_not_change_the_kept_one": _OWN_OBJECT,
         "test_keeping_an_answer_anew_takes_no_room": _ROOM,

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import Any, TypeVar
 
 from ..properties import FinalError
-from .wall_clock import virtual_time
+from ..wall_clock import virtual_time
 from .watchdog import WATCHDOG, BlockedError, place, watched
 
 Value = TypeVar("Value")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from . import wall_clock
+from .. import wall_clock
 
 HANG = 20.0  # real seconds without a turn of the event loop
 LOOK = 0.25  # real seconds between two looks

@@ -44,6 +44,20 @@ class LayeredCacheSuite(
 
     The suite brings model and embedder. The properties of caches are tried on it as well: a cache
     keeps what the model says. One that claims "redis" is tried on the server of ``redis_server``.
+
+    Class attributes say how a service differs:
+
+    | attribute | default | meaning |
+    |---|---|---|
+    | ``ttl``, in seconds | 8.0 | the time to live that the suite asks for |
+    | ``real_time`` | False | True: entries end by a clock that the suite cannot set; it waits |
+    | ``fields`` | all | fields of a request that the cache knows |
+    | ``irrelevant`` | all | fields that must not keep an answer from being found |
+    | ``normal_form`` | dict | a request to what it is taken for; equal ones may share an answer |
+    | ``joints`` | `joints.MARKS` | texts between joined fields that are tried |
+    | ``staleness_seconds`` | 0.0 | how long others may serve what was replaced or cleared |
+    | ``recovers_within`` | 0.0 | seconds for which a store that failed may be done without |
+    | ``bypass_keeps`` | False | True: what the model says to a bypass replaces what is kept |
     """
 
     topic = "layered_cache"

@@ -44,6 +44,23 @@ class SemanticCacheSuite(
     The suite brings the embedder, whose similarities it knows. A cache that claims "redis" is tried
     on the server of the fixture ``redis_server``. The suite leaves out what no threshold can tell:
     that "X" and "not X" are similar texts.
+
+    Class attributes say how a cache differs:
+
+    | attribute | default | meaning |
+    |---|---|---|
+    | ``ttl``, in seconds | 8.0 | the time to live that the suite asks for |
+    | ``real_time`` | False | True: entries end by a clock that the suite cannot set; it waits |
+    | ``fields`` | all | fields of a request that the cache knows |
+    | ``irrelevant`` | all | fields that must not keep an answer from being found |
+    | ``normal_form`` | dict | a request to what it is taken for; equal ones may share an answer |
+    | ``joints`` | `joints.JOINTS` | texts between joined fields that are tried |
+    | ``staleness_seconds`` | 0.0 | how long others may serve what was replaced or cleared |
+    | ``recovers_within`` | 0.0 | seconds for which a store that failed may be done without |
+    | ``resolution`` | rounding of float32 | by how much a cosine may be off |
+    | ``shared_fields`` | () | fields over which answers are shared on purpose |
+    | ``thresholds`` | (0.0, 1.0) | the least and the largest that can be asked for |
+    | ``embedder_errors`` | "missed" | "raised": the embedder's error is the caller's |
     """
 
     topic = "semantic_cache"

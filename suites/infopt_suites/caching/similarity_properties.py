@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ..base import requires
 from ..properties import for_all, tried
+from ..wall_clock import on_virtual_time
 from .computing_properties import outcome_of
 from .counted import Computation
 from .requests import BASE, FIELDS, ask, in_context, reply, short
@@ -410,7 +411,7 @@ class SimilarityProperties(CacheSuite):
                 await cache.set(ask("the kept one"), reply("kept"))
                 for phrase in known:
                     awaited = await cache.get(ask(phrase))
-                    direct = await asyncio.to_thread(cache.lookup, ask(phrase))
+                    direct = await asyncio.to_thread(on_virtual_time(cache.lookup), ask(phrase))
                     where = f"{phrase}, threshold {threshold}"
                     if awaited is None:
                         nothing(direct, where)

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import pytest
 
 from ..base import Suite
-from ..batching.wall_clock import virtual_time
 from ..properties import tried
+from ..wall_clock import virtual_time
 from .protocol import Answer, CacheSpec, Request, VirtualClock
 from .redis_entries import RedisEntries
 from .redis_proxy import RedisProxy

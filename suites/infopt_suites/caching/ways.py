@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ..wall_clock import on_virtual_time
 from .counted import Computation
 from .protocol import Answer, Request
 
@@ -40,7 +41,7 @@ async def put(cache: Any, way: str, request: Request, answer: dict[str, Any]) ->
     if way == "set":
         await cache.set(request, answer)
     elif way == "keep":
-        await asyncio.to_thread(cache.keep, request, answer)
+        await asyncio.to_thread(on_virtual_time(cache.keep), request, answer)
     elif way == "get_or_compute":
         return [answer, await cache.get_or_compute(request, Computation(answer))]
     else:
@@ -58,7 +59,7 @@ async def find(cache: Any, way: str, request: Request) -> Answer | None:
     if way == "get":
         found = await cache.get(request)
     elif way == "lookup":
-        found = await asyncio.to_thread(cache.lookup, request)
+        found = await asyncio.to_thread(on_virtual_time(cache.lookup), request)
     else:
         found = await _find_computing(cache, way, request)
     if isinstance(found, dict):

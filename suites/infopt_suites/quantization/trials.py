@@ -128,9 +128,14 @@ def fineness(scheme: QuantizationScheme) -> float:
 
 
 def require_same(found: Tensor, expected: Tensor, excused: Tensor | None = None) -> None:
-    """Raise AssertionError with the first place where tensors differ, ``excused`` ones apart."""
+    """Raise AssertionError with the first place where tensors differ, ``excused`` ones apart.
+
+    A NaN is the same as a NaN: that there is one is for another property to say.
+    """
     assert found.shape == expected.shape, f"shape {tuple(found.shape)}, not {tuple(expected.shape)}"
-    differs = found != expected if excused is None else (found != expected) & ~excused
+    differs = (found != expected) & ~(found.isnan() & expected.isnan())
+    if excused is not None:
+        differs &= ~excused
     if bool(differs.any()):
         place = tuple(int(index) for index in differs.nonzero()[0])
         raise AssertionError(
@@ -141,9 +146,9 @@ def require_same(found: Tensor, expected: Tensor, excused: Tensor | None = None)
 
 def require_near(found: Tensor, expected: Tensor, eps: float, excused: Tensor) -> None:
     """Raise AssertionError where tensors differ by more than ``eps`` of the largest number."""
-    allowed = eps * expected.double().abs().max()
+    allowed = eps * expected.double().nan_to_num(0.0, 0.0, 0.0).abs().max()
     away = (found.double() - expected.double()).abs()
-    require_same(found.where(away > allowed, expected), expected, excused)
+    require_same(found.where(~(away <= allowed), expected), expected, excused)
 
 
 def worst_place(excess: Tensor) -> tuple[int, ...]:

@@ -2,7 +2,8 @@
 
 Within `virtual_time`, `time.time`, `time.monotonic` and `time.perf_counter` (and what gives the
 same in nanoseconds) follow the virtual loop, also where a module has imported them by name, and
-`time.sleep` lets virtual time pass. This holds in the loop's own thread; others see the real ones.
+`time.sleep` lets virtual time pass. This holds in the loop's own thread, and in others while they
+run what `on_virtual_time` made; otherwise these see the real ones.
 `datetime.now` is written in C and stays real.
 """
 
@@ -15,8 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import get_ident
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
+T = TypeVar("T")
 # The calendar time at which a run begins, on every machine: of today's size, so that float64 rounds
 # it as usual, and "0.0 stands for never" works.
 EPOCH = 1_800_000_000
@@ -27,9 +30,9 @@ _REAL = frozenset({*sys.stdlib_module_names, "_pytest", "hypothesis", "pytest", 
 
 @dataclass(frozen=True)
 class _Run:
-    """Whose time it is: a thread, what its loop's clock shows, and how time passes on it."""
+    """Whose time it is: some threads, what the loop's clock shows, and how time passes on it."""
 
-    thread: int
+    threads: set[int]
     now: Callable[[], float]
     sleep: Callable[[float], None]
 
@@ -48,7 +51,7 @@ _VIRTUAL: dict[str, Callable[[float], float]] = {
 def _clock(real: Callable[[], Any], virtual: Callable[[float], Any]) -> Callable[[], Any]:
     def read() -> Any:
         run = _run
-        return real() if run is None or run.thread != get_ident() else virtual(run.now())
+        return real() if run is None or get_ident() not in run.threads else virtual(run.now())
 
     return read
 
@@ -56,7 +59,7 @@ def _clock(real: Callable[[], Any], virtual: Callable[[float], Any]) -> Callable
 def _sleep(real: Callable[[float], None]) -> Callable[[float], None]:
     def sleep(seconds: float) -> None:
         run = _run
-        if run is None or run.thread != get_ident() or not seconds >= 0:
+        if run is None or get_ident() not in run.threads or not seconds >= 0:
             real(seconds)
         else:
             run.sleep(seconds)
@@ -82,7 +85,7 @@ def virtual_time(now: Callable[[], float], sleep: Callable[[float], None]) -> It
     """In this thread, clocks show what ``now`` says, and `time.sleep` calls ``sleep``."""
     global _run
     _search_modules()
-    outer, _run = _run, _Run(get_ident(), now, sleep)
+    outer, _run = _run, _Run({get_ident()}, now, sleep)
     try:
         for module, name, real, replacement in _places:
             if getattr(module, name, None) is real:
@@ -94,6 +97,22 @@ def virtual_time(now: Callable[[], float], sleep: Callable[[float], None]) -> It
             for module, name, real, replacement in _places:
                 if getattr(module, name, None) is replacement:
                     setattr(module, name, real)
+
+
+def on_virtual_time(call: Callable[P, T]) -> Callable[P, T]:
+    """The same call for another thread, whose clocks meanwhile show the innermost virtual time."""
+
+    def called(*arguments: P.args, **options: P.kwargs) -> T:
+        run, thread = _run, get_ident()
+        if run is None or thread in run.threads:
+            return call(*arguments, **options)
+        run.threads.add(thread)
+        try:
+            return call(*arguments, **options)
+        finally:
+            run.threads.discard(thread)
+
+    return called
 
 
 def _search_modules() -> None:
