@@ -26,6 +26,7 @@ from ..engines.base import Capability, Engine, WeighedEngine, WholeLogitsEngine,
 from ..engines.registry import load_engine
 from ..engines.weight_precision import Precision, observed_precision, precision_of
 from ..errors import ModelLoadError
+from ..measure.dtype_error import dtype_named
 from ..release import ModelSource, Release
 from ..results.sample import Sample
 from ..store.scores import ReferenceScores
@@ -37,6 +38,9 @@ from .remote import remote
 # transformers imports most of itself when a model is first built: 5 s. Importing one decoder's
 # module makes it do so in the fork server, once, and not in every process that comes from there.
 import_module("transformers.models.llama.modeling_llama")
+
+
+_FINER = 2.0**-8  # of the candidate's rounding: what an oracle may err by and not show
 
 
 class ModelPair(PairTexts):
@@ -161,12 +165,18 @@ class ModelPair(PairTexts):
         return replace(sample, details={**sample.details, "notes": notes})
 
     def widest_dtype(self, oracle: str) -> str:
-        """The oracle's dtype; for "auto", float64 where the machine is known to hold the reference
-        a second time at eight bytes a weight, else float32."""
+        """The oracle's dtype. For "auto", the reference's own where its rounding is nothing beside
+        the candidate's; else float64 where the machine is known to hold the reference a second time
+        at eight bytes a weight, else float32."""
         if oracle != "auto":
             return oracle
         if self.oracle_note:
             return "float32"
+        own, theirs = (
+            torch.finfo(dtype_named(e.dtype)).eps for e in (self.reference, self.candidate)
+        )
+        if own <= _FINER * theirs:
+            return self.reference.dtype
         reference = self.reference
         if Capability.MEMORY not in reference.capabilities:
             return "float32"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..results.sample import Sample
 from ..results.verdict import Judgement, Verdict
@@ -17,6 +17,10 @@ class GateRecord:
         self.samples: list[Sample] = []
         self.notes: list[str] = []
         self.details: dict[str, object] = {}
+
+    def note(self, notes: Iterable[str]) -> None:
+        """Keep notes for people, each once."""
+        self.notes += [note for note in notes if note not in self.notes]
 
     @property
     def failed(self) -> bool:

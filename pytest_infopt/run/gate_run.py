@@ -65,8 +65,7 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
     def measure(self) -> AnyMeasure:
         """The gate's measure beside both models, which are loaded and found comparable."""
         client = self._session.models.of(self.candidate, self.spec)
-        told = self._session.descriptions.get(self.candidate.name, {}).get("notes", ())
-        self.notes += [note for note in told if note not in self.notes]
+        self.note(self._session.descriptions.get(self.candidate.name, {}).get("notes", ()))
         return cast(AnyMeasure, client.proxy(self.spec.measure_target))
 
     @contextmanager
@@ -103,8 +102,7 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
     @property
     def seconds(self) -> float:
         """Measuring time of this gate: what the release grants, else the gate's own."""
-        granted = self.release.statistics.budget_seconds
-        return self.spec.budget_seconds if granted is None else granted
+        return self.release.statistics.budget_seconds or self.spec.budget_seconds
 
     def collect(
         self,
@@ -147,7 +145,7 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
                 journal.write_sample(self.spec.name, self.candidate.name, phase, index, sample)
             self.samples.append(sample)
             self._findings.extend(sample.findings)
-            self.notes += [n for n in sample.details.get("notes", ()) if n not in self.notes]
+            self.note(sample.details.get("notes", ()))
             judge.update(sample_values(sample, judge.metrics), sample.identical, sample.weight)
             show(index + 1, planned, judge.undecided, deadline)
             if judge.decided:
