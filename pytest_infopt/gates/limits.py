@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+from ..engines.formats import format_of
 from ..engines.weight_precision import Precision
+from ..errors import ConfigurationError
 from ..metrics.budget import Budget
 from ..metrics.metric import Metric, Unit
 from ..release import ModelSource
@@ -27,12 +30,22 @@ def candidate_limits(
 ) -> dict[str, Budget]:
     """A candidate's limits by metric; the defaults are those of its precision, and of a reference
     of about so many parameters."""
-    plans, budgets = tuple(plans), dict[str, Budget]()
+    plans, budgets, source = tuple(plans), dict[str, Budget](), _with_sound_options(source)
     for spec in registry.gates().values():
         if not spec.per_release and spec.asked_for(plans):
             context = BudgetContext(source, reference, precision, dict(budgets), served, parameters)
             budgets |= gate_limits(spec, written, context, f"default for {precision.summary}")
     return budgets
+
+
+def _with_sound_options(source: ModelSource) -> ModelSource:
+    """The source, without options that its loader is going to refuse: the plan tells of them, and
+    no default can follow from them."""
+    try:
+        format_of(source.quantization).check_options(source.options)
+    except ConfigurationError:
+        return replace(source, options={})
+    return source
 
 
 def gate_limits(

@@ -576,3 +576,23 @@ def test_the_plan_tells_of_the_embedder_and_the_fewest_hits(tmp_path: Path) -> N
     plan = "\n".join(plan_lines(release, tmp_path))
     assert "semantic-cache of minilm: embedder minilm, threshold 0.9" in plan
     assert "semantic_hit_precision ≥ 99 % (default, at least 299 hits)" in plan
+
+
+@pytest.mark.parametrize(
+    ("quantization", "option"),
+    [
+        ("magnitude", "sparsity = 1.5"),
+        ("magnitude", 'sparsity = "half"'),
+        ("int4", "group_size = 0"),
+        ("int4", 'group_size = "32"'),
+        ("int4", "bits = 9"),
+        ("int8", "group = 32"),
+    ],
+)
+def test_the_plan_tells_of_options_that_no_limit_can_follow_from(
+    tmp_path: Path, quantization: str, option: str
+) -> None:
+    lines = f'quantization = "{quantization}"\noptions = {{ {option} }}\n'
+    plan = plan_lines(load(tmp_path, ONE + lines), tmp_path)
+    name = option.partition(" ")[0]
+    assert any("missing: candidate" in line and name in line for line in plan)
