@@ -2,8 +2,8 @@
 
 Who may choose one argument can hit the answer to another call: a model "a:prompt:b" asked "c" has
 the key of a model "a" asked "b:prompt:c". No public thread found; cashews#38, on arguments that
-were left out, is mended. Found by hand: the key properties of ResponseCacheSuite passed on it,
-since they join by the mark alone.
+were left out, is mended. Found by hand; `test_values_that_look_like_fields_are_told_apart` of
+ResponseCacheSuite has found it since.
 """
 
 from __future__ import annotations

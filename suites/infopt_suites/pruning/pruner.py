@@ -33,9 +33,14 @@ on_weights = tried("make_pruner")  # a property of a `Trial`
 class PruningSuite(TrainingProperties):
     """Properties of magnitude pruning and Wanda, unstructured and N:M, and of training with masks.
 
-    Give a fixture ``make_pruner``: a `protocol.MakePruner`. ``patterns`` are the N:M that it takes,
-    ``dtypes`` those of weights, ``slice_norm`` the p of the p-norm by which whole rows and columns
-    are ranked.
+    Give a fixture ``make_pruner``: a `protocol.MakePruner`. Class attributes say what is tried:
+
+    | attribute | default | meaning |
+    |---|---|---|
+    | ``patterns`` | 2:4, 1:4, 4:8 | the N:M that it takes |
+    | ``dtypes`` | float32, float16, bfloat16 | dtypes of weights |
+    | ``slice_norm`` | 2 | the p of the p-norm by which whole rows and columns are ranked |
+    | ``examples`` | 40 | drawn cases of a property |
     """
 
     topic = "pruner"

@@ -20,10 +20,14 @@ GRID = 4001  # evenly spaced numbers between the ends, beside all that are near 
 class CodebookSuite(Suite):
     """Properties of small number formats, tried on all of their 4 to 256 codes.
 
-    Give a fixture ``codebook``: a `protocol.Codebook`, and ``levels``: the published table in code
-    order, NaN and infinities included. ``ties`` says where a number in the middle of two levels
-    goes: "even" (the code with a last bit of 0, as IEEE 754 has it), "down", "up", "away", or
-    "either" where the format leaves it open.
+    Give a fixture ``codebook``: a `protocol.Codebook`. Class attributes say which format it is:
+
+    | attribute | default | meaning |
+    |---|---|---|
+    | ``levels`` | to be given | the published table in code order, NaN and infinities included |
+    | ``ties`` | "either" | where the middle of two levels goes: even, down, up, away, either |
+
+    "even" is the code with a last bit of 0, as IEEE 754 has it; "either" leaves it open.
     """
 
     topic = "codebook"

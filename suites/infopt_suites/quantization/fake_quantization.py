@@ -62,7 +62,14 @@ on_weights = tried("make_fake_quantizer")  # a property of a fake quantizer and 
 class FakeQuantSuite(Suite):
     """Properties of fake quantization, as training with it needs, for every scheme of ``schemes``.
 
-    Give a fixture ``make_fake_quantizer``: a `MakeFakeQuantizer`.
+    Give a fixture ``make_fake_quantizer``: a `MakeFakeQuantizer`. Class attributes say what is
+    tried:
+
+    | attribute | default | meaning |
+    |---|---|---|
+    | ``schemes`` | int8, and int4 in groups of 32, 64, 128 | what fake quantizers are made for |
+    | ``dtypes`` | float32, bfloat16 | dtypes of weights |
+    | ``examples`` | 25 | drawn cases of a property |
     """
 
     topic = "fake_quantizer"

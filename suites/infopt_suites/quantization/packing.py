@@ -42,11 +42,17 @@ on_codes = tried("packing")  # a property of the packing and a `CodesCase`
 class PackingSuite(Suite):
     """Properties of bit packing, for every width of ``bits`` and signedness of ``signs``.
 
-    Give a fixture ``packing``: a `protocol.Packing`. Numbers of codes are multiples of
-    ``count_multiple`` (a format of whole words asks for 8, 32, …); packed codes take whole units of
-    ``unit_bits``, of which ``straddles`` says whether a code may lie in two. ``bit_order`` is
-    "low-first" where the first code takes the lowest bits of its byte, "high-first" where it takes
-    the highest, "" where that is nobody's business.
+    Give a fixture ``packing``: a `protocol.Packing`. Class attributes say which format it is:
+
+    | attribute | default | meaning |
+    |---|---|---|
+    | ``bits`` | (2, 3, 4, 8) | widths of codes |
+    | ``signs`` | (False, True) | whether codes are signed |
+    | ``count_multiple`` | 1 | numbers of codes are multiples of it: 8, 32, … for whole words |
+    | ``unit_bits`` | 8 | packed codes take whole units of so many bits |
+    | ``straddles`` | True | whether a code may lie in two units |
+    | ``bit_order`` | "" | "low-first" or "high-first": which bits of a byte the first code takes |
+    | ``examples`` | 40 | drawn cases of a property |
     """
 
     topic = "packing"

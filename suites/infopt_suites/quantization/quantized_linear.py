@@ -97,8 +97,14 @@ on_layers = tried("make_quantized_linear")  # a property of a `LinearTrial`
 class QuantizedLinearSuite(Suite):
     """Properties of linear layers with quantized weights, for each of ``schemes`` and ``dtypes``.
 
-    Give a fixture ``make_quantized_linear``: a `MakeQuantizedLinear`. ``activation_bits`` is 0
-    where inputs are not rounded, else to how many bits each token is, by its own absmax.
+    Give a fixture ``make_quantized_linear``: a `MakeQuantizedLinear`. Class attributes say what is
+    tried:
+
+    | attribute | default | meaning |
+    |---|---|---|
+    | ``schemes`` | int8, int4 | schemes of weights |
+    | ``dtypes`` | float32, float16, bfloat16 | dtypes of weights and inputs |
+    | ``activation_bits`` | 0 | bits that each token is rounded to by its own absmax; 0: none |
     """
 
     topic = "quantized_linear"

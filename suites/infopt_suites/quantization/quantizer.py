@@ -51,11 +51,19 @@ on_weights = tried("make_quantizer")  # a property of a `Trial`
 class QuantizerSuite(Suite):
     """Properties of weight-only quantizers, for every scheme of ``schemes``.
 
-    Give a fixture ``make_quantizer``: a `protocol.MakeQuantizer`. ``dtypes``, ``ranks``
-    and ``shortest_side`` say which weights the implementation takes, ``examples`` how many are
-    drawn for each property. ``exact_groups`` is False where a group by itself may differ by the
-    rounding of the arithmetic from what it is beside others, as in compiled kernels. What a scheme
-    leaves open, an attribute ``grid`` of a quantizer says (`grids.Grid`).
+    Give a fixture ``make_quantizer``: a `protocol.MakeQuantizer`. What a scheme leaves open, an
+    attribute ``grid`` of a quantizer says (`grids.Grid`). Class attributes say what is tried:
+
+    | attribute | default | meaning |
+    |---|---|---|
+    | ``schemes`` | all presets | the schemes that quantizers are made for |
+    | ``dtypes`` | float32, float16, bfloat16 | dtypes of weights |
+    | ``ranks`` | (1, 2, 3) | numbers of axes of weights |
+    | ``shortest_side`` | 1 | the least length of an axis |
+    | ``exact_groups`` | True | False: a group alone may be rounded otherwise than beside others |
+    | ``examples`` | 40 | drawn cases of a property |
+
+    Compiled kernels are a reason for groups that are not exact.
     """
 
     topic = "quantizer"
