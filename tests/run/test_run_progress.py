@@ -16,8 +16,10 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def terminal(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> Terminal:
     stream = Terminal()
+    # A worker of xdist draws nothing; what is tested here is no worker's.
+    monkeypatch.delattr(pytestconfig, "workerinput", raising=False)
     monkeypatch.setattr(sys, "__stderr__", stream)
     monkeypatch.setenv("COLUMNS", "120")
     return stream

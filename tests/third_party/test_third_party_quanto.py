@@ -25,12 +25,6 @@ AT_ZEROS = (
     "test_error_is_within_the_bound_of_the_scheme",
     "test_zero_comes_back_as_exactly_zero",
     "test_finite_weights_come_back_finite",
-    "test_negating_weights_negates_the_result",
-    "test_powers_of_two_pass_through",
-    "test_permuting_weights_permutes_the_result",
-    "test_channels_do_not_influence_each_other",
-    "test_nothing_is_remembered_from_earlier_weights",
-    "test_memory_layout_does_not_matter",
     "test_decoded_weights_are_levels_of_the_code_book",
 )
 
