@@ -79,7 +79,7 @@ def precision_of(candidate: ModelSource, reference: ModelSource) -> Precision:
         return Precision(3, lossless=False, packed=False, summary="pruned weights, as for 3 bits")
     if form.options is None:
         bits = _bits_option(candidate)
-        return _quantized(bits or 8, packed=False, known=bits is not None)
+        return _quantized(bits, False) if bits else _of_unknown_width(packed=False, known=False)
     unquantized = _unquantized(min(dtype_bits(candidate), dtype_bits(reference)))
     if _same_checkpoint(candidate, reference):
         return unquantized
@@ -111,9 +111,14 @@ def _same_checkpoint(candidate: ModelSource, reference: ModelSource) -> bool:
     return all(getattr(candidate, key) == getattr(reference, key) for key in identity)
 
 
-def _quantized(bits: int, packed: bool, known: bool = True) -> Precision:
-    summary = f"{bits}-bit weights" if known else "weights of unknown width, taken for 8-bit"
-    return Precision(bits, lossless=False, packed=packed, summary=summary, known=known)
+def _quantized(bits: int, packed: bool) -> Precision:
+    return Precision(bits, lossless=False, packed=packed, summary=f"{bits}-bit weights")
+
+
+def _of_unknown_width(packed: bool, known: bool) -> Precision:
+    """``known`` says that the loaded weights will not tell the width either."""
+    summary = "weights of unknown width, taken for 8-bit"
+    return Precision(8, lossless=False, packed=packed, summary=summary, known=known)
 
 
 def _unquantized(bits: int) -> Precision:
@@ -123,8 +128,8 @@ def _unquantized(bits: int) -> Precision:
 def _of_gguf(source: ModelSource) -> Precision:
     width = gguf_width(source.gguf_file or "")
     if width is None:
-        # De-quantized while loading, so that the loaded weights would not tell.
-        return replace(_quantized(8, packed=False, known=False), known=True)
+        # De-quantized while loading.
+        return _of_unknown_width(packed=False, known=True)
     return _unquantized(width) if width >= 16 else _quantized(width, packed=False)
 
 
@@ -133,7 +138,7 @@ def _stored_quantization(model: str) -> Precision | None:
     if not isinstance(stored, dict):
         return None
     bits = _stored_bits(stored)
-    return _quantized(bits, packed=True) if bits else _quantized(8, packed=True, known=False)
+    return _quantized(bits, packed=True) if bits else _of_unknown_width(packed=True, known=False)
 
 
 def _stored_bits(stored: dict[str, Any]) -> int | None:

@@ -117,8 +117,14 @@ def test_an_answer_that_is_not_the_models_is_a_mismatch(
         "warm": ["again", "warm"],
     }.get(way, [way])
     assert sample.details["mismatches"] == expected
-    assert sample.values["prefix_greedy_mismatches"] >= len(expected)
-    assert sample.findings[0].gap_ulps is not None
+    answers = {"everywhere": 7, "warm": 2, "partly warm": 1, "concurrent": 3}
+    assert sample.values["prefix_greedy_mismatches"] == answers[way]
+    finding = sample.findings[0]
+    prompt = finding.context.split()
+    logits = engine.full_logits(engine.encode(finding.context))[-1]
+    best, worst = f"w{int(logits.argmax())}", f"w{int(logits.argmin())}"
+    assert (finding.reference_top[0][0], finding.candidate_top[0][0]) == (best, worst)
+    assert finding.position == len(prompt) == 8
 
 
 def test_a_near_tie_of_the_models_is_none(
@@ -153,7 +159,51 @@ def test_an_answer_that_ends_early_is_a_mismatch(
 
     with chat_server(first_word) as server:
         sample = measured(server.url, engine, dtype_error)
-    assert sample.values["prefix_greedy_mismatches"] > 0
+    assert sample.values["prefix_greedy_mismatches"] == 2.0  # warm, and again
+
+
+def with_ends(engine: TransformersEngine, *ends: int, of_tokenizer: bool) -> TransformersEngine:
+    """The same model with these end tokens in its generation configuration."""
+    module, tokenizer = copy.deepcopy(engine.module), copy.deepcopy(engine.tokenizer)
+    module.generation_config.eos_token_id = list(ends) or None
+    if not of_tokenizer:
+        tokenizer.eos_token = None
+    return TransformersEngine("ends", module, tokenizer, dtype=torch.float32)
+
+
+def test_a_chat_model_may_end_by_more_tokens_than_its_tokenizer_knows(
+    engine: TransformersEngine, dtype_error: DtypeError
+) -> None:
+    """The server stops where the generation configuration says; the tokenizer knows another."""
+    own = Served(engine)
+    ends = {own.tokens(" ".join(texts_of(question)))[1] for question in range(3)}
+    ends |= {own.tokens(" ".join(texts_of(question, another=True)))[1] for question in range(3)}
+    chatty = with_ends(engine, *sorted(ends), of_tokenizer=True)
+
+    def stops(prompt: str, warm: bool) -> str:
+        tokens = own.tokens(prompt)
+        count = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+        return engine.decode(tokens[:count])
+
+    with chat_server(stops) as server:
+        assert measured(server.url, chatty, dtype_error).values["prefix_greedy_mismatches"] == 0.0
+
+
+def texts_of(question: int, another: bool = False) -> list[str]:
+    return [message["content"] for message in TEXTS.chat(question, another)]
+
+
+def test_an_answer_that_ends_where_nothing_ends_it_is_a_mismatch(
+    engine: TransformersEngine, dtype_error: DtypeError
+) -> None:
+    own, endless = Served(engine), with_ends(engine, of_tokenizer=False)
+
+    def first_word(prompt: str, warm: bool) -> str:
+        return own(prompt).split()[0] if warm else own(prompt)
+
+    with chat_server(first_word) as server:
+        sample = measured(server.url, endless, dtype_error)
+    assert sample.values["prefix_greedy_mismatches"] == 2.0
 
 
 def test_what_the_server_does_not_report_is_left_out(

@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Protocol
 
 from infopt_reference.quantization import ulp
@@ -68,19 +68,17 @@ class ModelsAnswers:
 
     def parting(self, messages: Sequence[Message], text: str, unit: str) -> TokenFinding | None:
         """The first token at which an answer leaves the model's, unless that is a near-tie."""
-        engine, end = self._engine, self._engine.tokenizer.eos_token_id
         prompt = self._prompt(messages)
-        own, served = self._answer(tuple(prompt)), engine.encode(text)
+        (own, end), served = self._answer(tuple(prompt)), self._engine.encode(text)
         place = next(
             (i for i, (a, b) in enumerate(zip(own, served, strict=False)) if a != b),
             min(len(own), len(served)),
         )
-        if place >= self._max_tokens or len(own) == len(served) == place:
-            return None
-        a, b = (ids[place] if place < len(ids) else end for ids in (own, served))
-        if a is None or b is None or a == b:
-            return None
-        return self._judged([*prompt, *own[:place]], a, b, unit)
+        chosen = own[place] if place < len(own) else end
+        if chosen is None or len(own) == len(served) == place:
+            return None  # the same answer, or one that was cut where the server's goes on
+        asked = served[place] if place < len(served) else None
+        return self._judged([*prompt, *own[:place]], chosen, asked, unit)
 
     def _prompt(self, messages: Sequence[Message]) -> list[int]:
         ids: list[int] = self._engine.tokenizer.apply_chat_template(
@@ -88,16 +86,33 @@ class ModelsAnswers:
         )
         return ids
 
-    def _computed(self, prompt: tuple[int, ...]) -> list[int]:
-        """The model's tokens up to its end token, as a server's text would encode them."""
-        (tokens,) = self._engine.generate([list(prompt)], [self._max_tokens])
-        end = self._engine.tokenizer.eos_token_id
-        kept = tokens[: tokens.index(end)] if end in tokens else tokens
-        return self._engine.encode(self._engine.decode(kept))
+    @cached_property
+    def _ends(self) -> list[int]:
+        """The tokens that end an answer. Chat models have several: their generation configuration
+        lists them, and the tokenizer knows one."""
+        told = getattr(self._engine.module, "generation_config", None)
+        of_model = getattr(told, "eos_token_id", None)
+        listed = of_model if isinstance(of_model, list) else [of_model]
+        return sorted({*listed, self._engine.tokenizer.eos_token_id} - {None})
 
-    def _judged(self, context: list[int], own: int, served: int, unit: str) -> TokenFinding | None:
+    def _computed(self, prompt: tuple[int, ...]) -> tuple[list[int], int | None]:
+        """The model's tokens, as a server's text would encode them, and the token that ended them;
+        None where they were cut."""
+        (tokens,) = self._engine.generate([list(prompt)], [self._max_tokens])
+        count = next((i for i, token in enumerate(tokens) if token in self._ends), len(tokens))
+        end = tokens[count] if count < len(tokens) else None
+        return self._engine.encode(self._engine.decode(tokens[:count])), end
+
+    def _judged(
+        self, context: list[int], own: int, served: int | None, unit: str
+    ) -> TokenFinding | None:
+        """``served`` is None where the server's answer ended: by its most probable end token, or,
+        where the model has none, by what it would choose last."""
         engine = self._engine
         logits = host_logits(engine.full_logits(context))[-1]
+        if served is None:
+            ends = self._ends or [int(logits.argmin())]
+            served = max(ends, key=lambda token: float(logits[token]))
         gap = abs(float(logits[own] - logits[served]))
         spacing = float(ulp(logits.amax()[None], dtype_named(engine.dtype)))
         if gap <= max(NEAR_TIE_ULPS * spacing, self._granted):
