@@ -80,7 +80,7 @@ check: lint test  ## what CI runs
 # .hypothesis and tried first the next time.
 SEED := $(or $(SEED),$(shell date +%s))
 
-fuzz: .venv/ok  ## random releases, checkpoints, journals, corpora and ended runs, a quarter of an hour; SEED=N
+fuzz: .venv/ok  ## random releases, checkpoints, journals, corpora and ended runs; SEED=N repeats one
 	@echo "seed $(SEED)"
 	INFOPT_FUZZ=1 $(PYTEST) tests/fuzz -q --timeout=0 -o faulthandler_timeout=0 --hypothesis-seed=$(SEED)
 
