@@ -61,16 +61,28 @@ def host_logits(logits: torch.Tensor) -> torch.Tensor:
     return logits.clamp(min=torch.finfo(torch.float32).min)
 
 
-def comparable(logits: torch.Tensor, exact: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both logits [T, V], with 0 in place of those of tokens that both rule out.
+def logit_error(logits: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    """How far logits [T, V] are from the exact ones as a softmax sees them, [T, V].
+
+    A softmax does not see a constant that is added to all logits of a row: the difference is given
+    without its row's mean, which is the constant that leaves the smallest RMS.
+    """
+    return torch.sub(*seen_by_softmax(logits, exact))
+
+
+def seen_by_softmax(logits: torch.Tensor, exact: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both logits [T, V], each row without its mean, and 0 for tokens that both rule out.
 
     A model rules a token out by −infinity, or by the lowest number of whatever dtype it computes
     in: no softmax tells the two apart. A token that only one of the two rules out stays as it is.
     """
     if float(exact.min()) > float(exact.max()) - _RULED_OUT:
-        return logits, exact
+        return logits - logits.mean(-1, keepdim=True), exact - exact.mean(-1, keepdim=True)
     both = _ruled_out(logits) & _ruled_out(exact)
-    return logits.masked_fill(both, 0.0), exact.masked_fill(both, 0.0)
+    kept = (~both).sum(-1, keepdim=True)  # at least 1: a row's largest is never ruled out
+    means = [rows.masked_fill(both, 0.0).sum(-1, keepdim=True) / kept for rows in (logits, exact)]
+    centred = [rows - mean for rows, mean in zip((logits, exact), means, strict=True)]
+    return centred[0].masked_fill(both, 0.0), centred[1].masked_fill(both, 0.0)
 
 
 def _ruled_out(logits: torch.Tensor) -> torch.Tensor:
@@ -90,8 +102,8 @@ def dtype_named(name: str) -> torch.dtype:
 def dtype_error_of(oracle: torch.Tensor, plain: torch.Tensor, dtype: torch.dtype) -> DtypeError:
     """The dtype error of logits [T, V] that a plain implementation of ``dtype`` computed."""
     oracle = host_logits(oracle)
-    error = torch.sub(*comparable(host_logits(plain), oracle))
-    rounding = torch.sub(*comparable(host_logits(oracle.to(dtype)), oracle))
+    error = logit_error(host_logits(plain), oracle)
+    rounding = logit_error(host_logits(oracle.to(dtype)), oracle)
     return DtypeError(row_rms(error), error.abs().amax(-1), rms(rounding))
 
 

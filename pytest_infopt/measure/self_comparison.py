@@ -20,10 +20,10 @@ from ..engines.base import Engine
 from ..errors import InvalidComparisonError
 from .dtype_error import (
     OUTPUT_FACTOR,
-    comparable,
     dtype_error_of,
     dtype_named,
     host_logits,
+    logit_error,
     rms,
     two_runs,
 )
@@ -80,11 +80,11 @@ class SelfComparison:
         dtype, by the route and of a plain pass; it is called where the engine's differ. Raises
         NonFiniteLogitsError for NaN and infinity."""
         logits = host_logits(rows)
-        error = rms(torch.sub(*comparable(logits, exact))[first:]) / (2 * self._worst)
+        error = rms(logit_error(logits, exact)[first:]) / (2 * self._worst)
         granted = self._granted.rows(start, start + len(logits))
         illegal = len(greedy_mismatches(logits, exact, granted, self.dtype).illegal)
         if (error > OUTPUT_FACTOR or illegal) and (own := control()) is not None:
-            own_error = torch.sub(*comparable(*own))
+            own_error = logit_error(*own)
             own_ratio = rms(own_error[first:]) / (2 * self._worst)
             if own_ratio > OUTPUT_FACTOR:
                 self._note(route, own_ratio)

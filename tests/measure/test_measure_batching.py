@@ -159,8 +159,12 @@ def dtype_error() -> DtypeError:
 
 @given(st.floats(2.0**-10, 2.0**10))
 def test_an_error_is_counted_in_what_two_runs_may_differ_by(shift: float) -> None:
-    """Rows that are a constant off: their RMS error is that constant, but for rounding."""
-    engine = Spoiled(lambda _, rows: [row.double() + shift * (len(rows) > 1) for row in rows])
+    """Logits that are a constant above and below: their RMS error is that constant, but for
+    rounding."""
+    signs = torch.tensor([1.0, -1.0]).repeat(ToyTransformer.vocabulary // 2)
+    engine = Spoiled(
+        lambda _, rows: [row.double() + shift * signs * (len(rows) > 1) for row in rows]
+    )
     sample = invariance(engine, (1, 4))
     ratio = shift / (2 * dtype_error().worst)
     rounding = ToyTransformer.vocabulary * torch.finfo(torch.float32).eps

@@ -27,6 +27,11 @@ def measure(candidate: ToyTransformer, ids: list[int] = PROMPT) -> Sample:
     return measure_prompt(candidate, ToyTransformer(torch.float32), oracle, dtype_error, ids, "p")
 
 
+def centred(rows: torch.Tensor) -> torch.Tensor:
+    """Without what no softmax sees."""
+    return rows - rows.mean(-1, keepdim=True)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("text", ["one", "two", "three", "four"])
 def test_a_sound_candidate_is_legal_on_every_metric(dtype: torch.dtype, text: str) -> None:
@@ -67,13 +72,13 @@ def test_damaged_weights_are_an_error_of_the_logits_but_not_of_the_cache(
 
 def test_distances_follow_their_definitions() -> None:
     candidate = ToyTransformer(torch.float32, damage=0.1)
-    oracle = ToyTransformer(torch.float64).full_logits(PROMPT)
-    error = candidate.full_logits(PROMPT).double() - oracle
+    oracle = centred(ToyTransformer(torch.float64).full_logits(PROMPT))
+    found = centred(candidate.full_logits(PROMPT).double())
+    error = found - oracle
     values = measure(candidate).values
     sqnr = 10 * math.log10(float((oracle**2).sum() / (error**2).sum()))
     assert values["sqnr_db"] == pytest.approx(sqnr)
     assert values["max_logit_error"] == float(error.abs().max())
-    found = candidate.full_logits(PROMPT).double()
     cosines = (found * oracle).sum(-1) / (found.norm(dim=-1) * oracle.norm(dim=-1))
     assert values["cosine"] == pytest.approx(float(cosines.min()))
 
@@ -82,10 +87,12 @@ def test_the_ratio_is_the_rule_twice_the_dtype_error_plus_the_floor() -> None:
     """An error of exactly 2·dtype error + floor is the last legal one."""
     oracle = ToyTransformer(torch.float64).full_logits(PROMPT)
     plain = ToyTransformer(torch.bfloat16).full_logits(PROMPT)
-    dtype_error = float((plain.double() - oracle).square().mean().sqrt())
-    floor = float((oracle.bfloat16().double() - oracle).square().mean().sqrt())
+    dtype_error = float(centred(plain.double() - oracle).square().mean().sqrt())
+    floor = float(centred(oracle.bfloat16().double() - oracle).square().mean().sqrt())
     candidate = ToyTransformer(torch.bfloat16)
-    candidate.full_logits = lambda ids: oracle[: len(ids)] + 2 * dtype_error + floor  # type: ignore[method-assign]
+    signs = torch.tensor([1.0, -1.0]).repeat(ToyTransformer.vocabulary // 2)  # of mean 0
+    wrong = oracle + (2 * dtype_error + floor) * signs
+    candidate.full_logits = lambda ids: wrong[: len(ids)]  # type: ignore[method-assign]
     candidate.capabilities = frozenset({Capability.FULL_LOGITS})
     sample = measure_prompt(candidate, candidate, oracle, plain, PROMPT, "p")
     assert sample.values["logit_error_ratio"] == pytest.approx(OUTPUT_FACTOR)

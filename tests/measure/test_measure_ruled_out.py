@@ -1,5 +1,5 @@
-"""Tokens that a model rules out: by −infinity or by its dtype's lowest number, alone or with the
-other model."""
+"""What no softmax sees: tokens that both models rule out, by −infinity or by their dtype's lowest
+number; a constant that is added to all logits of a row."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from infopt_suites.gates.equivalence.logit_errors import measure_prompt
 from tiny_models import SAMPLE_IDS, make_model, make_tokenizer
 from torch import nn
@@ -15,7 +17,13 @@ from torch import nn
 from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import NonFiniteLogitsError
 from pytest_infopt.measure.divergence import compare_scores
-from pytest_infopt.measure.dtype_error import comparable, dtype_error_of, host_logits
+from pytest_infopt.measure.dtype_error import (
+    OUTPUT_FACTOR,
+    dtype_error_of,
+    host_logits,
+    logit_error,
+    seen_by_softmax,
+)
 
 SUPPRESSED = [0, 5, 77]
 
@@ -98,9 +106,11 @@ def test_a_logit_is_ruled_out_where_float64_gives_it_no_probability() -> None:
     exact = torch.tensor([[1.0, -740.0, -746.0, -1e30]], dtype=torch.float64)
     assert (exact - exact.max()).exp().ne(0).tolist() == [[True, True, False, False]]
     other = torch.tensor([[2.0, 3.0, -1e9, 0.0]], dtype=torch.float64)
-    left, right = comparable(other, exact)
-    assert left.tolist() == [[2.0, 3.0, 0.0, 0.0]]
-    assert right.tolist() == [[1.0, -740.0, 0.0, -1e30]]
+    left, right = seen_by_softmax(other, exact)
+    mean = 5.0 / 3
+    assert left.tolist() == [[2.0 - mean, 3.0 - mean, 0.0, -mean]]
+    assert right[0, 2] == 0
+    assert float(right[0, 3]) < -1e29
 
 
 def test_the_dtype_error_is_that_of_the_tokens_which_remain() -> None:
@@ -110,5 +120,44 @@ def test_the_dtype_error_is_that_of_the_tokens_which_remain() -> None:
     expected = dtype_error_of(oracle[:, 3:], plain[:, 3:], torch.bfloat16)
     oracle[:, :3], plain[:, :3] = -torch.inf, torch.finfo(torch.bfloat16).min
     found = dtype_error_of(oracle, plain, torch.bfloat16)
-    assert torch.equal(found.extremes, expected.extremes)
+    torch.testing.assert_close(found.extremes, expected.extremes)
     torch.testing.assert_close(found.errors, expected.errors * (61 / 64) ** 0.5)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(-(2**20), 2**20), st.booleans())
+def test_an_error_is_the_same_whatever_is_added_to_a_row(
+    seed: int, constant: int, ruling_out: bool
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits, exact = torch.randn(2, 3, 7, generator=generator, dtype=torch.float64)
+    if ruling_out:
+        logits[:, 2] = exact[:, 2] = torch.finfo(torch.float32).min
+    expected = logit_error(logits, exact)
+    logits[1] += constant
+    found = logit_error(logits, exact)
+    rounding = 4 * (abs(constant) + 8) * torch.finfo(torch.float64).eps
+    torch.testing.assert_close(found, expected, rtol=0, atol=rounding)
+    others = [column for column in range(7) if column != 2 or not ruling_out]
+    assert float(found[:, others].sum(-1).abs().max()) <= 7 * rounding
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("constant", [3.0, -3.0, 0.5])
+def test_a_constant_added_to_all_logits_is_no_fault(dtype: torch.dtype, constant: float) -> None:
+    oracle, plain, reference, candidate = (
+        engine(kind, []) for kind in (torch.float64, dtype, torch.float32, dtype)
+    )
+    head = candidate.module.lm_head
+    head.register_forward_hook(lambda module, args, logits: logits + constant)
+    found = measure_prompt(
+        candidate,
+        reference,
+        oracle.full_logits(SAMPLE_IDS),
+        plain.full_logits(SAMPLE_IDS),
+        SAMPLE_IDS,
+        "prompt",
+    ).values
+    assert found["greedy_mismatches"] == 0
+    for name in [name for name in found if name.endswith("ratio")]:
+        # Adding rounds once more, at a magnitude that is that of the constant.
+        assert found[name] <= OUTPUT_FACTOR, name

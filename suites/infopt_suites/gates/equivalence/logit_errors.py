@@ -5,7 +5,8 @@ Every error ratio here is
     error / (dtype error + floor/2)
 
 (`dtype_error`), both measured on the same prompt: 2 is the limit, and 0 means that no bit differs.
-A row's error is its root mean square over V.
+A row's error is its root mean square over V, without the constant that no softmax sees
+(`logit_error`).
 
 The three consistency ratios compare the candidate with itself, so that they are about its cache,
 its padding and its mask, whatever its weights lost. Rounding differs from path to path, and at a
@@ -30,14 +31,15 @@ from pytest_infopt.engines.base import BatchEngine, CachedEngine, Capability, Wh
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure import (
     OUTPUT_FACTOR,
-    comparable,
     dtype_error_of,
     dtype_named,
     first_finding,
     greedy_mismatches,
     host_logits,
+    logit_error,
     rms,
     row_rms,
+    seen_by_softmax,
 )
 
 DECODE_STEPS = 16  # a fault of the cache shows in the first few
@@ -77,7 +79,7 @@ def measure_prompt(
     mismatches = greedy_mismatches(logits, oracle, dtype_error, dtype_named(candidate.dtype))
     values["greedy_mismatches"] = float(len(mismatches.illegal))
     if dtype_error.usable:
-        error = torch.sub(*comparable(logits, oracle))
+        error = logit_error(logits, oracle)
         values["logit_error_ratio"] = rms(error) / dtype_error.overall
         unit_error = 2 * dtype_error.worst
         values |= _consistency(candidate, control, logits, token_ids, unit_error, left_out, notes)
@@ -115,7 +117,7 @@ def _check_shapes(name: str, oracle: torch.Tensor, *others: torch.Tensor) -> Non
 
 def _distances(logits: torch.Tensor, oracle: torch.Tensor) -> dict[str, float]:
     """SQNR in dB (infinite for equal logits), the smallest cosine, the largest error."""
-    logits, oracle = comparable(logits, oracle)
+    logits, oracle = seen_by_softmax(logits, oracle)
     error = logits - oracle
     noise = float(error.square().sum())
     signal = oracle.square().sum()
@@ -175,9 +177,7 @@ def _causality_error(
     for cut in _splits(len(token_ids)):
         others = [(token + 1) % engine.vocabulary for token in token_ids[cut:]]
         changed = host_logits(engine.full_logits([*token_ids[:cut], *others]))
-        worst = max(
-            worst, float(row_rms(torch.sub(*comparable(changed[:cut], logits[:cut]))).max())
-        )
+        worst = max(worst, float(row_rms(logit_error(changed[:cut], logits[:cut])).max()))
     return worst
 
 
@@ -188,7 +188,7 @@ def _cached_error(engine: CachedEngine, logits: torch.Tensor, token_ids: Sequenc
     """
     prefill = max(1, len(token_ids) // 2)
     some = token_ids[: prefill + DECODE_STEPS]
-    error = host_logits(engine.cached_logits(some, prefill)) - logits[: len(some)]
+    error = logit_error(host_logits(engine.cached_logits(some, prefill)), logits[: len(some)])
     return rms(error[prefill:])
 
 
@@ -205,7 +205,8 @@ def _batch_error(
     longer = [*token_ids, *token_ids[: max(1, count // 4)]][: engine.context_window]
     batched = engine.batch_logits([short, list(token_ids), longer])
     alone = [host_logits(engine.full_logits(short)), logits]
-    return max(rms(host_logits(row) - one) for row, one in zip(batched, alone, strict=False))
+    pairs = zip(batched, alone, strict=False)
+    return max(rms(logit_error(host_logits(row), one)) for row, one in pairs)
 
 
 _CACHED = "cached_error_ratio"
