@@ -6,6 +6,7 @@ Legend: B requests that are computed, S tokens of the longest, V vocabulary.
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -48,7 +49,7 @@ class SmallContinuousBatcher:
     Who began last gives its memory to the others, and is computed again.
     """
 
-    capabilities = frozenset(ContinuousBatchingSuite.offers) - {"passes", "threaded"}
+    capabilities = frozenset(ContinuousBatchingSuite.offers) - {"passes", "threaded", "prefixes"}
 
     def __init__(self, model: Any, limits: ContinuousLimits) -> None:
         self.model, self.limits = model, limits
@@ -382,6 +383,165 @@ class OwnCaches(SmallContinuousBatcher):
             with torch.no_grad():
                 output = self.model(torch.tensor([part]), past_key_values=cache, use_cache=True)
             self.rows[job.slot] = output.logits[0, -1]
+
+
+Block = list[tuple[Tensor, Tensor]]  # keys and values of each layer
+
+
+class SharedBeginnings(OwnCaches):
+    """Sound in another way: full blocks of computed tokens are copied into a store, and a request
+    begins with copies of those that are known of its beginning."""
+
+    capabilities = OwnCaches.capabilities | {"prefixes"}
+
+    def __init__(self, model: Any, limits: ContinuousLimits) -> None:
+        super().__init__(model, limits)
+        self.known: dict[Any, Block] = {}
+
+    def key(self, tokens: list[int], start: int) -> Any:
+        """The name of the block that ends with these tokens; its own begin at ``start``."""
+        return tuple(tokens)
+
+    def admit(self) -> None:
+        ran = list(self.running)
+        super().admit()
+        for job in self.running:
+            if job not in ran:
+                self.load(job)
+
+    def load(self, job: Job) -> None:
+        size, tokens = self.limits.block_size, job.token_ids
+        for start in range(0, len(tokens) - size, size):
+            block = self.find(tokens[: start + size], start)
+            if block is None:
+                return
+            for layer, (keys, values) in enumerate(block):
+                self.caches[job.slot].update(keys, values, layer)
+            self.memory[job.slot] += tokens[start : start + size]
+
+    def advance(self, job: Job) -> None:
+        size = self.limits.block_size
+        before = self.caches[job.slot].get_seq_length()
+        super().advance(job)
+        tokens = self.memory[job.slot]
+        for start in range(before // size * size, len(tokens) - size + 1, size):
+            layers = self.caches[job.slot].layers
+            block = [(x.keys[:, :, start:][:, :, :size], x.values[:, :, start:][:, :, :size])
+                     for x in layers]  # fmt: skip
+            self.store(tokens[: start + size], start, block)
+
+    def find(self, tokens: list[int], start: int) -> Block | None:
+        return self.known.get(self.key(tokens, start))
+
+    def store(self, tokens: list[int], start: int, block: Block) -> None:
+        self.known.setdefault(self.key(tokens, start), block)
+
+
+class BlocksByTheirTokens(SharedBeginnings):
+    """C22: whatever stands before them."""
+
+    def key(self, tokens: list[int], start: int) -> Any:
+        return tuple(tokens[start:])
+
+
+class BlocksByTokensAndPosition(SharedBeginnings):
+    """C22: and by their position, so that keys are at least rotated as they should."""
+
+    def key(self, tokens: list[int], start: int) -> Any:
+        return start, tuple(tokens[start:])
+
+
+class BlocksByTheLastTokens(SharedBeginnings):
+    """C22: a hash of the block and the token before it."""
+
+    def key(self, tokens: list[int], start: int) -> Any:
+        return tuple(tokens[max(start - 1, 0) :])
+
+
+class BlocksByTheFirstToken(SharedBeginnings):
+    """C22: a hash of the block and the prompt's first token."""
+
+    def key(self, tokens: list[int], start: int) -> Any:
+        return start, tokens[0], tuple(tokens[start:])
+
+
+class BlocksByASum(SharedBeginnings):
+    """C22: a hash of what stands before that is the same in another order."""
+
+    def key(self, tokens: list[int], start: int) -> Any:
+        return sum(hash((token,)) for token in tokens[:start]), tuple(tokens[start:])
+
+
+class BlocksByText(SharedBeginnings):
+    """C22: tokens joined without a mark between them."""
+
+    def key(self, tokens: list[int], start: int) -> Any:
+        return "".join(map(str, tokens[:start])), tuple(tokens[start:])
+
+
+class ParentsHashCut(SharedBeginnings):
+    """C22: of the parent's hash, 8 bits are kept."""
+
+    def key(self, tokens: list[int], start: int) -> Any:
+        return zlib.crc32(bytes(tokens[:start])) % 256, tuple(tokens[start:])
+
+
+class ParentOfTheFirst(SharedBeginnings):
+    """C22: a block that another beginning has computed before stays that one's, and stands below
+    both from then on."""
+
+    def __init__(self, model: Any, limits: ContinuousLimits) -> None:
+        super().__init__(model, limits)
+        self.by_tokens: dict[Any, Block] = {}
+
+    def store(self, tokens: list[int], start: int, block: Block) -> None:
+        kept = self.by_tokens.setdefault((start, *tokens[start:]), block)
+        super().store(tokens, start, kept)
+
+
+class GeneratedBlocksByTheirTokens(SharedBeginnings):
+    """C22: the chain begins anew with the first block that is not all prompt."""
+
+    def store(self, tokens: list[int], start: int, block: Block) -> None:
+        super().store(tokens, start, block)
+        owner = next(job for job in self.running if self.memory[job.slot][: len(tokens)] == tokens)
+        if start + self.limits.block_size > len(owner.prompt_ids):
+            self.known[tuple(tokens[start:])] = block
+
+    def find(self, tokens: list[int], start: int) -> Block | None:
+        return super().find(tokens, start) or self.known.get(tuple(tokens[start:]))
+
+
+class NothingIsFound(SharedBeginnings):
+    """Not listed: a key that is another one each time."""
+
+    def find(self, tokens: list[int], start: int) -> Block | None:
+        return None
+
+
+class WholePromptsAlone(SharedBeginnings):
+    """Not listed: a prompt is known or it is not."""
+
+    def store(self, tokens: list[int], start: int, block: Block) -> None:
+        for job in self.running:
+            if job.prompt_ids[: len(tokens)] == tokens:
+                self.known[(*tokens, "of", *job.prompt_ids)] = block
+
+    def load(self, job: Job) -> None:
+        self.asking = job
+        super().load(job)
+
+    def find(self, tokens: list[int], start: int) -> Block | None:
+        return self.known.get((*tokens, "of", *self.asking.prompt_ids))
+
+
+class ForgottenWithTheRequest(SharedBeginnings):
+    """Not listed: blocks are known while somebody computes with them."""
+
+    def finish(self, job: Job) -> None:
+        super().finish(job)
+        if not self.running:
+            self.known.clear()
 
 
 class InAThread(SmallContinuousBatcher):
@@ -1059,6 +1219,8 @@ STEP_TOKENS = "test_a_step_computes_no_more_tokens_than_may"
 SLOT = "test_a_slot_is_not_given_away_while_its_step_runs"
 ABORT = "test_an_abort_ends_its_request_alone"
 ENDED = "test_an_abort_of_what_has_ended_changes_nothing"
+OTHERS = "test_equal_blocks_behind_others_share_nothing"
+KNOWN = "test_a_known_beginning_is_not_computed_again"
 SAMPLES = "test_samples_of_one_prompt_are_as_many_requests"
 DRAWN = "test_samples_are_drawn_each_by_itself"
 ALL_LEAVE = "test_who_leaves_takes_all_samples_along"
@@ -1105,6 +1267,18 @@ MUTANTS = [
     ContinuousMutant(OpenAfterTheStop, STOPPED),
     ContinuousMutant(StoppedRequestsStay, RESTART),
     ContinuousMutant(Polls, IDLE),
+    ContinuousMutant(BlocksByTheirTokens, OTHERS),
+    ContinuousMutant(BlocksByTokensAndPosition, OTHERS),
+    ContinuousMutant(BlocksByTheLastTokens, OTHERS),
+    ContinuousMutant(BlocksByTheFirstToken, OTHERS),
+    ContinuousMutant(BlocksByASum, OTHERS),
+    ContinuousMutant(BlocksByText, OTHERS),
+    ContinuousMutant(ParentsHashCut, OTHERS),
+    ContinuousMutant(ParentOfTheFirst, OTHERS),
+    ContinuousMutant(GeneratedBlocksByTheirTokens, OTHERS),
+    ContinuousMutant(NothingIsFound, KNOWN),
+    ContinuousMutant(WholePromptsAlone, KNOWN),
+    ContinuousMutant(ForgottenWithTheRequest, KNOWN),
     ContinuousMutant(OneRequestMore, REQUESTS),
     ContinuousMutant(PromptsCountedApart, REQUESTS),
     ContinuousMutant(LeaverCountedTwice, REQUESTS),
@@ -1127,4 +1301,11 @@ MUTANTS = [
     ContinuousMutant(FirstSampleLeaves, ALL_LEAVE),
     ContinuousMutant(WaitingSamplesStay, ALL_LEAVE),
 ]
-SOUND = [SmallContinuousBatcher, OneAfterTheOther, NobodyIsPreempted, OwnCaches, InAThread]
+SOUND = [
+    SmallContinuousBatcher,
+    OneAfterTheOther,
+    NobodyIsPreempted,
+    OwnCaches,
+    SharedBeginnings,
+    InAThread,
+]

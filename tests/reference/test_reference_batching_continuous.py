@@ -70,8 +70,9 @@ def check_idle(batcher):
     """Nothing waits, runs or holds a block."""
     assert not batcher.scheduler.has_unfinished
     assert not batcher._generations
-    batcher.scheduler.blocks.check_conservation()
-    assert batcher.scheduler.blocks.num_free_blocks == batcher.scheduler.config.num_blocks
+    scheduler = batcher.scheduler
+    scheduler.blocks.check_conservation(scheduler.prefixes.blocks if scheduler.prefixes else ())
+    assert scheduler.num_free_blocks == scheduler.config.num_blocks
     counted = batcher.statistics
     ended = counted.num_finished + counted.num_failed + counted.num_aborted
     assert counted.num_submitted == ended
@@ -98,6 +99,7 @@ CONFIGS = st.sampled_from(
         SchedulerConfig(11, 4, max_num_seqs=3, max_num_batched_tokens=5, policy="skip"),
         SchedulerConfig(12, 4, max_num_batched_tokens=48, chunked_prefill=False),
         SchedulerConfig(50, 1, max_num_seqs=4, max_num_batched_tokens=3),
+        SchedulerConfig(22, 2, max_num_seqs=4, max_num_batched_tokens=9, prefix_caching=True),
     ]
 )
 

@@ -19,6 +19,7 @@ CONFIGS = st.builds(
     chunked_prefill=st.booleans(),
     policy=st.sampled_from(["fcfs", "skip"]),
     max_passes=st.integers(0, 4),
+    prefix_caching=st.booleans(),
 )
 
 
@@ -204,7 +205,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def blocks_belong_to_running_requests(self):
         blocks = self.scheduler.blocks
-        blocks.check_conservation()
+        prefixes = self.scheduler.prefixes
+        blocks.check_conservation(() if prefixes is None else prefixes.blocks)
         assert set(blocks.sequences) == {r.request_id for r in self.scheduler.running}
         for request in self.scheduler.waiting:
             assert request.num_computed_tokens == 0
@@ -223,7 +225,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if self.in_flight is not None:
             self.update()
         run_to_the_end(self.scheduler)
-        assert self.scheduler.blocks.num_free_blocks == self.scheduler.config.num_blocks
+        assert self.scheduler.num_free_blocks == self.scheduler.config.num_blocks
         statistics = self.scheduler.statistics
         assert statistics.num_finished + statistics.num_aborted == len(self.requests)
         assert statistics.num_preemptions == sum(r.num_preemptions for r in self.requests.values())

@@ -24,12 +24,19 @@ from infopt_suites.batching import (
 class Reference:
     """`ContinuousBatcher`, as the suites' protocol."""
 
-    def __init__(self, model: Any, limits: ContinuousLimits, threaded: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        limits: ContinuousLimits,
+        threaded: bool = False,
+        prefix_caching: bool = False,
+    ) -> None:
         config = SchedulerConfig(
             num_blocks=limits.num_blocks,
             block_size=limits.block_size,
             max_num_seqs=limits.max_num_seqs,
             max_num_batched_tokens=limits.max_num_batched_tokens,
+            prefix_caching=prefix_caching,
         )
         self.batcher = ContinuousBatcher(model, config, threaded=threaded)
         self.requests: dict[str, asyncio.Task[Any]] = {}
@@ -84,7 +91,7 @@ class Reference:
 
     @property
     def num_free_blocks(self) -> int:
-        return self.batcher.scheduler.blocks.num_free_blocks
+        return self.batcher.scheduler.num_free_blocks
 
 
 def _sampling(parameters: GenerationParameters) -> SamplingParameters:
@@ -100,16 +107,24 @@ def _sampling(parameters: GenerationParameters) -> SamplingParameters:
 
 
 class TestReference(ContinuousBatchingSuite):
-    capabilities = frozenset(ContinuousBatchingSuite.offers) - {"threaded"}
+    capabilities = frozenset(ContinuousBatchingSuite.offers) - {"threaded", "prefixes"}
 
     @pytest.fixture
     def make_continuous_batcher(self) -> MakeContinuousBatcher:
         return Reference
 
 
+class TestReferenceWithAPrefixCache(ContinuousBatchingSuite):
+    capabilities = frozenset(ContinuousBatchingSuite.offers) - {"threaded"}
+
+    @pytest.fixture
+    def make_continuous_batcher(self) -> MakeContinuousBatcher:
+        return partial(Reference, prefix_caching=True)
+
+
 @pytest.mark.slow
 class TestReferenceInItsThread(ContinuousBatchingSuite):
-    capabilities = frozenset(ContinuousBatchingSuite.offers) - {"idle"}
+    capabilities = frozenset(ContinuousBatchingSuite.offers) - {"idle", "prefixes"}
     virtual = False
     examples = 3
 

@@ -108,7 +108,9 @@ class OfTransformers:
 
 @pytest.mark.slow
 class TestContinuousBatchingManager(ContinuousBatchingSuite):
-    capabilities = frozenset({"stream", "chunked", "stop", "blocks", "passes", "threaded"})
+    capabilities = frozenset(
+        {"stream", "chunked", "stop", "blocks", "passes", "threaded", "prefixes"}
+    )
     virtual = False
     examples = 4
     expected_failures = dict.fromkeys(

@@ -19,7 +19,7 @@ Contract
 - The forward pass runs in a thread of its own and the event loop goes on; with ``threaded=False``
   in the loop itself, which goes on between steps: for virtual clocks.
 
-Leaves out: prefix caching, adapters, several processes, text (token ids in and out).
+Leaves out: adapters, several processes, text (token ids in and out).
 Source: Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative
 Models", section 4.
 """

@@ -21,9 +21,12 @@ Contract
   there is no room: "fcfs" lets nobody pass, "skip" lets pass what fits, of the first
   ``max_num_seqs``; never past one that was preempted, and past the same one ``max_passes`` times at
   most. A step that preempts admits nobody.
+- With ``prefix_caching``, blocks that were filled are known to a `PrefixCache`, and a request that
+  begins as they do computes what comes behind them. Nobody is preempted while there are known
+  blocks that nobody holds: they are evicted.
 - The cost of a step depends on the number of requests that run, never on how many wait.
 
-Leaves out: priorities, prefix caching, steps that overlap (a step is updated before the next).
+Leaves out: priorities, steps that overlap (a step is updated before the next).
 Sources: Yu et al. 2022, "Orca", section 4.1 (scheduling by iteration); Kwon et al. 2023,
 "Efficient Memory Management for Large Language Model Serving with PagedAttention", section 4.5
 (preemption); Agrawal et al. 2024, "Sarathi-Serve", section 4 (chunked prefill).
@@ -38,7 +41,10 @@ from itertools import islice
 from typing import Literal
 
 from ..attention.block_allocator import BlockAllocator
+from ..attention.prefix_cache import PrefixCache, PrefixMatch
 from .request import FinishReason, Request, RequestState
+
+NOTHING = PrefixMatch((), 0)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class SchedulerConfig:
             that has room for all of it, and may be no longer than a step.
         policy: whether a waiting request may pass one that does not fit ("skip") or not ("fcfs").
         max_passes: how many may pass the same one under "skip".
+        prefix_caching: requests that begin alike share the blocks of their beginning.
 
     Raises:
         ValueError: a number is out of its range, or the policy is another one.
@@ -66,6 +73,7 @@ class SchedulerConfig:
     chunked_prefill: bool = True
     policy: Literal["fcfs", "skip"] = "fcfs"
     max_passes: int = 64
+    prefix_caching: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_blocks", "block_size", "max_num_seqs", "max_num_batched_tokens"):
@@ -142,6 +150,9 @@ class Scheduler:
                 f"the allocator has {sizes[0]} blocks of {sizes[1]} tokens, the configuration "
                 f"{config.num_blocks} of {config.block_size}"
             )
+        self.prefixes = (
+            PrefixCache(blocks.pool, blocks.block_size) if config.prefix_caching else None
+        )
         self.statistics = SchedulerStatistics()
         self._waiting: OrderedDict[Hashable, Request] = OrderedDict()
         self._running: dict[Hashable, Request] = {}  # in the order of admission
@@ -164,6 +175,12 @@ class Scheduler:
     @property
     def num_running(self) -> int:
         return len(self._running)
+
+    @property
+    def num_free_blocks(self) -> int:
+        """Blocks that no request holds; among them are those that the prefix cache may evict."""
+        evictable = 0 if self.prefixes is None else self.prefixes.num_evictable
+        return self.blocks.num_free_blocks + evictable
 
     @property
     def has_unfinished(self) -> bool:
@@ -260,6 +277,7 @@ class Scheduler:
         for scheduled in present:
             request = scheduled.request
             request.num_computed_tokens += scheduled.num_tokens
+            self._make_known(request, scheduled.start)
             if not scheduled.samples:
                 continue
             if reason := request.append(new_tokens[request.request_id]):
@@ -300,6 +318,8 @@ class Scheduler:
         """Blocks for all tokens of a running request; False when it had to go itself."""
         grown = request.num_tokens - self.blocks.num_tokens(request.request_id)
         while not self.blocks.can_append(request.request_id, grown):
+            if self._evict(1):
+                continue
             victim = next(reversed(self._running.values()))
             self._preempt(victim)
             preempted.append(victim.request_id)
@@ -313,15 +333,17 @@ class Scheduler:
         for request in list(islice(self._waiting.values(), self.config.max_num_seqs)):
             if len(self._running) >= self.config.max_num_seqs or not budget:
                 break
-            count = request.num_tokens
+            known = self._match(request)
+            count = request.num_tokens - known.num_tokens
             if self.config.chunked_prefill:
                 count = min(count, budget)
-            if count > budget or not self.blocks.can_allocate(request.num_tokens):
+            if count > budget or not self._start(request, known):
+                if self.prefixes is not None:
+                    self.prefixes.release(known)
                 if not self._may_be_passed(request):
                     break
                 passed.append(request)
                 continue
-            self._start(request)
             scheduled.append(_compute(request, count))
             budget -= count
             for before in passed:
@@ -336,11 +358,37 @@ class Scheduler:
             and request.num_passes < self.config.max_passes
         )
 
-    def _start(self, request: Request) -> None:
-        self.blocks.allocate(request.request_id, request.num_tokens)
+    def _start(self, request: Request, known: PrefixMatch) -> bool:
+        """Gives a waiting request its blocks, behind those that are known; False without room."""
+        rest = request.num_tokens - known.num_tokens
+        self._evict(self.blocks.blocks_for(rest) - self.blocks.num_free_blocks)
+        if not self.blocks.can_allocate(rest):
+            return False
+        self.blocks.allocate(request.request_id, request.num_tokens, known.blocks)
         del self._waiting[request.request_id]
         self._running[request.request_id] = request
         request.state = RequestState.RUNNING
+        request.num_computed_tokens = known.num_tokens
+        return True
+
+    def _match(self, request: Request) -> PrefixMatch:
+        if self.prefixes is None:
+            return NOTHING
+        return self.prefixes.match(request.token_ids(0, request.num_tokens))
+
+    def _evict(self, num_blocks: int) -> int:
+        return self.prefixes.evict(num_blocks) if self.prefixes is not None else 0
+
+    def _make_known(self, request: Request, start: int) -> None:
+        """Enters the blocks that were filled from token ``start`` on into the prefix cache."""
+        computed, size = request.num_computed_tokens, self.config.block_size
+        if self.prefixes is None or computed // size == start // size:
+            return
+        table = self.blocks.block_table(request.request_id)
+        shared = self.prefixes.insert(request.token_ids(0, computed), table)
+        for index, (own, known) in enumerate(zip(table, shared, strict=True)):
+            if own != known:  # another request computed the same at the same time
+                self.blocks.replace(request.request_id, index, known)
 
     def _preempt(self, request: Request) -> None:
         self.blocks.free(request.request_id)

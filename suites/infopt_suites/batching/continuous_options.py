@@ -1,4 +1,4 @@
-"""The second part of `ContinuousBatchingSuite`: limits, slots, aborts by id, several samples."""
+"""The third part of `ContinuousBatchingSuite`: limits, slots, aborts by id, several samples."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import replace
 from ..base import requires
 from .clock import VirtualLoop
 from .continuous_oracle import Gate
+from .continuous_prefixes import ContinuousPrefixSuite
 from .continuous_protocol import GenerationParameters, MakeContinuousBatcher
 from .continuous_serving import Serving, outcome, together
-from .continuous_tokens import DEFAULT, LATE, SETTLING, ContinuousTokenSuite, on_batcher
+from .continuous_tokens import DEFAULT, LATE, SETTLING, on_batcher
 from .contract import ProtocolError
 
 LONG = GenerationParameters(40)
 
 
-class ContinuousOptionSuite(ContinuousTokenSuite):
+class ContinuousOptionSuite(ContinuousPrefixSuite):
     """What `ContinuousBatchingSuite` asks of limits, and of what only some batchers offer."""
 
     topic = "continuous_batcher"

@@ -112,17 +112,27 @@ class Serving:
         what: str = "",
     ) -> None:
         """Equal up to the first near-tie, and as long where there is none."""
-        expected, certain = self.oracle.expected(self.oracle.prompt(length, seed), parameters)
+        self.compare_prompt(self.oracle.prompt(length, seed), parameters, found, what)
+
+    def compare_prompt(
+        self, prompt: list[int], parameters: GenerationParameters, found: Sequence[int], what: str
+    ) -> None:
+        expected, certain = self.oracle.expected(prompt, parameters)
         same = list(found[:certain]) == expected[:certain]
         if certain == len(expected):
             same = same and len(found) == len(expected)
         assert same, (
-            f"a prompt of {length} tokens {what} gives {list(found)} for {parameters}, and the "
-            f"model {expected}"
+            f"a prompt of {len(prompt)} tokens {what} gives {list(found)} for {parameters}, and "
+            f"the model {expected}"
         )
         assert len(found) <= parameters.max_new_tokens, (
             f"{len(found)} tokens were generated for {parameters}"
         )
+
+    async def check_prompt(
+        self, prompt: list[int], parameters: GenerationParameters, what: str = ""
+    ) -> None:
+        self.compare_prompt(prompt, parameters, await self.ask(prompt, parameters), what)
 
     async def refused(self, prompt: list[int], parameters: GenerationParameters) -> None:
         found = await outcome(self.ask(prompt, parameters))

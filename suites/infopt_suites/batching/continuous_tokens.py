@@ -55,6 +55,7 @@ class ContinuousTokenSuite(Suite):
         "passes": "the model's passes show the steps: no padding, nothing that is computed already",
         "threaded": "a step is computed beside the event loop; seen where virtual is False",
         "abort": "generate(…, request_id=…), and abort(request_id)",
+        "prefixes": "prompts that begin alike share the blocks of their beginning",
         "samples": "generate_samples(…, count): several outputs of one prompt",
     }
     dtype: ClassVar[torch.dtype] = torch.float64
