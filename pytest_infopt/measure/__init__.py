@@ -18,6 +18,7 @@ from .dtype_error import (
 )
 from .findings import Decode, named_tokens
 from .greedy import NEAR_TIE_ULPS, Mismatches, first_finding, greedy_mismatches
+from .repeated_pass import RepeatedPass, differing_rows, first_difference, module_calls
 from .self_comparison import SelfComparison
 from .timing import RequestTiming, SlowedEngine, measure_pair, time_request, warm_up
 
@@ -27,18 +28,22 @@ __all__ = [
     "Decode",
     "DtypeError",
     "Mismatches",
+    "RepeatedPass",
     "RequestTiming",
     "SelfComparison",
     "SlowedEngine",
     "TokenComparison",
     "compare_scores",
+    "differing_rows",
     "dtype_error_of",
     "dtype_named",
+    "first_difference",
     "first_finding",
     "greedy_mismatches",
     "host_logits",
     "logit_error",
     "measure_pair",
+    "module_calls",
     "most_probable",
     "named_tokens",
     "rms",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import cached_property
 from importlib import import_module
@@ -25,8 +25,9 @@ from ..corpus import corpus_fingerprint, load_corpus
 from ..engines.base import Capability, Engine, WeighedEngine, WholeLogitsEngine, able
 from ..engines.registry import load_engine
 from ..engines.weight_precision import Precision, observed_precision, precision_of
-from ..errors import ModelLoadError
+from ..errors import InfoptError, ModelLoadError
 from ..measure.dtype_error import dtype_named
+from ..measure.repeated_pass import RepeatedPass
 from ..release import ModelSource, Release
 from ..results.sample import Sample
 from ..store.scores import ReferenceScores
@@ -66,6 +67,9 @@ class ModelPair(PairTexts):
         reference is not causal.
         """
         notes = make_comparable(self.reference, self.candidate)
+        if Capability.FULL_LOGITS in self.candidate.capabilities:
+            with suppress(InfoptError):  # a model that cannot make a pass fails where one is judged
+                self.first_pass  # noqa: B018  before any gate has used the candidate
         return {
             "environment": _environment(self.reference.device),
             "reference": _identity(self.reference),
@@ -75,6 +79,11 @@ class ModelPair(PairTexts):
             "notes": notes,
             "corpus": corpus_fingerprint(load_corpus(self.release.corpus, self.root)),
         }
+
+    @cached_property
+    def first_pass(self) -> RepeatedPass:
+        """A pass of the candidate over fixed tokens, made when it was new."""
+        return RepeatedPass(able(self.candidate, WholeLogitsEngine))
 
     @property
     def precision(self) -> Precision:

@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from default_gates import GATES
 
 from pytest_infopt.gates.registry import gate_of, metrics
 from pytest_infopt.run.exit_status import ExitStatus
 
-GATES = ["equivalence", "quality", "kv-cache", "prefix-cache", "memory"]
+BUT_MEMORY = [name for name in GATES if name != "memory"]
+PART = f"PASS of a part (1 PASS, {len(BUT_MEMORY)} left out)"
 MARKED = "import pytest\n\n@pytest.mark.infopt\ndef test_mine():\n    assert {}\n"
 Run = Callable[..., pytest.RunResult]
 
 
 @pytest.fixture
 def release(gate: Run) -> None:
-    """An infopt.toml in the current folder: one candidate, five gates, no time."""
+    """An infopt.toml in the current folder: one candidate, all gates but those of time."""
     gate("--collect-only")
 
 
@@ -75,7 +77,7 @@ def test_paths_add_tests_and_gates_stay(
     pytester.makepyfile(**{"tests/test_mine": MARKED.format(True)})
     run = infopt(argument)
     assert run.ret == ExitStatus.PASSED
-    run.assert_outcomes(passed=6)
+    run.assert_outcomes(passed=len(GATES) + 1)
     assert gated(result()) == GATES
 
 
@@ -104,8 +106,7 @@ def test_a_run_that_gated_nothing_is_never_green(
     "arguments",
     [
         ["-k", "memory"],
-        ["--deselect=infopt_suites/gates/quality", "--deselect=infopt_suites/gates/equivalence"]
-        + [f"--deselect=infopt_suites/gates/{name}_cache" for name in ("kv", "prefix")],
+        [f"--deselect=infopt_suites/gates/{name.replace('-', '_')}" for name in BUT_MEMORY],
     ],
 )
 def test_what_was_deselected_is_told_beside_the_verdict(
@@ -113,13 +114,16 @@ def test_what_was_deselected_is_told_beside_the_verdict(
 ) -> None:
     run = infopt(*arguments)
     assert run.ret == ExitStatus.PASSED
-    assert last_line(run).startswith("PASS of a part (1 PASS, 4 left out)")
-    assert result()["left_out"] == [f"{name} of same: deselected" for name in GATES[:4]]
+    assert last_line(run).startswith(PART)
+    assert result()["left_out"] == [f"{name} of same: deselected" for name in BUT_MEMORY]
 
 
-@pytest.mark.parametrize("option", ["--lf", "--stepwise"])
+@pytest.mark.parametrize(
+    ("option", "missing"),
+    [("--lf", BUT_MEMORY), ("--stepwise", GATES[: GATES.index("memory")])],
+)
 def test_what_an_earlier_run_passed_is_not_left_out_but_missing(
-    infopt: Run, result, plugin, option: str
+    infopt: Run, result, plugin, option: str, missing: list[str]
 ) -> None:
     """These run what failed last: that says nothing of the rest of this release."""
     broken = plugin(
@@ -133,7 +137,7 @@ def test_what_an_earlier_run_passed_is_not_left_out_but_missing(
     run = infopt(option)
     assert run.ret == ExitStatus.INCONCLUSIVE
     assert_one_verdict(run, result(), "INCONCLUSIVE")
-    assert result()["not_run"] == [f"{name} of same" for name in GATES[:4]]
+    assert result()["not_run"] == [f"{name} of same" for name in missing]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +196,7 @@ def test_a_node_id_runs_when_it_is_pasted(infopt: Run, result) -> None:
     again = infopt(where)
     assert again.ret == ExitStatus.PASSED
     assert gated(result()) == ["memory"]
-    assert last_line(again).startswith("PASS of a part (1 PASS, 4 left out)")
+    assert last_line(again).startswith(PART)
 
 
 def test_a_part_of_a_run_cannot_be_switched_off(infopt: Run) -> None:

@@ -1,0 +1,123 @@
+"""One pass over fixed tokens, made when an engine is new and again later, compared bit by bit.
+
+The same engine, the same tokens, the same shapes: a sound engine gives the same bits, so there is
+nothing to tolerate. What differs is drawn at random (dropout left on, a race) or has changed since
+(an accumulating state, a cache that rots, a kernel chosen anew).
+
+Legend: T positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..engines.base import Capability, Engine, ModuleEngine, WholeLogitsEngine, able
+
+TEXT = (
+    "The same words are read when a model is new, and again later: what it says of them must not "
+    "have changed by a single bit."
+)
+
+
+class RepeatedPass:
+    """``first`` [T, V] are the logits of the engine's first pass over ``token_ids``, ``made`` when
+    that was, in seconds of `time.perf_counter`. Raises what the engine's pass raises."""
+
+    def __init__(self, engine: WholeLogitsEngine) -> None:
+        # A vocabulary of a toy may know none of the words.
+        self.token_ids = (engine.encode(TEXT) or [0])[: engine.context_window]
+        self._engine = engine
+        self.made = time.perf_counter()
+        self.first = self.again()
+
+    def again(self) -> torch.Tensor:
+        """The logits of the same pass, made now, [T, V]."""
+        return self._engine.full_logits(self.token_ids).clone()
+
+
+def differing_rows(one: torch.Tensor, other: torch.Tensor) -> list[int]:
+    """Positions at which any bit of two logits [T, V] differs, but for the sign of zero."""
+    return (one != other).any(-1).nonzero().flatten().tolist()
+
+
+@dataclass(frozen=True)
+class ModuleCall:
+    """What a module was given, and what it made of it."""
+
+    name: str
+    given: list[torch.Tensor]
+    made: list[torch.Tensor]
+
+
+def module_calls(engine: Engine, token_ids: Sequence[int]) -> list[ModuleCall]:
+    """All calls of modules during one pass in the order in which they end; none where the engine
+    has no modules at hand."""
+    if Capability.MODULES not in engine.capabilities:
+        return []
+    calls: list[ModuleCall] = []
+    with _recorded(able(engine, ModuleEngine).module, calls):
+        able(engine, WholeLogitsEngine).full_logits(token_ids)
+    return calls
+
+
+def first_difference(calls: Sequence[ModuleCall], others: Sequence[ModuleCall]) -> str:
+    """Where two passes over the same tokens part, as a phrase; "" where no call differs.
+
+    A module that made something else of the same is named itself. One that was given something
+    else, though nothing before it made it, is reached by a function between modules, such as
+    attention's own: then the module around it is named.
+    """
+    for call, other in zip(calls, others, strict=False):
+        if call.name != other.name:
+            return f"at {call.name}, where the other pass computes {other.name}"
+        if not _equal(call.given, other.given):
+            return f"in {_around(call.name)}, before {call.name}"
+        if not _equal(call.made, other.made):
+            return f"in {call.name or 'the model itself'}"
+    return ""
+
+
+def _equal(ones: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
+    pairs = zip(ones, others, strict=False)
+    return len(ones) == len(others) and all(torch.equal(one, other) for one, other in pairs)
+
+
+def _around(name: str) -> str:
+    return name.rpartition(".")[0] or "the model"
+
+
+@contextmanager
+def _recorded(module: Any, calls: list[ModuleCall]) -> Iterator[None]:
+    def record(name: str) -> Any:
+        def hook(_: Any, args: Any, keywords: Any, output: Any) -> None:
+            given = _tensors([args, keywords])
+            calls.append(ModuleCall(name, given, _tensors(output)))
+
+        return hook
+
+    handles = [
+        part.register_forward_hook(record(name), with_kwargs=True)
+        for name, part in module.named_modules()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    """Copies of the tensors in nested tuples, lists and dictionaries."""
+    if isinstance(value, torch.Tensor):
+        return [value.detach().clone()]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [tensor for part in value for tensor in _tensors(part)]
+    return []
