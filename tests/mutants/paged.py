@@ -227,6 +227,139 @@ class QuantizedPagedKV(SmallPagedKV):
         self.scales[:, :, new] = self.scales[:, :, old]
 
 
+class KnownPagedKV(QuantizedPagedKV):
+    """Sound: blocks are found by all tokens up to their ends; a cut block is forgotten before it is
+    written."""
+
+    capabilities = QuantizedPagedKV.capabilities | {"prefixes"}
+
+    def __init__(self, geometry: PagedGeometry) -> None:
+        super().__init__(geometry)
+        self.known: dict[tuple[int, ...], int] = {}
+        self.kept: list[int] = []  # known blocks that nobody holds, the oldest first
+
+    @property
+    def num_free_blocks(self) -> int:
+        return len(self.free_list) + len(self.kept)
+
+    def can_append(self, sequence: int, num_tokens: int) -> bool:
+        return self.needed(sequence, num_tokens) <= self.num_free_blocks
+
+    def remember(self, sequence: int, token_ids: Sequence[int]) -> None:
+        size = self.geometry.block_size
+        for index in range(len(token_ids) // size):
+            block = self.tables[sequence][index]
+            if block not in self.known.values():
+                self.known.setdefault(tuple(token_ids[: (index + 1) * size]), block)
+
+    def allocate_known(self, sequence: int, token_ids: Sequence[int]) -> int:
+        self.allocate(sequence)
+        size, table = self.geometry.block_size, self.tables[sequence]
+        for end in range(size, len(token_ids) + 1, size):
+            block = self.known.get(tuple(token_ids[:end]))
+            if block is None:
+                break
+            self.hold(block)
+            table.append(block)
+        self.lengths[sequence] = len(table) * size
+        self.deliver(sequence)
+        return self.lengths[sequence]
+
+    def hold(self, block: int) -> None:
+        self.owners[block] += 1
+        if block in self.kept:
+            self.kept.remove(block)
+
+    def forget(self, block: int) -> None:
+        self.known = {ids: other for ids, other in self.known.items() if other != block}
+
+    def take(self) -> int:
+        if not self.free_list:
+            self.evict(self.kept.pop(0))
+        return super().take()
+
+    def evict(self, block: int) -> None:
+        self.forget(block)
+        self.free_list.append(block)
+
+    def give_back(self, block: int) -> None:
+        super().give_back(block)
+        if self.owners[block] == 0 and block in self.known.values():
+            self.free_list.remove(block)
+            self.kept.append(block)
+
+    def append(self, sequence: int, keys: Tensor, values: Tensor) -> None:
+        partly = self.lengths[sequence] % self.geometry.block_size != 0
+        if keys.shape[2] and partly and not self.writes_shared(sequence):
+            self.written_after_a_cut(self.tables[sequence][-1])
+        super().append(sequence, keys, values)
+
+    def written_after_a_cut(self, block: int) -> None:
+        self.forget(block)
+
+
+class ScalesGoWithTheirOwner(KnownPagedKV):
+    """C25: a known block that nobody holds keeps its codes alone."""
+
+    def give_back(self, block: int) -> None:
+        super().give_back(block)
+        if self.owners[block] == 0:
+            self.scales[:, :, block] = 1.0
+
+
+class ScalesOfTheNewOwner(KnownPagedKV):
+    """C25: who begins with known blocks begins with scales of its own."""
+
+    def hold(self, block: int) -> None:
+        super().hold(block)
+        self.scales[:, :, block] = self.scales[:, :, block].amax()
+
+
+class KnownBlocksAreWritten(KnownPagedKV):
+    """C25: behind a cut, by who holds them alone."""
+
+    def written_after_a_cut(self, block: int) -> None:
+        pass
+
+
+class EntryOutlivesItsBlock(KnownPagedKV):
+    """C25: what was evicted is still found."""
+
+    def evict(self, block: int) -> None:
+        self.free_list.append(block)
+
+
+class HeldAndEvicted(KnownPagedKV):
+    """C25: a known block that is held again stays on the list of those to be evicted."""
+
+    def hold(self, block: int) -> None:
+        self.owners[block] += 1
+
+    def take(self) -> int:
+        self.kept = list(dict.fromkeys(self.kept))
+        return super().take()
+
+
+class ForkCountsItsOwnAlone(KnownPagedKV):
+    """C25: a fork does not count the known blocks that it shares."""
+
+    def fork(self, parent: int, child: int) -> None:
+        super().fork(parent, child)
+        for block in self.tables[child]:
+            if block in self.known.values():
+                self.owners[block] -= 1
+
+
+class PreemptedBlocksRequantized(KnownPagedKV):
+    """C25: what is found again after a preemption is decoded and rounded once more, to fewer
+    bits."""
+
+    def hold(self, block: int) -> None:
+        if self.owners[block] == 0:
+            self.memory[:, :, block] = (self.memory[:, :, block] / 16).round() * 16
+        super().hold(block)
+
+
 class ScalesNotCopied(QuantizedPagedKV):
     """A copy on write of codes alone: the copy has the scales of the block's last owner."""
 
@@ -505,6 +638,7 @@ ANY = "test_any_interleaving_keeps_every_sequence"
 BATCH = "test_attention_in_a_batch_equals_attention_alone"
 SHARED = "test_sequences_can_share_a_beginning"
 UNREAD = "test_pages_without_tokens_are_never_read"
+KNOWN = "test_known_blocks_keep_their_numbers"
 CHUNKED = "test_chunked_prefill_equals_prefill_at_once"
 MUTANTS = [
     PagedMutant(WholePromptForEachChunk, CHUNKED),
@@ -537,13 +671,21 @@ MUTANTS = [
     PagedMutant(ScaleOfTheBlocksFirstToken, CONTIGUOUS),
     PagedMutant(ScaleOfTheFormerOwner, RECYCLED),
     PagedMutant(ScalesOfTheNextBlock, CONTIGUOUS),
+    PagedMutant(ScalesGoWithTheirOwner, KNOWN),
+    PagedMutant(ScalesOfTheNewOwner, KNOWN),
+    PagedMutant(KnownBlocksAreWritten, KNOWN),
+    PagedMutant(EntryOutlivesItsBlock, KNOWN),
+    PagedMutant(HeldAndEvicted, KNOWN),
+    PagedMutant(ForkCountsItsOwnAlone, KNOWN),
+    PagedMutant(PreemptedBlocksRequantized, KNOWN),
+    PagedMutant(ScalesGoWithTheirOwner, ANY),
     PagedMutant(NothingIsRounded, "test_numbers_are_really_rounded"),
     PagedMutant(TypoInTheRefusal, REFUSAL),
     PagedMutant(TypoInTheSecondFree, GONE),
     PagedMutant(HiddenMemoryRead, UNREAD),
     PagedMutant(HiddenMemoryAttended, BATCH),
 ]
-SOUND = [SmallPagedKV, WithoutForks, QuantizedPagedKV]
+SOUND = [SmallPagedKV, WithoutForks, QuantizedPagedKV, KnownPagedKV]
 
 
 def claims(kind: type[SmallPagedKV]) -> dict[str, object]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from infopt_reference.attention.kv_size import KVShape
 from infopt_reference.attention.paged import PagedKVCache, PagedRows
+from infopt_reference.attention.prefix_cache import PrefixCache
 from infopt_suites.attention import (
     CacheGeometry,
     KVCacheSuite,
@@ -81,69 +82,99 @@ class TestReference(PagedKVSuite):
 
 
 class Quantized(Reference):
-    """4 bits a number, with a scale and a lowest number for each token and head, in blocks too."""
+    """Codes of each token and head behind their lowest number and step, in the same blocks, and a
+    `PrefixCache` over them."""
+
+    highest = 15
 
     def __init__(self, geometry: PagedGeometry) -> None:
-        super().__init__(replace(geometry, dtype=torch.bfloat16))  # whole numbers to 256
-        self.dtype = geometry.dtype
-        constants = KVShape(geometry.layers, geometry.kv_heads, 2)
-        self.constants = PagedKVCache(
-            constants, geometry.num_blocks, geometry.block_size, dtype=geometry.dtype
-        )
+        super().__init__(replace(geometry, head_dim=2 + geometry.head_dim))
+        self.prefixes = PrefixCache(self.pages.pool, geometry.block_size)
 
-    def allocate(self, sequence: int) -> None:
-        super().allocate(sequence)
-        self.constants.allocate(sequence)
+    @property
+    def num_free_blocks(self) -> int:
+        return super().num_free_blocks + self.prefixes.num_evictable
+
+    def references(self, block: int) -> int:
+        return super().references(block) - (block in self.prefixes.blocks)
+
+    def can_append(self, sequence: int, num_tokens: int) -> bool:
+        while not super().can_append(sequence, num_tokens):
+            if not self.prefixes.evict(1):
+                return False
+        return True
 
     def append(self, sequence: int, keys: Tensor, values: Tensor) -> None:
-        start = self.pages.num_tokens(sequence)
-        of_keys, of_values = (
-            torch.stack([x.amin(-1), x.amax(-1)], dim=-1) if x.numel() else x[..., :2]
-            for x in (keys, values)
-        )
-        codes = [encoded(x, ends) for x, ends in ((keys, of_keys), (values, of_values))]
-        super().append(sequence, *codes)
-        self.constants.append(sequence, keys.shape[2])
-        for layer in range(self.geometry.layers):
-            self.constants.write(sequence, layer, start, of_keys[layer], of_values[layer])
+        self.can_append(sequence, keys.shape[2])
+        super().append(sequence, self.encoded(keys), self.encoded(values))
 
-    def fork(self, parent: int, child: int) -> None:
-        super().fork(parent, child)
-        self.constants.fork(parent, child)
+    def remember(self, sequence: int, token_ids: Sequence[int]) -> None:
+        table = self.block_table(sequence)
+        for index, block in enumerate(self.prefixes.insert(token_ids, table)):
+            self.pages.replace(sequence, index, block)
 
-    def truncate(self, sequence: int, length: int) -> None:
-        super().truncate(sequence, length)
-        self.constants.truncate(sequence, length)
-
-    def free(self, sequence: int) -> None:
-        super().free(sequence)
-        self.constants.free(sequence)
+    def allocate_known(self, sequence: int, token_ids: Sequence[int]) -> int:
+        match = self.prefixes.match(token_ids)
+        self.pages.allocate(sequence, match.num_tokens, match.blocks)
+        return match.num_tokens
 
     def read(self, sequence: int, layer: int) -> tuple[Tensor, Tensor]:
-        codes = super().read(sequence, layer)
-        ends = self.constants.gather([sequence], layer, self.pages.num_tokens(sequence))
-        return decoded(codes[0], ends[0][0]), decoded(codes[1], ends[1][0])
+        keys, values = super().read(sequence, layer)
+        return self.decoded(keys), self.decoded(values)
+
+    def encoded(self, numbers: Tensor) -> Tensor:
+        if not numbers.numel():
+            return numbers.new_empty((*numbers.shape[:-1], 2 + numbers.shape[-1]))
+        low, high = numbers.amin(-1, keepdim=True), numbers.amax(-1, keepdim=True)
+        step = (high - low) / self.highest
+        codes = ((numbers - low) / step.masked_fill(step == 0, 1.0)).round()
+        return torch.cat([low, step, codes], dim=-1)
+
+    def decoded(self, stored: Tensor) -> Tensor:
+        return stored[..., :1] + stored[..., 1:2] * stored[..., 2:]
 
 
-def encoded(numbers: Tensor, ends: Tensor) -> Tensor:
-    """Codes 0…15 between the lowest and the highest number of each row."""
-    low, high = ends[..., :1], ends[..., 1:]
-    step = ((high - low) / 15).masked_fill(high == low, 1.0)
-    return ((numbers - low) / step).round().clamp(0, 15).to(torch.bfloat16)
+class QuantizedToEightBits(Quantized):
+    highest = 255
 
 
-def decoded(codes: Tensor, ends: Tensor) -> Tensor:
-    low, high = ends[..., :1], ends[..., 1:]
-    return low + codes.to(ends.dtype) * (high - low) / 15
+class QuantizedToFloat8(Quantized):
+    """Without a lowest number."""
+
+    def encoded(self, numbers: Tensor) -> Tensor:
+        if not numbers.numel():
+            return super().encoded(numbers)
+        scale = numbers.abs().amax(-1, keepdim=True) / torch.finfo(torch.float8_e4m3fn).max
+        codes = (numbers / scale).to(torch.float8_e4m3fn).to(numbers.dtype)
+        return torch.cat([torch.zeros_like(scale), scale, codes], dim=-1)
 
 
 class TestQuantizedReference(PagedKVSuite):
-    capabilities = frozenset({"references", "quantized"})
+    capabilities = frozenset({"references", "quantized", "prefixes"})
     bits, head_dim = 4, 8
 
     @pytest.fixture
     def make_paged_kv(self) -> type[Quantized]:
         return Quantized
+
+
+class TestReferenceInEightBits(PagedKVSuite):
+    capabilities = frozenset({"references", "quantized", "prefixes"})
+    examples, head_dim = 10, 8
+
+    @pytest.fixture
+    def make_paged_kv(self) -> type[Quantized]:
+        return QuantizedToEightBits
+
+
+class TestReferenceInFloat8(PagedKVSuite):
+    capabilities = frozenset({"references", "quantized", "prefixes"})
+    float_codes = torch.float8_e4m3fn
+    examples = 10
+
+    @pytest.fixture
+    def make_paged_kv(self) -> type[Quantized]:
+        return QuantizedToFloat8
 
 
 def rows(geometry: CacheGeometry) -> PagedRows:

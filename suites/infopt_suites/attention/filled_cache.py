@@ -30,6 +30,7 @@ class CacheContract(Protocol):
     device: ClassVar[str]
     head_dim: ClassVar[int]
     bits: ClassVar[int]
+    float_codes: ClassVar[torch.dtype | None]
     chunks_within_window: ClassVar[bool]
 
 
@@ -184,7 +185,7 @@ class Filled:
             assert bool(same.all()), f"{what}: {int((~same).sum())} of {same.numel()} differ"
             return
         largest = seen.abs().double().amax((1, 2, 3), keepdim=True)
-        allowed = largest * step_of_codes(self.suite.bits, self.suite.dtype)
+        allowed = rounding_of_codes(written, largest, self.suite)
         excess = (found.double() - written.double()).abs() - allowed
         assert bool((excess <= 0).all()), f"{what}: off by {excess.max():.6g} more than a step"
 
@@ -231,6 +232,29 @@ class Filled:
         assert offset + width > self.length, (
             f"get_mask_sizes says {width} columns from {offset} on for token {self.length}"
         )
+
+
+class Rounded(Protocol):
+    """What a class of a suite declares of the codes to which numbers are rounded."""
+
+    dtype: ClassVar[torch.dtype]
+    bits: ClassVar[int]
+    float_codes: ClassVar[torch.dtype | None]
+
+
+def rounding_of_codes(written: Tensor, largest: Tensor, declared: Rounded) -> Tensor:
+    """How far each number may be from its code, where ``largest`` is the largest magnitude.
+
+    Codes of a floating-point dtype are off by half their eps relatively, and below their smallest
+    normal number by half a subnormal step; a scale brings the largest number to between half their
+    maximum and all of it.
+    """
+    if declared.float_codes is None:
+        return largest * step_of_codes(declared.bits, declared.dtype)
+    codes = torch.finfo(declared.float_codes)
+    subnormal = codes.tiny * codes.eps / codes.max
+    rounded = largest * (subnormal + 4 * torch.finfo(declared.dtype).eps)
+    return written.abs().double() * codes.eps / 2 + rounded
 
 
 def step_of_codes(bits: int, dtype: torch.dtype) -> float:

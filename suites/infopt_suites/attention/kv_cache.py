@@ -30,9 +30,10 @@ class KVCacheSuite(Suite):
     """Properties of KV caches: growing, preallocated, windowed or quantized.
 
     Give a fixture ``make_cache``: a `cache_protocol.MakeCache`. A quantized cache also declares
-    ``bits``, to which it rounds numbers, and ``residual``, how many of the newest tokens it may
-    keep as they are. ``growth``: memory grows by so many tokens at a time. With
-    ``chunks_within_window``, no update has more tokens than the window.
+    ``bits``, to which it rounds numbers, or ``float_codes``, the dtype of codes such as float8's,
+    and ``residual``, how many of the newest tokens it may keep as they are. ``growth``: memory
+    grows by so many tokens at a time. With ``chunks_within_window``, no update has more tokens than
+    the window.
     """
 
     topic = "kv_cache"
@@ -57,6 +58,7 @@ class KVCacheSuite(Suite):
     head_dim: ClassVar[int] = 4
     windows: ClassVar[Sequence[int]] = (1, 2, 3, 5)
     bits: ClassVar[int] = 8
+    float_codes: ClassVar[torch.dtype | None] = None
     residual: ClassVar[int] = 0
     growth: ClassVar[int] = 1
     chunks_within_window: ClassVar[bool] = False

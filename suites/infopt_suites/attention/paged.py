@@ -29,7 +29,8 @@ class PagedKVSuite(Suite):
     ``fork_copies``: a fork copies a last, partly filled block at once, and needs a block for it;
     otherwise it is copied when parent or child writes. ``can_truncate`` and ``can_fork``: where one
     is False, the suite frees the sequence and writes what remains of it, or writes the parent's
-    tokens for the child. A quantized cache declares ``bits``, to which it rounds numbers.
+    tokens for the child. A quantized cache declares ``bits``, to which it rounds numbers, or
+    ``float_codes``, the dtype of codes such as float8's.
     """
 
     topic = "paged_kv"
@@ -39,6 +40,7 @@ class PagedKVSuite(Suite):
         "references": "references(block) counts the tables that a block is in",
         "pool": "pool(layer) is the memory itself",
         "quantized": "numbers come back rounded",
+        "prefixes": "remember(sequence, token_ids), allocate_known(…): full blocks are found again",
         "attend": "attend(sequences, queries, layer): attention through the tables",
         "runner": "runner_table(sequence): the table as the next step reads it",
     }
@@ -51,6 +53,7 @@ class PagedKVSuite(Suite):
     can_truncate: ClassVar[bool] = True
     can_fork: ClassVar[bool] = True
     bits: ClassVar[int] = 8
+    float_codes: ClassVar[torch.dtype | None] = None
     head_dim: ClassVar[int] = 4
 
     def test_sequences_read_as_if_they_were_contiguous(self, make_paged_kv: MakePagedKV) -> None:
@@ -259,6 +262,45 @@ class PagedKVSuite(Suite):
             exact = (found[:, old] == written[0][:, old]).double().mean().item()
             assert exact < 0.5, f"{100 * exact:.0f} % of the {name} came back exactly"
 
+    @requires("prefixes")
+    @on_each_size(
+        each={
+            "more": (0, 1),
+            "owner": ("runs", "ends", "is forked", "is cut", "is preempted"),
+            "follower": ("goes on", "is forked", "is cut", "is preempted"),
+        }
+    )
+    def test_known_blocks_keep_their_numbers(
+        self, pages: Pages, size: int, more: int, owner: str, follower: str
+    ) -> None:
+        """Of a sequence that begins with known blocks, of their first owner, and of forks of both,
+        whatever is done to each of them.
+
+        Usual causes: codes that are found and scales that are not, or that go with their owner; a
+        known block that is written after a cut; a fork that counts what it shares but once; an
+        entry that stays when its block is given away.
+        """
+        pages.start(0)
+        pages.append(0, 3 * size + 1)
+        prompt = pages.remember(0)
+        _disturb(pages, 0, 8, owner, size)
+        length = 2 * size + more
+        found = pages.begin(1, prompt, length)
+        # Who writes behind a cut may write its known block, if that is forgotten.
+        least = size if owner == "is cut" else (length - 1) // size * size
+        assert found >= least, (
+            f"{found} of {length} known tokens were found in blocks of {size}, none was evicted"
+        )
+        pages.check()
+        _disturb(pages, 1, 9, follower, size)
+        pages.begin(2, prompt, 3 * size + 1)
+        pages.check()
+        for sequence in list(pages.truth):
+            pages.free(sequence)
+        pages.poison_by_writing()
+        pages.begin(3, prompt, 3 * size + 1)
+        pages.check()
+
     @requires("attend")
     @on_each_size()
     def test_attention_in_a_batch_equals_attention_alone(self, pages: Pages, size: int) -> None:
@@ -301,6 +343,22 @@ class PagedKVSuite(Suite):
             num_blocks, size, head_dim=self.head_dim, dtype=self.dtype, device=self.device
         )
         return Pages(make_paged_kv(geometry), geometry, self)
+
+
+def _disturb(pages: Pages, sequence: int, other: int, what: str, size: int) -> None:
+    """Do something to a sequence, and write behind it."""
+    if what == "ends":
+        pages.free(sequence)
+        return
+    if what == "is forked":
+        pages.fork(sequence, other)
+        pages.append(other, size)
+    elif what == "is cut":
+        pages.truncate(sequence, size + size // 2)
+    elif what == "is preempted":
+        pages.preempt(sequence)
+    pages.append(sequence, 1)
+    pages.check()
 
 
 def _edges(size: int) -> list[int]:

@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from .pages import Pages
+from .pages import Pages, Prompt
 
 MOST = 4  # sequences at a time, so that each of them is met again
 
@@ -28,6 +28,7 @@ class PagedMachine(RuleBasedStateMachine):
         super().__init__()
         self.pages = type(self).make_pages()
         self.next = 0
+        self.prompts: list[Prompt] = []
 
     @initialize(count=st.integers(1, 9))
     def begin(self, count: int) -> None:
@@ -51,6 +52,20 @@ class PagedMachine(RuleBasedStateMachine):
     def fork(self, data: st.DataObject, count: int) -> None:
         if self.pages.fork(self._sequence(data), self.next):
             self.pages.append(self.next, count)
+        self.next += 1
+
+    @precondition(lambda self: "prefixes" in self.pages.capabilities and self.pages.truth)
+    @rule(data=st.data())
+    def remember(self, data: st.DataObject) -> None:
+        self.prompts.append(self.pages.remember(self._sequence(data)))
+
+    @precondition(lambda self: self.prompts and len(self.pages.truth) < MOST)
+    @rule(data=st.data(), count=st.integers(0, 2))
+    def begin_known(self, data: st.DataObject, count: int) -> None:
+        prompt = data.draw(st.sampled_from(self.prompts), label="prompt")
+        length = data.draw(st.integers(0, len(prompt.ids)), label="length")
+        self.pages.begin(self.next, prompt, length)
+        self.pages.append(self.next, count)
         self.next += 1
 
     @precondition(lambda self: self.pages.truth)

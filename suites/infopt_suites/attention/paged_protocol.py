@@ -73,6 +73,19 @@ class ExposedPagedKV(PagedKV, Protocol):
         """The memory of keys and of values, [N, …] each, to be written behind the cache's back."""
 
 
+class PrefixedPagedKV(PagedKV, Protocol):
+    """Capability "prefixes": full blocks are found again by their tokens and all before them.
+
+    What is known and held by no sequence counts as free: it is given up when blocks are needed.
+    """
+
+    def remember(self, sequence: int, token_ids: Sequence[int]) -> None:
+        """Make the full blocks of a sequence known, whose tokens are these."""
+
+    def allocate_known(self, sequence: int, token_ids: Sequence[int]) -> int:
+        """Start a sequence with the known blocks of its beginning; how many tokens they hold."""
+
+
 class AttendingPagedKV(PagedKV, Protocol):
     """Capability "attend"."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from .filled_cache import step_of_codes
+from .filled_cache import rounding_of_codes
 from .oracle import plain_attention, rounding_bound
 from .paged_protocol import (
     AttendingPagedKV,
@@ -19,6 +20,7 @@ from .paged_protocol import (
     ExposedPagedKV,
     PagedGeometry,
     PagedKV,
+    PrefixedPagedKV,
 )
 from .protocol import AttentionSpec
 from .refusals import is_refused
@@ -34,6 +36,20 @@ class PagedContract(Protocol):
     can_truncate: ClassVar[bool]
     can_fork: ClassVar[bool]
     bits: ClassVar[int]
+    float_codes: ClassVar[torch.dtype | None]
+    dtype: ClassVar[torch.dtype]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids, and their keys and values [L, G, S, D]."""
+
+    ids: tuple[int, ...]
+    tokens: tuple[Tensor, Tensor]
+
+    def cut(self, first: int, end: int | None = None) -> Prompt:
+        keys, values = (x[:, :, first:end] for x in self.tokens)
+        return Prompt(self.ids[first:end], (keys, values))
 
 
 class Pages:
@@ -43,6 +59,8 @@ class Pages:
         self.cache, self.geometry, self.contract = cache, geometry, contract
         self.capabilities = contract.capabilities
         self.truth: dict[int, tuple[Tensor, Tensor]] = {}  # [L, G, S, D] each
+        self.ids: dict[int, tuple[int, ...]] = {}
+        self._next_id = 0
         self.generator = torch.Generator().manual_seed(5)
         self.poison()
         self.poison_by_writing()
@@ -57,7 +75,7 @@ class Pages:
     def start(self, sequence: int) -> None:
         self.cache.allocate(sequence)
         empty = self._draw(0)
-        self.truth[sequence] = empty, empty
+        self.truth[sequence], self.ids[sequence] = (empty, empty), ()
 
     def append(self, sequence: int, count: int) -> bool:
         """Append new tokens if there are blocks for them; see that the cache knows whether."""
@@ -75,36 +93,63 @@ class Pages:
             return False
         if not self.contract.can_fork:
             self.start(child)
-            return self._write(child, self.truth[parent])
+            return self._write(child, self.truth[parent], self.ids[parent])
         self.cache.fork(parent, child)
-        self.truth[child] = self.truth[parent]
+        self.truth[child], self.ids[child] = self.truth[parent], self.ids[parent]
         return True
+
+    def remember(self, sequence: int) -> Prompt:
+        """Make the full blocks of a sequence known."""
+        prompt = Prompt(self.ids[sequence], self.truth[sequence])
+        cast(PrefixedPagedKV, self.cache).remember(sequence, prompt.ids)
+        return prompt
+
+    def begin(self, sequence: int, prompt: Prompt, length: int) -> int:
+        """Start a sequence with the known blocks of so many tokens, and write the rest of them.
+
+        Returns how many tokens were known.
+        """
+        wanted = prompt.cut(0, length)
+        found = cast(PrefixedPagedKV, self.cache).allocate_known(sequence, wanted.ids)
+        size = self.geometry.block_size
+        assert found in range(0, len(wanted.ids) + 1, size), (
+            f"{found} of {len(wanted.ids)} tokens are said to be known, in full blocks of {size}"
+        )
+        known, rest = wanted.cut(0, found), wanted.cut(found)
+        self.truth[sequence], self.ids[sequence] = known.tokens, known.ids
+        self._write(sequence, rest.tokens, rest.ids)
+        return found
 
     def truncate(self, sequence: int, length: int) -> None:
         keys, values = self.truth[sequence]
         kept = keys[:, :, :length], values[:, :, :length]
         if not self.contract.can_truncate:
             self.free(sequence)
+            ids = self.ids[sequence][:length]
+            self.free(sequence)
             self.start(sequence)
-            self._write(sequence, kept)
+            self._write(sequence, kept, ids)
             return
         self.cache.truncate(sequence, length)
-        self.truth[sequence] = kept
+        self.truth[sequence], self.ids[sequence] = kept, self.ids[sequence][:length]
 
     def free(self, sequence: int) -> None:
         self.cache.free(sequence)
-        del self.truth[sequence]
+        del self.truth[sequence], self.ids[sequence]
 
     def preempt(self, sequence: int) -> None:
         """Free a sequence and compute it again, if there are blocks for it."""
-        tokens = self.truth[sequence]
+        prompt = Prompt(self.ids[sequence], self.truth[sequence])
         self.free(sequence)
+        if "prefixes" in self.capabilities:
+            self.begin(sequence, prompt, len(prompt.ids))
+            return
         self.start(sequence)
-        self._write(sequence, tokens)
+        self._write(sequence, prompt.tokens, prompt.ids)
 
     def poison(self) -> None:
-        """Fill what no sequence holds with NaN."""
-        if "pool" not in self.capabilities:
+        """Fill what no sequence holds with NaN; but for what may still be found."""
+        if "pool" not in self.capabilities or "prefixes" in self.capabilities:
             return
         held = {block for sequence in self.truth for block in self.cache.block_table(sequence)}
         free = [block for block in range(self.geometry.num_blocks) if block not in held]
@@ -119,7 +164,7 @@ class Pages:
         Numbers that are rounded are large ones instead: of NaN there are no codes.
         """
         g, free = self.geometry, self.cache.num_free_blocks
-        if "pool" in self.capabilities or not free:
+        if ("pool" in self.capabilities and "prefixes" not in self.capabilities) or not free:
             return
         junk = 1000.0 if "quantized" in self.capabilities else math.nan
         shape = g.layers, g.kv_heads, free * g.block_size, g.head_dim
@@ -170,19 +215,26 @@ class Pages:
         )
         if "quantized" not in self.capabilities or not written.numel():
             return found == written  # a NaN is the same as nothing
-        step = step_of_codes(self.contract.bits, self.geometry.dtype)
-        return (found.double() - written.double()).abs() <= step * written.abs().max()
+        allowed = rounding_of_codes(written, written.abs().double().max(), self.contract)
+        return (found.double() - written.double()).abs() <= allowed
 
     def _draw(self, count: int) -> Tensor:
         g = self.geometry
         drawn = torch.randn(g.layers, g.kv_heads, count, g.head_dim, generator=self.generator)
         return drawn.to(g.device, g.dtype)
 
-    def _write(self, sequence: int, tokens: tuple[Tensor, Tensor]) -> bool:
+    def _write(
+        self, sequence: int, tokens: tuple[Tensor, Tensor], ids: Sequence[int] | None = None
+    ) -> bool:
         count = tokens[0].shape[2]
+        if ids is None:
+            ids = range(self._next_id, self._next_id + count)
+            self._next_id += count
         needed, free = self._needed(sequence, count), self.cache.num_free_blocks
         fits = needed <= free
         said = self.cache.can_append(sequence, count)
+        if needed == free and self._writes_behind_a_cut(sequence, count):
+            fits = said
         assert said == fits, (
             f"can_append says {said}: {count} tokens need {needed} blocks, {free} are free"
         )
@@ -192,6 +244,7 @@ class Pages:
                 torch.cat([self.truth[sequence][0], tokens[0]], dim=2),
                 torch.cat([self.truth[sequence][1], tokens[1]], dim=2),
             )
+            self.ids[sequence] += tuple(ids)
         else:
             self._must_refuse(sequence, tokens)
         self.poison()
@@ -206,6 +259,11 @@ class Pages:
         last = self.cache.block_table(sequence)[-1]
         owners = sum(last in self.cache.block_table(other) for other in self.truth)
         return added + (owners > 1)
+
+    def _writes_behind_a_cut(self, sequence: int, count: int) -> bool:
+        """Whether a known block may be written, which is then forgotten, or copied into another."""
+        partly = self.length(sequence) % self.geometry.block_size > 0
+        return "prefixes" in self.capabilities and partly and count > 0
 
     def _must_refuse(self, sequence: int, tokens: tuple[Tensor, Tensor]) -> None:
         refused = is_refused(lambda: self.cache.append(sequence, *tokens))
