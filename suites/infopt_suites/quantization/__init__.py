@@ -5,6 +5,8 @@ from .calibration import CalibratedQuantizer, MakeCalibratedQuantizer
 from .codebook import CodebookSuite
 from .fake_quantization import FakeQuantizer, FakeQuantSuite, MakeFakeQuantizer
 from .grids import Grid, bounds, grid_of
+from .model_protocol import MakeModelQuantizer, ModelQuantizer
+from .model_quantizer import ModelQuantizerSuite
 from .packing import PackingSuite
 from .protocol import Codebook, MakeQuantizer, Packing, Quantizer
 from .quantized_linear import MakeQuantizedLinear, QuantizedLinear, QuantizedLinearSuite
@@ -21,9 +23,12 @@ __all__ = [
     "Grid",
     "MakeCalibratedQuantizer",
     "MakeFakeQuantizer",
+    "MakeModelQuantizer",
     "MakeQuantizedLinear",
     "MakeQuantizer",
     "MakeSmoother",
+    "ModelQuantizer",
+    "ModelQuantizerSuite",
     "Packing",
     "PackingSuite",
     "QuantizedLinear",
