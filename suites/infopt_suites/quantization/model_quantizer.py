@@ -398,6 +398,8 @@ def _mix(model: nn.Module) -> None:
 
 
 def _described(before: Tensor, after: Tensor) -> str:
+    if type(before.data) is not type(after.data):
+        return f"it is a {type(after.data).__name__}"
     if before.dtype is not after.dtype or before.shape != after.shape:
         return f"{before.dtype} {tuple(before.shape)} → {after.dtype} {tuple(after.shape)}"
     changed = int((before.detach() != after.detach()).sum())
