@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .properties import for_all
     from .pruning import PruningSuite
     from .quantization import (
+        ActivationQuantizerSuite,
         CalibratedQuantizerSuite,
         CodebookSuite,
         FakeQuantSuite,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ActivationQuantizerSuite",
     "AttentionSuite",
     "BatcherSuite",
     "CalibratedQuantizerSuite",

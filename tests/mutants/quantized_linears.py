@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import activation_quantizers
 import torch
+from activation_quantizers import SmallActivations
 from infopt_reference.quantization import QuantizationScheme, preset, quantize
 from torch import Tensor, nn
 from torch.nn import functional
@@ -39,14 +41,15 @@ class SmallLinear:
 class SmallInt8(SmallLinear):
     """Both factors in 8 bit: each token by its absmax, each output feature by its own."""
 
-    def product(self, x: Tensor) -> Tensor:
-        scales = self.scales(x.float())  # [..., 1]
-        codes = (x.float() / scales.where(scales > 0, 1.0)).round()
-        sums = codes.double() @ self.weight.unpacked_codes().double().T
-        return (sums * scales * self.weight.scales.double().view(-1)).to(x.dtype)
+    activations: type[SmallActivations] = SmallActivations
 
-    def scales(self, x: Tensor) -> Tensor:
-        return x.abs().amax(dim=-1, keepdim=True) / 127
+    def __init__(self, linear: nn.Linear, scheme: QuantizationScheme) -> None:
+        super().__init__(linear, scheme)
+        self.rounds = self.activations(preset("int8"))
+
+    def product(self, x: Tensor) -> Tensor:
+        rounded = self.rounds(x.double()).double()
+        return functional.linear(rounded, self.weight.dequantize(torch.float64)).to(x.dtype)
 
 
 class SmallOutliers(SmallInt8):
@@ -79,37 +82,25 @@ class BiasRounded(SmallLinear):
 class OneScaleForAllTokens(SmallInt8):
     """Not listed: the largest token decides for all."""
 
-    def scales(self, x: Tensor) -> Tensor:
-        return (x.abs().amax() / 127).expand(*x.shape[:-1], 1)
+    activations = activation_quantizers.OneScaleForAllTokens
 
 
 class ScaleOfTheFirstToken(SmallInt8):
     """Not listed: tokens beyond it are clipped, or too coarse."""
 
-    def scales(self, x: Tensor) -> Tensor:
-        scales = super().scales(x)
-        return scales.flatten(0, -2)[:1].expand(*x.shape[:-1], 1) if x.numel() else scales
+    activations = activation_quantizers.ScaleOfTheFirstToken
 
 
 class ZerosDivide(SmallInt8):
     """Not listed: 0/0 for a token of zeros."""
 
-    def product(self, x: Tensor) -> Tensor:
-        scales = self.scales(x.float())
-        codes = (x.float() / scales).round()
-        sums = codes.double() @ self.weight.unpacked_codes().double().T
-        return (sums * scales * self.weight.scales.double().view(-1)).to(x.dtype)
+    activations = activation_quantizers.ZerosDivide
 
 
 class FirstScalesKept(SmallInt8):
     """Not listed: activations are calibrated by the first call."""
 
-    first: Tensor | None = None
-
-    def scales(self, x: Tensor) -> Tensor:
-        if self.first is None:
-            self.first = super().scales(x).amax()
-        return self.first.expand(*x.shape[:-1], 1)
+    activations = activation_quantizers.FirstScalesKept
 
 
 class OutliersOfTheFirstBatch(SmallOutliers):
@@ -150,7 +141,7 @@ class ScaledAfterHalf(SmallInt8):
     """Not listed: sums of codes leave float16 before they are scaled."""
 
     def product(self, x: Tensor) -> Tensor:
-        scales = self.scales(x.float())
+        scales = x.float().abs().amax(dim=-1, keepdim=True) / 127
         codes = (x.float() / scales.where(scales > 0, 1.0)).round()
         first = codes.shape[-1] // 2
         weight = self.weight.unpacked_codes().float()
@@ -171,9 +162,7 @@ class SingleTokenOfAnotherScheme(SmallLinear):
 class SingleTokenUnscaled(SmallInt8):
     """Not listed: one token has the fixed scale 1/16."""
 
-    def scales(self, x: Tensor) -> Tensor:
-        single = x.numel() == x.shape[-1]
-        return torch.full((*x.shape[:-1], 1), 0.0625) if single else super().scales(x)
+    activations = activation_quantizers.SingleTokenUnscaled
 
 
 class FirstSequenceOnly(SmallLinear):

@@ -3,6 +3,7 @@
 Start at `quantize` (quantized.py) and follow the imports; `quantize_model` applies it to a model.
 """
 
+from .activations import StaticActivationQuantizer, round_activations
 from .affine import AsymmetricFormat, SymmetricFormat
 from .awq import AWQScales, awq_scales, clip_weights, search_awq_scales
 from .calibration import ActivationStatistics, HessianStatistics, output_mse
@@ -20,7 +21,7 @@ from .number_format import NumberFormat
 from .packing import pack, packed_bytes, unpack
 from .precision import FORMATS, FormatInfo, format_info, ulp
 from .qat import distillation_kl, train_qat
-from .quantized import QuantizedTensor, quantize
+from .quantized import QuantizedTensor, quantize, quantize_activations
 from .scheme import (
     NAMED_FORMATS,
     PRESETS,
@@ -58,6 +59,7 @@ __all__ = [
     "QuantizedLinear",
     "QuantizedTensor",
     "SmoothingGroup",
+    "StaticActivationQuantizer",
     "SymmetricFormat",
     "awq_scales",
     "clip_weights",
@@ -80,8 +82,10 @@ __all__ = [
     "preset",
     "quantization_method",
     "quantize",
+    "quantize_activations",
     "quantize_model",
     "read_gptq_layer",
+    "round_activations",
     "search_awq_scales",
     "smooth",
     "smoothing_groups",

@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from .checks import require_finite
 from .linear import QuantizedLinear
-from .quantized import QuantizedTensor, quantize
+from .quantized import QuantizedTensor, quantize, quantize_activations
 from .scheme import PRESETS, Granularity, QuantizationScheme, number_format
 
 THRESHOLD = 6.0  # the paper's, section 3.2: what it separates, it separates in models of all sizes
@@ -69,7 +69,7 @@ def _int8_product(rows: Tensor, weight: QuantizedTensor, features: Tensor) -> Te
     dtype = torch.promote_types(rows.dtype, torch.float32)
     if not rows.numel():
         return torch.zeros(rows.shape[0], weight.shape[0], dtype=dtype, device=rows.device)
-    quantized = quantize(rows, PRESETS["int8"])  # a scale for each row
+    quantized = quantize_activations(rows, PRESETS["int8"])  # a scale for each row
     sums = _int32_sums(quantized.unpacked_codes(), weight.unpacked_codes()[:, features])
     return sums.to(dtype).mul_(quantized.scales[:, None]).mul_(weight.scales)
 

@@ -152,6 +152,17 @@ def quantize(weight: Tensor, scheme: QuantizationScheme) -> QuantizedTensor:
     return quantized
 
 
+def quantize_activations(x: Tensor, scheme: QuantizationScheme) -> QuantizedTensor:
+    """Codes and constants of activations x [..., K] as tokens; the result has the shape [T, K].
+
+    All leading axes are flattened: per channel of axis 0 is per token (`activations`).
+
+    Raises:
+        ValueError: as `quantize` does; there is no token, or a value is not finite.
+    """
+    return quantize(x.reshape(-1, x.shape[-1]), scheme)
+
+
 def encode(
     weight: Tensor,
     scheme: QuantizationScheme,

@@ -1,5 +1,11 @@
 """Suites for quantizers of weights and for their parts."""
 
+from .activation_quantizer import ActivationQuantizerSuite
+from .activations import (
+    ActivationQuantizer,
+    MakeActivationQuantizer,
+    StaticActivationQuantizer,
+)
 from .calibrated import CalibratedQuantizerSuite
 from .calibration import CalibratedQuantizer, MakeCalibratedQuantizer
 from .codebook import CodebookSuite
@@ -14,6 +20,8 @@ from .quantizer import QuantizerSuite
 from .smoothing import MakeSmoother, Smoother, SmoothingSuite
 
 __all__ = [
+    "ActivationQuantizer",
+    "ActivationQuantizerSuite",
     "CalibratedQuantizer",
     "CalibratedQuantizerSuite",
     "Codebook",
@@ -21,6 +29,7 @@ __all__ = [
     "FakeQuantSuite",
     "FakeQuantizer",
     "Grid",
+    "MakeActivationQuantizer",
     "MakeCalibratedQuantizer",
     "MakeFakeQuantizer",
     "MakeModelQuantizer",
@@ -37,6 +46,7 @@ __all__ = [
     "QuantizerSuite",
     "Smoother",
     "SmoothingSuite",
+    "StaticActivationQuantizer",
     "bounds",
     "grid_of",
 ]

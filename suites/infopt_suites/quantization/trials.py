@@ -40,12 +40,14 @@ class Trial:
         return Trial(self.make, replace(self.case, weight=weight))
 
 
-def claimed_grid(quantizer: Quantizer, scheme: QuantizationScheme) -> Grid:
+def claimed_grid(quantizer: object, scheme: QuantizationScheme) -> Grid:
     grid: Grid | None = getattr(quantizer, "grid", None)
     return grid_of(scheme) if grid is None else grid
 
 
-def is_mirrored(make_quantizer: MakeQuantizer, scheme: QuantizationScheme) -> bool:
+def is_mirrored(
+    make_quantizer: Callable[[QuantizationScheme], object], scheme: QuantizationScheme
+) -> bool:
     grid = claimed_grid(make_quantizer(scheme), scheme)
     if not grid.mirrored:
         return False
@@ -149,6 +151,20 @@ def require_near(found: Tensor, expected: Tensor, eps: float, excused: Tensor) -
     allowed = eps * expected.double().nan_to_num(0.0, 0.0, 0.0).abs().max()
     away = (found.double() - expected.double()).abs()
     require_same(found.where(~(away <= allowed), expected), expected, excused)
+
+
+def require_within(weight: Tensor, restored: Tensor, allowed: Bounds, what: str) -> None:
+    """Raise AssertionError where a number came back outside its bound; ``what`` names it."""
+    error = (weight.double() - restored.double()).abs()
+    excess = error - allowed.error
+    # A NaN is in no bound, and compares with none.
+    if not bool((excess <= 0).all()):
+        where = worst_place(excess)
+        raise AssertionError(
+            f"{what}{list(where)} = {weight[where].item():.9g} came back as "
+            f"{restored[where].item():.9g}: off by {error[where].item():.6g}, "
+            f"{allowed.derivation(where)}"
+        )
 
 
 def worst_place(excess: Tensor) -> tuple[int, ...]:

@@ -21,10 +21,11 @@ _SHOWN = 32  # numbers of a weight's beginning and of its end that a message has
 
 @dataclass(frozen=True)
 class WeightCase:
-    """A weight and the scheme to quantize it in."""
+    """A weight, or what ``noun`` says, and the scheme to quantize it in."""
 
     scheme: QuantizationScheme
     weight: Tensor
+    noun: str = "weight"
 
     @property
     def dtype(self) -> str:
@@ -34,7 +35,7 @@ class WeightCase:
     @property
     def kind(self) -> str:
         """The case without its numbers."""
-        return f"{self.dtype} weight of shape {tuple(self.weight.shape)}, {self.scheme}"
+        return f"{self.dtype} {self.noun} of shape {tuple(self.weight.shape)}, {self.scheme}"
 
     def __repr__(self) -> str:
         return f"{self.kind}: {_shown(self.weight)}"
