@@ -14,10 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from infopt_suites.gates.quality.documents import measure_document
+from infopt_suites.gates.quality.gate import OF_DOCUMENTS
 from infopt_suites.gates.quality.summary import CONFIDENCE_EDGES, percentile, summarise
 from measure_fakes import MatrixScores, seeded_ids
 
-from pytest_infopt.gates.registry import gate_named
 from pytest_infopt.measure.divergence import compare_scores
 from pytest_infopt.metrics.metric import Rule
 from pytest_infopt.results.sample import Sample
@@ -45,7 +45,7 @@ def measured(name: str, count: int, change: float = 0.5) -> Sample:
 
 def test_every_single_valued_quality_metric_is_filled() -> None:
     sample = measured("a", 30)
-    expected = {m.name for m in gate_named("quality").metrics if m.rule is not Rule.EXCEEDANCE}
+    expected = {m.name for m in OF_DOCUMENTS if m.rule is not Rule.EXCEEDANCE}
     assert set(sample.values) == expected
     assert set(sample.tokens) == {"kl"}
     assert sample.weight == len(sample.tokens["kl"]) == 29

@@ -27,7 +27,10 @@ CANDIDATES = {
     "perplexity_ratio = 1.039, long_context_kl = 0.064 }",
 }
 # Metrics that came later have no part in the error rates of that time.
-LATER = "".join(f'{metric.name} = "off"\n' for metric in gate_named("stability").metrics)
+LATER = "".join(
+    f'{name} = "off"\n'
+    for name in (*gate_named("stability").metric_names, "kl_position_ratio", "kl_trend")
+)
 BUDGETS = "ttft_ratio = 50\ntpot_ratio = 50\nkl_p99 = 0.5\n" + LATER
 SIZES = """
 [batching]
@@ -87,7 +90,10 @@ def test_an_earlier_journal_replays_to_its_result(
     assert verdicts(after)[ended_earlier] == "FAIL"
     journal = (folder / "journal.jsonl").read_text().splitlines()
     new = journal[len(samples_of_the_earlier_run(gated)) :]
-    assert {json.loads(line)["kind"] for line in new} == {"run", "item"}
+    kinds = [json.loads(line) for line in new]
+    assert {line["kind"] for line in kinds} == {"run", "item", "sample"}
+    # Made of the earlier samples; no model was asked.
+    assert {line["phase"] for line in kinds if line["kind"] == "sample"} == {"profile"}
 
 
 def samples_of_the_earlier_run(gated: str) -> list[str]:

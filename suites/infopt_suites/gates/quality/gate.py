@@ -15,6 +15,58 @@ def sample_tokens(release: Release, document_tokens: int | None) -> int | None:
     return document_tokens
 
 
+OF_DOCUMENTS = (
+    Metric("kl_mean", Unit.NATS, Rule.MEAN, "KL(reference ‖ candidate) per token"),
+    Metric("kl_reverse_mean", Unit.NATS, Rule.MEAN, "KL(candidate ‖ reference) per token"),
+    *quantiles("kl", Unit.NATS, "KL(reference ‖ candidate)", {**TAIL, "p999": 0.999}),
+    Metric("kl_max", Unit.NATS, Rule.WORST, "largest KL(reference ‖ candidate) of a token"),
+    Metric(
+        "perplexity_ratio",
+        Unit.RATIO,
+        Rule.SIGN,
+        "perplexity, candidate / reference",
+        equal=1.0,
+    ),
+    Metric(
+        "top1_agreement",
+        Unit.SHARE,
+        Rule.MEAN,
+        "tokens whose most probable successor is the same",
+        higher_is_better=True,
+    ),
+    Metric(
+        "top5_overlap",
+        Unit.SHARE,
+        Rule.MEAN,
+        "share of the five most probable successors in common",
+        higher_is_better=True,
+    ),
+    Metric(
+        "true_probability_rms",
+        Unit.SHARE,
+        Rule.MEAN,
+        "RMS change of the probability of the true token (judged on its square)",
+        power=2,
+    ),
+)
+PROFILE = (
+    Metric(
+        "kl_position_ratio",
+        Unit.NUMBER,
+        Rule.WORST,
+        "KL at any stretch of positions / at the others of the same document, median of documents",
+        equal=1.0,
+    ),
+    Metric(
+        "kl_trend",
+        Unit.NUMBER,
+        Rule.WORST,
+        "evidence (e-value) that KL rises over the session, against documents in random order",
+        equal=1.0,
+    ),
+)
+
+
 GATE = GateSpec(
     package=__package__,
     name="quality",
@@ -26,38 +78,5 @@ GATE = GateSpec(
     most_samples=most_samples,
     sample_tokens=sample_tokens,
     identical_outputs_pass=True,
-    metrics=(
-        Metric("kl_mean", Unit.NATS, Rule.MEAN, "KL(reference ‖ candidate) per token"),
-        Metric("kl_reverse_mean", Unit.NATS, Rule.MEAN, "KL(candidate ‖ reference) per token"),
-        *quantiles("kl", Unit.NATS, "KL(reference ‖ candidate)", {**TAIL, "p999": 0.999}),
-        Metric("kl_max", Unit.NATS, Rule.WORST, "largest KL(reference ‖ candidate) of a token"),
-        Metric(
-            "perplexity_ratio",
-            Unit.RATIO,
-            Rule.SIGN,
-            "perplexity, candidate / reference",
-            equal=1.0,
-        ),
-        Metric(
-            "top1_agreement",
-            Unit.SHARE,
-            Rule.MEAN,
-            "tokens whose most probable successor is the same",
-            higher_is_better=True,
-        ),
-        Metric(
-            "top5_overlap",
-            Unit.SHARE,
-            Rule.MEAN,
-            "share of the five most probable successors in common",
-            higher_is_better=True,
-        ),
-        Metric(
-            "true_probability_rms",
-            Unit.SHARE,
-            Rule.MEAN,
-            "RMS change of the probability of the true token (judged on its square)",
-            power=2,
-        ),
-    ),
+    metrics=(*OF_DOCUMENTS, *PROFILE),
 )

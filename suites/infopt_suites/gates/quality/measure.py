@@ -14,9 +14,9 @@ class QualityMeasure:
         self._pair = pair
 
     @remote
-    def documents(self) -> list[str]:
-        """Ids of the documents in the order of measuring: random, decided by the seed."""
-        return list(self._pair.documents_by_id)
+    def documents(self) -> dict[str, int]:
+        """Tokens of the documents by id, in the order of measuring: random, decided by the seed."""
+        return {name: len(d.token_ids) for name, d in self._pair.documents_by_id.items()}
 
     @remote
     def document(self, document_id: str) -> Sample:

@@ -12,6 +12,8 @@ import pytest
 
 from pytest_infopt import GateRun
 
+from .gate import OF_DOCUMENTS, PROFILE
+from .profile import missing_lengths, profile
 from .summary import summarise
 
 if TYPE_CHECKING:
@@ -24,10 +26,25 @@ def test_quality(infopt_gate: GateRun[QualityMeasure]) -> None:
     """KL divergence, perplexity and agreement stay within their budgets.
 
     A failure here while the equivalence gate passes is lost precision: too few bits, too large a
-    group, or a layer that should have been left alone.
+    group, or a layer that should have been left alone. Where the profile alone fails, positions or
+    the session are at fault: a table or cache that ends, a window, a state that grows.
     """
     measure = infopt_gate.measure
     documents = measure.documents()
-    infopt_gate.collect(documents, measure.document, planned=len(documents))
-    infopt_gate.details |= summarise(infopt_gate.samples)
+    judgements = infopt_gate.collect(
+        documents, measure.document, planned=len(documents), metrics=OF_DOCUMENTS
+    )
+    in_order = list(infopt_gate.samples)
+    infopt_gate.details |= summarise(in_order)
+    if not infopt_gate.failed:
+        more = missing_lengths(documents, (sample.unit for sample in in_order))
+        infopt_gate.collect(
+            more, measure.document, planned=max(1, len(more)), phase="lengths", metrics=[]
+        )
+        rest = infopt_gate.samples[len(in_order) :]
+        judgements += infopt_gate.collect(
+            [0], lambda _: profile(in_order, rest), planned=1, phase="profile", metrics=PROFILE
+        )
+        infopt_gate.judgements = judgements
+    infopt_gate.show_samples()
     infopt_gate.conclude()

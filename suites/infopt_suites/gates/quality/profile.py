@@ -1,0 +1,130 @@
+"""Whether quality depends on where a token stands, or on when a document was measured.
+
+Two ways of losing quality that a mean over documents hides: what is wrong from a position on (a
+table of rotations that ends, a window, a cache that wraps around), and what gets worse during the
+session. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from pytest_infopt import MeasuredTable, Sample
+from pytest_infopt.judge.e_process import EProcess
+
+PARTS = 16  # of the longest document
+FEWEST_TOKENS = 4  # of a part: single tokens' divergences are heavy-tailed
+RESOLUTION = 2.0**-23  # nats below which a divergence that was computed in float32 is not known
+IMPOSSIBLE = 746.0  # nats: what has a probability that float64 does not hold
+OF_EACH_LENGTH = 4  # documents
+
+_BETS = (0.4, 0.95)
+_RESTART = 8  # documents from one beginning to the next
+
+
+@dataclass(frozen=True)
+class PositionPart:
+    """Predictions ``start``…``stop`` − 1 of all documents that reach so far.
+
+    ``ratio`` is the median over these documents of the part's mean divergence over that of the
+    document's other positions.
+    """
+
+    start: int
+    stop: int
+    documents: int
+    kl_mean: float
+    ratio: float
+
+
+def position_parts(samples: Sequence[Sample]) -> list[PositionPart]:
+    """Equal parts of the longest document, each with what documents lose there."""
+    curves = [[min(kl, IMPOSSIBLE) for kl in sample.tokens["kl"]] for sample in samples]
+    longest = max(map(len, curves))
+    width = max(FEWEST_TOKENS, math.ceil(longest / PARTS))
+    parts = []
+    for start in range(0, longest, width):
+        stop = start + width
+        # A document's rest of a part is no part, unless nobody has more of it.
+        full = [c for c in curves if len(c) >= min(stop, longest) and len(c) > width]
+        if full:
+            inside = [math.fsum(c[start:stop]) / len(c[start:stop]) for c in full]
+            ratios = [_ratio(mean, c, start, stop) for mean, c in zip(inside, full, strict=True)]
+            mean = math.fsum(inside) / len(full)
+            parts.append(PositionPart(start, min(stop, longest), len(full), mean, median(ratios)))
+    return parts
+
+
+def _ratio(inside: float, curve: Sequence[float], start: int, stop: int) -> float:
+    others = [*curve[:start], *curve[stop:]]
+    return (inside + RESOLUTION) / (math.fsum(others) / len(others) + RESOLUTION)
+
+
+def trend_evidence(values: Iterable[float]) -> float:
+    """The largest e-value against "the order of the values does not matter", for ones that rise.
+
+    Each value's rank among those before it gives a p-value, uniform where the order is random; a
+    bet on small ones grows where late values are large (Vovk, Nouretdinov and Gammerman 2003,
+    "Testing exchangeability on-line"). Parts of the stake wait for a later beginning, so that what
+    sets in late need not make up for what was lost before. P(it ever reaches 1/α) ≤ α by Ville's
+    inequality. Ties count against.
+    """
+    bets, seen, evidence = list[EProcess](), list[float](), 1.0
+    for value in values:
+        if len(seen) % _RESTART == 0:
+            bets.append(EProcess(_BETS))
+        seen.append(value)
+        p = sum(earlier >= value for earlier in seen) / len(seen)
+        for bet in bets:
+            bet.update(1 - 2 * p)
+        # The j-th beginning has the stake 1/j − 1/(j + 1); what has not begun yet is still there.
+        wealth = [math.exp(b.log_e) / (j * (j + 1)) for j, b in enumerate(bets, 1)]
+        evidence = max(evidence, math.fsum(wealth) + 1 / (len(bets) + 1))
+    return evidence
+
+
+def missing_lengths(lengths: Mapping[str, int], measured: Iterable[str]) -> list[str]:
+    """Documents to measure so that each octave of lengths has some, in their order.
+
+    Early stops decide the mean; a long document that came late would never be looked at.
+    """
+    done, found = set(measured), list[str]()
+    seen: dict[int, int] = {}
+    for name in done:
+        seen[_octave(lengths[name])] = seen.get(_octave(lengths[name]), 0) + 1
+    for name, tokens in lengths.items():
+        octave = _octave(tokens)
+        if name not in done and seen.get(octave, 0) < OF_EACH_LENGTH:
+            seen[octave] = seen.get(octave, 0) + 1
+            found.append(name)
+    return found
+
+
+def _octave(tokens: int) -> int:
+    return tokens.bit_length()
+
+
+def profile(in_order: Sequence[Sample], more: Sequence[Sample] = ()) -> Sample:
+    """``kl_position_ratio``, the largest of all parts, and ``kl_trend`` of the documents that were
+    measured in a random order; ``more`` have been chosen for their lengths."""
+    samples = [*in_order, *more]
+    parts = position_parts(samples)
+    values = {"kl_trend": trend_evidence(sample.values["kl_mean"] for sample in in_order)}
+    if parts:
+        values["kl_position_ratio"] = max(part.ratio for part in parts)
+    return Sample(
+        unit="profile",
+        weight=sum(sample.weight for sample in samples),
+        values=values,
+        identical=all(sample.identical for sample in samples),
+        details={"tables": [_table(parts).to_json()]},
+    )
+
+
+def _table(parts: Sequence[PositionPart]) -> MeasuredTable:
+    rows = tuple((f"{p.start + 1}…{p.stop}", p.documents, p.kl_mean, p.ratio) for p in parts)
+    columns = ("positions", "documents", "KL, nats", "against the document's others")
+    return MeasuredTable("divergence by position", columns, rows)
