@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 DEFAULT_SKIP = ("lm_head",)
+_UNKNOWN_ORDER = "the order of the axes is not known"
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,8 @@ def select_weight_matrices(
         include_tied: take also layers whose weight an embedding shares.
 
     Raises:
-        ValueError: a name in skip matches nothing, or no matrix is left.
+        ValueError: a name in skip matches nothing, the order of the axes of an expert's parameter
+            can't be told (it is named), or no matrix is left.
     """
     skip = tuple(skip)
     _check_skip(model, skip)
@@ -113,6 +115,7 @@ def select_weight_matrices(
             why = "shares its weight with an embedding" if part is None else f"skip = {part!r}"
             selection.skipped[name] = why
             del selection.chosen[name]
+    _refuse_unknown_order(selection, skip)
     if not selection.chosen:
         reasons = "; ".join(f"{name}: {why}" for name, why in selection.skipped.items())
         raise ValueError(f"no weight matrix left; skipped: {reasons or 'none'}")
@@ -173,12 +176,43 @@ def _of_experts(module: nn.Module, path: str, name: str, parameter: Tensor) -> W
     if experts is None:
         return f"a parameter of {kind}, which is not known to multiply by it"
     if parameter.ndim == 3 and parameter.shape[0] == experts:
-        # transformers says so on classes whose experts it computes (`use_experts_implementation`).
-        transposed = bool(getattr(module, "is_transposed", False))
+        transposed = _is_transposed(module, name, parameter)
+        if transposed is None:
+            return f"{_UNKNOWN_ORDER} of a parameter of {kind} of shape {tuple(parameter.shape)}"
         return WeightMatrix(path, module, name, is_layer=False, transposed=transposed)
     if parameter.ndim == 2 and parameter.shape[0] > experts and not parameter.shape[0] % experts:
         return WeightMatrix(path, module, name, is_layer=False)
     return f"a parameter of {kind} of shape {tuple(parameter.shape)}: no stack of matrices"
+
+
+def _is_transposed(module: nn.Module, name: str, stack: Tensor) -> bool | None:
+    """Whether a stack of three axes is stored [E, in, out]; None where nothing tells.
+
+    transformers says so on classes whose experts it computes (`use_experts_implementation`). Else
+    the axis that is as long as the inputs tells: a module's own ``input_size``, or the hidden size,
+    which gates and "up" take and "down" gives.
+    """
+    declared = getattr(module, "is_transposed", None)
+    if isinstance(declared, bool):
+        return declared
+    first, second = stack.shape[1:]
+    inputs = _size(module, "input_size", "in_features")
+    takes = True
+    if inputs is None:
+        inputs = _size(module, "hidden_size", "hidden_dim")
+        takes = name.startswith(("gate", "up", "w1", "w3", "wi"))
+        if not takes and not name.startswith(("down", "w2", "wo")):
+            return None
+    if (first == inputs) == (second == inputs):
+        return None
+    return (first == inputs) == takes
+
+
+def _size(module: nn.Module, *names: str) -> int | None:
+    """The first of a module's sizes by these names, or else of its configuration's."""
+    owners = (module, getattr(module, "config", None))
+    sizes = (getattr(owner, name, None) for owner in owners for name in names)
+    return next((size for size in sizes if isinstance(size, int)), None)
 
 
 def _experts(module: nn.Module) -> int | None:
@@ -235,6 +269,15 @@ def experts_one_by_one(model: nn.Module) -> Iterator[None]:
 
 def _matches(name: str, part: str) -> bool:
     return f".{part}." in f".{name}."
+
+
+def _refuse_unknown_order(selection: Selection, skip: tuple[str, ...]) -> None:
+    for name, why in selection.skipped.items():
+        if why.startswith(_UNKNOWN_ORDER) and not any(_matches(name, part) for part in skip):
+            raise ValueError(
+                f"{name}: {why}: [experts, out, in] or [experts, in, out]? Set is_transposed to "
+                "True or False on its module, or name it in skip"
+            )
 
 
 def _check_skip(model: nn.Module, skip: tuple[str, ...]) -> None:

@@ -20,6 +20,8 @@ from infopt_reference.quantization import (
 from infopt_reference.quantization.calibration import HessianStatistics
 from infopt_reference.weight_matrices import select_weight_matrices
 from torch import nn
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from weight_layouts import LAYOUTS, MIXTURES, make_layout, token_ids
 
 INT4 = preset("int4", group_size=32)
@@ -328,3 +330,66 @@ def test_skip_names_stacks_too():
         LAYOUTS["mixtral"].weights - LAYOUTS["mixtral"].experts
     )
     assert report.skipped["model.layers.0.mlp.experts.down_proj"] == "skip = 'experts'"
+
+
+class Experts(nn.Module):
+    """Two experts whose parameters are stored in one order or the other, which no field says."""
+
+    def __init__(self, hidden, inner, turned, up="gate_up_proj", down="down_proj"):
+        super().__init__()
+        self.num_experts, self.hidden_size = 2, hidden
+        self.up, self.down, self.turned = up, down, turned
+        taking, giving = (hidden, inner), (inner, hidden)
+        for name, (inputs, outputs) in ((up, taking), (down, giving)):
+            shape = (inputs, outputs) if turned else (outputs, inputs)
+            sizes = 2.0 ** torch.arange(outputs)
+            drawn = torch.randn(2, outputs, inputs) * sizes[:, None]
+            setattr(self, name, nn.Parameter((drawn.mT if turned else drawn).view(2, *shape)))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("names", [("gate_up_proj", "down_proj"), ("w1", "w2")])
+def test_the_hidden_size_tells_how_experts_are_stored(turned, names):
+    torch.manual_seed(0)
+    model = nn.Sequential(Experts(8, 12, turned, *names))
+    found = select_weight_matrices(model).chosen
+    assert [found[f"0.{name}"].transposed for name in names] == [turned, turned]
+    assert [found[f"0.{name}"].in_features for name in names] == [8, 12]
+    before = copy.deepcopy(model)
+    quantize_model(model, preset("int8"))
+    for name in names:
+        weight = getattr(before[0], name).detach()
+        error = (getattr(model[0], name) - weight).abs()
+        rows = weight.abs().amax(1 if turned else 2, keepdim=True)
+        assert bool((error <= rows / 127 / 2 * (1 + 1e-5)).all())
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (12, 16)])
+def test_experts_that_may_be_stored_either_way_are_refused_by_name(shape):
+    model = nn.Sequential(Experts(*shape, turned=False))
+    model[0].hidden_size = 8
+    with pytest.raises(ValueError, match=r"0\.gate_up_proj: the order .* is_transposed .* skip"):
+        select_weight_matrices(model)
+    model.append(nn.Linear(4, 4))
+    named = select_weight_matrices(model, skip=("gate_up_proj", "down_proj"))
+    assert list(named.chosen) == ["1"]
+    model[0].is_transposed = True
+    assert select_weight_matrices(model).chosen["0.down_proj"].transposed
+
+
+def test_llama_4_stores_its_experts_inputs_first():
+    config = CONFIG_MAPPING["llama4_text"](
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        intermediate_size_mlp=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        num_local_experts=2,
+        interleave_moe_layer_step=1,
+    )
+    found = select_weight_matrices(AutoModelForCausalLM.from_config(config)).chosen
+    for name, features in (("gate_up_proj", 32), ("down_proj", 48)):
+        assert found[f"model.layers.0.feed_forward.experts.{name}"].in_features == features
