@@ -15,7 +15,6 @@ from infopt_suites.gates.quality.profile import (
     missing_lengths,
     position_parts,
     profile,
-    trend_evidence,
 )
 
 from pytest_infopt import Sample
@@ -82,27 +81,6 @@ def test_the_parts_cover_every_position_once(tokens: int, count: int) -> None:
 def test_equal_models_have_no_profile() -> None:
     found = profile(documents(lambda draw, position: 0.0))
     assert found.values == {"kl_position_ratio": 1.0, "kl_trend": 1.0}
-
-
-def test_evidence_of_a_trend_is_as_rare_as_declared() -> None:
-    """P(e ≥ 1/α) ≤ α: in 4,000 random orders of heavy-tailed values, α = 1/20 and 1/100."""
-    draw = random.Random(1)
-    found = [trend_evidence(draw.paretovariate(1.1) for _ in range(40)) for _ in range(4000)]
-    for alpha in (1 / 20, 1 / 100):
-        share = sum(value >= 1 / alpha for value in found) / len(found)
-        assert share <= alpha
-    assert trend_evidence([1.0] * 40) == 1.0
-
-
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("after", [24, 60])
-def test_what_gets_worse_is_seen_in_some_forty_documents(seed: int, after: int) -> None:
-    samples = documents(
-        lambda draw, position: draw.lognormvariate(0, 0.5), count=after + 40, seed=seed
-    )
-    values = [s.values["kl_mean"] * (1 if i < after else 3) for i, s in enumerate(samples)]
-    assert trend_evidence(values) > TREND
-    assert trend_evidence(reversed(values)) < TREND
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=60), st.integers(0, 60))

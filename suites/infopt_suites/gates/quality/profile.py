@@ -13,16 +13,13 @@ from dataclasses import dataclass
 from statistics import median
 
 from pytest_infopt import MeasuredTable, Sample
-from pytest_infopt.judge.e_process import EProcess
+from pytest_infopt.judge.trend import trend_evidence
 
 PARTS = 16  # of the longest document
 FEWEST_TOKENS = 4  # of a part: single tokens' divergences are heavy-tailed
 RESOLUTION = 2.0**-23  # nats below which a divergence that was computed in float32 is not known
 IMPOSSIBLE = 746.0  # nats: what has a probability that float64 does not hold
 OF_EACH_LENGTH = 4  # documents
-
-_BETS = (0.4, 0.95)
-_RESTART = 8  # documents from one beginning to the next
 
 
 @dataclass(frozen=True)
@@ -61,29 +58,6 @@ def position_parts(samples: Sequence[Sample]) -> list[PositionPart]:
 def _ratio(inside: float, curve: Sequence[float], start: int, stop: int) -> float:
     others = [*curve[:start], *curve[stop:]]
     return (inside + RESOLUTION) / (math.fsum(others) / len(others) + RESOLUTION)
-
-
-def trend_evidence(values: Iterable[float]) -> float:
-    """The largest e-value against "the order of the values does not matter", for ones that rise.
-
-    Each value's rank among those before it gives a p-value, uniform where the order is random; a
-    bet on small ones grows where late values are large (Vovk, Nouretdinov and Gammerman 2003,
-    "Testing exchangeability on-line"). Parts of the stake wait for a later beginning, so that what
-    sets in late need not make up for what was lost before. P(it ever reaches 1/α) ≤ α by Ville's
-    inequality. Ties count against.
-    """
-    bets, seen, evidence = list[EProcess](), list[float](), 1.0
-    for value in values:
-        if len(seen) % _RESTART == 0:
-            bets.append(EProcess(_BETS))
-        seen.append(value)
-        p = sum(earlier >= value for earlier in seen) / len(seen)
-        for bet in bets:
-            bet.update(1 - 2 * p)
-        # The j-th beginning has the stake 1/j − 1/(j + 1); what has not begun yet is still there.
-        wealth = [math.exp(b.log_e) / (j * (j + 1)) for j, b in enumerate(bets, 1)]
-        evidence = max(evidence, math.fsum(wealth) + 1 / (len(bets) + 1))
-    return evidence
 
 
 def missing_lengths(lengths: Mapping[str, int], measured: Iterable[str]) -> list[str]:
