@@ -153,11 +153,12 @@ def _too_few(
     spec: GateSpec, release: Release, candidate: Candidate, corpus: _CorpusSize
 ) -> Iterator[str]:
     """The limits that as many samples cannot PASS."""
+    unless = ", unless its outputs are identical" if spec.identical_outputs_pass else ""
     available = spec.most_samples(release, corpus.documents)
     for name, budget in spec.limits_among(candidate.budgets).items():
         needed = _fewest(spec, budget, release, corpus)
         if available is not None and available < needed:
             yield (
                 f"candidate {candidate.name}: {name} {budget.describe()} cannot PASS with "
-                f"{available} {spec.samples}; it takes at least {needed}"
+                f"{available} {spec.samples}; it takes at least {needed}{unless}"
             )

@@ -454,7 +454,8 @@ def test_plan_says_what_is_missing(tmp_path: Path) -> None:
     text = '[reference]\nmodel = "./gone"\n[candidates.x]\n[corpus]\nfiles = ["a.txt"]\n'
     plan = "\n".join(plan_lines(load(tmp_path, text)))
     assert f"missing: reference: {tmp_path / 'gone'} does not exist" in plan
-    assert "kl_mean ≤ 0.005 nats cannot PASS with 1 documents; it takes at least 25" in plan
+    few = "kl_mean ≤ 0.005 nats cannot PASS with 1 documents; it takes at least 25"
+    assert f"{few}, unless its outputs are identical" in plan
     assert "(default, at least 25 documents)" in plan
     missing_corpus = text.replace("a.txt", "b.txt")
     assert "corpus: unusable" in "\n".join(plan_lines(load(tmp_path, missing_corpus)))

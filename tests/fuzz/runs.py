@@ -17,6 +17,7 @@ import time
 import uuid
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from pytest_infopt.gates.registry import gates
 
 STATUSES = {0, 1, 2, 4, 5, 10, 11}
 OF_VERDICT = {"PASS": {0}, "FAIL": {1, 2}, "INCONCLUSIVE": {2, 10}, "ERROR": {2, 11}}
+_HEADLINE = re.compile(r"^(?:\W+ )?infopt: ([A-Z]+)(?: of a part)? \(", re.MULTILINE)
 _MARK = "INFOPT_FUZZ_RUN"  # an environment variable that each process of a run inherits
 
 
@@ -71,25 +73,47 @@ def write_release(folder: Path, text: str) -> None:
     (folder / "infopt.toml").write_text(text)
 
 
-def run(folder: Path, words: Sequence[str], ended_by: int = 0, after_lines: int = 0) -> Ended:
-    """pytest with these words; with a signal, once the journal holds so many lines."""
+@dataclass(frozen=True)
+class End:
+    """A signal, to pytest's process or to its whole group (as a terminal's Ctrl-C goes), once the
+    journal holds so many lines and so many seconds have passed since."""
+
+    signal: signal.Signals
+    lines: int
+    seconds: float
+    group: bool
+
+    def send(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        _wait_for_lines(process, folder, self.lines)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(self.seconds)
+        with suppress(ProcessLookupError):
+            (os.killpg if self.group else os.kill)(process.pid, self.signal)
+
+
+def run(folder: Path, words: Sequence[str], end: End | None = None) -> Ended:
+    """pytest with these words, which may be ended."""
     mark = uuid.uuid4().hex
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), _MARK: mark}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
     output = folder / "output.txt"
     with output.open("wb") as stream:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=stream, stderr=subprocess.STDOUT
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-        if ended_by:
-            _wait_for_lines(process, folder, after_lines)
-            process.send_signal(ended_by)
+        if end is not None:
+            end.send(process, folder)
         status = process.wait(timeout=300)
     return Ended(status, output.read_text(errors="replace"), folder, _left_behind(mark))
 
 
-def check(ended: Ended, *, whole: bool) -> None:
-    """What holds of each run that was not killed; `whole`: nobody left any of its gates out."""
+def check(ended: Ended, gate: str | None = None) -> None:
+    """What holds of each run that was not killed, of all gates or of this one."""
     assert ended.status in STATUSES, ended.output
     assert "INTERNALERROR" not in ended.output, ended.output
     assert "Traceback (most recent call last)" not in ended.output, ended.output
@@ -99,16 +123,17 @@ def check(ended: Ended, *, whole: bool) -> None:
         assert ended.status in (2, 4, 5), ended.output
         return
     verdict = document["verdict"]
-    shown = re.findall(r"^infopt: (\w+) \(", ended.output, re.MULTILINE)
-    assert set(shown) <= {verdict}, ended.output
     assert ended.run_folder is not None
-    summary = (ended.run_folder / "summary.md").read_text()
-    assert f"infopt: {verdict} (" in summary.partition("\n")[0]
+    summary = (ended.run_folder / "summary.md").read_text().partition("\n")[0]
+    for text in (summary, ended.output):
+        assert set(_HEADLINE.findall(text)) == {verdict}, text
+    assert (" of a part (" in summary) <= (gate is not None)
     lenient = verdict == "INCONCLUSIVE" and "warn" in (ended.folder / "infopt.toml").read_text()
     assert ended.status in OF_VERDICT[verdict] | ({0} if lenient else set()), ended.output
     items = {(item["gate"], item["candidate"]): item["verdict"] for item in document["items"]}
-    if whole and verdict == "PASS":
-        assert set(items) == planned(ended.folder), "PASS, and gates of the plan are missing"
+    if verdict == "PASS" or ended.status == 0:
+        asked = {item for item in planned(ended.folder) if gate in (None, item[0])}
+        assert set(items) == asked, f"{verdict}, and gates of the plan are missing"
     _check_junit(ended, items)
 
 

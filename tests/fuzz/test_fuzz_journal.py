@@ -70,7 +70,7 @@ def test_any_damage_to_its_bytes(folder: Path, content: bytes) -> None:
     goes_on(folder, content)
 
 
-@cases(smoke=30, fuzz=3000)
+@cases(smoke=30, fuzz=1000)
 @given(
     st.sampled_from(LINES).flatmap(lambda line: altered(json.loads(line))).map(json_bytes) | DEEP
 )

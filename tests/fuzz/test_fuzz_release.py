@@ -119,7 +119,7 @@ def test_any_damage_to_a_file(folder: Path, content: bytes) -> None:
     release_or_refusal(folder, content, {})
 
 
-@cases(smoke=60, fuzz=4000)
+@cases(smoke=60, fuzz=1500)
 @example({"semantic_cache": {"pairs": "\0"}})
 @given(
     st.deferred(lambda: tables(release_file_model()).map(with_models))

@@ -58,6 +58,12 @@ def read_config(directory: Path) -> dict[str, Any]:
     document = _read_json(path)
     if not isinstance(document, dict):
         raise ModelLoadError(f"{path} holds a {type(document).__name__} where an object belongs")
+    text = document.get("text_config")
+    if text is not None and not isinstance(text, dict):
+        raise ModelLoadError(
+            f"text_config of {path} is a {type(text).__name__} where an object belongs; save the "
+            "checkpoint anew"
+        )
     return document
 
 

@@ -67,6 +67,7 @@ def predicted_kv_bytes(
     """
     try:
         layers = layer_shapes(config, latents=latents)
-    except (AttributeError, TypeError, ValueError):  # names that its model alone understands
+    # Names and numbers that its model alone understands, if anybody: 0 heads divide by zero.
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError):
         return None
     return sum(layer.numbers(tokens, batch) for layer in layers if layer) * bytes_per_value

@@ -66,12 +66,22 @@ class LayerShape:
     """What one token leaves in one layer: ``kv_heads`` keys and as many values.
 
     ``window`` is how many tokens the layer holds at most, None for all of them.
+
+    Raises:
+        ValueError: a size that is no whole number of at least 1.
     """
 
     kv_heads: int
     key_dim: int
     value_dim: int
     window: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, size in vars(self).items():
+            if (name, size) == ("window", None):
+                continue
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} is {size!r}, and has to be a whole number of at least 1")
 
     def numbers(self, tokens: int, rows: int = 1) -> int:
         """Numbers that ``rows`` sequences of ``tokens`` tokens leave."""
