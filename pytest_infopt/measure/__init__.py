@@ -18,6 +18,7 @@ from .dtype_error import (
 )
 from .findings import Decode, named_tokens
 from .greedy import NEAR_TIE_ULPS, Mismatches, first_finding, greedy_mismatches
+from .length_effect import Difference, length_effect
 from .repeated_pass import RepeatedPass, differing_rows, first_difference, module_calls
 from .self_comparison import SelfComparison
 from .timing import RequestTiming, SlowedEngine, measure_pair, time_request, warm_up
@@ -26,6 +27,7 @@ __all__ = [
     "NEAR_TIE_ULPS",
     "OUTPUT_FACTOR",
     "Decode",
+    "Difference",
     "DtypeError",
     "Mismatches",
     "RepeatedPass",
@@ -41,6 +43,7 @@ __all__ = [
     "first_finding",
     "greedy_mismatches",
     "host_logits",
+    "length_effect",
     "logit_error",
     "measure_pair",
     "module_calls",

@@ -4,7 +4,9 @@
 
 with the dtype error's worst position (`dtype_error`): each of the two runs may err by as much.
 Where that is exceeded, the reference's weights in the same dtype go the same route: what they
-differ by is no fault of the engine's, and takes the place of the dtype error if it is larger.
+differ by is no fault of the engine's, and takes the place of the dtype error if it is larger. So
+does what they differ by in plain passes of other lengths (`length_effect`): a near-tie that no
+route decides comes at other positions in an engine of other weights.
 
 Legend: T positions, V vocabulary.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -28,6 +31,7 @@ from .dtype_error import (
     two_runs,
 )
 from .greedy import greedy_mismatches
+from .length_effect import NONE, Difference, worst
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # logits [S, V] by a route, and of the plain pass
 
@@ -48,7 +52,9 @@ class SelfComparison:
         plain: torch.Tensor,
         unit: str,
         least_tokens: int,
+        lengths: Callable[[], Difference] = Difference,
     ) -> None:
+        self._lengths = lengths
         self._name = engine.dtype
         self.dtype = dtype_named(engine.dtype)
         self.errors: dict[str, float] = {}
@@ -83,17 +89,34 @@ class SelfComparison:
         error = rms(logit_error(logits, exact)[first:]) / (2 * self._worst)
         granted = self._granted.rows(start, start + len(logits))
         illegal = len(greedy_mismatches(logits, exact, granted, self.dtype).illegal)
-        if (error > OUTPUT_FACTOR or illegal) and (own := control()) is not None:
-            own_error = logit_error(*own)
-            own_ratio = rms(own_error[first:]) / (2 * self._worst)
-            if own_ratio > OUTPUT_FACTOR:
-                self._note(route, own_ratio)
-            error /= max(1.0, own_ratio)
-            extremes = granted.extremes + own_error.abs().max()
-            granted = replace(granted, extremes=extremes)
-            illegal = len(greedy_mismatches(logits, exact, granted, self.dtype).illegal)
+        held_to = NONE
+        for of_reference in (partial(self._by_route, route, first, control), self._by_length):
+            if error / max(1.0, held_to.ratio) <= OUTPUT_FACTOR and not illegal:
+                break
+            held_to = worst([held_to, of_reference()])
+            wider = replace(granted, extremes=granted.extremes + held_to.largest)
+            illegal = len(greedy_mismatches(logits, exact, wider, self.dtype).illegal)
+        error /= max(1.0, held_to.ratio)
         self.errors[route] = max(error, self.errors.get(route, 0.0))
         self.mismatches[route] = max(illegal, self.mismatches.get(route, 0))
+
+    def _by_route(self, route: str, first: int, control: Callable[[], Pair | None]) -> Difference:
+        """What the reference's own weights differ by on this route."""
+        if (pair := control()) is None:
+            return NONE
+        error = logit_error(*pair)
+        own = Difference(rms(error[first:]) / (2 * self._worst), float(error.abs().max()))
+        if not own.is_rounding:
+            self._note(route, own.ratio)
+        return own
+
+    def _by_length(self) -> Difference:
+        """What they differ by in plain passes of other lengths, where that is no rounding."""
+        effect = self._lengths()
+        if effect.is_rounding:
+            return NONE
+        self._note("plain passes of other lengths", effect.ratio)
+        return effect
 
     def _note(self, route: str, ratio: float) -> None:
         note = (
@@ -105,8 +128,8 @@ class SelfComparison:
 
     def values(self, error: str, mismatches: str) -> dict[str, float]:
         """The worst route's numbers under the names of two metrics."""
-        worst = max(self.mismatches.values())
-        return {error: max(self.errors.values()), mismatches: float(worst)}
+        most = max(self.mismatches.values())
+        return {error: max(self.errors.values()), mismatches: float(most)}
 
     def details(self) -> dict[str, object]:
         """Every route's numbers, and the notes."""

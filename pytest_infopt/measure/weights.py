@@ -17,7 +17,7 @@ from torch import nn
 
 from ..engines.transformers.footprint import storage_bytes, weight_tensors
 
-__all__ = ["DEFAULT_SKIP", "WeightChanges", "compare_weights"]
+__all__ = ["DEFAULT_SKIP", "WeightChanges", "bytes_at", "compare_weights"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,20 @@ def compare_weights(
     return WeightChanges(
         weights, changed, zeros, nbytes, plain, unchanged, tuple(missing), selection.skipped
     )
+
+
+def bytes_at(bits: float, model: nn.Module, skip: Iterable[str] = DEFAULT_SKIP) -> int:
+    """What a float model's weights would weigh with ``bits`` for each weight of its matrices.
+
+    All else (embeddings, head, norms, convolutions, tables that its checkpoint holds) counts as it
+    is stored in the model. Raises ValueError as `compare_weights` does.
+    """
+    chosen = select_weight_matrices(model, skip).chosen.values()
+    distinct = {id(matrix.parameter): matrix.parameter for matrix in chosen}
+    matrices: set[tuple[str, int]] = set()
+    storage_bytes(distinct.values(), matrices)
+    others = storage_bytes(weight_tensors(model), matrices)
+    return others + round(bits * sum(p.numel() for p in distinct.values()) / 8)
 
 
 def _owner(candidate: nn.Module, matrix: WeightMatrix) -> nn.Module | None:

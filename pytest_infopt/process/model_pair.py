@@ -27,6 +27,7 @@ from ..engines.registry import load_engine
 from ..engines.weight_precision import Precision, observed_precision, precision_of
 from ..errors import InfoptError, ModelLoadError
 from ..measure.dtype_error import dtype_named
+from ..measure.length_effect import Difference, length_effect
 from ..measure.repeated_pass import RepeatedPass
 from ..release import ModelSource, Release
 from ..results.sample import Sample
@@ -56,6 +57,7 @@ class ModelPair(PairTexts):
         self._cache = cache
         self.oracle_note = ""  # why the oracle is coarser than asked for
         self._prompt_sets: dict[PromptPlan, PromptSet] = {}
+        self._length_effects: dict[PromptPlan, Difference] = {}
         # A loader of one's own lies beside the configuration, which pytest need not have imported.
         sys.path[:0] = [str(root), str(release.directory.absolute())]
 
@@ -112,6 +114,17 @@ class ModelPair(PairTexts):
                 plain=self.logits_in(self.candidate.dtype, prompts),
             )
         return self._prompt_sets[plan]
+
+    def length_effect(self, plan: PromptPlan) -> Difference:
+        """What the length of a plain pass changes in the logits of `plain` on the plan's prompts.
+        Measured once for each plan."""
+        if plan not in self._length_effects:
+            prompts = self.prompt_set(plan)
+            engine = able(self.plain, WholeLogitsEngine)
+            self._length_effects[plan] = length_effect(
+                engine, prompts.prompts, prompts.oracle, prompts.plain
+            )
+        return self._length_effects[plan]
 
     # The reference's weights in other dtypes
 

@@ -29,16 +29,18 @@ _BY_SIZE: dict[int | float, str] = {
     "q_lora_rank kv_lora_rank",
     24: "v_head_dim qk_head_dim",
     16: "head_dim qk_nope_head_dim mamba_d_head mamba_head_dim linear_key_head_dim "
-    "linear_value_head_dim index_head_dim hidden_size_per_layer_input global_head_dim",
-    8: "qk_rope_head_dim sliding_window attention_chunk_size mamba_d_state mamba_n_heads "
-    "mamba_dt_rank state_size time_step_rank mamba_num_heads ssm_state_size chunk_size "
-    "mamba_chunk_size laurel_rank",
+    "linear_head_dim linear_value_head_dim index_head_dim hidden_size_per_layer_input "
+    "global_head_dim",
+    # Two heads of an indexer would both say 0 of many keys, and which of these are seen is chance.
+    8: "qk_rope_head_dim index_n_heads sliding_window attention_chunk_size mamba_d_state "
+    "mamba_n_heads mamba_dt_rank state_size time_step_rank mamba_num_heads ssm_state_size "
+    "chunk_size mamba_chunk_size laurel_rank",
     4: "num_attention_heads n_head num_heads n_heads decoder_attention_heads num_experts "
-    "num_local_experts n_routed_experts moe_num_experts linear_num_value_heads index_topk "
-    "encoder_attention_heads attention_heads",
+    "num_local_experts n_routed_experts moe_num_experts linear_num_value_heads linear_num_heads "
+    "index_topk encoder_attention_heads attention_heads",
     2: "num_hidden_layers n_layer num_layers n_layers decoder_layers num_key_value_heads "
     "num_kv_heads num_experts_per_tok num_experts_per_token moe_top_k moe_k moe_topk mamba_expand "
-    "n_groups n_mamba_heads linear_num_key_heads index_n_heads num_global_key_value_heads "
+    "n_groups n_mamba_heads linear_num_key_heads num_global_key_value_heads "
     "eos_token_id encoder_layers",
     1: "n_group topk_group num_expert_group mamba_n_groups mamba_ngroups bos_token_id",
     0: "pad_token_id",

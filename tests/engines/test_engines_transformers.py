@@ -216,8 +216,13 @@ def test_float64_arithmetic_widens_every_way_to_ask_for_float32() -> None:
             torch.softmax(x, dim=-1, dtype=torch.float32),
             torch.arange(3, dtype=torch.float32),
             torch.arange(3).float(),
+            torch.full((), torch.finfo(torch.float64).min),  # XGLM's mask
+            torch.zeros(3),
+            torch.tensor([0.5]),
         ]
+        assert torch.tensor([1]).dtype == torch.int64
     assert {tensor.dtype for tensor in asked} == {torch.float64}
+    assert torch.zeros(3).dtype == torch.float32
     assert x.float().dtype is torch.float32  # and outside nothing has changed
 
 

@@ -27,7 +27,7 @@ from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
 
 from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError
-from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR
+from pytest_infopt.measure import OUTPUT_FACTOR, Difference
 from pytest_infopt.results.sample import Sample
 
 IDS = seeded_ids("caches", 24, VOCABULARY)
@@ -164,11 +164,15 @@ def test_a_fault_of_the_kv_cache_shows_in_its_way(
         assert all(sample.details["errors"][name] <= OUTPUT_FACTOR for name in sound)
 
 
-def controlled(candidate: TransformersEngine, control: TransformersEngine) -> Sample:
+def controlled(
+    candidate: TransformersEngine,
+    control: TransformersEngine,
+    lengths: Callable[[], Difference] = Difference,
+) -> Sample:
     module = make_model("llama")
     oracle = engine_of(module, torch.float64).full_logits(IDS)
     plain = engine_of(module).full_logits(IDS)
-    return measure_kv_prompt(candidate, oracle, plain, IDS, "p", lambda: control)
+    return measure_kv_prompt(candidate, oracle, plain, IDS, "p", lambda: control, lengths)
 
 
 @pytest.mark.parametrize(
@@ -190,14 +194,42 @@ def test_a_fault_beside_a_sound_reference_is_the_candidates() -> None:
     assert not sample.details["notes"]
 
 
-def test_a_fault_larger_than_the_references_own_is_still_found() -> None:
-    def slightly_stale(inputs: Inputs) -> None:
-        if held(inputs) > 1:
-            for layer in inputs["past_key_values"].layers:
-                layer.keys[:, :, -1] += 1e-4 * layer.keys[:, :, -2]
+def slightly_stale(inputs: Inputs) -> None:
+    if held(inputs) > 1:
+        for layer in inputs["past_key_values"].layers:
+            layer.keys[:, :, -1] += 1e-4 * layer.keys[:, :, -2]
 
+
+def test_a_fault_larger_than_the_references_own_is_still_found() -> None:
     sample = controlled(broken("llama", newest_entry_is_stale), broken("llama", slightly_stale))
     assert sample.values["kv_error_ratio"] > FOUND
+
+
+def test_a_candidate_is_held_to_what_lengths_change_in_the_reference() -> None:
+    control, candidate = engine_of(make_model("llama")), broken("llama", slightly_stale)
+    ratio = controlled(candidate, control).values["kv_error_ratio"]
+    assert ratio > OUTPUT_FACTOR
+    charged = controlled(candidate, control, lambda: Difference(ratio, 1.0))
+    assert charged.values["kv_error_ratio"] == pytest.approx(1.0)
+    assert any("plain passes of other lengths" in note for note in charged.details["notes"])
+    worse = broken("llama", newest_entry_is_stale)
+    found = controlled(worse, control, lambda: Difference(ratio, 0.0))
+    assert found.values["kv_error_ratio"] > FOUND
+    assert found.values["kv_greedy_mismatches"] > 0
+
+
+def test_rounding_by_lengths_excuses_nothing() -> None:
+    control, candidate = engine_of(make_model("llama")), broken("llama", slightly_stale)
+    charged = controlled(candidate, control, lambda: Difference(OUTPUT_FACTOR, 1e3))
+    assert charged.values == controlled(candidate, control).values
+
+
+def test_a_sound_candidate_asks_for_no_passes_of_other_lengths() -> None:
+    def never() -> Difference:
+        raise AssertionError("asked for")
+
+    engine = engine_of(make_model("llama"))
+    assert controlled(engine, engine, never).values["kv_error_ratio"] <= OUTPUT_FACTOR
 
 
 def test_a_way_that_the_reference_cannot_go_either_is_left_out() -> None:

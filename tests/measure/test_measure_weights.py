@@ -15,7 +15,8 @@ from infopt_suites.gates.memory.changes import with_changes
 from weight_layouts import LAYOUTS, make_layout
 
 from pytest_infopt import Sample
-from pytest_infopt.measure.weights import WeightChanges, compare_weights
+from pytest_infopt.engines.transformers.footprint import storage_bytes, weight_tensors
+from pytest_infopt.measure.weights import WeightChanges, bytes_at, compare_weights
 from pytest_infopt.release import ModelSource
 
 REFERENCE = ModelSource("reference", "somewhere", dtype="float32")
@@ -146,3 +147,22 @@ def test_samples_say_what_was_requested_and_what_is_observed() -> None:
     assert weights["left_alone"]["model.layers.0.mlp.experts.down_proj"].startswith("left as it is")
     assert "router" in weights["left_alone"]["model.layers.0.mlp.gate.weight"]
     assert with_changes(sample, None, source) is sample
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("form", ["int8", "nf4"])
+def test_bytes_at_the_limit_on_bits_lie_between_quantized_and_float(name: str, form: str) -> None:
+    reference, candidate = make_layout(name), make_layout(name)
+    quantize_model(candidate, preset(form))
+    whole, kept = (storage_bytes(weight_tensors(m)) for m in (reference, candidate))
+    bits = compare_weights(reference, candidate).values()["bits_per_weight"]
+    assert bytes_at(bits, reference) == kept  # all else is what it was
+    assert bytes_at(32.0, reference) == whole
+    assert kept < bytes_at(limits(form)["bits_per_weight"], reference) < whole
+
+
+def test_a_table_that_a_checkpoint_holds_counts_as_it_is() -> None:
+    reference = make_layout("llama")
+    before = bytes_at(8.0, reference)
+    reference.register_buffer("decays", torch.zeros(1000))
+    assert bytes_at(8.0, reference) == before + 4000

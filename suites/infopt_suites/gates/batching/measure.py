@@ -37,7 +37,8 @@ class BatchingMeasure:
     @remote
     def invariance(self, index: int) -> Sample:
         """The index-th prompt in batches of every size, against alone."""
-        prompts = self._pair.prompt_set(self._pair.release.plan(EquivalencePlan))
+        plan = self._pair.release.plan(EquivalencePlan)
+        prompts = self._pair.prompt_set(plan)
         prompt = prompts.prompts[index]
         others = [p for i, p in enumerate(prompts.prompts) if i != index]
         sample = measure_batch_invariance(
@@ -49,6 +50,7 @@ class BatchingMeasure:
             f"prompt-{index}",
             self._plan.batch_sizes,
             lambda: able(self._pair.plain, BatchingEngine),
+            lambda: self._pair.length_effect(plan),
         )
         return self._pair.noted(sample)
 

@@ -36,7 +36,7 @@ from infopt_reference.batching import (
 from pytest_infopt import Sample
 from pytest_infopt.engines.base import BatchEngine, WholeLogitsEngine
 from pytest_infopt.errors import InfoptError, InvalidComparisonError
-from pytest_infopt.measure import SelfComparison, host_logits
+from pytest_infopt.measure import Difference, SelfComparison, host_logits
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 LARGEST_LOGITS = 2**30  # bytes of a batch's logits, which engines compute at once
@@ -62,6 +62,7 @@ def measure_batch_invariance(
     unit: str,
     sizes: Sequence[int] = BATCH_SIZES,
     control: Callable[[], BatchingEngine] | None = None,
+    lengths: Callable[[], Difference] = Difference,
 ) -> Sample:
     """A prompt's rows in batches of each size against the prompt alone.
 
@@ -70,7 +71,8 @@ def measure_batch_invariance(
     and ``plain`` [T, V] are the reference's logits of the prompt in the widest dtype and in the
     engine's (`SelfComparison`). Sizes whose logits would take more than `LARGEST_LOGITS` bytes are
     left out, and named in ``details["left_out"]``. ``control`` gives the reference's weights in
-    this dtype; they go through the same batch where the engine's rows differ (`SelfComparison`).
+    this dtype, which go through the same batch where the engine's rows differ, and ``lengths``
+    gives their `length_effect` (`SelfComparison` has the use of both).
 
     Raises InvalidComparisonError where the oracle is no finer than the engine's dtype or no size is
     left, ValueError for sizes below 1 or no neighbours, NonFiniteLogitsError for NaN and infinity.
@@ -81,7 +83,7 @@ def measure_batch_invariance(
             f"batch sizes {list(sizes)} with {len(neighbours)} neighbours; give sizes of 1 or "
             "more, and one neighbour at least"
         )
-    found = SelfComparison(engine, oracle, plain, unit, least_tokens=1)
+    found = SelfComparison(engine, oracle, plain, unit, least_tokens=1, lengths=lengths)
     alone = host_logits(engine.full_logits(prompt))
     left_out = []
     for size in sizes:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -31,6 +32,7 @@ from pytest_infopt.engines.base import BatchEngine, CachedEngine, Capability, Wh
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure import (
     OUTPUT_FACTOR,
+    Difference,
     dtype_error_of,
     dtype_named,
     first_finding,
@@ -57,13 +59,14 @@ def measure_prompt(
     token_ids: Sequence[int],
     unit: str,
     control: Callable[[], EquivalenceEngine] | None = None,
+    lengths: Callable[[], Difference] = Difference,
 ) -> Sample:
     """All equivalence metrics of one prompt, each the worst of this prompt.
 
     ``oracle_logits`` [T, V] are the reference's in float64 (or the widest dtype that fits),
     ``dtype_error_logits`` [T, V] the reference's in the candidate's dtype; ``control`` gives an
     engine of these weights in this dtype, which is compared with itself where the candidate differs
-    from itself by more than is granted. The cache is left out
+    from itself by more than is granted, and ``lengths`` its `length_effect`. The cache is left out
     where the candidate has none, and so are the ratios when oracle and dtype error are equal: see
     ``details["left_out"]``. Raises InvalidComparisonError when shapes differ, NonFiniteLogitsError
     for NaN and infinity.
@@ -82,7 +85,8 @@ def measure_prompt(
         error = logit_error(logits, oracle)
         values["logit_error_ratio"] = rms(error) / dtype_error.overall
         unit_error = 2 * dtype_error.worst
-        values |= _consistency(candidate, control, logits, token_ids, unit_error, left_out, notes)
+        of_reference = _OfReference(control, lengths, token_ids, unit_error, notes)
+        values |= _consistency(candidate, of_reference, logits, token_ids, unit_error, left_out)
     else:
         left_out["error ratios"] = (
             f"the oracle is no finer than the candidate's {candidate.dtype}: what this dtype costs "
@@ -129,19 +133,56 @@ def _distances(logits: torch.Tensor, oracle: torch.Tensor) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True)
+class _OfReference:
+    """What the reference's own weights differ by on a prompt, in ``unit_error``; ``notes`` say so
+    where that is no rounding."""
+
+    control: Callable[[], EquivalenceEngine] | None
+    lengths: Callable[[], Difference]
+    token_ids: Sequence[int]
+    unit_error: float
+    notes: list[str]
+
+    def on_this_way(self, name: str) -> float:
+        """By the same comparison."""
+        if self.control is None:
+            return 0.0
+        plain = host_logits(self.control().full_logits(self.token_ids))
+        own = _CONSISTENCY[name](self.control(), plain, self.token_ids) / self.unit_error
+        if own > OUTPUT_FACTOR:
+            self._note(name, own)
+        return own
+
+    def by_length(self, name: str) -> float:
+        """In plain passes of other lengths; those that are compared for causality have one."""
+        effect = Difference() if name == _CAUSALITY else self.lengths()
+        if effect.is_rounding:
+            return 0.0
+        self._note("plain passes of other lengths", effect.ratio)
+        return effect.ratio
+
+    def _note(self, what: str, ratio: float) -> None:
+        note = (
+            f"{what}: the reference's own weights differ too, by {ratio:.3g} times the error of "
+            "the dtype; the candidate is held to that"
+        )
+        if note not in self.notes:
+            self.notes.append(note)
+
+
 def _consistency(
     engine: EquivalenceEngine,
-    control: Callable[[], EquivalenceEngine] | None,
+    of_reference: _OfReference,
     logits: torch.Tensor,
     token_ids: Sequence[int],
     unit_error: float,
     left_out: dict[str, str],
-    notes: list[str],
 ) -> dict[str, float]:
     """The three consistency ratios; ``unit_error`` is what two runs may differ by in this dtype.
 
-    Where one is above what is granted, the control is compared with itself in the same way: what it
-    differs by takes the place of ``unit_error``, and ``notes`` say so.
+    Where one is above what is granted, what the reference's own weights differ by takes the place
+    of ``unit_error``.
     """
     if len(token_ids) < 2:
         left_out["consistency"] = "a prompt of one token has no earlier and no later position"
@@ -151,16 +192,11 @@ def _consistency(
         if name == _CACHED and Capability.CACHE not in engine.capabilities:
             left_out[name] = f"engine {engine.name!r} has no cache to drive"
             continue
-        ratios[name] = error(engine, logits, token_ids) / unit_error
-        if ratios[name] > OUTPUT_FACTOR and control is not None:
-            plain = host_logits(control().full_logits(token_ids))
-            own = error(control(), plain, token_ids) / unit_error
-            ratios[name] /= max(1.0, own)
-            if own > OUTPUT_FACTOR:
-                notes.append(
-                    f"{name}: the reference's own weights differ too, by {own:.3g} times the error "
-                    f"of {engine.dtype}; the candidate is held to that"
-                )
+        ratio, held_to = error(engine, logits, token_ids) / unit_error, 1.0
+        for of_control in (of_reference.on_this_way, of_reference.by_length):
+            if ratio / held_to > OUTPUT_FACTOR:
+                held_to = max(held_to, of_control(name))
+        ratios[name] = ratio / held_to
     return ratios
 
 
@@ -210,8 +246,9 @@ def _batch_error(
 
 
 _CACHED = "cached_error_ratio"
+_CAUSALITY = "causality_error_ratio"
 _CONSISTENCY: dict[str, Callable[[Any, torch.Tensor, Sequence[int]], float]] = {
-    "causality_error_ratio": _causality_error,
+    _CAUSALITY: _causality_error,
     "batch_error_ratio": _batch_error,
     _CACHED: _cached_error,
 }

@@ -17,7 +17,8 @@ class EquivalenceMeasure:
     def prompt(self, index: int) -> Sample:
         """Equivalence on the index-th prompt."""
         pair = self._pair
-        prompts = pair.prompt_set(pair.release.plan(EquivalencePlan))
+        plan = pair.release.plan(EquivalencePlan)
+        prompts = pair.prompt_set(plan)
         sample = measure_prompt(
             able(pair.candidate, EquivalenceEngine),
             able(pair.reference, WholeLogitsEngine),
@@ -26,5 +27,6 @@ class EquivalenceMeasure:
             prompts.prompts[index],
             f"prompt-{index}",
             lambda: able(pair.plain, EquivalenceEngine),
+            lambda: pair.length_effect(plan),
         )
         return pair.noted(sample)

@@ -30,7 +30,8 @@ class KvCacheMeasure:
     @remote
     def prompt(self, index: int) -> Sample:
         """Every way through the candidate's KV cache on the index-th prompt."""
-        prompts = self._pair.prompt_set(self._pair.release.plan(EquivalencePlan))
+        plan = self._pair.release.plan(EquivalencePlan)
+        prompts = self._pair.prompt_set(plan)
         sample = measure_kv_prompt(
             self._engine,
             prompts.oracle[index],
@@ -38,6 +39,7 @@ class KvCacheMeasure:
             prompts.prompts[index],
             f"prompt-{index}",
             lambda: able(self._pair.plain, CacheEngine),
+            lambda: self._pair.length_effect(plan),
         )
         return self._pair.noted(sample)
 

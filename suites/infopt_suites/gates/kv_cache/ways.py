@@ -27,7 +27,7 @@ from pytest_infopt.engines.base import (
     WholeLogitsEngine,
 )
 from pytest_infopt.errors import NotSupportedError
-from pytest_infopt.measure import SelfComparison, host_logits
+from pytest_infopt.measure import Difference, SelfComparison, host_logits
 
 from ..kv_formula import FormulaCheck
 from .growth import fitted_exponent
@@ -51,18 +51,20 @@ def measure_kv_prompt(
     token_ids: Sequence[int],
     unit: str,
     control: Callable[[], CacheEngine] | None = None,
+    lengths: Callable[[], Difference] = Difference,
 ) -> Sample:
     """Every way through the cache on one prompt, against the engine's own plain pass.
 
     ``oracle`` and ``plain`` [T, V] are the reference's logits in the widest dtype and in the
     engine's. ``control`` gives an engine of the reference's weights in this dtype; it goes the same
-    way where the engine's logits differ (`SelfComparison`). A way that the cache refuses, or the
+    way where the engine's logits differ; ``lengths`` gives its `length_effect` (`SelfComparison`
+    has the use of both). A way that the cache refuses, or the
     control cannot go either, is left out, and ``details["left_out"]`` says why. Raises
     InvalidComparisonError where the oracle is no finer than the engine's dtype, or the prompt has
     fewer than two tokens; NotSupportedError where no way is left.
     """
     started = time.perf_counter()
-    found = SelfComparison(engine, oracle, plain, unit, least_tokens=2)
+    found = SelfComparison(engine, oracle, plain, unit, least_tokens=2, lengths=lengths)
     uncached = host_logits(engine.full_logits(token_ids))
     left_out = {}
     for way in (_token_by_token, _chunked_prefill, _ragged_batch, _tokens_taken_back):

@@ -24,15 +24,16 @@ class LongContextMeasure:
     def text(self, index: int) -> Sample:
         """The end of the index-th text of the sweep."""
         pair, tokens = self._pair, self._texts[index]
-        oracle = pair.release.plan(EquivalencePlan).oracle
+        plan = pair.release.plan(EquivalencePlan)
         sample = measure_long_text(
             able(pair.candidate, TailEngine),
             self._tails(pair.reference.dtype)[index],
-            pair.oracle_logits(oracle, self._tails)[index],
+            pair.oracle_logits(plan.oracle, self._tails)[index],
             self._tails(pair.candidate.dtype)[index],
             tokens,
             f"text-{index}-of-{len(tokens)}",
             lambda: able(pair.plain, TailEngine),
+            lambda: pair.length_effect(plan),
         )
         return pair.noted(sample)
 

@@ -19,7 +19,13 @@ import torch
 
 from pytest_infopt import MeasuredTable, Sample
 from pytest_infopt.engines.base import CachedEngine, ScoringEngine
-from pytest_infopt.measure import SelfComparison, dtype_error_of, dtype_named, host_logits
+from pytest_infopt.measure import (
+    Difference,
+    SelfComparison,
+    dtype_error_of,
+    dtype_named,
+    host_logits,
+)
 
 CHUNK = 512  # tokens of a prefill pass
 
@@ -42,6 +48,7 @@ def measure_long_text(
     token_ids: Sequence[int],
     unit: str,
     control: Callable[[], TailEngine] | None = None,
+    lengths: Callable[[], Difference] = Difference,
 ) -> Sample:
     """The last S positions of one text.
 
@@ -50,7 +57,7 @@ def measure_long_text(
     over S; ``long_context_error_ratio`` the RMS difference between what comes through the cache and
     what comes without, in the units of `SelfComparison`, left out where the oracle is no finer than
     the candidate's dtype. ``control`` gives the reference's weights in this dtype, which go the
-    same way where that difference is too large.
+    same way where that difference is too large; ``lengths`` gives their `length_effect`.
     """
     started = time.perf_counter()
     tail = len(oracle)
@@ -60,7 +67,7 @@ def measure_long_text(
     values = {"long_context_kl": float(kl.mean())}
     notes: list[str] = []
     if dtype_error_of(oracle, plain, dtype_named(candidate.dtype)).usable:
-        found = SelfComparison(candidate, oracle, plain, unit, least_tokens=1)
+        found = SelfComparison(candidate, oracle, plain, unit, least_tokens=1, lengths=lengths)
         tail_of = partial(_tail_through_cache, token_ids=token_ids, tail=tail)
         pair = partial(_control_tail, control, plain, tail_of)
         found.add("through the cache", tail_of(candidate), logits, control=pair)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pytest_infopt import ModelPair, ModelSource, Sample
 from pytest_infopt.engines.base import Capability, ModuleEngine, able
-from pytest_infopt.measure.weights import DEFAULT_SKIP, WeightChanges, compare_weights
+from pytest_infopt.measure.weights import DEFAULT_SKIP, WeightChanges, bytes_at, compare_weights
 
 
 def weight_changes(pair: ModelPair) -> WeightChanges | None:
@@ -14,12 +14,30 @@ def weight_changes(pair: ModelPair) -> WeightChanges | None:
     engines = (pair.reference, pair.candidate)
     if any(Capability.MODULES not in engine.capabilities for engine in engines):
         return None
-    skip = tuple(pair.source.options.get("skip") or DEFAULT_SKIP)
     reference, candidate = (able(engine, ModuleEngine).module for engine in engines)
     try:
-        return compare_weights(reference, candidate, skip)
+        return compare_weights(reference, candidate, skipped(pair.source))
     except ValueError:  # the reference is quantized already
         return None
+
+
+def skipped(source: ModelSource) -> tuple[str, ...]:
+    """The names of what an optimisation was told to leave alone."""
+    return tuple(source.options.get("skip") or DEFAULT_SKIP)
+
+
+def quantized_bytes(pair: ModelPair, bits: float) -> int | None:
+    """What the reference's weights would weigh in the candidate's dtype, with ``bits`` for each
+    weight of its matrices; None where its matrices are not known."""
+    if Capability.MODULES not in pair.candidate.capabilities:
+        return None
+    with pair.reference_in(able(pair.candidate, ModuleEngine).cache_dtype) as engine:
+        if Capability.MODULES not in engine.capabilities:
+            return None
+        try:
+            return bytes_at(bits, able(engine, ModuleEngine).module, skipped(pair.source))
+        except ValueError:  # the reference is quantized already
+            return None
 
 
 def with_changes(sample: Sample, changes: WeightChanges | None, source: ModelSource) -> Sample:

@@ -9,7 +9,7 @@ from pytest_infopt.engines.base import StreamingEngine, WeighedEngine, able
 from pytest_infopt.measure.weights import WeightChanges
 
 from ..plans import LatencyPlan
-from .changes import weight_changes, with_changes
+from .changes import quantized_bytes, weight_changes, with_changes
 from .footprint import MeasuredEngine, measure_memory, peak_resident_bytes, run_request
 
 
@@ -44,6 +44,11 @@ class MemoryMeasure:
         some are kept wider on purpose."""
         with self._pair.reference_in(self._pair.candidate.dtype) as engine:
             return able(engine, WeighedEngine).memory().weight_bytes
+
+    @remote
+    def quantized_bytes(self, bits: float) -> int | None:
+        """What the weights may weigh where each of those that are quantized may keep ``bits``."""
+        return quantized_bytes(self._pair, bits)
 
     @remote
     def resident_bytes(self, of_candidate: bool) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.infopt_gate("memory")
 
 WEIGHTS = "weight_bytes"
+BITS = "bits_per_weight"
 MOST_PAIRS = 40  # of fresh processes; 9 are the fewest that can pass (STATISTICS: sign test)
 
 
@@ -64,16 +65,25 @@ def against_reference(budgets: Mapping[str, Budget], reference: Sample) -> dict[
 def limits_in_bytes(
     gate: GateRun[MemoryMeasure], reference: Sample, reading: Sample
 ) -> dict[str, Budget]:
-    """The limits in bytes. A float candidate that is over the default limit on weights may weigh
-    what the reference's own weights do in its dtype: some models keep single tensors wider."""
+    """The limits in bytes. A candidate that is over the default limit on weights may weigh what
+    follows from the reference's own weights in its dtype: a float one as much as they, since some
+    models keep single tensors wider; a quantized one as much as they do with each matrix at the
+    default limit on its bits, since what is no matrix stays as it is (MiniMax's tables of decays).
+    """
     budgets = against_reference(without_resident(gate), reference)
     weights = budgets.get(WEIGHTS)
     if weights is None or not weights.is_default or reading.values[WEIGHTS] <= weights.limit:
         return budgets
-    if not precision_of(gate.candidate.source, gate.release.reference).lossless:
+    if precision_of(gate.candidate.source, gate.release.reference).lossless:
+        derived: int | None = gate.measure.plain_weight_bytes()
+    else:
+        bits = budgets.get(BITS)
+        default = bits is not None and bits.is_default
+        derived = gate.measure.quantized_bytes(bits.limit) if bits and default else None
+    if derived is None or derived <= weights.limit:
         return budgets
-    plain = gate.measure.plain_weight_bytes()
-    return {**budgets, WEIGHTS: replace(weights, limit=max(weights.limit, plain))}
+    gate.note([f"{WEIGHTS}: the limit follows from the reference's own weights: {derived} bytes"])
+    return {**budgets, WEIGHTS: replace(weights, limit=derived)}
 
 
 def resident(gate: GateRun[MemoryMeasure]) -> list[Judgement]:

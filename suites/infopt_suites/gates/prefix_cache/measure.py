@@ -51,6 +51,7 @@ class PrefixCacheMeasure:
             f"prompt-{index}",
             lambda: able(self._pair.plain, WholeLogitsEngine),
             lambda blocks, size: self._server_of(self._pair.plain, blocks, size),
+            lambda: self._pair.length_effect(self._prompt_plan),
         )
         return self._pair.noted(sample)
 

@@ -19,7 +19,7 @@ import torch
 
 from pytest_infopt import MeasuredTable, Sample
 from pytest_infopt.engines.base import WholeLogitsEngine
-from pytest_infopt.measure import SelfComparison, host_logits
+from pytest_infopt.measure import Difference, SelfComparison, host_logits
 
 from .prefix_server import PrefixServer, ServedPrompt
 
@@ -35,11 +35,12 @@ def measure_prefix_prompt(
     unit: str,
     control: Callable[[], WholeLogitsEngine] | None = None,
     make_control_server: MakeServer | None = None,
+    lengths: Callable[[], Difference] = Difference,
 ) -> Sample:
     """Cold, warm, partly warm and evicted, against the engine's own plain passes.
 
     The control, of the reference's weights in this dtype, goes the same ways where the engine's
-    logits differ (`SelfComparison`).
+    logits differ; ``lengths`` gives its `length_effect` (`SelfComparison` has the use of both).
 
     ``oracle`` and ``plain`` [T, V] are the reference's logits of the prompt in the widest dtype and
     in the engine's. ``prefix_saved_share`` is what the warm prompt did not compute, of all tokens
@@ -48,7 +49,7 @@ def measure_prefix_prompt(
     prompt has fewer than four tokens.
     """
     started = time.perf_counter()
-    found = SelfComparison(engine, oracle, plain, unit, least_tokens=4)
+    found = SelfComparison(engine, oracle, plain, unit, least_tokens=4, lengths=lengths)
     count = len(token_ids)
     block_size = max(1, count // 4)
     prompt = list(token_ids)
