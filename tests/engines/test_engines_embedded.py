@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -190,3 +191,37 @@ def test_two_processes_lock_each_other_out(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root) for _ in range(3)
     ]
     assert [process.wait() for process in running] == [0, 0, 0]
+
+
+def test_a_gguf_file_of_the_users_is_converted_for_the_second_reading(
+    fake_conversion: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFOPT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    source = ModelSource("reference", str(tmp_path / "m.gguf"))
+    found = [sources.locate(source) for _ in range(3)]
+    assert {files.as_floats.directory for files in found} == {
+        converted_checkpoint(tmp_path / "m.gguf", tmp_path / "cache")
+    }
+    assert {files.as_floats.gguf_file for files in found} == {None}
+    assert len(fake_conversion) == 1
+    # What identifies the model is still the file.
+    assert found[0].fingerprint({}) != found[0].as_floats.fingerprint({})
+    module = load_engine(source).module  # type: ignore[attr-defined]
+    assert type(module).__name__ == "LlamaForCausalLM"
+
+
+def test_a_gguf_file_is_read_directly_where_it_cannot_be_converted(
+    fake_conversion: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf = tmp_path / "m.gguf"
+    gguf.write_bytes(b"GGUF")
+    files = sources.locate(ModelSource("reference", str(gguf)))
+    monkeypatch.setenv("INFOPT_CACHE", str(tmp_path / "no" / "cache"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=4))
+    assert files.as_floats is files
+    monkeypatch.undo()
+    monkeypatch.setenv("INFOPT_CACHE", str(gguf))  # no directory
+    again = sources.locate(ModelSource("reference", str(gguf)))
+    assert again.as_floats is again

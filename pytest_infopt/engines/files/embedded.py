@@ -10,6 +10,7 @@ The conversion lies in the user's cache, one directory per content of the GGUF f
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from .cache import built_once, cache_directory
 from .checkpoints import digest_of_file
 
 PREFIX = "embedded:"
+_MOST_FLOAT_BYTES = 16  # float32 of a byte of a GGUF file, at two bits a weight
 _CONVERSION = 1  # raise it when the conversion changes, and old cache entries are left alone
 
 
@@ -70,6 +72,22 @@ def converted_checkpoint(gguf: Path, cache: Path | None = None) -> Path:
             "directory with room for the float32 weights"
         ) from error
     return target
+
+
+def converted_if_room(gguf: Path) -> Path | None:
+    """The same where the cache's disk has room for it and the file can be converted, else None.
+
+    Reading a GGUF file takes transformers ten times as long as reading its conversion, and a run
+    reads the model several times: in other dtypes, and in a process of its own.
+    """
+    root = cache_directory()
+    existing = next(path for path in (root, *root.absolute().parents) if path.exists())
+    if gguf.stat().st_size * _MOST_FLOAT_BYTES > shutil.disk_usage(existing).free / 2:
+        return None
+    try:
+        return converted_checkpoint(gguf)
+    except Exception:  # libraries raise what they please; read directly, it says what is wrong
+        return None
 
 
 def _convert(gguf: Path, directory: Path) -> None:

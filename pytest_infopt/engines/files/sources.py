@@ -5,12 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ...errors import ModelLoadError
 from ...release import ModelSource
 from .checkpoints import check_checkpoint, fingerprint_of, read_config
-from .embedded import PREFIX, converted_checkpoint, embedded_model, packaged_gguf
+from .embedded import (
+    PREFIX,
+    converted_checkpoint,
+    converted_if_room,
+    embedded_model,
+    packaged_gguf,
+)
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _GGUF_MAGIC = b"GGUF"
@@ -28,6 +35,14 @@ class LocalFiles:
     def fingerprint(self, options: Mapping[str, object]) -> str:
         """Identifies weights and options (`checkpoints.fingerprint_of`)."""
         return fingerprint_of(self.directory / (self.gguf_file or ""), options)
+
+    @cached_property
+    def as_floats(self) -> LocalFiles:
+        """A checkpoint of the same weights that is read faster, where these are a GGUF file."""
+        if self.gguf_file is None:
+            return self
+        converted = converted_if_room(self.directory / self.gguf_file)
+        return self if converted is None else LocalFiles(converted)
 
 
 def locate(source: ModelSource) -> LocalFiles:

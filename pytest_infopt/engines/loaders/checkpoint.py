@@ -61,7 +61,7 @@ def load_float(request: LoadRequest, **arguments: Any) -> torch.nn.Module:
     """The model as its checkpoint has it, in the request's dtype; GGUF weights are de-quantized."""
     from transformers import AutoModelForCausalLM
 
-    files = request.files
+    files = request.files.as_floats
     if files.gguf_file is not None:
         arguments["gguf_file"] = files.gguf_file
     module, report = AutoModelForCausalLM.from_pretrained(

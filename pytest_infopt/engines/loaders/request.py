@@ -58,7 +58,7 @@ class LoadRequest:
         """The checkpoint's tokenizer; None where it has none."""
         from transformers import AutoTokenizer
 
-        files = self.files
+        files = self.files.as_floats
         has_one = any((files.directory / name).is_file() for name in _TOKENIZER_FILES)
         if files.gguf_file is None and not has_one:
             return None
