@@ -38,6 +38,7 @@ __all__ = [
     "ModuleEngine",
     "Scores",
     "ScoringEngine",
+    "ServingPathsEngine",
     "StreamingEngine",
     "TokenEvent",
     "WeighedEngine",
@@ -59,6 +60,7 @@ class Capability(StrEnum):
     KV_SIZE = "KV cache size"  # its KV cache can be weighed, and predicted
     STREAM = "stream"  # can generate token by token, with arrival times
     MEMORY = "memory"  # can say what its weights weigh
+    SERVING_PATHS = "serving paths"  # can compute the same logits as servers do
     MODULES = "modules"  # the model is at hand: dtype errors, localisation, other caches
 
 
@@ -184,19 +186,31 @@ class CachedEngine(Engine, Protocol):
     """An engine that can be driven through its KV cache."""
 
     def through_cache(
-        self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], rejected: int = 0
+        self,
+        prompts: Sequence[Sequence[int]],
+        sizes: Sequence[int],
+        rejected: Sequence[int] = (),
     ) -> list[torch.Tensor]:
         """Each prompt's logits [T_i, V] from one batch in passes of ``sizes`` tokens, then of one.
 
-        Before each pass but the first, ``rejected`` wrong tokens are computed and taken back, as in
+        Before each pass but the first, the tokens ``rejected`` are computed and taken back, as in
         speculative decoding; raises CannotCropError where the cache refuses.
         """
 
     def cached_logits(self, token_ids: Sequence[int], prefill: int) -> torch.Tensor:
         """Logits with the first ``prefill`` tokens at once, then one by one, [T, V]."""
 
-    def cached_tail(self, token_ids: Sequence[int], tail: int, chunk: int) -> torch.Tensor:
-        """Logits [tail, V] of the last tokens, one by one behind a prefill in chunks."""
+    def cached_tail(
+        self,
+        token_ids: Sequence[int],
+        tail: int,
+        chunk: int,
+        reads: dict[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Logits [tail, V] of the last tokens, one by one behind a prefill in chunks.
+
+        ``reads`` receives keys, values and states by layer, as the last step was given them.
+        """
 
     def cache_readings(
         self, lengths: Sequence[int], batch: int = 1, steps: int = 1
@@ -216,6 +230,25 @@ class KVSizeEngine(Engine, Protocol):
 
     def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int | None:
         """The same by the formula of the architecture, layer by layer; None where none is known."""
+
+    def cache_boundaries(self) -> Mapping[str, int]:
+        """Tokens beyond which the model or its cache works otherwise, by what declares them."""
+
+
+class ServingPathsEngine(Engine, Protocol):
+    """An engine that computes a prompt's logits by the paths that serve it."""
+
+    def last_logits(self, token_ids: Sequence[int], count: int = 1) -> torch.Tensor:
+        """Logits [count, V] of the last positions, from a pass that is asked for no others."""
+
+    def right_padded_logits(self, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Each prompt's logits from one right-padded batch, [T_i, V] each."""
+
+    def library_tokens(self, token_ids: Sequence[int], count: int) -> list[int]:
+        """``count`` greedy tokens by the model library's own generation."""
+
+    def eager_logits(self, token_ids: Sequence[int]) -> torch.Tensor | None:
+        """Logits [T, V] by attention without a fused kernel; None where nothing else is set."""
 
 
 class StreamingEngine(Engine, Protocol):
@@ -270,6 +303,7 @@ class InProcessEngine(
     KVSizeEngine,
     StreamingEngine,
     WeighedEngine,
+    ServingPathsEngine,
     ModuleEngine,
     Protocol,
 ):
@@ -285,6 +319,7 @@ _PROTOCOLS: Mapping[Capability, type] = {
     Capability.KV_SIZE: KVSizeEngine,
     Capability.STREAM: StreamingEngine,
     Capability.MEMORY: WeighedEngine,
+    Capability.SERVING_PATHS: ServingPathsEngine,
     Capability.MODULES: ModuleEngine,
 }
 

@@ -53,7 +53,8 @@ class Format:
     the library it needs, which ``extra`` (by default of the same name) installs. ``default_dtype``
     is the compute dtype of sources that say "auto"; "source" is what the checkpoint declares.
     ``rounds_to`` names, by device type, the format that its kernels round activations to whatever
-    the compute dtype.
+    the compute dtype. ``couples_rows`` says that they take something over all rows of a pass, so
+    that what a row comes to depends on its neighbours.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Format:
     extra: str | None = None
     default_dtype: str = "source"
     rounds_to: Mapping[str, str] = field(default_factory=dict)
+    couples_rows: bool = False
 
     @property
     def serves(self) -> bool:
@@ -170,14 +172,14 @@ FORMATS: dict[str, Format] = {
             rounds_to=_ROUNDS_ACTIVATIONS),
         *_loaded_by("reference:load_quantized", SKIP | {"threshold"},
             ("llm-int8", 8, "integer weights and activations but for outliers (LLM.int8())"),
-            rounds_to=_ROUNDS_ACTIVATIONS),
+            rounds_to=_ROUNDS_ACTIVATIONS, couples_rows=True),
         *_loaded_by("reference:load_pruned", SKIP | {"sparsity"},
             ("magnitude", None, "smallest weights set to 0"), packed=False, pruned=True),
         *_loaded_by("reference:load_pruned", SKIP | CALIBRATION | {"sparsity"},
             ("wanda", None, "weights of least effect set to 0"), packed=False, pruned=True),
         *_loaded_by("bitsandbytes:load_bitsandbytes_int8", SKIP | {"threshold"},
             ("bitsandbytes-int8", 8, "LLM.int8() of bitsandbytes"),
-            rounds_to=_ROUNDS_INT8, module="bitsandbytes"),
+            rounds_to=_ROUNDS_INT8, module="bitsandbytes", couples_rows=True),
         *_loaded_by("bitsandbytes:load_bitsandbytes_4bit", SKIP | {"double_quantization"},
             ("bitsandbytes-nf4", 4, "NF4 of bitsandbytes"),
             ("bitsandbytes-fp4", 4, "FP4 of bitsandbytes"),

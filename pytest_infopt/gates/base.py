@@ -49,6 +49,11 @@ class BudgetContext:
         """Whether the candidate's implementation is: our reference quantizers are not."""
         return format_of(self.candidate.quantization).serves
 
+    @property
+    def couples_rows(self) -> bool:
+        """Whether a row's outputs depend on its neighbours by the candidate's format."""
+        return format_of(self.candidate.quantization).couples_rows
+
 
 def no_budgets(context: BudgetContext) -> Mapping[str, float]:
     """The defaults of a gate that limits nothing by itself."""

@@ -20,7 +20,9 @@ from .findings import Decode, named_tokens
 from .greedy import NEAR_TIE_ULPS, Mismatches, first_finding, greedy_mismatches
 from .length_effect import Difference, length_effect
 from .repeated_pass import RepeatedPass, differing_rows, first_difference, module_calls
-from .self_comparison import SelfComparison
+from .resolution import Resolution, resolution_of
+from .same_shape import SameShapeComparison
+from .self_comparison import Pair, SelfComparison
 from .timing import RequestTiming, SlowedEngine, measure_pair, time_request, warm_up
 
 __all__ = [
@@ -30,8 +32,11 @@ __all__ = [
     "Difference",
     "DtypeError",
     "Mismatches",
+    "Pair",
     "RepeatedPass",
     "RequestTiming",
+    "Resolution",
+    "SameShapeComparison",
     "SelfComparison",
     "SlowedEngine",
     "TokenComparison",
@@ -49,6 +54,7 @@ __all__ = [
     "module_calls",
     "most_probable",
     "named_tokens",
+    "resolution_of",
     "rms",
     "row_rms",
     "seen_by_softmax",

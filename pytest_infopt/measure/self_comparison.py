@@ -13,7 +13,7 @@ Legend: T positions, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -33,7 +33,7 @@ from .dtype_error import (
 from .greedy import greedy_mismatches
 from .length_effect import NONE, Difference, worst
 
-Pair = tuple[torch.Tensor, torch.Tensor]  # logits [S, V] by a route, and of the plain pass
+Pair = tuple[torch.Tensor, torch.Tensor]  # logits [S, V] of a route, and what they are held to
 
 
 class SelfComparison:
@@ -70,6 +70,11 @@ class SelfComparison:
         self._worst = dtype_error.worst
         self._granted = two_runs(dtype_error)
 
+    @property
+    def two_runs(self) -> float:
+        """The RMS that two runs may differ by at a position."""
+        return 2 * self._worst
+
     def add(
         self,
         route: str,
@@ -99,6 +104,36 @@ class SelfComparison:
         error /= max(1.0, held_to.ratio)
         self.errors[route] = max(error, self.errors.get(route, 0.0))
         self.mismatches[route] = max(illegal, self.mismatches.get(route, 0))
+
+    def add_tokens(
+        self,
+        route: str,
+        tokens: Sequence[int],
+        exact: torch.Tensor,
+        control: Callable[[], tuple[Sequence[int], torch.Tensor] | None] = lambda: None,
+    ) -> None:
+        """Take the greedy tokens [S] of a route beside the logits [S, V] of the plain pass that
+        they follow from. Those that no near-tie excuses count, less those of the control."""
+        illegal = self._illegal_tokens(tokens, exact)
+        if illegal and (own := control()) is not None and (owns := self._illegal_tokens(*own)):
+            illegal = max(0, illegal - owns)
+            self.notes.append(
+                f"{route}: {owns} of the reference's own tokens are not those of its plain pass; "
+                "the candidate is held to that"
+            )
+        if illegal:
+            illegal = self._illegal_tokens(tokens, exact, self._by_length().largest)
+        self.mismatches[route] = max(illegal, self.mismatches.get(route, 0))
+
+    def _illegal_tokens(
+        self, tokens: Sequence[int], exact: torch.Tensor, largest: float = 0.0
+    ) -> int:
+        """``largest`` is what else than rounding may move a logit by."""
+        chosen = torch.zeros_like(exact)
+        chosen[range(len(exact)), list(tokens)] = 1.0
+        extremes = self._granted.extremes[:1] + largest  # the same at every position
+        granted = replace(self._granted, extremes=extremes)
+        return len(greedy_mismatches(chosen, exact, granted, self.dtype).illegal)
 
     def _by_route(self, route: str, first: int, control: Callable[[], Pair | None]) -> Difference:
         """What the reference's own weights differ by on this route."""

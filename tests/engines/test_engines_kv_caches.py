@@ -112,7 +112,7 @@ def test_a_state_cannot_be_put_back_and_nothing_is_computed() -> None:
     engine = _engine(MambaConfig(**SMALL, state_size=4))
     ids = list(range(1, 9))
     with pytest.raises(CannotCropError, match="LinearAttentionLayer cannot be put back"):
-        engine.through_cache([ids], [4], rejected=2)
+        engine.through_cache([ids], [4], rejected=[0, 0])
     assert len(engine.through_cache([ids], [4])[0]) == len(ids)
 
 

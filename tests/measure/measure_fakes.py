@@ -76,7 +76,9 @@ class ToyTransformer:
 
     An engine small enough to break on purpose. Faults: ``mask_ahead`` sees one token ahead,
     ``padding_moves_positions`` counts padding as positions, ``stale_cache`` attends to a cache
-    without the newest key, ``padding_is_seen`` attends to padding.
+    without the newest key, ``padding_is_seen`` attends to padding, ``last_is_shifted`` gives each
+    logit to the token behind when the last position alone is asked for, ``right_padding_is_first``
+    puts the padding before the text, ``eager_has_no_scale`` leaves out 1/√d without a fused kernel.
     """
 
     tokenizer_fingerprint = "toy"
@@ -97,7 +99,9 @@ class ToyTransformer:
         self.name = f"toy-{fault or 'sound'}"
         self.fingerprint = f"toy-{dtype}-{damage}"
         self.dtype = str(dtype).removeprefix("torch.")
-        self.capabilities = frozenset({Capability.FULL_LOGITS, Capability.CACHE})
+        self.capabilities = frozenset(
+            {Capability.FULL_LOGITS, Capability.CACHE, Capability.SERVING_PATHS}
+        )
         self.fault = fault
         self.embedding = weights(self.vocabulary, width) * width**0.5
         self.places = weights(self.context_window, width) * width**0.5
@@ -151,6 +155,32 @@ class ToyTransformer:
                 mask[padding:, :padding] = False
             found.append(self._attend(x, x, mask)[padding:])
         return found
+
+    def last_logits(self, token_ids: Sequence[int], count: int = 1) -> torch.Tensor:
+        logits = self.full_logits(token_ids)[-count:]
+        shifted = self.fault == "last_is_shifted" and count == 1
+        return logits.roll(1, -1) if shifted else logits
+
+    def right_padded_logits(self, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        if self.fault == "right_padding_is_first":
+            longest = max(len(prompt) for prompt in prompts)
+            padded = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+        else:
+            padded = [list(prompt) for prompt in prompts]
+        pairs = zip(padded, prompts, strict=True)
+        return [self.full_logits(row)[-len(prompt) :] for row, prompt in pairs]
+
+    def library_tokens(self, token_ids: Sequence[int], count: int) -> list[int]:
+        raise NotImplementedError
+
+    def eager_logits(self, token_ids: Sequence[int]) -> torch.Tensor | None:
+        scaled = self.query
+        if self.fault == "eager_has_no_scale":
+            self.query = self.query * self.query.shape[0] ** 0.5
+        try:
+            return self.full_logits(token_ids)
+        finally:
+            self.query = scaled
 
     def _embed(self, token_ids: Sequence[int], places: list[int]) -> torch.Tensor:
         return self.embedding[list(token_ids)] + self.places[places]  # [T, D]

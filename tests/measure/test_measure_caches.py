@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from infopt_suites.gates.kv_cache.growth import fitted_exponent
+from infopt_suites.gates.kv_cache.long_prompt import long_prompt_of, measure_long_prompt
 from infopt_suites.gates.kv_cache.ways import (
     BLOCK_SIZE,
     measure_kv_growth,
@@ -40,9 +41,11 @@ def engine_of(module: Any, dtype: torch.dtype = torch.float32) -> TransformersEn
     return TransformersEngine("tiny", own, make_tokenizer(), dtype=dtype)
 
 
-def broken(architecture: str, fault: Callable[[Inputs], None]) -> TransformersEngine:
+def broken(
+    architecture: str, fault: Callable[[Inputs], None], dtype: torch.dtype = torch.float32
+) -> TransformersEngine:
     """A model whose forward passes are tampered with."""
-    engine = engine_of(make_model(architecture))
+    engine = engine_of(make_model(architecture), dtype)
     plain = engine.module.forward
 
     def forward(**inputs: Any) -> Any:
@@ -92,7 +95,7 @@ def test_a_cache_that_cannot_be_cropped_is_left_out_of_that_way_alone() -> None:
 
     sample = kv_sample(broken("llama", refuses), "llama")
     assert set(sample.details["left_out"]) == {"tokens taken back"}
-    assert len(sample.details["errors"]) == 4
+    assert len(sample.details["errors"]) == 5
     assert sample.details["notes"] == [
         "not tried: tokens taken back: this cache cannot be cropped: no way back"
     ]
@@ -418,3 +421,112 @@ def test_a_long_context_fault_shows_at_long_lengths_only() -> None:
     body.forward = forward
     assert long_sample(candidate, 36).values["long_context_kl"] == 0
     assert long_sample(candidate, 64).values["long_context_kl"] > 0.01
+
+
+# A long prompt
+
+LONG = seeded_ids("long prompt", 90, VOCABULARY)
+
+
+def long_prompt(candidate: TransformersEngine, architecture: str = "llama") -> Sample:
+    module = make_model(architecture)
+    oracle = engine_of(module, torch.float64).full_logits(IDS)
+    plain = engine_of(module, getattr(torch, candidate.dtype)).full_logits(IDS)
+    return measure_long_prompt(
+        candidate, oracle, plain, LONG, "long", lambda: engine_of(module, candidate._dtype)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_the_end_of_a_long_prompt_is_sound(architecture: str, dtype: torch.dtype) -> None:
+    sample = long_prompt(engine_of(make_model(architecture), dtype), architecture)
+    assert sample.values["kv_long_error_ratio"] <= OUTPUT_FACTOR
+    assert sample.values["kv_long_greedy_mismatches"] == 0
+    assert sample.values["kv_coarse_tensors"] == 0
+
+
+def overwritten(beyond: int) -> Callable[[Inputs], None]:
+    """Entries beyond so many tokens take the place of the first ones."""
+
+    def fault(inputs: Inputs) -> None:
+        for layer in inputs["past_key_values"].layers if held(inputs) > beyond else ():
+            layer.keys[:, :, : held(inputs) - beyond] = layer.keys[:, :, beyond:]
+
+    return fault
+
+
+def oldest_is_forgotten(inputs: Inputs) -> None:
+    """A window of 64 where none is declared."""
+    for layer in inputs["past_key_values"].layers if held(inputs) > 64 else ():
+        layer.keys[:, :, : held(inputs) - 64] = -1e4
+        layer.values[:, :, : held(inputs) - 64] = 0
+
+
+def a_block_is_stale(inputs: Inputs) -> None:
+    """The fourth block of 16 holds what the third does."""
+    for layer in inputs["past_key_values"].layers if held(inputs) > 64 else ():
+        layer.values[:, :, 48:64] = layer.values[:, :, 32:48]
+
+
+BEYOND = [overwritten(48), overwritten(60), overwritten(80), oldest_is_forgotten, a_block_is_stale]
+
+
+@pytest.mark.parametrize("fault", BEYOND)
+def test_a_cache_that_breaks_beyond_a_boundary_is_found(fault: Callable[[Inputs], None]) -> None:
+    assert kv_sample(broken("llama", fault), "llama").values["kv_error_ratio"] <= OUTPUT_FACTOR
+    assert long_prompt(broken("llama", fault)).values["kv_long_error_ratio"] > FOUND
+
+
+def in_eight_bits(axis: int) -> Callable[[Inputs], None]:
+    def fault(inputs: Inputs) -> None:
+        for layer in inputs["past_key_values"].layers if held(inputs) else ():
+            for tensor in (layer.keys, layer.values):
+                scale = tensor.abs().amax(axis, keepdim=True) / 127
+                tensor.copy_((tensor / scale).round() * scale)
+
+    return fault
+
+
+def decoded_as_read(inputs: Inputs) -> None:
+    """Stored as it should be, and read through 8-bit floats."""
+    cache = inputs.get("past_key_values")
+    if cache is not None and not hasattr(cache, "whole_update"):
+        cache.whole_update = cache.update
+
+        def update(*args: Any, **options: Any) -> Any:
+            found = cache.whole_update(*args, **options)
+            return tuple(t.to(torch.float8_e4m3fn).to(t.dtype) for t in found)
+
+        cache.update = update
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("fault", [in_eight_bits(-1), in_eight_bits(-2), decoded_as_read])
+def test_a_cache_in_fewer_bits_is_found(
+    fault: Callable[[Inputs], None], dtype: torch.dtype
+) -> None:
+    sample = long_prompt(broken("llama", fault, dtype))
+    assert sample.values["kv_coarse_tensors"] >= 2  # of two layers' keys and values
+    assert any("coarser than" in note for note in sample.details["notes"])
+
+
+def test_a_reference_that_keeps_fewer_bits_is_said_to() -> None:
+    module = make_model("llama")
+    oracle = engine_of(module, torch.float64).full_logits(IDS)
+    engines = [broken("llama", in_eight_bits(-1)) for _ in range(2)]
+    plain = engine_of(module).full_logits(IDS)
+    sample = measure_long_prompt(engines[0], oracle, plain, LONG, "long", lambda: engines[1])
+    assert sample.values["kv_coarse_tensors"] == 0
+
+
+def test_the_long_prompt_passes_the_boundaries_within_reach() -> None:
+    stream = list(range(50))
+    ids, notes = long_prompt_of(stream, 64, 500, {"sliding_window": 100, "chunk": 10}, 256)
+    assert ids == [*stream, *stream, *stream[:5]]
+    assert not notes
+    ids, notes = long_prompt_of(stream, 64, 500, {"sliding_window": 300}, 256)
+    assert len(ids) == 64
+    assert "not compared beyond sliding_window = 300" in notes[0]
+    ids, _ = long_prompt_of(stream, 64, 40, {}, 256)
+    assert len(ids) == 40

@@ -17,7 +17,12 @@ from pytest_infopt.results.sample import Sample
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 PROMPT = seeded_ids("a prompt", 21, ToyTransformer.vocabulary)
-CONSISTENCY = ("causality_error_ratio", "cached_error_ratio", "batch_error_ratio")
+CONSISTENCY = (
+    "causality_error_ratio",
+    "cached_error_ratio",
+    "batch_error_ratio",
+    "served_error_ratio",
+)
 
 
 def measure(candidate: ToyTransformer, ids: list[int] = PROMPT) -> Sample:
@@ -51,6 +56,9 @@ def test_a_sound_candidate_is_legal_on_every_metric(dtype: torch.dtype, text: st
         ("stale_cache", "cached_error_ratio"),
         ("padding_moves_positions", "batch_error_ratio"),
         ("padding_is_seen", "batch_error_ratio"),
+        ("last_is_shifted", "served_error_ratio"),
+        ("right_padding_is_first", "served_error_ratio"),
+        ("eager_has_no_scale", "served_error_ratio"),
     ],
 )
 def test_a_planted_fault_is_far_outside(dtype: torch.dtype, fault: str, metric: str) -> None:

@@ -85,16 +85,16 @@ class CachedRows:
             self.append(tokens)
             yield tokens
 
-    def reject(self, count: int) -> None:
-        """Compute ``count`` wrong tokens and take them back, as speculative decoding does.
+    def reject(self, tokens: Sequence[int]) -> None:
+        """Compute wrong tokens and take them back, as speculative decoding does.
 
         Raises CannotCropError where the cache refuses; errors of the computation are its own.
         """
-        wrong = torch.zeros_like(self._ids[:, :1]).expand(-1, count)  # token 0 over and over
+        wrong = self._ids.new_tensor(list(tokens)).expand(len(self._ids), -1)
         mask = self._mask
         if mask is not None:
             mask = torch.cat([mask[:, : self.done], torch.ones_like(wrong)], dim=1)
-        take_back(self.cache, count, lambda: self._pass(wrong, mask))
+        take_back(self.cache, len(tokens), lambda: self._pass(wrong, mask))
 
     def now(self) -> float:
         """Seconds of `time.perf_counter`, once the device has done what it was given."""

@@ -6,20 +6,21 @@ Shapes: T positions, B batch rows, V vocabulary. PYTEST_DONT_REWRITE: it times.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from ..base import CacheReading, MemoryFootprint, TokenEvent
 from ..weight_precision import StoredWeights
-from .cached_rows import CachedRows, left_padded, positions_of
+from .cached_rows import CachedRows
 from .footprint import derived_buffers, storage_bytes, stored_weights, weight_tensors
-from .kv_caches import predicted_kv_bytes
+from .kv_caches import declared_boundaries, predicted_kv_bytes, reading
 from .model import check_logits
 from .scoring import TransformersScorer
+from .serving_paths import ServingPaths
 
 
-class TransformersEngine(TransformersScorer):
+class TransformersEngine(TransformersScorer, ServingPaths):
     """`engines.base.InProcessEngine` over a loaded transformers model, all prompts left-padded.
 
     Its arguments are those of `LoadedModel`; `engines.base` says what its methods do.
@@ -32,7 +33,10 @@ class TransformersEngine(TransformersScorer):
 
     @torch.no_grad()
     def through_cache(
-        self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], rejected: int = 0
+        self,
+        prompts: Sequence[Sequence[int]],
+        sizes: Sequence[int],
+        rejected: Sequence[int] = (),
     ) -> list[torch.Tensor]:
         ids, mask, lengths = self._batch(prompts)
         longest = ids.shape[1]
@@ -49,7 +53,13 @@ class TransformersEngine(TransformersScorer):
         return self._without_padding(torch.cat(parts, dim=1), lengths)
 
     @torch.no_grad()
-    def cached_tail(self, token_ids: Sequence[int], tail: int, chunk: int) -> torch.Tensor:
+    def cached_tail(
+        self,
+        token_ids: Sequence[int],
+        tail: int,
+        chunk: int,
+        reads: dict[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         ids = self._ids(token_ids)
         if not 1 <= tail < ids.shape[1] or chunk < 1:
             raise ValueError(
@@ -60,39 +70,12 @@ class TransformersEngine(TransformersScorer):
         prefill = ids.shape[1] - tail
         while rows.done < prefill:
             rows.advance(min(chunk, prefill - rows.done), **self.last_only)
-        logits = torch.cat([rows.advance(1)[0] for _ in range(tail)])
+        parts = [rows.advance(1)[0] for _ in range(tail - 1)]
+        with reading(rows.cache, {} if reads is None else reads):
+            parts.append(rows.advance(1)[0])
+        logits = torch.cat(parts)
         check_logits(logits, self.name, prefill)
         return logits
-
-    @torch.no_grad()
-    def batch_logits(self, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        ids, mask, lengths = self._batch(prompts)
-        extra: dict[str, torch.Tensor] = {}
-        if mask is not None:
-            extra["attention_mask"] = mask
-            if "position_ids" in self._parameters:
-                extra["position_ids"] = positions_of(mask)
-        logits = self.forward(input_ids=ids, **extra).logits  # [B, T, V]
-        return self._without_padding(logits, lengths)
-
-    def _batch(
-        self, prompts: Sequence[Sequence[int]]
-    ) -> tuple[torch.Tensor, torch.Tensor | None, list[int]]:
-        if not prompts:
-            raise ValueError("a batch needs at least one prompt")
-        rows = [self._ids(prompt)[0] for prompt in prompts]
-        pad = getattr(self._tokenizer, "pad_token_id", None) or 0
-        if pad >= self._input_rows:  # added to the tokenizer alone; what is masked may be any id
-            pad = 0
-        return *left_padded(rows, pad), [len(row) for row in rows]
-
-    def _without_padding(self, logits: torch.Tensor, lengths: list[int]) -> list[torch.Tensor]:
-        """Rows of [B, T, V], each without its padding; NonFiniteLogitsError for NaN, infinity."""
-        longest = logits.shape[1]
-        found = [row[longest - length :] for row, length in zip(logits, lengths, strict=True)]
-        for part in found:
-            check_logits(part, self.name, 0)
-        return found
 
     def _cached_rows(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> CachedRows:
         positions = "position_ids" in self._parameters
@@ -195,6 +178,9 @@ class TransformersEngine(TransformersScorer):
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter() - started
+
+    def cache_boundaries(self) -> Mapping[str, int]:
+        return declared_boundaries(self._config)
 
     def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int | None:
         return predicted_kv_bytes(

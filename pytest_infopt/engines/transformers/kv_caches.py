@@ -8,6 +8,7 @@ and can say whether tokens can be taken out again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +32,57 @@ def cache_tensors(cache: Any) -> Iterator[torch.Tensor]:
         for name, value in vars(layer).items():
             if not name.startswith("_"):  # helpers, such as the sliding window's length as a tensor
                 yield from tensors_in(value)
+
+
+@contextmanager
+def reading(cache: Any, reads: dict[str, torch.Tensor]) -> Iterator[None]:
+    """While active, ``reads`` receives what attention is given of the cache, by layer.
+
+    A cache that decodes as it is read gives other numbers than it stores. Where the model does not
+    ask the cache, what is stored counts.
+    """
+    update: Any = getattr(cache, "update", None)
+
+    def noticed(*args: Any, **options: Any) -> Any:
+        found = update(*args, **options)
+        layer = options["layer_idx"] if "layer_idx" in options else args[2]
+        for name, tensor in zip(("keys", "values"), found, strict=False):
+            if isinstance(tensor, torch.Tensor):
+                reads[f"{name} of layer {layer}"] = tensor
+        return found
+
+    if update is not None:
+        cache.update = noticed
+    try:
+        yield
+    finally:
+        if update is not None:
+            del cache.update
+    if not reads and cache is not None:
+        reads.update({f"state {i}": tensor for i, tensor in enumerate(cache_tensors(cache))})
+
+
+# Where configurations say beyond how many tokens a layer works otherwise.
+_BOUNDARIES = (
+    "sliding_window",
+    "window_size",
+    "attention_window_size",
+    "attention_chunk_size",
+    "original_max_position_embeddings",
+)
+
+
+def declared_boundaries(config: Any) -> dict[str, int]:
+    """The boundaries of a transformers configuration, by its own names."""
+    text = config.get_text_config(decoder=True)
+    places = [text, getattr(text, "rope_parameters", None), getattr(text, "rope_scaling", None)]
+    found = {}
+    for place in places:
+        known = place if isinstance(place, dict) else getattr(place, "__dict__", {})
+        for name in _BOUNDARIES:
+            if isinstance(size := known.get(name), int) and size > 0:
+                found[name] = size
+    return found
 
 
 def take_back(cache: Any, count: int, compute: Callable[[], object]) -> None:

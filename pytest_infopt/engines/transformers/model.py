@@ -156,6 +156,12 @@ class LoadedModel:
                 f"model {self.name!r}; cut the document"
             )
 
+    @property
+    def _padding(self) -> int:
+        """An id that stands where nothing is: the tokenizer's own, where the model has it too."""
+        pad = getattr(self._tokenizer, "pad_token_id", None) or 0
+        return int(pad) if pad < self._input_rows else 0
+
     def _check_open(self) -> None:
         if self._module is None:
             raise InfoptError(f"the engine of model {self.name!r} is closed; load it again")

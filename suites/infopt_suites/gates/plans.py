@@ -42,8 +42,9 @@ class LatencyPlan(Plan):
 class CachesPlan(Plan):
     """Sizes of the gates on KV and prefix caches.
 
-    Outputs are compared on the first ``prompts`` prompts of [equivalence]. The KV cache is weighed,
-    and its steps are timed, at ``lengths`` and ``batch_sizes``. The prefix cache serves
+    Outputs are compared on the first ``prompts`` prompts of [equivalence], and at the end of one of
+    ``long_tokens`` tokens. The KV cache is weighed, and its steps are timed, at ``lengths`` and
+    ``batch_sizes``. The prefix cache serves
     ``requests`` questions behind one system prompt.
     """
 
@@ -57,6 +58,12 @@ class CachesPlan(Plan):
     )
     batch_sizes: tuple[int, ...] = setting(
         (1, 4), "Batch sizes at which it is weighed.", each={"ge": 1}, min_length=1
+    )
+    long_tokens: int = setting(
+        256,
+        "Tokens of the long prompt whose end goes through the KV cache; more where model or cache "
+        "declares a window or block of up to four times as many.",
+        ge=2,
     )
     system_tokens: int = setting(256, "Tokens of the shared system prompt.", ge=1)
     question_tokens: int = setting(32, "Tokens of each request behind it.", ge=1)

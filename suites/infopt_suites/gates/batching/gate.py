@@ -76,7 +76,7 @@ WINDOW = Metric(
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
     """Batching may change no result; what it gains in time is reported, and limited on request."""
-    return limits(INVARIANCE)
+    return limits(INVARIANCE, context)
 
 
 GATE = GateSpec(

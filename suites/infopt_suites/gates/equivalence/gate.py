@@ -3,7 +3,7 @@
 from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
 
 from ..plans import EquivalencePlan, one_document_a_prompt
-from ..self_comparisons import ERROR_RATIO, error_ratio, limits
+from ..self_comparisons import ERROR_RATIO, error_ratio, limits, mismatches, same_shape
 
 _SELF_COMPARISONS = (
     error_ratio(
@@ -18,12 +18,22 @@ _SELF_COMPARISONS = (
         "batch_error_ratio",
         "logits of a left-padded batch row against those alone / the dtype's own error",
     ),
+    error_ratio(
+        "served_error_ratio",
+        "logits by the paths that serve (last positions, right padding, other kernels) / dtype's "
+        "error",
+    ),
+    mismatches(
+        "served_greedy_mismatches",
+        "greedy tokens that such a path changes where there is no near-tie",
+    ),
+    same_shape("", "once more, other neighbours in the batch, other tokens behind"),
 )
 
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
     """A model has to agree with itself in any format; with the reference only if meant lossless."""
-    itself = limits(_SELF_COMPARISONS)
+    itself = limits(_SELF_COMPARISONS, context)
     if not context.precision.lossless:
         return itself
     return {"logit_error_ratio": ERROR_RATIO, "greedy_mismatches": 0.0, **itself}

@@ -23,16 +23,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cache
 
 import torch
 
 from pytest_infopt import Sample
-from pytest_infopt.engines.base import BatchEngine, CachedEngine, Capability, WholeLogitsEngine
+from pytest_infopt.engines.base import CachedEngine, Capability, WholeLogitsEngine, able
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure import (
     OUTPUT_FACTOR,
     Difference,
+    SameShapeComparison,
+    SelfComparison,
     dtype_error_of,
     dtype_named,
     first_finding,
@@ -44,11 +46,10 @@ from pytest_infopt.measure import (
     seen_by_softmax,
 )
 
+from .prompt_passes import EquivalenceEngine, PromptPasses
+from .served_paths import SERVED, served_values
+
 DECODE_STEPS = 16  # a fault of the cache shows in the first few
-
-
-class EquivalenceEngine(WholeLogitsEngine, BatchEngine, Protocol):
-    """What comparing with itself takes; the way through the cache is left out where it is not."""
 
 
 def measure_prompt(
@@ -60,6 +61,8 @@ def measure_prompt(
     unit: str,
     control: Callable[[], EquivalenceEngine] | None = None,
     lengths: Callable[[], Difference] = Difference,
+    *,
+    padded_ends: bool = True,
 ) -> Sample:
     """All equivalence metrics of one prompt, each the worst of this prompt.
 
@@ -75,7 +78,8 @@ def measure_prompt(
     oracle = host_logits(oracle_logits)
     left_out: dict[str, str] = {}
     notes: list[str] = []
-    logits = host_logits(candidate.full_logits(token_ids))
+    own = PromptPasses(candidate, token_ids, padded_ends=padded_ends)
+    logits = host_logits(own.logits)
     _check_shapes(candidate.name, oracle, dtype_error_logits, logits)
     dtype_error = dtype_error_of(oracle, dtype_error_logits, dtype_named(candidate.dtype))
     values = _distances(logits, oracle)
@@ -84,14 +88,28 @@ def measure_prompt(
     if dtype_error.usable:
         error = logit_error(logits, oracle)
         values["logit_error_ratio"] = rms(error) / dtype_error.overall
-        unit_error = 2 * dtype_error.worst
-        of_reference = _OfReference(control, lengths, token_ids, unit_error, notes)
-        values |= _consistency(candidate, of_reference, logits, token_ids, unit_error, left_out)
     else:
         left_out["error ratios"] = (
             f"the oracle is no finer than the candidate's {candidate.dtype}: what this dtype costs "
             "is not known; set equivalence.oracle to float64"
         )
+    same_shape: dict[str, int] = {}
+    paths: dict[str, float] = {}
+    if len(token_ids) < 2:
+        left_out["consistency"] = "a prompt of one token has no earlier and no later position"
+    else:
+        controls = _control_passes(control, token_ids, padded_ends)
+        unit_error = 2 * dtype_error.worst
+        exact = SameShapeComparison(own, controls, unit_error, lengths)
+        exact.add(PromptPasses.same_shape_pairs)
+        values["same_shape_differences"] = exact.total
+        same_shape, notes = exact.differences, exact.notes
+        if dtype_error.usable:
+            of_reference = _OfReference(controls, lengths, unit_error, notes)
+            values |= _consistency(own, of_reference, unit_error, left_out)
+            served = SelfComparison(candidate, oracle, dtype_error_logits, unit, 2, lengths)
+            values |= served_values(served, own, controls, left_out)
+            paths, notes = served.errors, [*notes, *served.notes]
     return Sample(
         unit=unit,
         weight=len(token_ids),
@@ -102,12 +120,23 @@ def measure_prompt(
             "near_ties": mismatches.near_ties,
             "dtype_error_rms": float(dtype_error.errors.square().mean().sqrt()),
             "rounding_floor": dtype_error.floor,
+            "same_shape": same_shape,
+            "paths": paths,
             "left_out": left_out,
             "notes": notes,
-            "not_judged": {k: why for k, why in left_out.items() if k == _CACHED},
+            "not_judged": {k: why for k, why in left_out.items() if k in (_CACHED, *SERVED)},
         },
         seconds=time.perf_counter() - started,
     )
+
+
+def _control_passes(
+    control: Callable[[], EquivalenceEngine] | None, token_ids: Sequence[int], padded_ends: bool
+) -> Callable[[], PromptPasses] | None:
+    """The control's passes over the same prompt, made when first asked for."""
+    if control is None:
+        return None
+    return cache(lambda: PromptPasses(control(), token_ids, padded_ends=padded_ends))
 
 
 def _check_shapes(name: str, oracle: torch.Tensor, *others: torch.Tensor) -> None:
@@ -138,9 +167,8 @@ class _OfReference:
     """What the reference's own weights differ by on a prompt, in ``unit_error``; ``notes`` say so
     where that is no rounding."""
 
-    control: Callable[[], EquivalenceEngine] | None
+    control: Callable[[], PromptPasses] | None
     lengths: Callable[[], Difference]
-    token_ids: Sequence[int]
     unit_error: float
     notes: list[str]
 
@@ -148,8 +176,7 @@ class _OfReference:
         """By the same comparison."""
         if self.control is None:
             return 0.0
-        plain = host_logits(self.control().full_logits(self.token_ids))
-        own = _CONSISTENCY[name](self.control(), plain, self.token_ids) / self.unit_error
+        own = _CONSISTENCY[name](self.control()) / self.unit_error
         if own > OUTPUT_FACTOR:
             self._note(name, own)
         return own
@@ -172,10 +199,8 @@ class _OfReference:
 
 
 def _consistency(
-    engine: EquivalenceEngine,
+    own: PromptPasses,
     of_reference: _OfReference,
-    logits: torch.Tensor,
-    token_ids: Sequence[int],
     unit_error: float,
     left_out: dict[str, str],
 ) -> dict[str, float]:
@@ -184,15 +209,12 @@ def _consistency(
     Where one is above what is granted, what the reference's own weights differ by takes the place
     of ``unit_error``.
     """
-    if len(token_ids) < 2:
-        left_out["consistency"] = "a prompt of one token has no earlier and no later position"
-        return {}
     ratios = {}
     for name, error in _CONSISTENCY.items():
-        if name == _CACHED and Capability.CACHE not in engine.capabilities:
-            left_out[name] = f"engine {engine.name!r} has no cache to drive"
+        if name == _CACHED and Capability.CACHE not in own.engine.capabilities:
+            left_out[name] = f"engine {own.engine.name!r} has no cache to drive"
             continue
-        ratio, held_to = error(engine, logits, token_ids) / unit_error, 1.0
+        ratio, held_to = error(own) / unit_error, 1.0
         for of_control in (of_reference.on_this_way, of_reference.by_length):
             if ratio / held_to > OUTPUT_FACTOR:
                 held_to = max(held_to, of_control(name))
@@ -200,54 +222,45 @@ def _consistency(
     return ratios
 
 
-def _splits(count: int) -> list[int]:
-    """Where a prompt of ``count`` ≥ 2 tokens is cut: after the first, half-way, before the last."""
-    return sorted({1, max(1, count // 2), count - 1})
-
-
-def _causality_error(
-    engine: WholeLogitsEngine, logits: torch.Tensor, token_ids: Sequence[int]
-) -> float:
+def _causality_error(own: PromptPasses) -> float:
     """Change of the worst row before a cut when all tokens from the cut on become others."""
-    worst = 0.0
-    for cut in _splits(len(token_ids)):
-        others = [(token + 1) % engine.vocabulary for token in token_ids[cut:]]
-        changed = host_logits(engine.full_logits([*token_ids[:cut], *others]))
-        worst = max(worst, float(row_rms(logit_error(changed[:cut], logits[:cut])).max()))
-    return worst
+    return max(
+        float(row_rms(_error(changed, own.logits[:cut])).max())
+        for cut, changed in own.behind.items()
+    )
 
 
-def _cached_error(engine: CachedEngine, logits: torch.Tensor, token_ids: Sequence[int]) -> float:
+def _cached_error(own: PromptPasses) -> float:
     """RMS over the rows that came through the cache, the prompt's second half token by token.
 
     The other ways through the cache have a gate of their own (`kv_cache`).
     """
-    prefill = max(1, len(token_ids) // 2)
-    some = token_ids[: prefill + DECODE_STEPS]
-    error = logit_error(host_logits(engine.cached_logits(some, prefill)), logits[: len(some)])
-    return rms(error[prefill:])
+    prefill = max(1, len(own.ids) // 2)
+    some = own.ids[: prefill + DECODE_STEPS]
+    rows = able(own.engine, CachedEngine).cached_logits(some, prefill)
+    return rms(_error(rows, own.logits[: len(some)])[prefill:])
 
 
-def _batch_error(
-    engine: EquivalenceEngine, logits: torch.Tensor, token_ids: Sequence[int]
-) -> float:
-    """RMS over a row's positions, of the worse of two padded rows, each against itself alone.
+def _batch_error(own: PromptPasses) -> float:
+    """RMS over a row's positions, of the worst row of the batch, each against itself alone.
 
-    Both rows are beginnings of the prompt, for whose positions the dtype error speaks. A third,
-    longer one is there to pad them.
+    All rows are beginnings of the prompt, for whose positions the dtype error speaks; of the row
+    that pads the others, only those count.
     """
-    count = len(token_ids)
-    short = list(token_ids[: max(1, count // 2)])
-    longer = [*token_ids, *token_ids[: max(1, count // 4)]][: engine.context_window]
-    batched = engine.batch_logits([short, list(token_ids), longer])
-    alone = [host_logits(engine.full_logits(short)), logits]
-    pairs = zip(batched, alone, strict=False)
-    return max(rms(logit_error(host_logits(row), one)) for row, one in pairs)
+    half = own.rows[1]
+    alone = {len(half): own.engine.full_logits(half), len(own.ids): own.logits}
+    return max(
+        rms(_error(row[: len(own.ids)], alone.get(len(row), own.logits))) for row in own.batch
+    )
+
+
+def _error(rows: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    return logit_error(host_logits(rows), host_logits(exact))
 
 
 _CACHED = "cached_error_ratio"
 _CAUSALITY = "causality_error_ratio"
-_CONSISTENCY: dict[str, Callable[[Any, torch.Tensor, Sequence[int]], float]] = {
+_CONSISTENCY: dict[str, Callable[[PromptPasses], float]] = {
     _CAUSALITY: _causality_error,
     "batch_error_ratio": _batch_error,
     _CACHED: _cached_error,

@@ -6,7 +6,8 @@ from pytest_infopt import ModelPair, Sample, remote
 from pytest_infopt.engines.base import WholeLogitsEngine, able
 
 from ..plans import EquivalencePlan
-from .logit_errors import EquivalenceEngine, measure_prompt
+from .logit_errors import measure_prompt
+from .prompt_passes import EquivalenceEngine
 
 
 class EquivalenceMeasure:
@@ -28,5 +29,6 @@ class EquivalenceMeasure:
             f"prompt-{index}",
             lambda: able(pair.plain, EquivalenceEngine),
             lambda: pair.length_effect(plan),
+            padded_ends=index % 2 == 0,
         )
         return pair.noted(sample)

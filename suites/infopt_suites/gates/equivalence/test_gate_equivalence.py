@@ -25,8 +25,10 @@ def test_equivalence(infopt_gate: GateRun[EquivalenceMeasure]) -> None:
     """Logits, greedy tokens, causality, cache and batch rows keep to the dtype's own error.
 
     ``causality``, ``cached`` or ``batch`` far above 2 is a defect of masks, positions or cache
-    layout; ``logit_error_ratio`` alone above 2 says that the weights themselves differ.
+    layout; ``logit_error_ratio`` alone above 2 says that the weights themselves differ. Where
+    ``same_shape_differences`` is not 0, rows see each other, or a pass is not the same twice.
     """
     prompts = infopt_gate.plan(EquivalencePlan).prompts
     infopt_gate.collect(range(prompts), infopt_gate.measure.prompt, planned=prompts)
+    infopt_gate.show_samples("same_shape", "paths", "left_out")
     infopt_gate.conclude()

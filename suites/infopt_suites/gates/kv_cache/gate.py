@@ -3,7 +3,7 @@
 from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
 
 from ..plans import CachesPlan, EquivalencePlan, one_document_a_prompt
-from ..self_comparisons import error_ratio, limits, mismatches
+from ..self_comparisons import error_ratio, limits, mismatches, same_shape
 
 OUTPUTS = (
     error_ratio(
@@ -12,6 +12,27 @@ OUTPUTS = (
     ),
     mismatches(
         "kv_greedy_mismatches", "greedy tokens that the KV cache changes where there is no near-tie"
+    ),
+    same_shape(
+        "kv_",
+        "other tokens behind, other cache rows beside, other tokens taken back",
+    ),
+)
+LONG = (
+    error_ratio(
+        "kv_long_error_ratio",
+        "last logits of a long prompt through the KV cache against those without / dtype's error",
+    ),
+    mismatches(
+        "kv_long_greedy_mismatches",
+        "greedy tokens that the KV cache changes at the end of a long prompt, near-ties aside",
+    ),
+    Metric(
+        "kv_coarse_tensors",
+        Unit.COUNT,
+        Rule.WORST,
+        "keys, values and states by layer whose values are coarser than the dtype that keeps them",
+        self_comparison=True,
     ),
 )
 SIZE = Metric(
@@ -23,9 +44,9 @@ SIZE = Metric(
 
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
-    """In any format, a cache changes nothing beyond rounding and holds what its formula says, where
-    there is one for the architecture."""
-    return {**limits(OUTPUTS), SIZE.name: 0.0}
+    """In any format, a cache changes nothing beyond rounding, keeps the compute dtype, and holds
+    what its formula says, where there is one for the architecture."""
+    return {**limits((*OUTPUTS, *LONG), context), SIZE.name: 0.0}
 
 
 GATE = GateSpec(
@@ -38,5 +59,5 @@ GATE = GateSpec(
     requires=frozenset({Capability.FULL_LOGITS, Capability.CACHE, Capability.KV_SIZE}),
     default_budgets=default_budgets,
     fewest_documents=one_document_a_prompt,
-    metrics=(*OUTPUTS, SIZE),
+    metrics=(*OUTPUTS, *LONG, SIZE),
 )

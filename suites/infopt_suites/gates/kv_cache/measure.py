@@ -8,14 +8,17 @@ from pytest_infopt import ModelPair, Sample, remote
 from pytest_infopt.engines.base import able
 
 from ..plans import CachesPlan, EquivalencePlan
+from .cache_passes import CacheEngine
+from .long_prompt import TAIL, long_prompt_of, measure_long_prompt
 from .ways import (
-    CacheEngine,
     measure_kv_growth,
     measure_kv_prompt,
     paged_table,
     size_table,
     step_cost_table,
 )
+
+_REACH = 4  # times the long prompt's tokens: how far away a boundary may lie and be passed
 
 
 class KvCacheMeasure:
@@ -42,6 +45,30 @@ class KvCacheMeasure:
             lambda: self._pair.length_effect(plan),
         )
         return self._pair.noted(sample)
+
+    @remote
+    def long_prompt(self) -> Sample:
+        """The end of a long prompt through the candidate's KV cache, and what the cache keeps."""
+        pair, plan, equivalence = self._pair, self._plan, self._pair.release.plan(EquivalencePlan)
+        prompts = pair.prompt_set(equivalence)
+        token_ids, notes = long_prompt_of(
+            pair.token_stream,
+            max(plan.long_tokens, 2 * equivalence.tokens + TAIL),
+            min(self._engine.context_window, pair.reference.context_window),
+            self._engine.cache_boundaries(),
+            _REACH * plan.long_tokens,
+        )
+        sample = measure_long_prompt(
+            self._engine,
+            prompts.oracle[0],
+            prompts.plain[0],
+            token_ids,
+            "long-prompt",
+            lambda: able(pair.plain, CacheEngine),
+            lambda: pair.length_effect(equivalence),
+        )
+        details = {**sample.details, "notes": [*sample.details["notes"], *notes]}
+        return pair.noted(replace(sample, details=details))
 
     @remote
     def growth(self) -> Sample:

@@ -2,9 +2,11 @@
 
 Ways through the cache that must all give the plain pass's logits, up to the dtype's own rounding:
 one token at a time from the first; prefill in chunks; rows of different lengths in one left-padded
-batch; wrong tokens computed and taken back, as speculative decoding does. The error is the RMS over
-the rows that came through the cache, in units of twice the dtype error's worst position: each of
-the two runs may err by as much (`equivalence` has the reasons).
+batch; wrong tokens computed and taken back, as speculative decoding does; and the model library's
+own generation. The error is the RMS over the rows that came through the cache, in units of twice
+the dtype error's worst position: each of the two runs may err by as much (`equivalence` has the
+reasons). Where the shapes stay the same, no bit may differ: other tokens behind, other rows beside,
+other tokens taken back.
 
 Legend: T positions, V vocabulary.
 """
@@ -12,36 +14,40 @@ Legend: T positions, V vocabulary.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 
 import torch
 from infopt_reference.attention import BlockAllocator
 
 from pytest_infopt import MeasuredTable, Sample
 from pytest_infopt.engines.base import (
-    CachedEngine,
     CannotCropError,
+    Capability,
     KVSizeEngine,
-    WholeLogitsEngine,
+    ServingPathsEngine,
+    able,
 )
 from pytest_infopt.errors import NotSupportedError
-from pytest_infopt.measure import Difference, SelfComparison, host_logits
+from pytest_infopt.measure import Difference, Pair, SameShapeComparison, SelfComparison, host_logits
 
 from ..kv_formula import FormulaCheck
+from .cache_passes import CacheEngine, CachePasses, Routes
 from .growth import fitted_exponent
 
 TIMED_STEPS = 2  # whose mean is the cost of a step at a length
-_REJECTED = 2  # wrong tokens before each pass
+GENERATED = 3  # tokens by the library's own generation
 BLOCK_SIZE = 16  # tokens of a block, as vLLM's default
+_GENERATION = "the library's generation"
+Way = Callable[[CachePasses], Routes]
 
-
-class CacheEngine(WholeLogitsEngine, CachedEngine, KVSizeEngine, Protocol):
-    """What the KV cache's gate takes."""
-
-
-Routes = dict[str, tuple[torch.Tensor, int]]  # logits, and the first row through the cache
+# Each way, and the passes of one shape that show whether it is clean.
+_WAYS: dict[str, tuple[Way, Callable[[CachePasses], Mapping[str, Pair]] | None]] = {
+    "token by token": (CachePasses.token_by_token, None),
+    "chunked prefill": (CachePasses.chunked_prefill, CachePasses.other_tokens_behind),
+    "ragged batch": (CachePasses.ragged_batch, CachePasses.other_rows),
+    "tokens taken back": (CachePasses.tokens_taken_back, CachePasses.other_tokens_taken_back),
+}
 
 
 def measure_kv_prompt(
@@ -58,113 +64,107 @@ def measure_kv_prompt(
     ``oracle`` and ``plain`` [T, V] are the reference's logits in the widest dtype and in the
     engine's. ``control`` gives an engine of the reference's weights in this dtype; it goes the same
     way where the engine's logits differ; ``lengths`` gives its `length_effect` (`SelfComparison`
-    has the use of both). A way that the cache refuses, or the
-    control cannot go either, is left out, and ``details["left_out"]`` says why. Raises
+    has the use of both). A way that the cache refuses, or the control cannot go either, is left
+    out, and ``details["left_out"]`` says why. Raises
     InvalidComparisonError where the oracle is no finer than the engine's dtype, or the prompt has
     fewer than two tokens; NotSupportedError where no way is left.
     """
     started = time.perf_counter()
     found = SelfComparison(engine, oracle, plain, unit, least_tokens=2, lengths=lengths)
-    uncached = host_logits(engine.full_logits(token_ids))
+    passes = CachePasses(engine, token_ids)
+    controls = None if control is None else cache(lambda: CachePasses(control(), token_ids))
+    uncached = host_logits(passes.plain)
+    exact = SameShapeComparison(passes, controls, found.two_runs, lengths)
     left_out = {}
-    for way in (_token_by_token, _chunked_prefill, _ragged_batch, _tokens_taken_back):
+    for name, (way, same_shape) in _WAYS.items():
         try:
-            routes = way(engine, token_ids)
+            routes = way(passes)
         except CannotCropError as error:
-            left_out[_title(way)] = f"this cache cannot be cropped: {error}"
+            left_out[name] = f"this cache cannot be cropped: {error}"
             continue
         except Exception as error:
-            if control is None or not _refuses(control(), way, token_ids):
+            if controls is None or not _refuses(controls(), way):
                 raise
-            left_out[_title(way)] = f"the reference's own model refuses: {error}"
+            left_out[name] = f"the reference's own model refuses: {error}"
             continue
-        own = _ControlRoutes(control, way, token_ids)
-        for name, (rows, first) in routes.items():
-            exact = uncached[: len(rows)]
-            found.add(name, rows, exact, first=first, control=partial(own.pair, name))
+        for route, (rows, first) in routes.items():
+            pair = partial(_control_pair, controls, way, route)
+            found.add(route, rows, uncached[: len(rows)], first=first, control=pair)
+        if same_shape is not None:
+            exact.add(same_shape)
     if not found.errors:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise NotSupportedError(f"{unit}: no way through the cache is left ({reasons})")
+    _add_generated(found, passes, controls, left_out)
     notes = [f"not tried: {name}: {reason}" for name, reason in left_out.items()]
     return Sample(
         unit=unit,
         weight=len(token_ids),
-        values=found.values("kv_error_ratio", "kv_greedy_mismatches"),
+        values={
+            **found.values("kv_error_ratio", "kv_greedy_mismatches"),
+            "kv_same_shape_differences": exact.total,
+        },
         details={
             **found.details(),
+            **exact.details(),
             "left_out": left_out,
-            "notes": [*found.notes, *notes],
+            "notes": [*found.notes, *exact.notes, *notes],
         },
         seconds=time.perf_counter() - started,
     )
 
 
-Way = Callable[[CacheEngine, Sequence[int]], Routes]
-
-
-def _title(way: Way) -> str:
-    return way.__name__.strip("_").replace("_", " ")
-
-
-def _refuses(engine: CacheEngine, way: Way, ids: Sequence[int]) -> bool:
+def _refuses(passes: CachePasses, way: Callable[[CachePasses], object]) -> bool:
     try:
-        way(engine, ids)
+        way(passes)
     except Exception:
         return True
     return False
 
 
-class _ControlRoutes:
-    """What the control makes of a prompt by a way, computed when first asked for."""
-
-    def __init__(
-        self, control: Callable[[], CacheEngine] | None, way: Way, ids: Sequence[int]
-    ) -> None:
-        self._control, self._way, self._ids = control, way, ids
-
-    @cached_property
-    def _routes(self) -> Routes:
-        if self._control is None or _refuses(self._control(), self._way, self._ids):
-            return {}
-        return self._way(self._control(), self._ids)
-
-    def pair(self, route: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-        if route not in self._routes or self._control is None:
-            return None
-        rows = host_logits(self._routes[route][0])
-        return rows, host_logits(self._control().full_logits(self._ids))[: len(rows)]
+def _control_pair(
+    controls: Callable[[], CachePasses] | None, way: Way, route: str
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """What the control makes of a route, and of the plain pass; None where it cannot go there."""
+    if controls is None or _refuses(controls(), way):
+        return None
+    rows = host_logits(way(controls())[route][0])
+    return rows, host_logits(controls().plain)[: len(rows)]
 
 
-def _token_by_token(engine: CacheEngine, ids: Sequence[int]) -> Routes:
-    return {"token by token": (engine.through_cache([ids], [1])[0], 1)}
+def _add_generated(
+    found: SelfComparison,
+    passes: CachePasses,
+    controls: Callable[[], CachePasses] | None,
+    left_out: dict[str, str],
+) -> None:
+    """The library's own generation: each of its tokens is the plain pass's greedy one."""
+    engine = passes.engine
+    if Capability.SERVING_PATHS not in engine.capabilities:
+        return
+    try:
+        tokens, exact = _generated(passes)
+    except Exception as error:
+        refused = isinstance(error, NotSupportedError)
+        if not refused and (controls is None or not _refuses(controls(), _generated)):
+            raise
+        left_out[_GENERATION] = str(error)
+        return
+    found.add_tokens(
+        _GENERATION,
+        tokens,
+        exact,
+        control=lambda: None if controls is None else _generated(controls()),
+    )
 
 
-def _chunked_prefill(engine: CacheEngine, ids: Sequence[int]) -> Routes:
-    chunks = _chunks(len(ids))
-    return {"chunked prefill": (engine.through_cache([ids], chunks)[0], chunks[0])}
-
-
-def _ragged_batch(engine: CacheEngine, ids: Sequence[int]) -> Routes:
-    count = len(ids)
-    half = max(1, count // 2)
-    longer = [*ids, *ids[: max(1, count // 4)]][: engine.context_window]
-    # The longer row pads the other two; what it repeats would need a dtype error of its own.
-    rows = engine.through_cache([ids[:half], ids, longer], [len(longer) - half])
-    return {"ragged batch, short row": (rows[0], 0), "ragged batch": (rows[1], count - half)}
-
-
-def _tokens_taken_back(engine: CacheEngine, ids: Sequence[int]) -> Routes:
-    # Wrong tokens need positions of their own behind those that stay.
-    kept = ids[: engine.context_window - _REJECTED]
-    chunks = _chunks(len(kept))
-    rows = engine.through_cache([kept], chunks, rejected=_REJECTED)[0]
-    return {"tokens taken back": (rows, chunks[0])}
-
-
-def _chunks(count: int) -> list[int]:
-    """Sizes of at most three passes that ``count`` tokens are cut into."""
-    third = -(-count // 3)
-    return [min(third, count - start) for start in range(0, count, third)]
+def _generated(passes: CachePasses) -> tuple[list[int], torch.Tensor]:
+    """Tokens behind the prompt, and the plain pass's logits [tokens, V] that they follow from."""
+    engine = passes.engine
+    prompt = passes.ids[: engine.context_window - GENERATED]
+    tokens = able(engine, ServingPathsEngine).library_tokens(prompt, GENERATED)
+    logits = engine.full_logits([*prompt, *tokens[:-1]])
+    return tokens, host_logits(logits)[-GENERATED:]
 
 
 def measure_kv_growth(
