@@ -71,6 +71,8 @@ def test_copies_are_dropped_with_a_note(tmp_path: Path, caplog: pytest.LogCaptur
         (b'["a"]\n', "bad.jsonl:1: has to be a JSON object"),
         (b'{"text": "a"}\n\n{"text": \n', "bad.jsonl:3: not JSON"),
         (b'{"text": "a"}\n{"text": "\xff"}\n', "bad.jsonl:2: byte 0xff is not UTF-8"),
+        (b'{"text": "a"}\n{"text": "b\\ud800"}\n', r"bad.jsonl:2: \ud800 is half of a character"),
+        (b'{"text": "a", "id": "\\udc00"}\n', r"bad.jsonl:1: \udc00 is half of a character"),
         (
             b'{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n',
             "two different documents with the id '1'",
