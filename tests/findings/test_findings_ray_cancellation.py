@@ -8,9 +8,8 @@ BatcherSuite.test_an_end_of_any_kind_leaves_nobody_waiting.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
+import ray_serve
 from recorded import recorded
 from stranded import callers_done, cancelled
 
@@ -20,8 +19,6 @@ serve = recorded("ray.serve", "ray>=2.60,<2.61")
 def test_callers_wait_for_ever_when_the_batch_was_cancelled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The queue asks its replica for one number; no cluster has to run for it.
-    replica = SimpleNamespace(_deployment_config=SimpleNamespace(max_ongoing_requests=2))
-    monkeypatch.setattr(serve, "get_replica_context", lambda: replica)
+    ray_serve.alone(serve, monkeypatch)
     load = serve.batch(max_batch_size=2, batch_wait_timeout_s=1.0)(cancelled)
     assert callers_done(lambda: load) == [False, False]
