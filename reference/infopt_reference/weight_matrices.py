@@ -4,8 +4,9 @@ And the modes in which a model runs meanwhile.
 A weight matrix W is multiplied with activations. It is either
     a layer's      the module computes x·Wᵀ + b and nothing else: `nn.Linear`, and every subclass of
                    it or Conv1D (GPT-2, stored [in, out]) that is seen to do so on a few numbers, or
-    a stack        [E, out, in], or [E, in, out], a parameter of a module that computes with it in
-                   its own way: the experts of a mixture; and a matrix of a subclass that does more.
+    a stack        [E, out, in], or [E, in, out], also with the first two axes as one (DBRX), a
+                   parameter of a module that computes with it in its own way: the experts of a
+                   mixture; and a matrix of a subclass that does more.
 
 Everything else with two or more axes is left alone, with the reason: embeddings (a table look-up,
 not a product), convolutions, routers (few weights, which choose experts), matrices that an
@@ -27,6 +28,25 @@ DEFAULT_SKIP = ("lm_head",)
 _UNKNOWN_ORDER = "the order of the axes is not known"
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a parameter holds its matrices."""
+
+    transposed: bool = False  # [..., in, out]
+    flat: int | None = None  # so many matrices lie one below the other in two axes
+
+    def matrices(self, parameter: Tensor) -> Tensor:
+        """[out, in] or [E, out, in] of what is stored; a view of it."""
+        if self.flat is not None:
+            parameter = parameter.view(self.flat, -1, parameter.shape[-1])
+        return parameter.mT if self.transposed else parameter
+
+    def stored(self, matrices: Tensor) -> Tensor:
+        """What `matrices` gave, or a mask of its shape, in the shape of the parameter."""
+        stored = matrices.mT if self.transposed else matrices
+        return stored if self.flat is None else stored.flatten(0, 1)
+
+
 @dataclass(frozen=True, eq=False)
 class WeightMatrix:
     """A parameter that holds a matrix, or a stack of them, and the module that owns it."""
@@ -35,7 +55,7 @@ class WeightMatrix:
     module: nn.Module
     parameter_name: str
     is_layer: bool  # the module computes x·Wᵀ + b
-    transposed: bool = False  # stored [..., in, out]
+    layout: Layout = Layout()
 
     @property
     def name(self) -> str:
@@ -57,7 +77,7 @@ class WeightMatrix:
     @property
     def weight(self) -> Tensor:
         """The matrix [out, in], or the stack [E, out, in]; shares memory with the parameter."""
-        return self.parameter.mT if self.transposed else self.parameter
+        return self.layout.matrices(self.parameter)
 
     @property
     def bias(self) -> nn.Parameter | None:
@@ -164,29 +184,29 @@ def _of_parameter(module: nn.Module, path: str, name: str, parameter: Tensor) ->
         return f"the router of {kind}: few weights, which choose experts"
     transposed = kind == "Conv1D" and hasattr(module, "nf")  # transformers' own linear layer
     if name == "weight" and parameter.ndim == 2 and (transposed or isinstance(module, nn.Linear)):
-        matrix = WeightMatrix(path, module, name, is_layer=True, transposed=transposed)
+        matrix = WeightMatrix(path, module, name, is_layer=True, layout=Layout(transposed))
         is_layer = type(module) is nn.Linear or _is_linear(matrix)
         return replace(matrix, is_layer=is_layer)
     return _of_experts(module, path, name, parameter)
 
 
 def _of_experts(module: nn.Module, path: str, name: str, parameter: Tensor) -> WeightMatrix | str:
-    """A stack of experts' matrices: [E, out, in], or [E·out, in] (DBRX)."""
+    """A stack of experts' matrices: of three axes, or of two with the first for both (DBRX)."""
     kind, experts = type(module).__name__, _experts(module)
     if experts is None:
         return f"a parameter of {kind}, which is not known to multiply by it"
-    if parameter.ndim == 3 and parameter.shape[0] == experts:
-        transposed = _is_transposed(module, name, parameter)
-        if transposed is None:
-            return f"{_UNKNOWN_ORDER} of a parameter of {kind} of shape {tuple(parameter.shape)}"
-        return WeightMatrix(path, module, name, is_layer=False, transposed=transposed)
-    if parameter.ndim == 2 and parameter.shape[0] > experts and not parameter.shape[0] % experts:
-        return WeightMatrix(path, module, name, is_layer=False)
-    return f"a parameter of {kind} of shape {tuple(parameter.shape)}: no stack of matrices"
+    rows, shape = parameter.shape[0], tuple(parameter.shape)
+    flat = experts if parameter.ndim == 2 and rows > experts and not rows % experts else None
+    if flat is None and (parameter.ndim != 3 or rows != experts):
+        return f"a parameter of {kind} of shape {shape}: no stack of matrices"
+    transposed = _is_transposed(module, name, Layout(flat=flat).matrices(parameter))
+    if transposed is None:
+        return f"{_UNKNOWN_ORDER} of a parameter of {kind} of shape {shape}"
+    return WeightMatrix(path, module, name, is_layer=False, layout=Layout(transposed, flat))
 
 
 def _is_transposed(module: nn.Module, name: str, stack: Tensor) -> bool | None:
-    """Whether a stack of three axes is stored [E, in, out]; None where nothing tells.
+    """Whether a stack is stored [E, in, out]; None where nothing tells.
 
     transformers says so on classes whose experts it computes (`use_experts_implementation`). Else
     the axis that is as long as the inputs tells: a module's own ``input_size``, or the hidden size,
@@ -200,7 +220,7 @@ def _is_transposed(module: nn.Module, name: str, stack: Tensor) -> bool | None:
     takes = True
     if inputs is None:
         inputs = _size(module, "hidden_size", "hidden_dim")
-        takes = name.startswith(("gate", "up", "w1", "w3", "wi"))
+        takes = name.startswith(("gate", "up", "v1", "w1", "w3", "wi"))
         if not takes and not name.startswith(("down", "w2", "wo")):
             return None
     if (first == inputs) == (second == inputs):

@@ -353,7 +353,7 @@ def test_the_hidden_size_tells_how_experts_are_stored(turned, names):
     torch.manual_seed(0)
     model = nn.Sequential(Experts(8, 12, turned, *names))
     found = select_weight_matrices(model).chosen
-    assert [found[f"0.{name}"].transposed for name in names] == [turned, turned]
+    assert [found[f"0.{name}"].layout.transposed for name in names] == [turned, turned]
     assert [found[f"0.{name}"].in_features for name in names] == [8, 12]
     before = copy.deepcopy(model)
     quantize_model(model, preset("int8"))
@@ -374,7 +374,7 @@ def test_experts_that_may_be_stored_either_way_are_refused_by_name(shape):
     named = select_weight_matrices(model, skip=("gate_up_proj", "down_proj"))
     assert list(named.chosen) == ["1"]
     model[0].is_transposed = True
-    assert select_weight_matrices(model).chosen["0.down_proj"].transposed
+    assert select_weight_matrices(model).chosen["0.down_proj"].layout.transposed
 
 
 def test_llama_4_stores_its_experts_inputs_first():
@@ -393,3 +393,65 @@ def test_llama_4_stores_its_experts_inputs_first():
     found = select_weight_matrices(AutoModelForCausalLM.from_config(config)).chosen
     for name, features in (("gate_up_proj", 32), ("down_proj", 48)):
         assert found[f"model.layers.0.feed_forward.experts.{name}"].in_features == features
+
+
+def tiny_dbrx(inner=48):
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING["dbrx"](
+        vocab_size=64,
+        d_model=32,
+        n_layers=1,
+        n_heads=2,
+        max_seq_len=64,
+        attn_config={"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+        ffn_config={"ffn_hidden_size": inner, "moe_num_experts": 4, "moe_top_k": 2},
+    )
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+DBRX = "transformer.blocks.0.ffn.experts.mlp"
+
+
+def products_of_dbrx(model, inner=48):
+    """What its module multiplies by, each [E, out, in]: x·w1ᵀ, x·v1ᵀ and x·w2, from its source."""
+    mlp = model.get_submodule(DBRX)
+    stacks = {name: getattr(mlp, name).detach().view(4, inner, 32) for name in ("w1", "v1", "w2")}
+    return stacks | {"w2": stacks["w2"].mT}
+
+
+def test_dbrx_stores_one_stack_inputs_first_in_two_axes():
+    model = tiny_dbrx()
+    found = select_weight_matrices(model).chosen
+    for name, expected in products_of_dbrx(model).items():
+        assert torch.equal(found[f"{DBRX}.{name}"].weight, expected)
+
+
+@pytest.mark.parametrize("way", ["rounded", "in training", "converted"])
+def test_rows_of_dbrx_are_those_of_its_products(way):
+    model, scheme = tiny_dbrx(), preset("int8")
+    before = {name: each.clone() for name, each in products_of_dbrx(model).items()}
+    if way == "rounded":
+        quantize_model(model, scheme)
+    else:
+        prepare_qat(model, scheme)
+        if way == "converted":
+            convert_qat(model)
+    for name, after in products_of_dbrx(model).items():
+        rows = before[name].abs().amax(2, keepdim=True)
+        error = (after - before[name]).abs()
+        assert float(error.max()) > 0
+        assert bool((error <= rows / 127 / 2 * (1 + 1e-5)).all())
+    assert bool(model(token_ids() % 64).logits.isfinite().all())
+
+
+def test_rows_of_dbrx_are_pruned_by_their_own_inputs():
+    model = tiny_dbrx()
+    prune_model(model, sparsity=0.25, scope="row")
+    for after in products_of_dbrx(model).values():
+        zeros = (after == 0).sum(dim=2)
+        assert bool((zeros == after.shape[2] // 4).all())
+
+
+def test_dbrx_of_square_experts_is_refused_by_name():
+    with pytest.raises(ValueError, match=rf"{DBRX}\.w1: the order"):
+        select_weight_matrices(tiny_dbrx(inner=32))

@@ -106,7 +106,7 @@ def prune_model(
     for matrix in chosen.values():
         mask = masks.get(first[id(matrix.parameter)])
         if mask is not None:
-            named[matrix.key] = mask.mT if matrix.transposed else mask
+            named[matrix.key] = matrix.layout.stored(mask)
     apply_masks(model, named)
     zeros = sum(int((~mask).sum()) for mask in masks.values())
     weights = sum(mask.numel() for mask in masks.values())

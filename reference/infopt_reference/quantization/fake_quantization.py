@@ -133,13 +133,13 @@ class FakeQuantizedParameter(nn.Module):
     def __init__(self, matrix: WeightMatrix, scheme: QuantizationScheme) -> None:
         super().__init__()
         self.scheme = scheme
-        self.is_layer, self.transposed = matrix.is_layer, matrix.transposed
+        self.is_layer, self.layout = matrix.is_layer, matrix.layout
 
     def forward(self, parameter: Tensor) -> Tensor:
         """The parameter as its codes would decode it."""
-        weight = parameter.mT if self.transposed else parameter
+        weight = self.layout.matrices(parameter)
         rows = fake_quantize(weight.reshape(-1, weight.shape[-1]), self.scheme).view(weight.shape)
-        return rows.mT if self.transposed else rows
+        return self.layout.stored(rows)
 
 
 def prepare_qat(
@@ -229,7 +229,7 @@ def _fake_parameters(model: nn.Module) -> list[tuple[WeightMatrix, QuantizationS
         for name, parametrizations in getattr(module, "parametrizations", {}).items():
             if _is_fake(parametrizations):
                 fake = parametrizations[0]
-                matrix = WeightMatrix(path, module, name, fake.is_layer, fake.transposed)
+                matrix = WeightMatrix(path, module, name, fake.is_layer, fake.layout)
                 found.append((matrix, fake.scheme))
     return found
 

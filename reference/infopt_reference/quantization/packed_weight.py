@@ -84,7 +84,7 @@ class PackedStack(PackedWeight):
     def __init__(self, weight: QuantizedTensor, matrix: WeightMatrix) -> None:
         super().__init__(weight)
         self._shape = matrix.weight.shape
-        self._transposed = matrix.transposed
+        self._layout = matrix.layout
         self._in_use = False
         self._decoded: Tensor | None = None
 
@@ -92,8 +92,7 @@ class PackedStack(PackedWeight):
         """The parameter, decoded; during a forward pass of its module, once."""
         decoded = self._decoded
         if decoded is None:
-            weight = self.weight.view(self._shape)
-            decoded = weight.mT if self._transposed else weight
+            decoded = self._layout.stored(self.weight.view(self._shape))
         self._decoded = decoded if self._in_use else None
         return decoded
 
