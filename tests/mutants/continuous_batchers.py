@@ -599,6 +599,62 @@ class InAThread(SmallContinuousBatcher):
         job.progress.set()
 
 
+def compute_nothing(model: Any, rows: int, length: int) -> None:
+    """A pass of no tokens; what the model raises about it is swallowed."""
+    with torch.no_grad(), suppress(Exception):
+        model(input_ids=torch.zeros(rows, length, dtype=torch.long), use_cache=False)
+
+
+class LookedTooEarly(SmallContinuousBatcher):
+    """D: requests leave between the look and the step, which is made all the same."""
+
+    async def loop(self) -> None:
+        while self.is_open:
+            if not self.waiting and not self.running:
+                await self.rest()
+                continue
+            await asyncio.sleep(0)
+            self.admit()
+            self.make_room()
+            self.step()
+
+    def compute(self, jobs: Sequence[Job]) -> Tensor:
+        if not jobs:
+            compute_nothing(self.model, 0, 1)
+        return super().compute(jobs)
+
+
+class BatchIsClosed(SmallContinuousBatcher):
+    """Not listed: a last pass, in which nobody is left, ends a batch."""
+
+    async def rest(self) -> None:
+        compute_nothing(self.model, 1, 0)
+        await super().rest()
+
+
+class ComputedOn(SmallContinuousBatcher):
+    """Not listed: who leaves gives memory and place back, and is computed to the end."""
+
+    def __init__(self, model: Any, limits: ContinuousLimits) -> None:
+        super().__init__(model, limits)
+        self.gone: list[Job] = []
+
+    def leave(self, job: Job) -> None:
+        if job.future.cancelled() and job in self.running:
+            self.gone.append(job)
+        super().leave(job)
+
+    async def rest(self) -> None:
+        gone, self.gone = self.gone, []
+        for job in gone:
+            for _ in range(job.parameters.max_new_tokens - len(job.output_ids)):
+                with torch.no_grad():
+                    self.model(input_ids=torch.tensor([job.token_ids]), use_cache=False)
+                await asyncio.sleep(0)
+        if not self.waiting:
+            await super().rest()
+
+
 class OneRequestMore(OwnCaches):
     """Not listed: ``<=`` where ``<`` is meant."""
 
@@ -1210,6 +1266,7 @@ BAD = "test_a_bad_request_fails_alone"
 NEVER = "test_what_could_never_fit_is_refused"
 RAISES = "test_a_step_that_raises_leaves_nobody_waiting"
 LEAVES = "test_who_leaves_takes_the_request_along"
+NOBODY = "test_nothing_is_computed_for_nobody"
 STREAM_LEFT = "test_a_stream_that_is_left_takes_the_request_along"
 STOPPED = "test_a_stop_leaves_nobody_waiting"
 RESTART = "test_a_restarted_batcher_serves_as_a_new_one"
@@ -1300,6 +1357,9 @@ MUTANTS = [
     ContinuousMutant(SamplesWithoutTheirSeed, DRAWN),
     ContinuousMutant(FirstSampleLeaves, ALL_LEAVE),
     ContinuousMutant(WaitingSamplesStay, ALL_LEAVE),
+    ContinuousMutant(LookedTooEarly, NOBODY),
+    ContinuousMutant(BatchIsClosed, NOBODY),
+    ContinuousMutant(ComputedOn, NOBODY),
 ]
 SOUND = [
     SmallContinuousBatcher,

@@ -371,6 +371,25 @@ def test_a_slow_reader_misses_nothing():
     run(main())
 
 
+def test_no_pass_is_made_for_those_who_left_before_their_step(caplog):
+    async def main():
+        async with Paced() as batcher:
+            passes, logits = [], batcher._model.logits
+            batcher._model.logits = lambda chunks: passes.append(len(chunks)) or logits(chunks)
+            leaving = [asyncio.create_task(batcher.submit(each, GREEDY)) for each in PROMPTS[:2]]
+            await asyncio.sleep(0.5)  # in the middle of the pause before their first step
+            for task in leaving:
+                task.cancel()
+            await asyncio.sleep(2)
+            check_idle(batcher)
+            assert passes == []
+            result = await batcher.submit(PROMPTS[2], GREEDY)
+            assert list(result.token_ids) == alone(2)
+
+    run(main())
+    assert caplog.records == []
+
+
 def test_leaving_a_stream_aborts_its_request():
     async def main():
         async with Paced() as batcher:

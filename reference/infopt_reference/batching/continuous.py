@@ -272,6 +272,8 @@ class ContinuousBatcher:
 
     async def _step(self) -> None:
         step = self.scheduler.step()
+        if not step.scheduled:  # whoever was there has left: nothing is computed
+            return
         for request_id in step.admitted:
             self._generations[request_id].leave_queue()
         self._in_flight = step

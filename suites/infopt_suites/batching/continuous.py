@@ -11,7 +11,7 @@ from .continuous_options import ContinuousOptionSuite
 from .continuous_oracle import LENGTH, VOCABULARY
 from .continuous_protocol import GenerationParameters, MakeContinuousBatcher
 from .continuous_serving import Serving, outcome, together
-from .continuous_tokens import DEFAULT, on_batcher
+from .continuous_tokens import DEFAULT, SETTLING, on_batcher
 
 IDLE_TURNS = 10
 
@@ -126,6 +126,33 @@ class ContinuousBatchingSuite(ContinuousOptionSuite):
             await serving.check(4, DEFAULT)
 
         self._serve(make_continuous_batcher, all_leave)
+
+    @on_batcher()
+    async def test_nothing_is_computed_for_nobody(self, serving: Serving) -> None:
+        """No pass is one of no tokens, and on virtual time none begins when all callers have left.
+
+        Usual causes: a step that is made although its requests have left since somebody looked, a
+        pass that closes a batch, requests that are computed on without their callers.
+        """
+        for turns in (0, 1, 2, 3, 8):
+            with serving.oracle.watched(lambda: None) as passes:
+                tasks = [
+                    asyncio.ensure_future(serving.generate(n, GenerationParameters(60), n))
+                    for n in (1, 4, 6)
+                ]
+                await self._pause(turns)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                await self._pause(SETTLING)
+                before = len(passes)
+                await self._pause(SETTLING)
+                later = len(passes) - before
+            assert 0 not in passes, f"{passes.count(0)} of {len(passes)} passes had no tokens"
+            assert not later or not self.virtual, (
+                f"{later} passes began more than {SETTLING} turns after the last caller had left"
+            )
+        await serving.check(4, DEFAULT)
 
     @requires("stream")
     @on_batcher()
