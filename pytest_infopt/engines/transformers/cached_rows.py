@@ -15,7 +15,7 @@ from ..base import CacheReading
 from .footprint import storage_bytes
 from .kv_caches import cache_tensors, take_back
 
-__all__ = ["CachedRows"]
+__all__ = ["CachedRows", "left_padded", "positions_of"]
 
 
 def left_padded(rows: Sequence[torch.Tensor], pad: int) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -13,6 +13,14 @@ import torch
 
 from ..weight_precision import StoredWeights
 
+__all__ = [
+    "derived_buffers",
+    "storage_bytes",
+    "stored_weights",
+    "tensors_in",
+    "weight_tensors",
+]
+
 
 def storage_bytes(tensors: Iterable[torch.Tensor], seen: set[tuple[str, int]] | None = None) -> int:
     """Bytes of the distinct storages behind tensors; ``seen`` ones are skipped, new ones added.
