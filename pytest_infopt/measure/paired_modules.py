@@ -42,8 +42,12 @@ class ModulePair:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether the reference's module has no module inside."""
-        return next(self.reference.children(), None) is None
+        """Whether the reference's module has no module inside, or is a stack of experts, whose
+        matrices are its own."""
+        if next(self.reference.children(), None) is None:
+            return True
+        own = self.reference.parameters(recurse=False)
+        return any(parameter.ndim >= 3 for parameter in own)
 
     def part(self, output: torch.Tensor) -> torch.Tensor:
         """What of the candidate's output is the reference's."""

@@ -24,7 +24,6 @@ from .siblings import SiblingJudge
 from .table_rows import Decode, is_table, wrong_embeddings, wrong_head_rows
 
 _MOST = 0.5  # of the weights have to be compared for a PASS
-_MANY = 0.25  # of all modules accused: whether hidden states are in another basis is asked
 
 
 @dataclass(frozen=True)
@@ -120,18 +119,19 @@ class ModuleComparison:
             )
         return self._another_basis
 
-    @cached_property
+    @property
     def _another_basis(self) -> str:
-        first = next((a for a in self.accused if a.part == "weights"), None)
-        if first is None or len(self.accused) <= _MANY * len(self.leaves.leaves):
-            return ""
-        excuse = self._excuses.of([first], whole=True)[0].excuse
-        if not excuse:
-            return ""
-        return (
-            f"hidden states of the candidate are in another basis than the reference's: {excuse}; "
-            "its modules cannot be compared one by one"
-        )
+        """What says that layers hand each other something else, which the whole model undoes: then
+        the embedding is excused."""
+        table = self._models.reference.get_input_embeddings()  # type: ignore[operator]
+        for accusation in self.excused:
+            pair = self.paired.pairs.get(accusation.module)
+            if pair is not None and pair.reference is table:
+                return (
+                    "hidden states of the candidate are in another basis than the reference's, so "
+                    f"its modules cannot be compared one by one: {accusation.excuse}"
+                )
+        return ""
 
     def _wrong_rows(self) -> list[Accusation]:
         models, found = self._models, list[Accusation | None]()

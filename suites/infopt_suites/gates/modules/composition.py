@@ -73,7 +73,10 @@ class CompositionRun:
         self._mask = mask
         self.mismatches: list[Mismatch] = []
         self.opaque = opaque_modules(paired)
-        inside = {n for n in paired.pairs if any(_is_inside(n, o) for o in self.opaque)}
+        # A model that is opaque still has layers to compare.
+        whole = {name for name in self.opaque if outermost_block(name)}
+        whole |= {name for name, pair in paired.pairs.items() if pair.is_leaf}
+        inside = {n for n in paired.pairs if any(n.startswith(f"{owner}.") for owner in whole)}
         self._pairs = {n: pair for n, pair in paired.pairs.items() if n not in inside}
         self._composed = {
             name
@@ -116,7 +119,7 @@ class CompositionRun:
             def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
                 call = Call(*running.pop(), copied(output))
                 calls.setdefault(name, deque()).append(call)
-                if name in self._blocks or not name:
+                if name in self._blocks or (not name and name in self._composed):
                     self._compare(name, calls)
 
             return hook
@@ -137,6 +140,7 @@ class CompositionRun:
         inside = {n: queue for n, queue in calls.items() if _is_inside(n, block)}
         for name in inside:
             del calls[name]
+        inside = {n: queue for n, queue in inside.items() if self._owner(n) == self._caller(n)}
         call = calls[block][-1]
         first = self._replayed(block, call, inside, lambda value: value)
         wrong = {place: pair for place, pair in first.values.items() if not _same(*pair)}
@@ -169,12 +173,19 @@ class CompositionRun:
         return replay
 
     def _owner(self, name: str) -> str:
-        """The module that calls a module."""
+        """The nearest module around a module whose composition is compared."""
         while name:
             name = name.rpartition(".")[0]
             if name in self._composed:
                 return name
         return name
+
+    def _caller(self, name: str) -> str:
+        """The nearest module around a module that is no list."""
+        owner = name.rpartition(".")[0]
+        while owner and _is_list(self._pairs[owner].reference):
+            owner = owner.rpartition(".")[0]
+        return owner
 
 
 @dataclass

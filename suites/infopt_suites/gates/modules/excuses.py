@@ -39,13 +39,12 @@ class Excuses:
     ) -> None:
         self._paired, self._plain, self._dtype, self._forward = paired, plain, dtype, forward
 
-    def of(self, accusations: Sequence[Accusation], *, whole: bool = False) -> list[Accusation]:
-        """The accusations with what excuses them, by the layer around each; ``whole``: by the
-        whole model."""
+    def of(self, accusations: Sequence[Accusation]) -> list[Accusation]:
+        """The accusations with what excuses them, by the layer around each, or by the whole model
+        where there is none."""
         by_block: dict[str, list[int]] = {}
         for index, accusation in enumerate(accusations):
-            block = "" if whole else outermost_block(accusation.module)
-            by_block.setdefault(block, []).append(index)
+            by_block.setdefault(outermost_block(accusation.module), []).append(index)
         found = list(accusations)
 
         def hook(block: str, indices: list[int]) -> Callable[..., None]:
