@@ -1,3 +1,3 @@
 """The gates that judge a candidate without limits of its own, where nothing is timed."""
 
-GATES = ["equivalence", "quality", "kv-cache", "prefix-cache", "memory", "stability"]
+GATES = ["equivalence", "quality", "modules", "kv-cache", "prefix-cache", "memory", "stability"]

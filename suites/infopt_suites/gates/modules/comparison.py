@@ -149,8 +149,8 @@ class ModuleComparison:
                 )
         head = models.reference.get_output_embeddings()  # type: ignore[operator]
         for name, leaf in self.leaves.leaves.items():
-            pair = self.paired.pairs.get(name)
-            if pair is not None and pair.reference is head and not leaf.errors.identical:
+            known = self.paired.pairs.get(name)
+            if known is not None and known.reference is head and not leaf.errors.identical:
                 found.append(wrong_head_rows(leaf, models.vocabulary, self._rate, models.decode))
         return [accusation for accusation in found if accusation is not None]
 
