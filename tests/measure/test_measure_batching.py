@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from infopt_reference.batching import BatchPolicy, CostModel, TraceRequest
+from infopt_suites.gates.batching import pairs
 from infopt_suites.gates.batching.pairs import (
     BATCH_SIZES,
-    LARGEST_LOGITS,
     generating,
     measure_batch_invariance,
     measure_batching_pair,
@@ -92,13 +92,13 @@ def test_transformers_models_are_batch_invariant_up_to_rounding(architecture: st
 def test_the_prompt_is_first_and_last_among_its_neighbours() -> None:
     engine = Spoiled(lambda prompts, rows: rows)
     invariance(engine, (1, 2, 3, 6))
-    a, b, c = NEIGHBOURS
-    assert engine.batches == [
-        [IDS],
-        [IDS, b],
-        [IDS, b, IDS],
-        [IDS, b, c, a, b, IDS],
-    ]
+    longer = [(token + 1) % engine.vocabulary for token in [*IDS, *IDS[: len(IDS) // 4]]]
+    a, b, _ = NEIGHBOURS
+    one, two, _, three, _, six, others = engine.batches  # from two rows on, each with others
+    assert (one, two, three) == ([IDS], [IDS, longer], [IDS, longer, IDS])
+    assert six == [IDS, longer, a, IDS, b, IDS]
+    assert [row == IDS for row in others] == [row == IDS for row in six]
+    assert list(map(len, others)) == list(map(len, six))
 
 
 def coupled(prompts: Batch, rows: Rows) -> Rows:
@@ -115,7 +115,7 @@ FAULTS: dict[str, tuple[Callable[[Batch, Rows], Rows], set[int]]] = {
     ),
     "the last row is stale": (
         lambda prompts, rows: [*rows[:-1], torch.zeros_like(rows[-1])] if rows[1:] else rows,
-        {4, 8, 16, 32, 64, 128},  # of two rows the last is a neighbour's
+        set(BATCH_SIZES) - {1},
     ),
     "a scale for the batch": (coupled, set(BATCH_SIZES) - {1}),
 }
@@ -137,6 +137,53 @@ def test_faults_are_found_at_the_batch_sizes_that_have_them(name: str) -> None:
     assert {int(size) for size, error in errors.items() if error > FOUND} == where
     assert {int(size) for size, error in errors.items() if error > OUTPUT_FACTOR} == where
     assert sample.values["batch_invariance_error_ratio"] == max(errors.values())
+
+
+LEAKS: dict[str, Callable[[Rows], Rows]] = {
+    "a thousandth of the second row": lambda rows: [
+        row + 1e-3 * rows[1].mean() if len(rows) > 1 else row for row in rows
+    ],
+    "the middle row's own fault": lambda rows: [
+        row * (1 + 1e-5 * (i == len(rows) // 2 > 0)) for i, row in enumerate(rows)
+    ],
+    "the last row's own fault": lambda rows: [
+        row * (1 + 1e-5 * (0 < i == len(rows) - 1)) for i, row in enumerate(rows)
+    ],
+}
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_what_is_smaller_than_rounding_is_found_bit_for_bit(name: str) -> None:
+    sample = invariance(Spoiled(lambda _, rows: LEAKS[name](rows)), (1, 2, 5, 8))
+    assert sample.values["batch_same_shape_differences"] > 0
+    assert invariance(ToyTransformer(torch.float32)).values["batch_same_shape_differences"] == 0
+
+
+def test_a_batch_of_single_passes_is_none() -> None:
+    def engine() -> TransformersEngine:
+        return TransformersEngine(
+            "tiny", make_model("llama"), make_tokenizer(), dtype=torch.float32
+        )
+
+    prompt, *neighbours = (seeded_ids(f"t{n}", n, VOCABULARY) for n in (20, 7, 20))
+    wide = TransformersEngine(
+        "wide", make_model("llama").double(), make_tokenizer(), dtype=torch.float64
+    )
+    together, single = engine(), engine()
+    single.batch_logits = lambda prompts: [single.full_logits(ids) for ids in prompts]  # type: ignore[method-assign]
+    shares = [
+        measure_batch_invariance(
+            each,
+            wide.full_logits(prompt),
+            each.full_logits(prompt),
+            prompt,
+            neighbours,
+            "p",
+            (2, 4),
+        ).values["rows_together_share"]
+        for each in (together, single)
+    ]
+    assert shares == [1.0, 0.25]
 
 
 def test_greedy_tokens_that_a_batch_changes_are_counted() -> None:
@@ -186,14 +233,16 @@ def test_two_tokens_may_change_places_where_two_runs_may_both_err(gap: float, il
     assert sample.values["batch_invariance_mismatches"] == illegal
 
 
-def test_batches_whose_logits_are_too_many_are_left_out_and_named() -> None:
+def test_batches_whose_logits_are_too_many_are_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     engine = ToyTransformer(torch.float32)
-    row = max(map(len, NEIGHBOURS)) * torch.float32.itemsize  # bytes a vocabulary entry
-    engine.vocabulary = LARGEST_LOGITS // (16 * row)  # rounded down: just fits
+    row = max(map(len, NEIGHBOURS)) * torch.float32.itemsize * engine.vocabulary
+    monkeypatch.setattr(pairs, "LARGEST_LOGITS", 16 * row)
     sample = invariance(engine)
     assert sample.details["left_out"] == [32, 64, 128]
     assert list(sample.details["errors"]) == ["1", "2", "4", "8", "16"]
-    engine.vocabulary = LARGEST_LOGITS
+    monkeypatch.setattr(pairs, "LARGEST_LOGITS", 1)
     with pytest.raises(InvalidComparisonError, match="smallest batch"):
         invariance(engine)
 

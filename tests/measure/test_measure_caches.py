@@ -286,6 +286,49 @@ def test_a_model_whose_prefix_depends_on_what_follows_is_not_transparent() -> No
     assert sample.values["prefix_error_ratio"] > FOUND
 
 
+class Stale(PrefixServer):
+    """Blocks that others had used keep a trace of what was in them."""
+
+    def _compute(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        logits = super()._compute(*arguments, **options)
+        self.used = getattr(self, "used", 0) + 1
+        return logits * (1 + 2.0**-20 * (self.used > 4))
+
+
+class Restless(PrefixServer):
+    """What comes of a cached prefix changes each time by a bit."""
+
+    def _compute(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        logits = super()._compute(*arguments, **options)
+        self.used = getattr(self, "used", 0) + 1
+        return logits * (1 + 2.0**-20 * self.used)
+
+
+@pytest.mark.parametrize(
+    ("kind", "routes"),
+    [
+        (PrefixServer, set()),
+        (Stale, {"the prompt after eviction, for cold"}),
+        (
+            Restless,
+            {"the prompt warm again, for warm", "the prompt after eviction, for cold"},
+        ),
+    ],
+)
+def test_a_prompt_that_was_served_has_the_same_bits_again(
+    kind: type[PrefixServer], routes: set[str]
+) -> None:
+    engine = engine_of(make_model("llama"))
+    oracle = engine_of(make_model("llama"), torch.float64).full_logits(IDS)
+    sample = measure_prefix_prompt(
+        engine, lambda n, p: kind(engine, n, p), oracle, engine.full_logits(IDS), IDS, "p"
+    )
+    found = sample.details["same_shape"]
+    assert {route for route, count in found.items() if count} == routes
+    assert len(found) == 2
+    assert sample.values["prefix_error_ratio"] <= OUTPUT_FACTOR  # no unit of rounding shows it
+
+
 class Forgetful(PrefixServer):
     """Serves rightly and finds nothing: safe, and useless."""
 

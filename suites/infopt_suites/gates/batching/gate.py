@@ -16,7 +16,7 @@ from pytest_infopt import (
 )
 
 from ..plans import CachesPlan, EquivalencePlan, one_document_a_prompt
-from ..self_comparisons import error_ratio, limits, mismatches
+from ..self_comparisons import error_ratio, limits, mismatches, same_shape
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,15 @@ INVARIANCE = (
         "batch_invariance_mismatches",
         "greedy tokens that a batch changes where there is no near-tie",
     ),
+    same_shape("batch_", "other neighbours of the same lengths, another place in the batch"),
+    Metric(
+        "rows_together_share",
+        Unit.SHARE,
+        Rule.WORST,
+        "rows of a batch that one pass of the model computed; 100 % is a batch at all",
+        higher_is_better=True,
+        self_comparison=True,
+    ),
 )
 THROUGHPUT = Metric(
     "batching_throughput_ratio",
@@ -76,7 +85,7 @@ WINDOW = Metric(
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
     """Batching may change no result; what it gains in time is reported, and limited on request."""
-    return limits(INVARIANCE, context)
+    return {**limits(INVARIANCE, context), "rows_together_share": 1.0}
 
 
 GATE = GateSpec(

@@ -17,9 +17,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import cycle, islice
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -34,9 +36,16 @@ from infopt_reference.batching import (
 )
 
 from pytest_infopt import Sample
-from pytest_infopt.engines.base import BatchEngine, WholeLogitsEngine
+from pytest_infopt.engines.base import (
+    BatchEngine,
+    Capability,
+    Engine,
+    ModuleEngine,
+    WholeLogitsEngine,
+    able,
+)
 from pytest_infopt.errors import InfoptError, InvalidComparisonError
-from pytest_infopt.measure import Difference, SelfComparison, host_logits
+from pytest_infopt.measure import Difference, Pair, SameShapeComparison, SelfComparison, host_logits
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 LARGEST_LOGITS = 2**30  # bytes of a batch's logits, which engines compute at once
@@ -66,13 +75,17 @@ def measure_batch_invariance(
 ) -> Sample:
     """A prompt's rows in batches of each size against the prompt alone.
 
-    In a batch of three or more it is the first row and the last, with ``neighbours`` between them,
-    over and over where they are too few. Neighbours of other lengths make for padding. ``oracle``
-    and ``plain`` [T, V] are the reference's logits of the prompt in the widest dtype and in the
-    engine's (`SelfComparison`). Sizes whose logits would take more than `LARGEST_LOGITS` bytes are
-    left out, and named in ``details["left_out"]``. ``control`` gives the reference's weights in
+    It is the first row, in a batch of three or more the last, and of five or more the middle one.
+    The row behind the first has other tokens and is longer: it pads the prompt's, and is compared,
+    too. ``neighbours`` are the other rows, over and over where they are too few. With other
+    neighbours of the same lengths, and at another place of the batch, no bit of the prompt's rows
+    may differ (`SameShapeComparison`). ``oracle`` and ``plain`` [T, V] are the reference's logits of
+    the prompt in the widest dtype and in the engine's (`SelfComparison`). Sizes whose logits would
+    take more than `LARGEST_LOGITS` bytes are left out, and named in ``details["left_out"]``.
+    ``control`` gives the reference's weights in
     this dtype, which go through the same batch where the engine's rows differ, and ``lengths``
-    gives their `length_effect` (`SelfComparison` has the use of both).
+    gives their `length_effect` (`SelfComparison` has the use of both). Of an engine whose modules
+    are at hand, ``rows_together_share`` is the share of a batch's rows that one pass computed.
 
     Raises InvalidComparisonError where the oracle is no finer than the engine's dtype or no size is
     left, ValueError for sizes below 1 or no neighbours, NonFiniteLogitsError for NaN and infinity.
@@ -84,17 +97,26 @@ def measure_batch_invariance(
             "more, and one neighbour at least"
         )
     found = SelfComparison(engine, oracle, plain, unit, least_tokens=1, lengths=lengths)
-    alone = host_logits(engine.full_logits(prompt))
-    left_out = []
+    exact = SameShapeComparison(engine, control, found.two_runs, lengths)
+    longer = _others(engine, [*prompt, *prompt[: max(1, len(prompt) // 4)]])
+    longer = longer[: engine.context_window]
+    alone = {id(row): host_logits(engine.full_logits(row)) for row in (prompt, longer)}
+    left_out, together = [], list[float]()
     for size in sizes:
-        batch, places = _batch_with(prompt, neighbours, size)
-        if size * max(map(len, batch)) * engine.vocabulary * found.dtype.itemsize > LARGEST_LOGITS:
+        batch = _Batch(prompt, [longer, *neighbours], size)
+        longest = max(map(len, batch.rows))
+        if size * longest * engine.vocabulary * found.dtype.itemsize > LARGEST_LOGITS:
             left_out.append(size)
             continue
-        rows = engine.batch_logits(batch)
-        for place in places:
-            pair = partial(_control_row, control, batch, place)
-            found.add(str(size), rows[place], alone, control=pair)
+        with rows_of_passes(engine) as passes:
+            rows = engine.batch_logits(batch.rows)
+        if passes:
+            together.append(max(passes) / size)
+        for place in batch.judged:
+            pair = partial(_control_row, control, batch.rows, place, len(prompt))
+            expected = alone[id(batch.rows[place])][: len(prompt)]
+            found.add(str(size), rows[place][: len(prompt)], expected, control=pair)
+        exact.add(partial(batch.same_shape_pairs, known=(engine, rows)))
     if not found.errors:
         raise InvalidComparisonError(
             f"{unit}: logits of the smallest batch are above {LARGEST_LOGITS} bytes; give a prompt "
@@ -103,28 +125,90 @@ def measure_batch_invariance(
     return Sample(
         unit=unit,
         weight=len(prompt),
-        values=found.values("batch_invariance_error_ratio", "batch_invariance_mismatches"),
-        details={**found.details(), "left_out": left_out},
+        values={
+            **found.values("batch_invariance_error_ratio", "batch_invariance_mismatches"),
+            "batch_same_shape_differences": exact.total,
+            **({"rows_together_share": min(together)} if together else {}),
+        },
+        details={
+            **found.details(),
+            **exact.details(),
+            "notes": [*found.notes, *exact.notes],
+            "left_out": left_out,
+        },
         seconds=time.perf_counter() - started,
     )
 
 
 def _control_row(
-    control: Callable[[], BatchingEngine] | None, batch: Sequence[Sequence[int]], place: int
+    control: Callable[[], BatchingEngine] | None,
+    batch: Sequence[Sequence[int]],
+    place: int,
+    count: int,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     if control is None:
         return None
-    row = host_logits(control().batch_logits(batch)[place])
-    return row, host_logits(control().full_logits(batch[place]))
+    row = host_logits(control().batch_logits(batch)[place][:count])
+    return row, host_logits(control().full_logits(batch[place])[:count])
 
 
-def _batch_with(
-    prompt: Sequence[int], neighbours: Sequence[Sequence[int]], size: int
-) -> tuple[list[Sequence[int]], list[int]]:
-    """A batch, and the places of the prompt in it: the first and, from three rows on, the last."""
-    places = [0, size - 1] if size > 2 else [0]
-    others = (neighbours[place % len(neighbours)] for place in range(size))
-    return [prompt if i in places else other for i, other in enumerate(others)], places
+class _Batch:
+    """A prompt among its neighbours: the first row, the last of three or more, the middle of five
+    or more. The first neighbour is longer than the prompt."""
+
+    def __init__(
+        self, prompt: Sequence[int], neighbours: Sequence[Sequence[int]], size: int
+    ) -> None:
+        self.places = sorted({0, *([size - 1] if size > 2 else []), *([size // 2] * (size > 4))})
+        others = iter(islice(cycle(neighbours), size))
+        self.rows = [prompt if i in self.places else next(others) for i in range(size)]
+        self.size = size
+
+    @property
+    def judged(self) -> list[int]:
+        """The prompt's rows, which are padded, and the row that pads them."""
+        return [*self.places, *([1] if self.size > 1 else [])]
+
+    def same_shape_pairs(
+        self, engine: BatchingEngine, known: tuple[BatchingEngine, list[torch.Tensor]]
+    ) -> dict[str, Pair]:
+        """The prompt's rows beside other neighbours of the same lengths, and at other places;
+        ``known`` has the rows of an engine's batch."""
+        rows = known[1] if known[0] is engine else engine.batch_logits(self.rows)
+        pairs = {
+            f"{self.size} rows, row {place} for row 0": (rows[place], rows[0])
+            for place in self.places[1:]
+        }
+        if self.size == 1:
+            return pairs
+        others = engine.batch_logits(
+            [row if i in self.places else _others(engine, row) for i, row in enumerate(self.rows)]
+        )
+        return pairs | {
+            f"{self.size} rows, other neighbours of row {place}": (others[place], rows[place])
+            for place in self.places
+        }
+
+
+def _others(engine: Engine, token_ids: Sequence[int]) -> list[int]:
+    return [(token + 1) % engine.vocabulary for token in token_ids]
+
+
+@contextmanager
+def rows_of_passes(engine: Engine) -> Iterator[list[int]]:
+    """Rows of each pass that an engine's model makes meanwhile; none where it is not at hand."""
+    rows: list[int] = []
+    if Capability.MODULES not in engine.capabilities:
+        yield rows
+        return
+    embeddings = able(engine, ModuleEngine).module.get_input_embeddings()
+    hook = embeddings.register_forward_pre_hook(
+        lambda module, inputs: rows.append(len(inputs[0])) if inputs else None
+    )
+    try:
+        yield rows
+    finally:
+        hook.remove()
 
 
 # Throughput

@@ -3,8 +3,19 @@
 from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
 
 from ..plans import CachesPlan, EquivalencePlan, LatencyPlan, one_document_a_prompt
-from ..self_comparisons import ERROR_RATIO, error_ratio, mismatches
+from ..self_comparisons import error_ratio, limits, mismatches, same_shape
 
+OUTPUTS = (
+    error_ratio(
+        "prefix_error_ratio",
+        "logits behind a cached prefix against the plain pass / the dtype's own error",
+    ),
+    mismatches(
+        "prefix_greedy_mismatches",
+        "greedy tokens that a cached prefix changes where there is no near-tie",
+    ),
+    same_shape("prefix_", "a warm prompt once more, a cold one in blocks that others had used"),
+)
 _CACHES_AT_ALL = 0.01  # of a prompt asked again
 
 
@@ -12,10 +23,9 @@ def default_budgets(context: BudgetContext) -> dict[str, float]:
     """In any format, a cached beginning changes nothing beyond rounding, and whatever can be kept
     is. A server gives no logits, and caches blocks of a size that it keeps to itself: that it
     caches at all is what is asked of it."""
-    mismatches = {"prefix_greedy_mismatches": 0.0}
     if context.served:
-        return {**mismatches, "prefix_saved_share": _CACHES_AT_ALL}
-    return {"prefix_error_ratio": ERROR_RATIO, **mismatches, "prefix_saved_share": 1.0}
+        return {"prefix_greedy_mismatches": 0.0, "prefix_saved_share": _CACHES_AT_ALL}
+    return {**limits(OUTPUTS, context), "prefix_saved_share": 1.0}
 
 
 GATE = GateSpec(
@@ -29,14 +39,7 @@ GATE = GateSpec(
     default_budgets=default_budgets,
     fewest_documents=one_document_a_prompt,
     metrics=(
-        error_ratio(
-            "prefix_error_ratio",
-            "logits behind a cached prefix against the plain pass / the dtype's own error",
-        ),
-        mismatches(
-            "prefix_greedy_mismatches",
-            "greedy tokens that a cached prefix changes where there is no near-tie",
-        ),
+        *OUTPUTS,
         Metric(
             "prefix_saved_share",
             Unit.SHARE,

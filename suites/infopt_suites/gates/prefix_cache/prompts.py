@@ -19,11 +19,12 @@ import torch
 
 from pytest_infopt import MeasuredTable, Sample
 from pytest_infopt.engines.base import WholeLogitsEngine
-from pytest_infopt.measure import Difference, SelfComparison, host_logits
+from pytest_infopt.measure import Difference, Pair, SameShapeComparison, SelfComparison, host_logits
 
 from .prefix_server import PrefixServer, ServedPrompt
 
 MakeServer = Callable[[int, int], PrefixServer]  # num_blocks, block_size
+Answers = dict[str, tuple[tuple[int, ...], ServedPrompt]]  # by way, what was asked and served
 
 
 def measure_prefix_prompt(
@@ -57,7 +58,7 @@ def measure_prefix_prompt(
     plain_passes = {asked: host_logits(engine.full_logits(asked)) for asked, _ in answers.values()}
 
     @cache
-    def controls() -> dict[str, tuple[tuple[int, ...], ServedPrompt]]:
+    def controls() -> Answers:
         return _served(make_control_server, prompt, block_size) if make_control_server else {}
 
     def control_pair(name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -67,6 +68,9 @@ def measure_prefix_prompt(
         plain = host_logits(control().full_logits(asked))[answer.cached_tokens :]
         return host_logits(answer.logits), plain
 
+    control_answers = controls if make_control_server else None
+    same_shape = SameShapeComparison(answers, control_answers, found.two_runs, lengths)
+    same_shape.add(_same_shape_pairs)
     for name, (asked, answer) in answers.items():
         start = answer.cached_tokens
         exact = plain_passes[asked][start:]
@@ -77,10 +81,13 @@ def measure_prefix_prompt(
         weight=count,
         values={
             **found.values("prefix_error_ratio", "prefix_greedy_mismatches"),
+            "prefix_same_shape_differences": same_shape.total,
             "prefix_saved_share": answers["warm"][1].cached_tokens / shareable,
         },
         details={
             **found.details(),
+            **same_shape.details(),
+            "notes": [*found.notes, *same_shape.notes],
             "cached_tokens": {name: answer.cached_tokens for name, (_, answer) in answers.items()},
             "block_size": block_size,
         },
@@ -88,9 +95,19 @@ def measure_prefix_prompt(
     )
 
 
-def _served(
-    make_server: MakeServer, prompt: Sequence[int], block_size: int
-) -> dict[str, tuple[tuple[int, ...], ServedPrompt]]:
+def _same_shape_pairs(answers: Answers) -> dict[str, Pair]:
+    """What was computed of the same tokens behind as many cached ones: twice warm, and cold in
+    blocks that nobody and that others had used."""
+    pairs = {"warm again": "warm", "after eviction": "cold"}
+    found = {name: (answers[name][1], answers[before][1]) for name, before in pairs.items()}
+    return {
+        f"the prompt {name}, for {pairs[name]}": (one.logits, other.logits)
+        for name, (one, other) in found.items()
+        if one.cached_tokens == other.cached_tokens
+    }
+
+
+def _served(make_server: MakeServer, prompt: Sequence[int], block_size: int) -> Answers:
     """A prompt from cold to evicted on a new server: by way, what was asked and the answer."""
     count = len(prompt)
     whole = tuple(prompt)
@@ -101,6 +118,7 @@ def _served(
     served = {
         "cold": (whole, server.serve(whole)),
         "warm": (whole, server.serve(whole)),
+        "warm again": (whole, server.serve(whole)),
         "partly warm": (sibling, server.serve(sibling)),
     }
     for index in range(2):  # enough to evict whatever was there
