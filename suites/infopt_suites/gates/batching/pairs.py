@@ -79,13 +79,15 @@ def measure_batch_invariance(
     The row behind the first has other tokens and is longer: it pads the prompt's, and is compared,
     too. ``neighbours`` are the other rows, over and over where they are too few. With other
     neighbours of the same lengths, and at another place of the batch, no bit of the prompt's rows
-    may differ (`SameShapeComparison`). ``oracle`` and ``plain`` [T, V] are the reference's logits of
-    the prompt in the widest dtype and in the engine's (`SelfComparison`). Sizes whose logits would
-    take more than `LARGEST_LOGITS` bytes are left out, and named in ``details["left_out"]``.
-    ``control`` gives the reference's weights in
-    this dtype, which go through the same batch where the engine's rows differ, and ``lengths``
-    gives their `length_effect` (`SelfComparison` has the use of both). Of an engine whose modules
-    are at hand, ``rows_together_share`` is the share of a batch's rows that one pass computed.
+    may differ (`SameShapeComparison`).
+
+    ``oracle`` and ``plain`` [T, V] are the reference's logits of the prompt in the widest dtype and
+    in the engine's (`SelfComparison`). Sizes whose logits would take more than `LARGEST_LOGITS`
+    bytes are left out, and named in ``details["left_out"]``. ``control`` gives the reference's
+    weights in this dtype, which go through the same batch where the engine's rows differ, and
+    ``lengths`` gives their `length_effect` (`SelfComparison` has the use of both). Of an engine
+    whose modules are at hand, ``rows_together_share`` is the share of a batch's rows that one pass
+    computed.
 
     Raises InvalidComparisonError where the oracle is no finer than the engine's dtype or no size is
     left, ValueError for sizes below 1 or no neighbours, NonFiniteLogitsError for NaN and infinity.
