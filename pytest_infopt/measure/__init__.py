@@ -18,6 +18,7 @@ from .dtype_error import (
 )
 from .findings import Decode, named_tokens
 from .greedy import NEAR_TIE_ULPS, Mismatches, first_finding, greedy_mismatches
+from .inner_shapes import shapes_follow_tokens
 from .length_effect import Difference, length_effect
 from .repeated_pass import RepeatedPass, differing_rows, first_difference, module_calls
 from .resolution import Resolution, resolution_of
@@ -58,6 +59,7 @@ __all__ = [
     "rms",
     "row_rms",
     "seen_by_softmax",
+    "shapes_follow_tokens",
     "time_request",
     "two_runs",
     "warm_up",

@@ -1,10 +1,10 @@
 """Passes of one shape, in which nothing that the compared rows depend on was changed.
 
 The same pass again, other neighbours in a batch, other tokens behind: a kernel sums the same
-numbers in the same order, so no bit may differ. What differs is counted in rows. Where the
-reference's weights in the same dtype differ too (experts whose share of the tokens changes, kernels
-that add in no fixed order), the engine is held to twice what those differ by, or to twice what two
-runs may differ by in this dtype.
+numbers in the same order, so no bit may differ. What differs is counted in rows. Where shapes
+inside follow the tokens (`inner_shapes`), or the reference's weights in the same dtype differ too
+(kernels that add in no fixed order), the engine is held to twice what those differ by, or to twice
+what two runs may differ by in this dtype.
 
 Legend: R rows, V vocabulary.
 """
@@ -12,6 +12,7 @@ Legend: R rows, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Generic, TypeVar
 
 import torch
@@ -28,7 +29,8 @@ class SameShapeComparison(Generic[AnyEngine]):
 
     ``control`` gives the reference's weights in the engine's dtype. It goes a route where the
     engine's bits differ. ``two_runs`` is the RMS that two runs of different shapes may differ by,
-    ``lengths`` gives the control's `length_effect`.
+    ``lengths`` gives the control's `length_effect`; ``follows_tokens`` says whether shapes inside
+    the engine's model do (`shapes_follow_tokens`), and is asked where bits differ.
     """
 
     def __init__(
@@ -37,22 +39,32 @@ class SameShapeComparison(Generic[AnyEngine]):
         control: Callable[[], AnyEngine] | None = None,
         two_runs: float = 0.0,
         lengths: Callable[[], Difference] = Difference,
+        follows_tokens: Callable[[], bool] = lambda: False,
     ) -> None:
         self._engine, self._control = engine, control
         self._two_runs, self._lengths = two_runs, lengths
+        self._follows_tokens = cache(follows_tokens)
         self.differences: dict[str, int] = {}
         self.largest: dict[str, float] = {}  # the largest RMS difference of a row, by route
         self.notes: list[str] = []
 
-    def add(self, pairs_of: Callable[[AnyEngine], Mapping[str, Pair]]) -> None:
-        """Compare both passes of every route that ``pairs_of`` makes of an engine."""
-        own: Mapping[str, Pair] | None = None
-        for route, (rows, again) in pairs_of(self._engine).items():
-            different = _different(rows, again)
-            if bool(different.any()) and self._control is not None:
-                own = pairs_of(self._control()) if own is None else own
-                different &= self._beyond(route, (rows, again), own[route])
-            self._count(route, different, rows, again)
+    def add(
+        self,
+        pairs_of: Callable[[AnyEngine], Mapping[str, Pair]],
+        *,
+        same_tokens: bool = False,
+    ) -> None:
+        """Compare both passes of every route that ``pairs_of`` makes of an engine; ``same_tokens``
+        says that they are given the same tokens throughout."""
+        own: Mapping[str, Pair] = {}
+        for route, pair in pairs_of(self._engine).items():
+            different = _different(*pair)
+            if bool(different.any()):
+                if self._control is not None and not own:
+                    own = pairs_of(self._control())
+                exact = same_tokens or not self._follows_tokens()
+                different &= self._beyond(route, pair, own.get(route), exact)
+            self._count(route, different, *pair)
 
     @property
     def total(self) -> float:
@@ -63,15 +75,17 @@ class SameShapeComparison(Generic[AnyEngine]):
         """Every route's numbers."""
         return {"same_shape": self.differences}
 
-    def _beyond(self, route: str, pair: Pair, own: Pair) -> torch.Tensor:
-        """The rows [R] in which the engine's passes differ by more than the control's may."""
-        if not bool(_different(*own).any()):
+    def _beyond(self, route: str, pair: Pair, own: Pair | None, exact: bool) -> torch.Tensor:
+        """The rows [R] in which the engine's passes differ by more than they may."""
+        of_control = 0.0 if own is None else float(_distances(*own).max())
+        if of_control:
+            self.notes.append(
+                f"{route}: the reference's own weights have other bits, too, in a pass of the same "
+                "shape; the candidate is held to what they differ by"
+            )
+        elif exact:
             return _different(*pair)
-        allowed = OUTPUT_FACTOR * max(float(_distances(*own).max()), self._two_runs)
-        self.notes.append(
-            f"{route}: the reference's own weights have other bits, too, in a pass of the same "
-            "shape; the candidate is held to what they differ by"
-        )
+        allowed = OUTPUT_FACTOR * max(of_control, self._two_runs)
         distances = _distances(*pair)
         if float(distances.max()) > allowed and not (effect := self._lengths()).is_rounding:
             allowed = max(allowed, effect.largest)

@@ -36,6 +36,7 @@ def compared(
 
     controls = None if control is None else lambda: passes(control)
     found = SameShapeComparison(passes(engine), controls)
+    found.add(PromptPasses.repeated_pairs, same_tokens=True)
     found.add(PromptPasses.same_shape_pairs)
     return found
 

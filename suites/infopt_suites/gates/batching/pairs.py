@@ -45,7 +45,14 @@ from pytest_infopt.engines.base import (
     able,
 )
 from pytest_infopt.errors import InfoptError, InvalidComparisonError
-from pytest_infopt.measure import Difference, Pair, SameShapeComparison, SelfComparison, host_logits
+from pytest_infopt.measure import (
+    Difference,
+    Pair,
+    SameShapeComparison,
+    SelfComparison,
+    host_logits,
+    shapes_follow_tokens,
+)
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 LARGEST_LOGITS = 2**30  # bytes of a batch's logits, which engines compute at once
@@ -99,7 +106,8 @@ def measure_batch_invariance(
             "more, and one neighbour at least"
         )
     found = SelfComparison(engine, oracle, plain, unit, least_tokens=1, lengths=lengths)
-    exact = SameShapeComparison(engine, control, found.two_runs, lengths)
+    follows = partial(shapes_follow_tokens, engine, prompt)
+    exact = SameShapeComparison(engine, control, found.two_runs, lengths, follows)
     longer = _others(engine, [*prompt, *prompt[: max(1, len(prompt) // 4)]])
     longer = longer[: engine.context_window]
     alone = {id(row): host_logits(engine.full_logits(row)) for row in (prompt, longer)}

@@ -23,7 +23,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 
@@ -44,6 +44,7 @@ from pytest_infopt.measure import (
     rms,
     row_rms,
     seen_by_softmax,
+    shapes_follow_tokens,
 )
 
 from .prompt_passes import EquivalenceEngine, PromptPasses
@@ -100,7 +101,9 @@ def measure_prompt(
     else:
         controls = _control_passes(control, token_ids, padded_ends)
         unit_error = 2 * dtype_error.worst
-        exact = SameShapeComparison(own, controls, unit_error, lengths)
+        follows = partial(shapes_follow_tokens, candidate, token_ids)
+        exact = SameShapeComparison(own, controls, unit_error, lengths, follows)
+        exact.add(PromptPasses.repeated_pairs, same_tokens=True)
         exact.add(PromptPasses.same_shape_pairs)
         values["same_shape_differences"] = exact.total
         same_shape, notes = exact.differences, exact.notes

@@ -60,9 +60,13 @@ class PromptPasses:
         """Logits [T_i, V] of the batch's rows."""
         return self.engine.batch_logits(self.rows)
 
+    def repeated_pairs(self) -> Mapping[str, Pair]:
+        """The plain pass twice."""
+        return {"the same pass again": (self.engine.full_logits(self.ids), self.logits)}
+
     def same_shape_pairs(self) -> Mapping[str, Pair]:
         """By route, rows of two passes of one shape that must not differ."""
-        pairs = {"the same pass again": (self.engine.full_logits(self.ids), self.logits)}
+        pairs: dict[str, Pair] = {}
         for cut, rows in self.behind.items():
             pairs[f"other tokens from position {cut} on"] = rows, self.logits[:cut]
         first, short, middle, last = self.batch

@@ -29,7 +29,14 @@ from pytest_infopt.engines.base import (
     able,
 )
 from pytest_infopt.errors import NotSupportedError
-from pytest_infopt.measure import Difference, Pair, SameShapeComparison, SelfComparison, host_logits
+from pytest_infopt.measure import (
+    Difference,
+    Pair,
+    SameShapeComparison,
+    SelfComparison,
+    host_logits,
+    shapes_follow_tokens,
+)
 
 from ..kv_formula import FormulaCheck
 from .cache_passes import CacheEngine, CachePasses, Routes
@@ -74,7 +81,8 @@ def measure_kv_prompt(
     passes = CachePasses(engine, token_ids)
     controls = None if control is None else cache(lambda: CachePasses(control(), token_ids))
     uncached = host_logits(passes.plain)
-    exact = SameShapeComparison(passes, controls, found.two_runs, lengths)
+    follows = partial(shapes_follow_tokens, engine, token_ids)
+    exact = SameShapeComparison(passes, controls, found.two_runs, lengths, follows)
     left_out = {}
     for name, (way, same_shape) in _WAYS.items():
         try:

@@ -70,7 +70,7 @@ def measure_prefix_prompt(
 
     control_answers = controls if make_control_server else None
     same_shape = SameShapeComparison(answers, control_answers, found.two_runs, lengths)
-    same_shape.add(_same_shape_pairs)
+    same_shape.add(_same_shape_pairs, same_tokens=True)
     for name, (asked, answer) in answers.items():
         start = answer.cached_tokens
         exact = plain_passes[asked][start:]
