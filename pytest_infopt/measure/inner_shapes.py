@@ -26,16 +26,18 @@ def shapes_follow_tokens(engine: WholeLogitsEngine, token_ids: Sequence[int]) ->
 
 def _operations(compute: Callable[[], object]) -> list[tuple[Any, ...]]:
     """Name and shapes of every operation, in order."""
-    recorded: list[tuple[Any, ...]] = []
-
-    class Recording(TorchDispatchMode):
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            shapes = [tuple(a.shape) for a in args if isinstance(a, torch.Tensor)]
-            recorded.append((str(func), *shapes))
-            return func(*args, **(kwargs or {}))
-
-    with Recording():
+    recording = _Recording()
+    with recording:
         compute()
-    return recorded
+    return recording.operations
+
+
+class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[tuple[Any, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        shapes = [tuple(a.shape) for a in args if isinstance(a, torch.Tensor)]
+        self.operations.append((str(func), *shapes))
+        return func(*args, **(kwargs or {}))

@@ -149,6 +149,8 @@ def test_batch_sizes_bring_the_batching_gate(tmp_path: Path) -> None:
     assert set(gate_named("batching").limits_among(candidate.budgets)) == {
         "batch_invariance_error_ratio",
         "batch_invariance_mismatches",
+        "batch_same_shape_differences",
+        "rows_together_share",
     }
     (candidate,) = load(tmp_path, ONE).candidates
     assert not gate_named("batching").limits_among(candidate.budgets)

@@ -182,11 +182,13 @@ def test_the_cache_gates_report_what_caches_cost_and_save(gate, result, pytester
     items = {item["gate"]: item for item in result()["items"]}
     titles = [table["title"] for table in items["kv-cache"]["details"]["tables"]]
     assert titles == [
+        "requested, resolved, observed",
         "cost of a decoding step",
         "KV cache memory",
         "paged against contiguous KV memory",
     ]
-    (shared,) = items["prefix-cache"]["details"]["tables"]
+    *observed, shared = items["prefix-cache"]["details"]["tables"]
+    assert all(requested == seen for each in observed for _, _, requested, seen in each["rows"])
     assert len(shared["rows"]) == 3
     summary = max((pytester.path / ".infopt" / "runs").glob("*/summary.md")).read_text()
     assert "paged against contiguous KV memory</summary>" in summary
@@ -326,11 +328,15 @@ def test_the_batching_gate_compares_the_strategies(gate, result) -> None:
     document = result()
     (item,) = document["items"]
     assert set(item["details"]["errors"]["prompt-0"]) == {"1", "2", "5"}
-    (table,) = item["details"]["tables"]
+    *observed, table = item["details"]["tables"]
     assert {row[0] for row in table["rows"]} == {"none", "static", "dynamic", "continuous"}
+    rows = [["rows of a batch", size, size, size] for size in (1, 2, 5)]
+    assert all(each["rows"] == rows for each in observed)
     assert {row["metric"] for row in document["gates"] if row["verdict"] == "PASS"} == {
         "batch_invariance_error_ratio",
         "batch_invariance_mismatches",
+        "batch_same_shape_differences",
+        "rows_together_share",
         "batching_throughput_ratio",
         "window_latency_seconds",
     }

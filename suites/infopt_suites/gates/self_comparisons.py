@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from pytest_infopt import BudgetContext, Metric, Rule, Unit
+from pytest_infopt import BudgetContext, MeasuredTable, Metric, Rule, Unit
+from pytest_infopt.results.measured_table import Cell
 
 # An error may be twice what a plain implementation of the same dtype makes: the form of
 # FlashAttention's tests (Dao-AILab/flash-attention, tests/test_flash_attn.py).
@@ -25,6 +26,12 @@ def same_shape(prefix: str, what: str) -> Metric:
     name = prefix + _SAME_SHAPE
     summary = f"rows with other bits in a pass of the same shape: {what}"
     return Metric(name, Unit.COUNT, Rule.WORST, summary, self_comparison=True)
+
+
+def observed_table(*rows: tuple[Cell, Cell, Cell, Cell]) -> MeasuredTable:
+    """Proof that a route was taken: what, as requested, as resolved, and as observed."""
+    columns = ("", "requested", "resolved", "observed")
+    return MeasuredTable("requested, resolved, observed", columns, rows)
 
 
 def limits(metrics: Iterable[Metric], context: BudgetContext) -> dict[str, float]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -35,7 +35,7 @@ from infopt_reference.batching import (
     simulate,
 )
 
-from pytest_infopt import Sample
+from pytest_infopt import MeasuredTable, Sample
 from pytest_infopt.engines.base import (
     BatchEngine,
     Capability,
@@ -53,6 +53,8 @@ from pytest_infopt.measure import (
     host_logits,
     shapes_follow_tokens,
 )
+
+from ..self_comparisons import observed_table
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 LARGEST_LOGITS = 2**30  # bytes of a batch's logits, which engines compute at once
@@ -111,7 +113,7 @@ def measure_batch_invariance(
     longer = _others(engine, [*prompt, *prompt[: max(1, len(prompt) // 4)]])
     longer = longer[: engine.context_window]
     alone = {id(row): host_logits(engine.full_logits(row)) for row in (prompt, longer)}
-    left_out, together = [], list[float]()
+    left_out, together = [], dict[int, int]()
     for size in sizes:
         batch = _Batch(prompt, [longer, *neighbours], size)
         longest = max(map(len, batch.rows))
@@ -121,7 +123,7 @@ def measure_batch_invariance(
         with rows_of_passes(engine) as passes:
             rows = engine.batch_logits(batch.rows)
         if passes:
-            together.append(max(passes) / size)
+            together[size] = max(passes)
         for place in batch.judged:
             pair = partial(_control_row, control, batch.rows, place, len(prompt))
             expected = alone[id(batch.rows[place])][: len(prompt)]
@@ -138,15 +140,30 @@ def measure_batch_invariance(
         values={
             **found.values("batch_invariance_error_ratio", "batch_invariance_mismatches"),
             "batch_same_shape_differences": exact.total,
-            **({"rows_together_share": min(together)} if together else {}),
+            **({"rows_together_share": _share(together)} if together else {}),
         },
         details={
             **found.details(),
             **exact.details(),
+            "tables": [_observed(sizes, together).to_json()] if together else [],
             "notes": [*found.notes, *exact.notes],
             "left_out": left_out,
         },
         seconds=time.perf_counter() - started,
+    )
+
+
+def _share(together: Mapping[int, int]) -> float:
+    """Of the batch of whose rows the smallest share was computed in one pass."""
+    return min(rows / size for size, rows in together.items())
+
+
+def _observed(sizes: Sequence[int], together: Mapping[int, int]) -> MeasuredTable:
+    return observed_table(
+        *(
+            ("rows of a batch", size, size if size in together else None, together.get(size))
+            for size in sizes
+        )
     )
 
 

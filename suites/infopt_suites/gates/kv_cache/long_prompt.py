@@ -17,7 +17,7 @@ from itertools import cycle, islice
 
 import torch
 
-from pytest_infopt import Sample
+from pytest_infopt import MeasuredTable, Sample
 from pytest_infopt.measure import (
     Difference,
     SelfComparison,
@@ -26,6 +26,7 @@ from pytest_infopt.measure import (
     resolution_of,
 )
 
+from ..self_comparisons import observed_table
 from .cache_passes import CacheEngine
 
 TAIL = 4  # tokens that are decoded one by one
@@ -93,7 +94,12 @@ def measure_long_prompt(
             **found.values("kv_long_error_ratio", "kv_long_greedy_mismatches"),
             "kv_coarse_tensors": float(len(coarse)),
         },
-        details={**found.details(), "coarse": coarse, "notes": notes},
+        details={
+            **found.details(),
+            "coarse": coarse,
+            "notes": notes,
+            "tables": [_observed(engine, token_ids, reads, coarse).to_json()],
+        },
         seconds=time.perf_counter() - started,
     )
 
@@ -123,6 +129,25 @@ def coarse_tensors(
         if any(axis.coarser(_FALSE_ALARMS) for axis in axes):
             found[name] = min(axis.bits for axis in axes)
     return found
+
+
+def _observed(
+    engine: CacheEngine,
+    token_ids: Sequence[int],
+    reads: Mapping[str, torch.Tensor],
+    coarse: Mapping[str, float],
+) -> MeasuredTable:
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in reads.values()})
+    held = max((t.shape[-2] for t in reads.values() if t.ndim > 2), default=0)
+    return observed_table(
+        (
+            "keys, values and states",
+            engine.dtype,
+            ", ".join(dtypes),
+            f"{len(reads)} tensors, {len(coarse)} of them coarser",
+        ),
+        ("tokens through the cache", len(token_ids), len(token_ids), f"up to {held} held"),
+    )
 
 
 def _through_cache(

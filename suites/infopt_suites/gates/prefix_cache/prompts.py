@@ -21,6 +21,7 @@ from pytest_infopt import MeasuredTable, Sample
 from pytest_infopt.engines.base import WholeLogitsEngine
 from pytest_infopt.measure import Difference, Pair, SameShapeComparison, SelfComparison, host_logits
 
+from ..self_comparisons import observed_table
 from .prefix_server import PrefixServer, ServedPrompt
 
 MakeServer = Callable[[int, int], PrefixServer]  # num_blocks, block_size
@@ -90,6 +91,15 @@ def measure_prefix_prompt(
             "notes": [*found.notes, *same_shape.notes],
             "cached_tokens": {name: answer.cached_tokens for name, (_, answer) in answers.items()},
             "block_size": block_size,
+            "tables": [
+                observed_table(
+                    *(
+                        (f"tokens cached, {name}", len(asked), shareable, answer.cached_tokens)
+                        for name, (asked, answer) in answers.items()
+                        if name.startswith("warm")
+                    )
+                ).to_json()
+            ],
         },
         seconds=time.perf_counter() - started,
     )
