@@ -57,15 +57,15 @@ class CachePasses:
         }
 
     def tokens_taken_back(self) -> Routes:
-        return {"tokens taken back": (self._taken_back, self._chunks(self._kept)[0])}
+        return {"tokens taken back": (self._taken_back, self._chunks(self._kept, 2)[0])}
 
     # Passes of one shape
 
     def other_tokens_behind(self) -> Mapping[str, Pair]:
-        """The prompt in the same chunks, with other tokens from the second one's last on."""
-        chunks = self._chunks(self.ids)
-        cut = sum(chunks[:2]) - 1
-        others = [*self.ids[:cut], *self._others(self.ids[cut:])]
+        """The first two chunks of the prompt, with another token at their end."""
+        chunks = self._chunks(self.ids)[:2]
+        cut = sum(chunks) - 1
+        others = [*self.ids[:cut], *self._others(self.ids[cut : cut + 1])]
         rows = self.engine.through_cache([others], chunks)[0]
         return {"the same chunks, other tokens behind": (rows[:cut], self._chunked[:cut])}
 
@@ -79,7 +79,7 @@ class CachePasses:
     def other_tokens_taken_back(self) -> Mapping[str, Pair]:
         """What was taken back leaves nothing in its place."""
         rows = self.engine.through_cache(
-            [self._kept], self._chunks(self._kept), rejected=_REJECTED_OTHERS
+            [self._kept], self._chunks(self._kept, 2), rejected=_REJECTED_OTHERS
         )[0]
         return {"other tokens taken back": (rows, self._taken_back)}
 
@@ -94,7 +94,7 @@ class CachePasses:
 
     @cached_property
     def _taken_back(self) -> torch.Tensor:
-        chunks = self._chunks(self._kept)
+        chunks = self._chunks(self._kept, 2)
         return self.engine.through_cache([self._kept], chunks, rejected=_REJECTED)[0]
 
     @property
@@ -103,11 +103,11 @@ class CachePasses:
         return self.ids[: self.engine.context_window - len(_REJECTED)]
 
     @staticmethod
-    def _chunks(token_ids: Sequence[int]) -> list[int]:
-        """Sizes of at most three passes that the tokens are cut into."""
+    def _chunks(token_ids: Sequence[int], passes: int = 3) -> list[int]:
+        """Sizes of at most so many passes that the tokens are cut into."""
         count = len(token_ids)
-        third = -(-count // 3)
-        return [min(third, count - start) for start in range(0, count, third)]
+        size = -(-count // passes)
+        return [min(size, count - start) for start in range(0, count, size)]
 
     def _others(self, token_ids: Sequence[int]) -> list[int]:
         return [(token + 1) % self.engine.vocabulary for token in token_ids]
