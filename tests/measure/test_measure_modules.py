@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,10 @@ from infopt_suites.gates.modules.output_errors import output_errors
 from scipy import stats
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
+from weight_layouts import LAYOUTS, make_layout
+
+from pytest_infopt.engines.registry import load_engine
+from pytest_infopt.release import ModelSource
 
 VOCABULARY, LAYERS, WIDTH, HEAD = 160, 4, 64, 16
 RATE = 1e-3
@@ -59,7 +66,7 @@ def candidate_of(reference: Any, form: str) -> Any:
 
 
 def batch(rows: int = 4, tokens: int = 24) -> dict[str, Any]:
-    ids = torch.randint(0, VOCABULARY, (rows, tokens), generator=torch.Generator().manual_seed(3))
+    ids = torch.randint(0, 128, (rows, tokens), generator=torch.Generator().manual_seed(3))
     mask = torch.ones_like(ids)
     mask[0, :9] = 0
     positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -76,7 +83,10 @@ def compared(reference: Any, candidate: Any, form: str = "float32") -> ModuleCom
     dtype = DTYPES.get(form, torch.float32)
     plain = copy.deepcopy(reference).to(dtype) if form in DTYPES else reference
     decode = lambda ids: f"w{ids[0]}"  # noqa: E731
-    models = Models(reference, candidate, plain, batch(), dtype, VOCABULARY, decode)
+    known = inspect.signature(reference.forward).parameters
+    inputs = {name: value for name, value in batch().items() if name in known}
+    vocabulary = reference.config.vocab_size
+    models = Models(reference, candidate, plain, inputs, dtype, vocabulary, decode)
     return ModuleComparison(models, RATE)
 
 
@@ -306,6 +316,20 @@ def test_a_rotated_residual_stream_is_not_compared(reference: Any) -> None:
     assert "another basis" in compared(reference, candidate).undecided
 
 
+# Architectures
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_no_module_of_another_architecture_is_accused(name: str, form: str) -> None:
+    reference = make_layout(name)
+    found = compared(reference, candidate_of(reference, form), form)
+    assert [str(accusation) for accusation in found.accused] == []
+    assert not found.constants
+    assert not found.undecided
+    assert not found.leaves.failed
+
+
 # Mixtures of experts
 
 
@@ -374,3 +398,24 @@ def test_figures_do_not_follow_one_large_token() -> None:
     y = x @ weight.T
     found = output_errors(y * torch.tensor([1.0] + [1.1] * 49)[:, None], y, x, weight)
     assert found.slope == pytest.approx(0.1, abs=0.01)
+
+
+# SmolLM2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_linear_layer_of_smollm2_scaled_by_a_twentieth_is_ranked_first(form: str) -> None:
+    dtype = "bfloat16" if form in DTYPES else "float32"
+    source = ModelSource("reference", "embedded:smollm2", dtype="float32")
+    reference = load_engine(source).module
+    quantization = form if form in ("int8", "int4") else "none"
+    candidate = load_engine(replace(source, dtype=dtype, quantization=quantization)).module
+    draw = random.Random(form)
+    names = [n for n, m in reference.named_modules() if type(m) is nn.Linear and n != "lm_head"]
+    for name in draw.sample(names, 3):
+        hook = candidate.get_submodule(name).register_forward_hook(lambda m, a, o: 1.05 * o)
+        found = compared(reference, candidate, form)
+        hook.remove()
+        assert found.accused[0].module == name
+    assert not compared(reference, candidate, form).accused

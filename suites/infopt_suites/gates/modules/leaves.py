@@ -60,6 +60,8 @@ class LeafRun:
         self.failed: dict[str, str] = {}  # modules that refused the reference's input, and why
         self.unrouted = 0  # experts that were fed tokens which the router did not give them
         self._pairs = {name: pair for name, pair in pairs.items() if pair.is_leaf and name}
+        # Found before any hook is there: some layers have to be called to know what they compute.
+        self._matrices = {n: layer_matrix(pair.reference) for n, pair in self._pairs.items()}
         self._plain, self._dtype = plain, dtype
 
     @property
@@ -101,7 +103,7 @@ class LeafRun:
         if exact is None:
             return
         inputs = first_tensor((args, kwargs))
-        matrix = layer_matrix(pair.reference)
+        matrix = self._matrices[pair.name]
         weight = None if matrix is None else matrix.weight.detach()
         found = first_tensor(called_like(pair.candidate, args, kwargs, self._dtype))
         if found is None or pair.part(found).shape != exact.shape:

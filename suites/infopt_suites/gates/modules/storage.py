@@ -38,7 +38,9 @@ def storage_of(module: nn.Module, weights: int) -> Storage:
     """How a candidate's module keeps so many weights of the reference's."""
     tensors = list(weight_tensors(module))
     dtypes = tuple(sorted({str(t.dtype).removeprefix("torch.") for t in tensors}))
-    bits = round(8 * storage_bytes(tensors) / weights) if weights else 0
+    # Codes say how many bits a weight has; scales are floats, and small layers have many of them.
+    codes = [t for t in tensors if not (t.is_floating_point() and t.dtype.itemsize > 1)]
+    bits = 8 * storage_bytes(codes or tensors) // weights if weights else 0
     return Storage(type(module).__name__, dtypes, bits, _distinct(module))
 
 
