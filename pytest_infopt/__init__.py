@@ -14,7 +14,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .engines.base import Capability, Engine
-    from .gates.base import BudgetContext, GateSpec
+    from .gates.base import BudgetContext, Cause, GateSpec
     from .gates.plan import Plan, one_of, rising, setting
     from .metrics.budget import Budget
     from .metrics.metric import TAIL, Metric, Rule, Unit, quantiles
@@ -33,7 +33,7 @@ pytest.register_assert_rewrite("infopt_suites")
 
 _MODULES = {
     ".engines.base": ("Capability", "Engine"),
-    ".gates.base": ("BudgetContext", "GateSpec"),
+    ".gates.base": ("BudgetContext", "Cause", "GateSpec"),
     ".gates.plan": ("Plan", "one_of", "rising", "setting"),
     ".metrics.budget": ("Budget",),
     ".metrics.metric": ("TAIL", "Metric", "Rule", "Unit", "quantiles"),
@@ -54,6 +54,7 @@ __all__ = [
     "BudgetContext",
     "Candidate",
     "Capability",
+    "Cause",
     "Engine",
     "GateResult",
     "GateRun",

@@ -149,6 +149,20 @@ class Statistics:
 
 
 @dataclass(frozen=True)
+class Diagnosis:
+    """How long a run that fails looks for the cause, and on which texts."""
+
+    seconds: float = setting(
+        60.0,
+        "Seconds in a run for finding where a candidate that failed is at fault; 0: none.",
+        ge=0,
+        allow_inf_nan=False,
+    )
+    texts: int = setting(3, "Texts on which modules are compared after a FAIL.", ge=1)
+    tokens: int = setting(32, "Length of each, where no finding lies further behind.", ge=2)
+
+
+@dataclass(frozen=True)
 class Release:
     """Everything that one ``pytest --infopt`` run gates.
 
@@ -165,6 +179,7 @@ class Release:
     plans: tuple[Plan, ...] = ()
     budgets: Mapping[str, Mapping[str, Budget]] = field(default_factory=dict)
     statistics: Statistics = Statistics()
+    diagnosis: Diagnosis = Diagnosis()
     implementations: tuple[Implementation, ...] = ()
     origin: str = "embedded default"
     directory: Path = Path()

@@ -34,6 +34,7 @@ EXCLUDED: Mapping[type, Mapping[str, str]] = {
         "not_run": "it follows from what this machine has installed",
         "report_dir": "where reports go changes no result",
         "baseline": "each run reads the baseline anew",
+        "diagnosis": "it explains verdicts, and changes none",
     },
     Statistics: {
         "budget_seconds": "an undecided run may be resumed with more time",

@@ -25,6 +25,7 @@ from ..options import Settings
 from ..release import (
     Candidate,
     CorpusSource,
+    Diagnosis,
     Implementation,
     ModelSource,
     Release,
@@ -144,6 +145,7 @@ class _Assembly:
             plans=self._plans,
             budgets=self._budgets.of_release(),
             statistics=self._statistics(),
+            diagnosis=self._made(Diagnosis, "diagnose"),
             implementations=tuple(self._implementations()),
             origin=self._origin(),
             directory=self.directory,

@@ -22,7 +22,7 @@ from ..gates import registry
 from ..gates.plan import setting_of
 from ..naming import nearest, registered
 from ..options import DEVICES, is_device
-from ..release import CorpusSource, ModelSource, ServerSource, Statistics
+from ..release import CorpusSource, Diagnosis, ModelSource, ServerSource, Statistics
 
 
 def _check_device(text: str) -> str:
@@ -216,6 +216,7 @@ def release_file_model() -> type[ReleaseFile]:
     }
     tables |= {"corpus": (CorpusSource, "What is compared on.")}
     tables |= {"statistics": (Statistics, "Error rates and stopping.")}
+    tables |= {"diagnose": (Diagnosis, "Where a candidate that failed is at fault.")}
     keys: dict[str, Any] = {}
     for name, (dataclass, summary) in tables.items():
         table = table_of(dataclass)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +28,12 @@ from ..metrics.budget import Budget
 from ..metrics.metric import Metric
 from ..release import Candidate, ModelSource, Release
 from .plan import Plan
+
+
+class Cause(StrEnum):
+    """Where the cause of a FAIL is looked for: a method of `diagnose.measure.DiagnoseMeasure`."""
+
+    WEIGHTS = "weights"  # the candidate's modules against the reference's
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ class GateSpec:
         loads_models: the measure needs reference and candidate, compared before it starts.
         follows_baselines: a committed baseline may tighten its limits.
         alpha: takes the place of both error rates of the release.
+        causes: where the cause of a metric's FAIL is looked for, by metric; nowhere by default.
         fewest_documents: the fewest documents of the corpus without which it cannot be run.
         imports: what the release has the gate import, as "module:name".
         budget_seconds: its measuring time where the release grants none.
@@ -121,6 +129,7 @@ class GateSpec:
     loads_models: bool = True
     follows_baselines: bool = True
     alpha: float | None = None
+    causes: Mapping[str, Cause] = field(default_factory=dict)
     fewest_documents: Callable[[Release], int] = _no_document
     imports: Callable[[Release], Sequence[str]] = _nothing
     budget_seconds: float = 120.0

@@ -22,6 +22,7 @@ from ..release import AnyPlan, Candidate, Release
 from ..results.gate_result import GateResult
 from ..results.sample import Sample, TokenFinding
 from ..results.verdict import Judgement, Verdict
+from .diagnosis import diagnose
 from .gate_record import GateRecord
 from .time_budget import TimeBudget
 
@@ -159,6 +160,8 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
             self.notes.insert(0, "identical outputs")
         worst = sorted(self._findings, key=lambda finding: finding.kl, reverse=True)[:_FINDINGS]
         checked = [self._session.baselines.check(self.candidate, j) for j in self.judgements]
+        failed = [j.metric for j in checked if j.verdict is Verdict.FAIL]
+        diagnose(self, self._session, failed, worst)
         self._session.conclude(self._result(checked, [asdict(finding) for finding in worst]))
 
     def abstain(self, reason: str) -> None:

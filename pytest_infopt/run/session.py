@@ -67,6 +67,7 @@ class InfoptSession:
     descriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
     kept: dict[tuple[str, str], object] = field(default_factory=dict)
     distrust: str = ""
+    diagnosing_seconds: float = 0.0  # spent on looking for causes
     on_progress: Progress | None = None
     _lock: RunLock | None = None
     _started: datetime = field(default_factory=lambda: datetime.now(UTC))

@@ -1,6 +1,6 @@
 """Quality: a sample is a document, its value the mean over its tokens."""
 
-from pytest_infopt import TAIL, Capability, GateSpec, Metric, Release, Rule, Unit, quantiles
+from pytest_infopt import TAIL, Capability, Cause, GateSpec, Metric, Release, Rule, Unit, quantiles
 
 from .limits import default_budgets
 
@@ -78,5 +78,6 @@ GATE = GateSpec(
     most_samples=most_samples,
     sample_tokens=sample_tokens,
     identical_outputs_pass=True,
+    causes={metric.name: Cause.WEIGHTS for metric in (*OF_DOCUMENTS, *PROFILE)},
     metrics=(*OF_DOCUMENTS, *PROFILE),
 )

@@ -1,0 +1,1 @@
+"""Where a candidate that failed parts from its reference: module, step, layers."""
