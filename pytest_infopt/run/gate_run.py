@@ -160,8 +160,7 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
             self.notes.insert(0, "identical outputs")
         worst = sorted(self._findings, key=lambda finding: finding.kl, reverse=True)[:_FINDINGS]
         checked = [self._session.baselines.check(self.candidate, j) for j in self.judgements]
-        failed = [j.metric for j in checked if j.verdict is Verdict.FAIL]
-        diagnose(self, self._session, failed, worst)
+        diagnose(self, self.spec, self.candidate, self._session, checked, worst)
         self._session.conclude(self._result(checked, [asdict(finding) for finding in worst]))
 
     def abstain(self, reason: str) -> None:

@@ -1,6 +1,6 @@
 """Equivalence: errors are relative to what the same dtype costs a plain implementation."""
 
-from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
+from pytest_infopt import BudgetContext, Capability, Cause, GateSpec, Metric, Rule, Unit
 
 from ..plans import EquivalencePlan, one_document_a_prompt
 from ..self_comparisons import ERROR_RATIO, error_ratio, limits, mismatches, same_shape
@@ -49,6 +49,10 @@ GATE = GateSpec(
     requires=frozenset({Capability.FULL_LOGITS, Capability.BATCHES}),
     default_budgets=default_budgets,
     identical_outputs_pass=True,
+    causes=dict.fromkeys(
+        ("logit_error_ratio", "sqnr_db", "cosine", "max_logit_error", "greedy_mismatches"),
+        Cause.WEIGHTS,
+    ),
     fewest_documents=one_document_a_prompt,
     metrics=(
         Metric(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pytest_infopt import (
     BudgetContext,
     Capability,
+    Cause,
     GateSpec,
     Metric,
     Plan,
@@ -59,6 +60,7 @@ GATE = GateSpec(
     requires=frozenset({Capability.FULL_LOGITS, Capability.MODULES}),
     default_budgets=default_budgets,
     fewest_documents=_documents,
+    causes=dict.fromkeys((ACCUSED.name, CONSTANTS.name), Cause.WEIGHTS),
     metrics=(
         ACCUSED,
         CONSTANTS,

@@ -1,0 +1,106 @@
+"""A FAIL says where the candidate is at fault; a diagnosis changes no verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_infopt.run import diagnosis
+from pytest_infopt.run.exit_status import ExitStatus
+
+NAME = "model.layers.1.mlp.up_proj"
+QUALITY = ("-k", "quality")
+
+
+@pytest.fixture
+def scaled(damaged) -> str:
+    """A candidate of which one matrix is half as large again, as lines of infopt.toml."""
+
+    def damage(module: Any) -> None:
+        module.get_submodule(NAME).weight.data *= 1.5
+
+    return f'model = "{damaged("scaled", damage)}"'
+
+
+def _item(document: dict[str, Any]) -> dict[str, Any]:
+    (item,) = (item for item in document["items"] if item["gate"] == "quality")
+    return item
+
+
+def _kept(root: Path) -> list[dict[str, Any]]:
+    (journal,) = root.glob(".infopt/runs/*/journal.jsonl")
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    return [record for record in records if record.get("phase") == "diagnosis"]
+
+
+def test_a_failure_names_the_module_in_every_report(gate, result, pytester, scaled) -> None:
+    run = gate(*QUALITY, "--junitxml=junit.xml", candidates={"scaled": scaled})
+    assert run.ret == ExitStatus.FAILED
+    found = _item(result())["details"]
+    assert found["diagnosis_figures"]["weights"]["outliers"] == [NAME]
+    assert found["diagnosis_figures"]["weights"]["kind"] == "broken"
+    (folder,) = pytester.path.glob(".infopt/runs/*")
+    sentence = f"first module above the noise floor: {NAME}"
+    for text in (
+        run.stdout.str(),
+        (folder / "summary.md").read_text(),
+        (pytester.path / "junit.xml").read_text(),
+    ):
+        assert sentence in text
+        assert "recovers 100 % of the loss" in text
+        assert "reproduce:" in text
+    assert "hidden states, candidate against reference" in (folder / "summary.md").read_text()
+
+
+def test_gates_that_one_cause_has_failed_share_its_diagnosis(
+    gate, result, pytester, scaled
+) -> None:
+    run = gate("-k", "quality or equivalence", candidates={"scaled": scaled})
+    assert run.ret == ExitStatus.FAILED
+    failed = [item for item in result()["items"] if item["verdict"] == "FAIL"]
+    assert len(failed) == 2
+    assert len({json.dumps(item["details"]["diagnosis"]) for item in failed}) == 1
+    assert len(_kept(pytester.path)) == 1
+
+
+def test_a_resumed_run_does_not_look_again(
+    gate, result, pytester, scaled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate(*QUALITY, candidates={"scaled": scaled})
+    before = _item(result())["details"]["diagnosis"]
+    monkeypatch.setattr(diagnosis, "_MEASURE", "no.such:Measure")
+    (journal,) = pytester.path.glob(".infopt/runs/*/journal.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in lines if json.loads(line)["kind"] != "item"))
+    run = gate(*QUALITY, "--infopt-resume", candidates={"scaled": scaled})
+    assert run.ret == ExitStatus.FAILED
+    assert _item(result())["details"]["diagnosis"] == before
+
+
+def test_a_diagnosis_that_breaks_is_a_note(
+    gate, result, scaled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "_MEASURE", "no.such:Measure")
+    run = gate(*QUALITY, candidates={"scaled": scaled})
+    assert run.ret == ExitStatus.FAILED
+    item = _item(result())
+    assert item["verdict"] == "FAIL"
+    assert any(note.startswith("no diagnosis: ") for note in item["notes"])
+    assert "diagnosis" not in item["details"]
+
+
+def test_no_seconds_are_no_diagnosis(gate, result, scaled) -> None:
+    run = gate(*QUALITY, candidates={"scaled": scaled}, more="[diagnose]\nseconds = 0")
+    assert run.ret == ExitStatus.FAILED
+    item = _item(result())
+    assert "diagnosis" not in item["details"]
+    assert not any("diagnosis" in note for note in item["notes"])
+
+
+def test_a_run_that_passes_is_not_diagnosed(gate, pytester) -> None:
+    run = gate(*QUALITY, candidates={"bf16": 'dtype = "bfloat16"'}, budgets='kl_mean = "1 nats"')
+    assert run.ret == ExitStatus.PASSED
+    assert _kept(pytester.path) == []
