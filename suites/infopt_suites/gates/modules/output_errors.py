@@ -28,7 +28,7 @@ class OutputErrors:
     standard error over channels. ``error`` is ‖e‖/‖y‖. ``weight_error`` is what the weights would
     have to be off by, as a share of their size, in random directions: √I·‖e‖/(‖x‖·‖W‖); the error
     itself where there are no weights to compare with. The worst channel's and token's figures are
-    of the same form.
+    the smaller of the two: an error of either form alone may come of what the input is like.
     """
 
     slope: float = 0.0
@@ -86,23 +86,26 @@ def _figures(
     whole = float(own.sum().sqrt())
     if not whole:
         whole = 1.0
-    tokens = e.square().sum(-1)  # [N]
+    tokens, lengths = e.norm(dim=-1), y.norm(dim=-1).clamp(min=1e-30)  # [N]
     if weight is None:
         channels = (errors / own.clamp(min=float(own.mean()) * 1e-6)).sqrt()
         size, per_token = whole, whole / math.sqrt(max(1, count))
     else:
         rows = weight.float().norm(dim=-1)
         rows = rows.clamp(min=float(rows.mean()) * 1e-3)
-        channels = (errors / max(1, count)).sqrt() * math.sqrt(width) / rows.to(errors.device)
+        rows = rows.to(errors.device)
+        channels = (errors / max(1, count)).sqrt() * math.sqrt(width) / rows
+        channels = torch.minimum(channels, (errors / own.clamp(min=1e-30)).sqrt())
         per_token = float(rows.norm()) / math.sqrt(width)
         size = per_token * math.sqrt(max(1, count))
+    tokens = torch.minimum(tokens / per_token, tokens / lengths)
     return OutputErrors(
         slope=slope,
         slope_error=_MEDIAN_ERROR * spread / math.sqrt(max(1, len(slopes))),
         error=float(errors.sum().sqrt()) / whole,
         weight_error=float(errors.sum().sqrt()) / size,
         channel_error=float(channels.max()),
-        token_error=float(tokens.max().sqrt()) / per_token,
+        token_error=float(tokens.max()),
         channel=int(channels.argmax()),
         token=int(tokens.argmax()),
         channels=channels.cpu(),
