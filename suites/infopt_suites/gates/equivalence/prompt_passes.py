@@ -14,6 +14,8 @@ import torch
 from pytest_infopt.engines.base import BatchEngine, WholeLogitsEngine
 from pytest_infopt.measure import Pair
 
+_BESIDE_OTHERS = 16  # tokens: whether rows see each other shows in the first few
+
 
 class EquivalenceEngine(WholeLogitsEngine, BatchEngine, Protocol):
     """What comparing with itself takes; the way through the cache is left out where it is not."""
@@ -32,12 +34,15 @@ class PromptPasses:
     ) -> None:
         self.engine = engine
         self.ids = list(token_ids)
-        count = len(self.ids)
-        short = self.ids[: max(1, count // 2)]
-        longer = [*self.ids, *self.ids[: max(1, count // 4)]][: engine.context_window]
-        middle = [short, longer] if padded_ends else [short, self.ids]
-        end = self.ids if padded_ends else longer
-        self.rows = [end, *middle, end]
+        self._padded_ends = padded_ends
+        self.rows = self._rows_of(self.ids)
+
+    def _rows_of(self, ids: list[int]) -> list[list[int]]:
+        short = ids[: max(1, len(ids) // 2)]
+        longer = [*ids, *ids[: max(1, len(ids) // 4)]][: self.engine.context_window]
+        if self._padded_ends:
+            return [ids, short, longer, ids]
+        return [longer, short, ids, longer]
 
     @cached_property
     def logits(self) -> torch.Tensor:
@@ -69,17 +74,14 @@ class PromptPasses:
         pairs: dict[str, Pair] = {}
         for cut, rows in self.behind.items():
             pairs[f"other tokens from position {cut} on"] = rows, self.logits[:cut]
-        first, short, middle, last = self.batch
-        pairs["one prompt at both ends of a batch"] = last, first
-        pairs["other neighbours of the first row"] = self._with_others(1, 2, 3)[0], first
-        pairs["other neighbours of a short row"] = self._with_others(0, 2, 3)[1], short
-        pairs["other neighbours of a row between"] = self._with_others(0, 1, 3)[2], middle
+        rows = self._rows_of(self.ids[:_BESIDE_OTHERS])
+        batch = self.batch if rows == self.rows else self.engine.batch_logits(rows)
+        pairs["one prompt at both ends of a batch"] = batch[3], batch[0]
+        for kept in range(3):
+            others = [row if i == kept else self._others(row) for i, row in enumerate(rows)]
+            again = self.engine.batch_logits(others)[kept]
+            pairs[f"other neighbours of row {kept} of 4"] = again, batch[kept]
         return pairs
-
-    def _with_others(self, *changed: int) -> list[torch.Tensor]:
-        """The batch's logits when the rows at these places have other tokens."""
-        rows = [self._others(row) if i in changed else row for i, row in enumerate(self.rows)]
-        return self.engine.batch_logits(rows)
 
     def _others(self, token_ids: Sequence[int]) -> list[int]:
         return [(token + 1) % self.engine.vocabulary for token in token_ids]

@@ -11,7 +11,7 @@ class StabilityPlan(Plan):
 
     repeats: int = setting(64, "Most repetitions of the pass.", ge=2)
     seconds: float = setting(
-        2.0, "Repetitions begin within this time; two are made however slow they are.", gt=0
+        1.0, "Repetitions begin within this time; two are made however slow they are.", gt=0
     )
 
 
