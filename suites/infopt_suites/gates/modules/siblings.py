@@ -76,7 +76,9 @@ def _kept_alike(leaf: Leaf, other: Leaf) -> bool:
 def _slope(leaf: Leaf, siblings: Sequence[Leaf], rate: float) -> Accusation | None:
     found = envelope([other.errors.slope for other in siblings], rate / 2)
     own = student_quantile(rate / 2, max(2.0, len(siblings) - 1.0)) * leaf.errors.slope_error
-    granted = max(found.reach, own, OUTPUT_FACTOR * abs(leaf.cost.slope))
+    # Weights that are cut off, as pruning does, take the square of their share with them.
+    cut = leaf.errors.weight_error**2 if leaf.errors.weight_error < 1 else 0.0
+    granted = max(found.reach, own, OUTPUT_FACTOR * abs(leaf.cost.slope), min(cut, 0.5))
     excess = abs(leaf.errors.slope - found.location)
     if not excess > granted:
         return None
