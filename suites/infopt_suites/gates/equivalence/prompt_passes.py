@@ -74,11 +74,11 @@ class PromptPasses:
         pairs: dict[str, Pair] = {}
         for cut, rows in self.behind.items():
             pairs[f"other tokens from position {cut} on"] = rows, self.logits[:cut]
-        rows = self._rows_of(self.ids[:_BESIDE_OTHERS])
-        batch = self.batch if rows == self.rows else self.engine.batch_logits(rows)
+        beside = self._rows_of(self.ids[:_BESIDE_OTHERS])
+        batch = self.batch if beside == self.rows else self.engine.batch_logits(beside)
         pairs["one prompt at both ends of a batch"] = batch[3], batch[0]
         for kept in range(3):
-            others = [row if i == kept else self._others(row) for i, row in enumerate(rows)]
+            others = [row if i == kept else self._others(row) for i, row in enumerate(beside)]
             again = self.engine.batch_logits(others)[kept]
             pairs[f"other neighbours of row {kept} of 4"] = again, batch[kept]
         return pairs
