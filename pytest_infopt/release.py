@@ -153,7 +153,7 @@ class Diagnosis:
     """How long a run that fails looks for the cause, and on which texts."""
 
     seconds: float = setting(
-        60.0,
+        75.0,
         "Seconds in a run for finding where a candidate that failed is at fault; 0: none.",
         ge=0,
         allow_inf_nan=False,

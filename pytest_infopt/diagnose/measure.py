@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..engines.base import able
+from ..errors import InfoptError
 from ..process.model_pair import ModelPair
 from ..process.remote import remote
 from ..results.sample import Sample
+from .decoding import DecodingDiagnosis
+from .mixed_precision import MixedPrecision, mixed_precision, takes_skip
 from .subjects import Deadline, OpenEngine, Subjects
-from .weights import WeightsDiagnosis
+from .weights import DEGRADED, WeightsDiagnosis
 
 __all__ = ["DiagnoseMeasure"]
+
+_DECODED = 4  # times as many tokens, since caches have windows, blocks and rings
 
 
 class DiagnoseMeasure:
@@ -32,19 +37,48 @@ class DiagnoseMeasure:
         started = time.perf_counter()
         subjects = self._subjects(seconds, places)
         found = WeightsDiagnosis(subjects)
-        return _sample(started, found.sentences, [found.table().to_json()], found.figures)
+        table, figures = found.table().to_json(), found.figures
+        sentences = found.sentences
+        if (
+            found.kind == DEGRADED
+            and takes_skip(self._pair.source)
+            and not subjects.deadline.passed
+        ):
+            try:
+                tried = self._mixed_precision(found, subjects)
+            except InfoptError as error:
+                sentences.append(f"a mixed precision could not be tried: {error}")
+            else:
+                sentences += tried.sentences
+                figures |= {"mixed_precision": tried.figures}
+        return _sample(started, sentences, [table], figures)
 
-    def _subjects(self, seconds: float, places: Sequence[tuple[str, int]]) -> Subjects:
+    def _mixed_precision(self, found: WeightsDiagnosis, subjects: Subjects) -> MixedPrecision:
+        return mixed_precision(self._pair.source, subjects.reference, found.swaps, found.layers)
+
+    @remote
+    def cache(self, seconds: float, places: Sequence[tuple[str, int]]) -> Sample:
+        """At which step and module passes through the candidate's cache part from plain ones.
+
+        Raises NotSupportedError where an engine keeps its modules to itself, or has no cache.
+        """
+        started = time.perf_counter()
+        found = DecodingDiagnosis(self._subjects(seconds, places, _DECODED))
+        return _sample(started, found.sentences, [], found.figures)
+
+    def _subjects(
+        self, seconds: float, places: Sequence[tuple[str, int]], times: int = 1
+    ) -> Subjects:
         pair = self._pair
         reference, candidate, plain = (
             able(engine, OpenEngine) for engine in (pair.reference, pair.candidate, pair.plain)
         )
-        return Subjects(reference, candidate, plain, self._texts(places), Deadline(seconds))
+        return Subjects(reference, candidate, plain, self._texts(places, times), Deadline(seconds))
 
-    def _texts(self, places: Sequence[tuple[str, int]]) -> list[list[int]]:
+    def _texts(self, places: Sequence[tuple[str, int]], times: int) -> list[list[int]]:
         """The documents of the places up to behind them, then others that are long enough."""
         documents, asked = self._pair.documents_by_id, self._pair.release.diagnosis
-        ends = dict.fromkeys(documents, asked.tokens)
+        ends = dict.fromkeys(documents, asked.tokens * times)
         named = [(name, position) for name, position in places if name in documents]
         for name, position in named:
             ends[name] = max(ends[name], position + 2)

@@ -70,6 +70,12 @@ class Swaps:
         loss = self._known[key]
         return Swap(key, loss, 1 - loss / self.loss if self.loss else 0.0)
 
+    @torch.no_grad()
+    def loss_of(self, engine: OpenEngine) -> float:
+        """Of another engine on the same texts, in nats."""
+        texts = self._subjects.texts
+        return self._divergence([host_logits(engine.full_logits(text)) for text in texts])
+
     # Controls
 
     def swapped_for_themselves(self) -> int:
@@ -102,10 +108,10 @@ class Swaps:
         inner = [other for other in self._called if _lies_in(other, name)]
         return [n for n in inner if not any(_lies_in(n, other) for other in inner)]
 
-    def path(self) -> list[Swap]:
+    def path(self, *, one_by_one: bool = False) -> list[Swap]:
         """From the part whose swap recovers most to the innermost module that recovers as much, the
-        outermost first; empty where no half of the parts can be told from the other."""
-        found = [self._bisected(self.parts)]
+        outermost first. Parts are told by halves, or each is tried, which ranks them besides."""
+        found = [self._best_part() if one_by_one else self._bisected(self.parts)]
         while not self._subjects.deadline.passed:
             inner = [self.of([name]) for name in self.inside(found[-1].names[0])]
             best = max(inner, key=lambda swap: swap.recovered, default=None)
@@ -113,6 +119,14 @@ class Swaps:
                 break
             found.append(best)
         return found
+
+    def _best_part(self) -> Swap:
+        tried = [self.of(self.parts[:1])]
+        for name in self.parts[1:]:
+            if self._subjects.deadline.passed:
+                break
+            tried.append(self.of([name]))
+        return max(tried, key=lambda swap: swap.recovered)
 
     def _bisected(self, names: Sequence[str]) -> Swap:
         """The one part that is left when the half that recovers less is put aside each time."""
@@ -126,8 +140,8 @@ class Swaps:
         """Each decoder layer swapped alone, as many as there is time for."""
         found = []
         for name in self._subjects.layer_names:
-            if self._subjects.deadline.passed:
-                break
+            if self._subjects.deadline.passed and (name,) not in self._known:
+                continue
             found.append(self.of([name]))
         return found
 

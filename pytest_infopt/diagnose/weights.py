@@ -34,7 +34,8 @@ class WeightsDiagnosis:
         self.outliers = Outliers(self.profile)
         source = subjects.plain if self.outliers.lossless else subjects.reference
         self.swaps = Swaps(subjects, self.profile, source)
-        self.path = self.swaps.path() if self.swaps.loss else []
+        one_by_one = not self.outliers.lossless and not self.outliers.found
+        self.path = self.swaps.path(one_by_one=one_by_one) if self.swaps.loss else []
 
     @cached_property
     def kind(self) -> str:

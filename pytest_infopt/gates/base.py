@@ -34,6 +34,7 @@ class Cause(StrEnum):
     """Where the cause of a FAIL is looked for: a method of `diagnose.measure.DiagnoseMeasure`."""
 
     WEIGHTS = "weights"  # the candidate's modules against the reference's
+    CACHE = "cache"  # its passes through the KV cache against its plain ones
 
 
 @dataclass(frozen=True)

@@ -104,3 +104,41 @@ def test_a_run_that_passes_is_not_diagnosed(gate, pytester) -> None:
     run = gate(*QUALITY, candidates={"bf16": 'dtype = "bfloat16"'}, budgets='kl_mean = "1 nats"')
     assert run.ret == ExitStatus.PASSED
     assert _kept(pytester.path) == []
+
+
+LOADERS = """
+from pytest_infopt.engines.loaders import load_float
+
+def load_otherwise(request):
+    module = load_float(request)
+    module.model.layers[1].input_layernorm.register_forward_hook(
+        lambda part, args, output: output * 1.2 if output.shape[-2] == 1 else output
+    )
+    return module
+"""
+
+
+def test_a_cached_pass_that_differs_names_step_and_module(gate, result, pytester) -> None:
+    pytester.makepyfile(cache_loaders=LOADERS)
+    run = gate(
+        "-k", "kv_cache", candidates={"other": 'quantization = "cache_loaders:load_otherwise"'}
+    )
+    assert run.ret == ExitStatus.FAILED
+    (item,) = (item for item in result()["items"] if item["gate"] == "kv-cache")
+    found = item["details"]["diagnosis_figures"]["cache"]
+    assert found["module"] == "model.layers.1.input_layernorm"
+    assert found["step"] == 1
+
+
+def test_a_degraded_candidate_is_tried_in_mixed_precision(gate, result) -> None:
+    run = gate(
+        *QUALITY, candidates={"int3": 'quantization = "int3"'}, budgets='kl_mean = "0.00001 nats"'
+    )
+    assert run.ret == ExitStatus.FAILED
+    details = _item(result())["details"]
+    found = details["diagnosis_figures"]["weights"]
+    assert found["kind"] == "degraded"
+    best = max(found["layers"], key=lambda layer: layer[1])[0]
+    assert found["mixed_precision"]["options"]["skip"][-1] == best
+    assert found["mixed_precision"]["loss_nats"] < found["loss_nats"]
+    assert any(sentence.startswith("options = {skip = [") for sentence in details["diagnosis"])

@@ -49,10 +49,14 @@ GATE = GateSpec(
     requires=frozenset({Capability.FULL_LOGITS, Capability.BATCHES}),
     default_budgets=default_budgets,
     identical_outputs_pass=True,
-    causes=dict.fromkeys(
-        ("logit_error_ratio", "sqnr_db", "cosine", "max_logit_error", "greedy_mismatches"),
-        Cause.WEIGHTS,
-    ),
+    causes={
+        "logit_error_ratio": Cause.WEIGHTS,
+        "sqnr_db": Cause.WEIGHTS,
+        "cosine": Cause.WEIGHTS,
+        "max_logit_error": Cause.WEIGHTS,
+        "greedy_mismatches": Cause.WEIGHTS,
+        "cached_error_ratio": Cause.CACHE,
+    },
     fewest_documents=one_document_a_prompt,
     metrics=(
         Metric(

@@ -1,6 +1,6 @@
 """The KV cache: a prompt by every way through it, against the plain pass; its size."""
 
-from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
+from pytest_infopt import BudgetContext, Capability, Cause, GateSpec, Metric, Rule, Unit
 
 from ..plans import CachesPlan, EquivalencePlan, one_document_a_prompt
 from ..self_comparisons import error_ratio, limits, mismatches, same_shape
@@ -59,5 +59,6 @@ GATE = GateSpec(
     requires=frozenset({Capability.FULL_LOGITS, Capability.CACHE, Capability.KV_SIZE}),
     default_budgets=default_budgets,
     fewest_documents=one_document_a_prompt,
+    causes={metric.name: Cause.CACHE for metric in (*OUTPUTS, *LONG)},
     metrics=(*OUTPUTS, *LONG, SIZE),
 )
