@@ -1,4 +1,4 @@
-"""cachetools in memory and diskcache on disk through ResponseCacheSuite.
+"""cachetools, cashews and aiocache in memory, diskcache on disk, through ResponseCacheSuite.
 
 Stores of keys and values: the key is the adapter's, the request as JSON with sorted keys, and so
 are copies where a store keeps references. Ends, room, sharing and values are the libraries' own.
@@ -105,3 +105,64 @@ class TestDiskCache(ResponseCacheSuite):
     @pytest.fixture
     def make_response_cache(self) -> type[DiskCache]:
         return DiskCache
+
+
+class CashewsCache:
+    """`Cache` on its memory, whose entries are found by their age alone: nothing sweeps."""
+
+    def __init__(self, spec: CacheSpec) -> None:
+        library = pytest.importorskip("cashews")
+        self.ttl = spec.ttl
+        self.cache = library.Cache()
+        self.cache.setup("mem://", size=10**9, check_interval=0)
+
+    async def get(self, request: Request) -> Any:
+        return copy.deepcopy(await self.cache.get(key_of(request)))
+
+    async def set(
+        self, request: Request, answer: Mapping[str, Any], *, ttl: float | None = None
+    ) -> None:
+        expire = self.ttl if ttl is None else ttl
+        await self.cache.set(key_of(request), copy.deepcopy(answer), expire=expire)
+
+    async def clear(self) -> None:
+        await self.cache.clear()
+
+    async def close(self) -> None:
+        await self.cache.close()
+
+
+class TestCashews(ResponseCacheSuite):
+    capabilities = frozenset({"ttl", "ttl per call", "clear", "copies", "values"})
+    expected_failures = {  # noqa: RUF012  # read only
+        "test_no_time_to_live_is_no_long_one": "tests/findings/test_findings_cashews_zero.py"
+    }
+
+    @pytest.fixture
+    def make_response_cache(self) -> type[CashewsCache]:
+        return CashewsCache
+
+
+class AiocacheCache:
+    """`SimpleMemoryCache`. Its entries end by a timer of the event loop, so that no ttl is asked
+    for: the suite's clock has none."""
+
+    def __init__(self, spec: CacheSpec) -> None:
+        self.cache = pytest.importorskip("aiocache").SimpleMemoryCache()
+
+    async def get(self, request: Request) -> Any:
+        return copy.deepcopy(await self.cache.get(key_of(request)))
+
+    async def set(self, request: Request, answer: Mapping[str, Any]) -> None:
+        await self.cache.set(key_of(request), copy.deepcopy(answer))
+
+    async def clear(self) -> None:
+        await self.cache.clear()
+
+
+class TestAiocache(ResponseCacheSuite):
+    capabilities = frozenset({"clear", "copies", "values"})
+
+    @pytest.fixture
+    def make_response_cache(self) -> type[AiocacheCache]:
+        return AiocacheCache
