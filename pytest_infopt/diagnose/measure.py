@@ -11,6 +11,7 @@ from ..errors import InfoptError
 from ..process.model_pair import ModelPair
 from ..process.remote import remote
 from ..results.sample import Sample
+from .artifact import compare_with_artifact
 from .decoding import DecodingDiagnosis
 from .mixed_precision import MixedPrecision, mixed_precision, takes_skip
 from .subjects import Deadline, OpenEngine, Subjects
@@ -51,6 +52,10 @@ class DiagnoseMeasure:
             else:
                 sentences += tried.sentences
                 figures |= {"mixed_precision": tried.figures}
+        if found.outliers.lossless and found.outliers.found:
+            loaded = compare_with_artifact(self._pair.source, subjects.candidate)
+            sentences += loaded.sentences
+            figures |= {"artifact": loaded.figures}
         return _sample(started, sentences, [table], figures)
 
     def _mixed_precision(self, found: WeightsDiagnosis, subjects: Subjects) -> MixedPrecision:

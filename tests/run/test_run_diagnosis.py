@@ -42,6 +42,8 @@ def test_a_failure_names_the_module_in_every_report(gate, result, pytester, scal
     found = _item(result())["details"]
     assert found["diagnosis_figures"]["weights"]["outliers"] == [NAME]
     assert found["diagnosis_figures"]["weights"]["kind"] == "broken"
+    assert found["diagnosis_figures"]["weights"]["artifact"]["compared"] > 10
+    assert found["diagnosis_figures"]["weights"]["artifact"]["differing"] == []  # it is on disk
     (folder,) = pytester.path.glob(".infopt/runs/*")
     sentence = f"first module above the noise floor: {NAME}"
     for text in (
@@ -115,7 +117,22 @@ def load_otherwise(request):
         lambda part, args, output: output * 1.2 if output.shape[-2] == 1 else output
     )
     return module
+
+def load_scaled(request):
+    module = load_float(request)
+    module.model.layers[1].mlp.up_proj.weight.data *= 1.5
+    return module
 """
+
+
+def test_weights_that_loading_changes_are_told_from_the_checkpoint(gate, result, pytester) -> None:
+    pytester.makepyfile(cache_loaders=LOADERS)
+    run = gate(*QUALITY, candidates={"other": 'quantization = "cache_loaders:load_scaled"'})
+    assert run.ret == ExitStatus.FAILED
+    details = _item(result())["details"]
+    artifact = details["diagnosis_figures"]["weights"]["artifact"]
+    assert artifact["differing"] == [f"{NAME}.weight"]
+    assert any("loading has changed them" in sentence for sentence in details["diagnosis"])
 
 
 def test_a_cached_pass_that_differs_names_step_and_module(gate, result, pytester) -> None:
