@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import InfoptError, NotSupportedError
 from ..measure import dtype_named, host_logits
 from ..measure.module_calls import called_like, computing_with, first_tensor, moved
 from ..measure.paired_modules import ModulePair
@@ -158,8 +159,16 @@ class Swaps:
         for pair in map(self._pair, names):
             by_module.setdefault(pair.candidate, []).append(pair)
         forwards = {module: self._forward(module, pairs) for module, pairs in by_module.items()}
-        with computing_with(forwards):
-            return self._logits()
+        try:
+            with computing_with(forwards):
+                return self._logits()
+        except InfoptError:
+            raise
+        except Exception as error:  # layers that hand each other more than hidden states
+            raise NotSupportedError(
+                f"{names[0]} cannot be swapped: the reference's module refuses what the candidate "
+                f"gives it ({type(error).__name__}: {error})"
+            ) from error
 
     def _forward(self, module: nn.Module, pairs: Sequence[ModulePair]) -> Callable[..., Any]:
         """What computes the reference's outputs on the candidate's inputs; of a fused module, those

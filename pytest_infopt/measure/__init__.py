@@ -20,7 +20,7 @@ from .findings import Decode, named_tokens
 from .greedy import NEAR_TIE_ULPS, Mismatches, first_finding, greedy_mismatches
 from .inner_shapes import shapes_follow_tokens
 from .length_effect import Difference, length_effect
-from .repeated_pass import RepeatedPass, differing_rows, first_difference, module_calls
+from .repeated_pass import RepeatedPass, calls_of_modules, differing_rows, first_difference
 from .resolution import Resolution, resolution_of
 from .same_shape import SameShapeComparison
 from .self_comparison import Pair, SelfComparison
@@ -41,6 +41,7 @@ __all__ = [
     "SelfComparison",
     "SlowedEngine",
     "TokenComparison",
+    "calls_of_modules",
     "compare_scores",
     "differing_rows",
     "dtype_error_of",
@@ -52,7 +53,6 @@ __all__ = [
     "length_effect",
     "logit_error",
     "measure_pair",
-    "module_calls",
     "most_probable",
     "named_tokens",
     "resolution_of",

@@ -55,7 +55,7 @@ class ModuleCall:
     made: list[torch.Tensor]
 
 
-def module_calls(engine: Engine, token_ids: Sequence[int]) -> list[ModuleCall]:
+def calls_of_modules(engine: Engine, token_ids: Sequence[int]) -> list[ModuleCall]:
     """All calls of modules during one pass in the order in which they end; none where the engine
     has no modules at hand."""
     if Capability.MODULES not in engine.capabilities:

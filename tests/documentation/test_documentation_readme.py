@@ -65,7 +65,8 @@ def test_implementations_of_the_example_are_read(tmp_path: Path) -> None:
     (text,) = (block.text for block in blocks_of(page) if block.language == "toml")
     (tmp_path / "infopt.toml").write_text(text)
     release = load_release(tmp_path)
-    assert [each.topic for each in release.implementations] == ["quantizer", "packing"]
+    topics = [each.topic for each in release.implementations]
+    assert topics == ["quantizer", "packing", "activation_quantizer"]
 
 
 def test_every_suite_is_in_the_table() -> None:

@@ -13,7 +13,7 @@ from tiny_models import CONFIGS, SAMPLE_IDS, make_model, make_tokenizer
 from torch import nn
 
 from pytest_infopt.engines.transformers.engine import TransformersEngine
-from pytest_infopt.measure import RepeatedPass, differing_rows, first_difference, module_calls
+from pytest_infopt.measure import RepeatedPass, calls_of_modules, differing_rows, first_difference
 
 REPEATS = 8
 UNBOUNDED = float("inf")
@@ -46,7 +46,10 @@ def test_a_sound_engine_repeats_itself(architecture: str, dtype: torch.dtype) ->
         sound.full_logits(prompt)
         sound.generate([prompt, prompt[:2]], [3, 2])
     assert repeated(known, REPEATS, UNBOUNDED) == (REPEATS, [], [])
-    assert first_difference(module_calls(sound, SAMPLE_IDS), module_calls(sound, SAMPLE_IDS)) == ""
+    assert (
+        first_difference(calls_of_modules(sound, SAMPLE_IDS), calls_of_modules(sound, SAMPLE_IDS))
+        == ""
+    )
 
 
 DRAWN: dict[str, Callable[[Any], str]] = {}
@@ -98,7 +101,7 @@ def test_what_is_drawn_at_random_differs_between_repeats(plant: Callable[[Any], 
     assert rows
     found = {
         first_difference(
-            module_calls(broken, known.token_ids), module_calls(broken, known.token_ids)
+            calls_of_modules(broken, known.token_ids), calls_of_modules(broken, known.token_ids)
         )
         for _ in range(REPEATS)
     }
@@ -117,7 +120,7 @@ def test_what_has_changed_since_differs_from_the_first_pass_alone(size: float) -
     _, rows, moved = repeated(known, 2, UNBOUNDED)
     assert rows == []
     assert moved == list(range(len(known.token_ids)))
-    fresh, now = module_calls(engine(), SAMPLE_IDS), module_calls(broken, SAMPLE_IDS)
+    fresh, now = calls_of_modules(engine(), SAMPLE_IDS), calls_of_modules(broken, SAMPLE_IDS)
     assert first_difference(fresh, now) == "in model.layers.1.mlp"
 
 

@@ -305,6 +305,7 @@ def test_remedy_names_the_units_to_add(gate: str) -> None:
         "semantic-cache": "hits",
         "latency": "pairs of requests",
         "memory": "readings",
+        "modules": "passes",
         "stability": "readings",
         "self-check": "pairs of requests",
         "my own": "samples",

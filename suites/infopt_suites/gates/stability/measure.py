@@ -9,9 +9,9 @@ from pytest_infopt.engines.base import WholeLogitsEngine, able
 from pytest_infopt.engines.registry import load_engine
 from pytest_infopt.measure import (
     RepeatedPass,
+    calls_of_modules,
     differing_rows,
     first_difference,
-    module_calls,
 )
 
 from .gate import METRICS, StabilityPlan
@@ -57,12 +57,12 @@ class StabilityMeasure:
     def _where(self) -> str:
         """Where passes part: two of this engine, else one of it and one of a copy loaded anew."""
         candidate, token_ids = self._pair.candidate, self._pair.first_pass.token_ids
-        now = module_calls(candidate, token_ids)
-        if where := first_difference(now, module_calls(candidate, token_ids)):
+        now = calls_of_modules(candidate, token_ids)
+        if where := first_difference(now, calls_of_modules(candidate, token_ids)):
             return where
         fresh = load_engine(self._pair.source)
         try:
-            where = first_difference(module_calls(fresh, token_ids), now) or "outside modules"
+            where = first_difference(calls_of_modules(fresh, token_ids), now) or "outside modules"
         finally:
             fresh.close()
         return f"{where}, where a copy loaded anew computes as at the beginning"
