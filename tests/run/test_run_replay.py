@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pytest_infopt.configuration import fingerprint, load_release
-from pytest_infopt.gates.registry import gate_named
+from pytest_infopt.gates.registry import metrics
 from pytest_infopt.strict_json import loads
 
 EARLIER = Path(__file__).parent / "earlier_run"
@@ -26,12 +26,16 @@ CANDIDATES = {
     "int4": 'quantization = "int4"\nbudgets = { kl_mean = 0.032, top1_agreement = 0.913, '
     "perplexity_ratio = 1.039, long_context_kl = 0.064 }",
 }
-# Metrics that came later have no part in the error rates of that time.
-LATER = "".join(
-    f'{name} = "off"\n'
-    for name in (*gate_named("stability").metric_names, "kl_position_ratio", "kl_trend")
-)
-BUDGETS = "ttft_ratio = 50\ntpot_ratio = 50\nkl_p99 = 0.5\n" + LATER
+BUDGETS = "ttft_ratio = 50\ntpot_ratio = 50\nkl_p99 = 0.5\n"
+UNMEASURED = {"changed_share", "bits_per_weight"}  # shares of weights, which are limited now
+
+
+def later_metrics() -> list[str]:
+    """Those that the earlier run did not know: they had no part in its error rates."""
+    known = {row["metric"] for row in loads(read("result.json.gz"))["gates"]}
+    return sorted(metrics().keys() - known - UNMEASURED)
+
+
 SIZES = """
 [batching]
 batch_sizes = [1, 2]
@@ -48,6 +52,8 @@ block_size = 4
 prompt_tokens = 4
 new_tokens = 2
 warmup = 1
+[diagnose]
+seconds = 0
 [statistics]
 seed = 3
 """
@@ -60,7 +66,8 @@ def test_an_earlier_journal_replays_to_its_result(
     pytester: pytest.Pytester,
 ) -> None:
     def run(*arguments: str) -> pytest.RunResult:
-        return gate(*arguments, candidates=CANDIDATES, budgets=BUDGETS, more=SIZES)
+        later = "".join(f'{name} = "off"\n' for name in later_metrics())
+        return gate(*arguments, candidates=CANDIDATES, budgets=BUDGETS + later, more=SIZES)
 
     run("--collect-only")  # writes the configuration
     folder = pytester.path / ".infopt" / "runs" / "earlier"
@@ -76,13 +83,11 @@ def test_an_earlier_journal_replays_to_its_result(
     for key, row in recorded.items():
         if key[:2] != ended_earlier:
             assert replayed[key] == row, key
-    # Its memory gate had no shares of weights to tell; they are limited now, and not measured here.
-    unmeasured = {"changed_share", "bits_per_weight"}
+    # Its memory gate had no shares of weights to tell, and they are not measured here.
     expected = {**verdicts(before), ("memory", "int4"): "INCONCLUSIVE"}
     assert verdicts(after) == expected
-    assert {key[2] for key in replayed.keys() - recorded.keys() if replayed[key]["verdict"]} == (
-        unmeasured
-    )
+    new_rows = replayed.keys() - recorded.keys()
+    assert {key[2] for key in new_rows if replayed[key]["verdict"]} == UNMEASURED
     earlier = {k for k, r in recorded.items() if k[:2] == ended_earlier and r["verdict"] == "FAIL"}
     now = {k for k, r in replayed.items() if k[:2] == ended_earlier and r["verdict"] == "FAIL"}
     assert now
@@ -90,10 +95,13 @@ def test_an_earlier_journal_replays_to_its_result(
     assert verdicts(after)[ended_earlier] == "FAIL"
     journal = (folder / "journal.jsonl").read_text().splitlines()
     new = journal[len(samples_of_the_earlier_run(gated)) :]
-    kinds = [json.loads(line) for line in new]
-    assert {line["kind"] for line in kinds} == {"run", "item", "sample"}
-    # Made of the earlier samples; no model was asked.
-    assert {line["phase"] for line in kinds if line["kind"] == "sample"} == {"profile"}
+    lines = [json.loads(line) for line in new]
+    assert {line["kind"] for line in lines} == {"run", "item", "sample"}
+    # What that run measured is not measured again; these gates look at more than they did.
+    more = {(line["gate"], line["phase"]) for line in lines if line["kind"] == "sample"}
+    assert more == {("quality", "profile"), ("kv-cache", "long prompt")}
+    records = [json.loads(line) for line in read("journal.jsonl.gz").splitlines()]
+    assert not more & {(r["gate"], r["phase"]) for r in records if r["kind"] == "sample"}
 
 
 def samples_of_the_earlier_run(gated: str) -> list[str]:

@@ -124,7 +124,6 @@ class Pages:
         keys, values = self.truth[sequence]
         kept = keys[:, :, :length], values[:, :, :length]
         if not self.contract.can_truncate:
-            self.free(sequence)
             ids = self.ids[sequence][:length]
             self.free(sequence)
             self.start(sequence)
