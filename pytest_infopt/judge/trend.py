@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 
 from .e_process import EProcess
@@ -10,6 +11,7 @@ from .e_process import EProcess
 __all__ = ["trend_evidence"]
 
 _BETS = (0.4, 0.95)
+_MOST = math.log(sys.float_info.max) / 2  # of a logarithm: a thousand rising values go beyond
 _RESTART = 8  # values from one beginning of the bets to the next
 
 
@@ -31,6 +33,6 @@ def trend_evidence(values: Iterable[float]) -> float:
         for bet in bets:
             bet.update(1 - 2 * p)
         # The j-th beginning has the stake 1/j − 1/(j + 1); what has not begun yet is still there.
-        wealth = [math.exp(b.log_e) / (j * (j + 1)) for j, b in enumerate(bets, 1)]
+        wealth = [math.exp(min(b.log_e, _MOST)) / (j * (j + 1)) for j, b in enumerate(bets, 1)]
         evidence = max(evidence, math.fsum(wealth) + 1 / (len(bets) + 1))
     return evidence

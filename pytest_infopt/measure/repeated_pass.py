@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ..engines.base import Capability, Engine, ModuleEngine, WholeLogitsEngine, able
+from .module_calls import tensors_by_place
 
 TEXT = (
     "The same words are read when a model is new, and again later: what it says of them must not "
@@ -96,8 +97,7 @@ def _around(name: str) -> str:
 def _recorded(module: Any, calls: list[ModuleCall]) -> Iterator[None]:
     def record(name: str) -> Any:
         def hook(_: Any, args: Any, keywords: Any, output: Any) -> None:
-            given = _tensors([args, keywords])
-            calls.append(ModuleCall(name, given, _tensors(output)))
+            calls.append(ModuleCall(name, _copies([args, keywords]), _copies(output)))
 
         return hook
 
@@ -112,12 +112,5 @@ def _recorded(module: Any, calls: list[ModuleCall]) -> Iterator[None]:
             handle.remove()
 
 
-def _tensors(value: Any) -> list[torch.Tensor]:
-    """Copies of the tensors in nested tuples, lists and dictionaries."""
-    if isinstance(value, torch.Tensor):
-        return [value.detach().clone()]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return [tensor for part in value for tensor in _tensors(part)]
-    return []
+def _copies(value: Any) -> list[torch.Tensor]:
+    return [tensor.detach().clone() for _, tensor in tensors_by_place(value)]

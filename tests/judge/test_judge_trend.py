@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -28,3 +29,7 @@ def test_what_gets_worse_is_seen_in_some_forty_documents(seed: int, after: int) 
     values = [mean * (1 if i < after else 3) for i, mean in enumerate(means)]
     assert trend_evidence(values) > TREND
     assert trend_evidence(reversed(values)) < TREND
+
+
+def test_evidence_of_very_many_rising_values_is_a_number() -> None:
+    assert TREND < trend_evidence(map(float, range(3000))) < math.inf

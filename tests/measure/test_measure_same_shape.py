@@ -10,16 +10,21 @@ from typing import Any
 
 import pytest
 import torch
+from default_limits import default_budgets
 from infopt_reference.quantization import preset, quantize_model
 from infopt_suites.gates.equivalence.prompt_passes import PromptPasses
 from infopt_suites.gates.kv_cache.ways import measure_kv_prompt
 from measure_fakes import seeded_ids
 from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
+from weight_layouts import make_layout
 
+from pytest_infopt.engines.formats import FORMATS
 from pytest_infopt.engines.transformers.engine import TransformersEngine
-from pytest_infopt.measure import SameShapeComparison
+from pytest_infopt.measure import SameShapeComparison, shapes_follow_tokens
+from pytest_infopt.release import ModelSource
 
 IDS = seeded_ids("same shape", 12, VOCABULARY)
+LONG = seeded_ids("same shape", 30, VOCABULARY)  # rows beside others are its beginnings
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 Damage = Callable[[Any], None]
 
@@ -29,10 +34,13 @@ def engine_of(module: Any, dtype: torch.dtype = torch.float32) -> TransformersEn
 
 
 def compared(
-    engine: TransformersEngine, control: TransformersEngine | None = None, ends: bool = True
+    engine: TransformersEngine,
+    control: TransformersEngine | None = None,
+    ends: bool = True,
+    ids: list[int] = IDS,
 ) -> SameShapeComparison[PromptPasses]:
     def passes(of: TransformersEngine) -> PromptPasses:
-        return PromptPasses(of, IDS, padded_ends=ends)
+        return PromptPasses(of, ids, padded_ends=ends)
 
     controls = None if control is None else lambda: passes(control)
     found = SameShapeComparison(passes(engine), controls)
@@ -121,13 +129,14 @@ FAULTS: dict[str, tuple[Damage, str]] = {
 }
 
 
+@pytest.mark.parametrize("ids", [IDS, LONG], ids=len)
 @pytest.mark.parametrize("ends", [True, False])
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_lets_rows_see_each_other_is_found(name: str, ends: bool) -> None:
+def test_what_lets_rows_see_each_other_is_found(name: str, ends: bool, ids: list[int]) -> None:
     damage, route = FAULTS[name]
     module = make_model("llama")
     damage(module)
-    found = compared(engine_of(module), engine_of(make_model("llama")), ends)
+    found = compared(engine_of(module), engine_of(make_model("llama")), ends, ids)
     assert any(key.startswith(route) and count for key, count in found.differences.items())
     assert any(note.startswith(route) for note in found.notes)
 
@@ -145,6 +154,39 @@ def test_more_than_the_reference_does_is_the_candidates() -> None:
     leak(1e-5, 0, slice(1, None))(reference)
     leak(1 / 3, 0, slice(1, None))(candidate)
     assert compared(engine_of(candidate), engine_of(reference)).total > 0
+
+
+# Models whose inner shapes follow the tokens, and formats whose rows depend on each other
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe"])
+@pytest.mark.parametrize("implementation", ["eager", "grouped_mm"])
+def test_shares_of_experts_follow_the_tokens(name: str, implementation: str) -> None:
+    module = make_layout(name)
+    module.set_experts_implementation(implementation)
+    assert shapes_follow_tokens(engine_of(module), IDS)
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_shapes_of_a_dense_model_do_not(architecture: str) -> None:
+    assert not shapes_follow_tokens(engine_of(make_model(architecture)), IDS)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_only_formats_that_couple_rows_have_no_limit_on_bits(name: str) -> None:
+    reference = ModelSource("reference", "m", dtype="float32")
+    limits = default_budgets(ModelSource("c", "m", quantization=name), reference)
+    exact = {limit for limit in limits if limit.endswith("same_shape_differences")}
+    coupled = name in ("llm-int8", "bitsandbytes-int8")
+    assert len(exact) == (0 if coupled else 3)
+    assert {"batch_error_ratio", "kv_error_ratio"} <= limits.keys()
+
+
+def test_outliers_over_all_rows_are_what_couples_them() -> None:
+    """LLM.int8() takes a feature out for all rows where one of them has an outlier there."""
+    module = make_model("llama")
+    quantize_model(module, preset("int8"), method="llm-int8", threshold=1.0)
+    assert compared(engine_of(module)).total > 0
 
 
 # Through the cache

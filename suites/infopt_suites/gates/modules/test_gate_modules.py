@@ -20,12 +20,11 @@ def test_modules(infopt_gate: GateRun[ModulesMeasure]) -> None:
     The notes name the gravest ones, with kind and layer; ``details.accused`` has all, and
     ``details.excused`` those that other modules make up for.
     """
-    sample = infopt_gate.measure.modules()
-    if reason := sample.details["undecided"]:
-        infopt_gate.details |= sample.details
-        infopt_gate.note(sample.details["notes"])
-        infopt_gate.not_run(reason)
-        return
-    infopt_gate.collect([sample], lambda known: known, planned=1)
+    measure = infopt_gate.measure
+    infopt_gate.collect([0], lambda _: measure.modules(), planned=1)
+    (sample,) = infopt_gate.samples
     infopt_gate.details |= sample.details
-    infopt_gate.conclude()
+    if reason := sample.details["undecided"]:
+        infopt_gate.not_run(reason)
+    else:
+        infopt_gate.conclude()
