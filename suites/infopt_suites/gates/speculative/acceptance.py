@@ -1,0 +1,17 @@
+"""The share of drafted tokens that were accepted, of counts that can belong to one decoding."""
+
+from pytest_infopt.errors import InvalidComparisonError
+
+
+def acceptance_of(drafted: int, accepted: int, decoder: str) -> float | None:
+    """The accepted share; None where nothing was drafted.
+
+    Raises InvalidComparisonError for counts that contradict each other.
+    """
+    if not 0 <= accepted <= drafted:
+        raise InvalidComparisonError(
+            f"{decoder} counts {accepted} accepted tokens of {drafted} drafted, where 0 to "
+            f"{max(drafted, 0)} can be: passes or drafts were counted twice or not at all, or "
+            "other requests came between; mend the counts, or gate it without a draft"
+        )
+    return accepted / drafted if drafted else None
