@@ -7,6 +7,7 @@ from .cache import KVCache, QuantizedCache, SlidingCache, StaticCache
 from .cached_attention import CachedAttention, LayerCache
 from .decoder import Decoder, DecoderConfig
 from .kv_size import KVShape
+from .kv_transfer import ChunkStore, FinishedTransfers, KVConnector
 from .masks import causal_mask, token_positions, visible_keys
 from .paged import PagedKVCache, PagedRows
 from .prefix_cache import PrefixCache, PrefixMatch, block_hashes
@@ -27,10 +28,13 @@ __all__ = [
     "BlockCopy",
     "BlockPool",
     "CachedAttention",
+    "ChunkStore",
     "Decoder",
     "DecoderConfig",
     "DynamicScaling",
+    "FinishedTransfers",
     "KVCache",
+    "KVConnector",
     "KVShape",
     "LayerCache",
     "LinearScaling",

@@ -1,7 +1,7 @@
 """A transformers model decodes through any of our caches.
 
     cache = TransformersCache.of(model.config, KVCache)
-    model.generate(ids, past_key_values=cache)
+    model.generate(ids, **{cache_argument(model): cache})
 
 Contract. A `transformers.Cache`: greedy decoding, sampling, beams and assisted decoding work as
 with `DynamicCache`, and give the same wherever the cache keeps numbers as they are. The mask is
@@ -12,6 +12,7 @@ Leaves out: compiled decoding, offloading, layers without attention (they raise)
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -22,6 +23,28 @@ from transformers.cache_utils import CacheLayerMixin
 
 from .cache import KVCache, SlidingCache
 from .kv_size import layer_kinds
+
+# What forwards call their cache: the first since transformers 5.24, before it the last in models of
+# state spaces alone. Outputs give the cache back by the same name.
+_ARGUMENTS = ("cache", "past_key_values", "cache_params")
+
+
+def forward_parameters(model: Any) -> frozenset[str]:
+    """Names of what a model's forward takes.
+
+    A forward put before that of the model's class, which hands ``**kwargs`` on, takes its names.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    names = frozenset(parameters)
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        names |= inspect.signature(type(model).forward).parameters.keys()
+    return names
+
+
+def cache_argument(model: Any) -> str | None:
+    """The parameter of a model's forward that takes the cache; None where it has none we know."""
+    parameters = forward_parameters(model)
+    return next((name for name in _ARGUMENTS if name in parameters), None)
 
 
 class CacheLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped here

@@ -16,6 +16,7 @@ from .protocol import AttentionSpec
 
 SEED = 17
 TILES = (1, 2, 3, 7, 16)  # keys at a time: none divides all lengths, and one holds all keys
+MOST_TILES = 64  # of a problem, but for the longest: each takes as long as a small problem
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from infopt_reference.attention.transformers_cache import cache_argument
 from torch import Tensor
 
 
@@ -61,6 +62,7 @@ class TransformersDecoder:
 
     def __init__(self, model: Any, make_past: Callable[[Any], Any]) -> None:
         self.model, self.make_past = model, make_past
+        self.cache_argument = cache_argument(model) or "past_key_values"
         self.vocab_size: int = model.config.get_text_config().vocab_size
 
     def logits(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -68,7 +70,8 @@ class TransformersDecoder:
 
     def step(self, ids: Tensor, attention_mask: Tensor, past: Any) -> tuple[Tensor, Any]:
         past = self.make_past(self.model) if past is None else past
-        logits = self._forward(ids, attention_mask, use_cache=True, past_key_values=past)
+        options = {self.cache_argument: past}
+        logits = self._forward(ids, attention_mask, use_cache=True, **options)
         return logits, past
 
     def crop(self, past: Any, length: int) -> Any:

@@ -162,7 +162,7 @@ class KVCacheSuite(Suite):
     # What is taken back
 
     @requires("crop")
-    @on_caches()
+    @on_caches(several=True)
     def test_cropping_then_appending_equals_never_having_appended(self, empty: Filled) -> None:
         """Rejected drafts leave no trace. Only where no window has dropped what comes back.
 
@@ -182,7 +182,7 @@ class KVCacheSuite(Suite):
             filled.step(1)
 
     @requires("drop")
-    @on_caches()
+    @on_caches(several=True)
     def test_tokens_can_be_taken_out_of_the_middle(self, empty: Filled) -> None:
         """Context shift: some tokens at the start are kept, those behind them are dropped, and the
         rest moves up, as if the dropped ones had never been.
@@ -205,7 +205,7 @@ class KVCacheSuite(Suite):
             filled.step(1)
 
     @requires("reorder")
-    @on_caches()
+    @on_caches(several=True)
     def test_reordering_gathers_rows(self, empty: Filled) -> None:
         """Row i is then what row ``rows[i]`` was, in every layer; two that were one go on apart.
 
@@ -222,7 +222,7 @@ class KVCacheSuite(Suite):
         filled.step(1)
 
     @requires("reorder")
-    @on_caches()
+    @on_caches(several=True)
     def test_rows_that_are_done_can_leave(self, empty: Filled) -> None:
         """The others go on as if they had been alone.
 
@@ -368,9 +368,17 @@ class KVCacheSuite(Suite):
     # How properties are tried
 
     def _hold(
-        self, make_cache: MakeCache, holds: Callable[[Filled], None], *, spare: int = 4
+        self,
+        make_cache: MakeCache,
+        holds: Callable[[Filled], None],
+        *,
+        spare: int = 4,
+        several: bool = False,
     ) -> None:
-        """Try the property on empty caches, for drawn sequences of writes and the traps."""
+        """Try the property on empty caches, for drawn sequences of writes and the traps.
+
+        One that fills several caches for each sequence is tried on half as many.
+        """
         __tracebackhide__ = True
 
         def tried_on(case: CacheCase) -> None:
@@ -382,7 +390,8 @@ class KVCacheSuite(Suite):
         if "full" in self.capabilities or not windowed:
             windows.append(None)
         cases = cache_cases(windows)
-        for_all(tried_on, cases, traps=cache_traps(windows), examples=self.examples)
+        examples = -(-self.examples // 2) if several else self.examples
+        for_all(tried_on, cases, traps=cache_traps(windows), examples=examples)
 
     def _reordered(self, empty: Filled, case: CacheCase, rows: Sequence[int]) -> None:
         filled = empty.of(case)
