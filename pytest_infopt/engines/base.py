@@ -30,7 +30,11 @@ __all__ = [
     "CachedEngine",
     "CannotCropError",
     "Capability",
+    "DraftedEngine",
+    "Drafting",
     "Engine",
+    "Generated",
+    "GreedyEngine",
     "HiddenStateEngine",
     "InProcessEngine",
     "KVSizeEngine",
@@ -41,6 +45,7 @@ __all__ = [
     "ServingPathsEngine",
     "StreamingEngine",
     "TokenEvent",
+    "TopScoresEngine",
     "WeighedEngine",
     "WholeLogitsEngine",
     "able",
@@ -53,6 +58,8 @@ class Capability(StrEnum):
     """What an engine can do; the value is the phrase that reports print."""
 
     SCORES = "scores"  # the distribution at each position of a given text
+    TOP_SCORES = "top scores"  # the log-probabilities of a position's most probable tokens
+    GREEDY = "greedy tokens"  # can be asked for its own tokens behind a prompt
     FULL_LOGITS = "full logits"  # the logits of a plain forward pass, every vocabulary entry
     HIDDEN_STATES = "hidden states"  # scores can be kept as hidden states, and made from them again
     BATCHES = "batches"  # several prompts in one pass
@@ -61,6 +68,7 @@ class Capability(StrEnum):
     STREAM = "stream"  # can generate token by token, with arrival times
     MEMORY = "memory"  # can say what its weights weigh
     SERVING_PATHS = "serving paths"  # can compute the same logits as servers do
+    DRAFTS = "drafted generation"  # can generate with tokens that a draft proposes
     MODULES = "modules"  # the model is at hand: dtype errors, localisation, other caches
 
 
@@ -92,6 +100,35 @@ class TokenEvent:
 
 
 @dataclass(frozen=True)
+class Drafting:
+    """Who proposes tokens, and how many for each pass; without an engine, n-grams that the text has
+    had before are proposed (prompt lookup)."""
+
+    engine: Engine | None
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Generated tokens, the passes of the model that they took, and the drafted tokens that those
+    passes checked."""
+
+    token_ids: tuple[int, ...]
+    passes: int
+    drafted: int
+
+    @property
+    def accepted(self) -> int:
+        """Drafted tokens that were kept: of what a pass emits, the last token is the model's.
+
+        Of a pass that the length or an end token cuts, the last token counts as the model's too,
+        though it may have been drafted. The counts contradict each other where this is negative or
+        more than ``drafted``.
+        """
+        return len(self.token_ids) - self.passes
+
+
+@dataclass(frozen=True)
 class MemoryFootprint:
     """Bytes by category. Peaks are None where the device has no allocator that reports them."""
 
@@ -119,19 +156,21 @@ class Engine(Protocol):
     """A loaded model.
 
     ``dtype`` is the compute dtype's name ("float32", "bfloat16", "float16"): the format whose own
-    rounding the equivalence gate grants. ``fingerprint`` identifies weights and loader options,
-    ``tokenizer_fingerprint`` the mapping from text to ids. ``capabilities`` say which of the
-    protocols below it keeps.
+    rounding the equivalence gate grants. ``fingerprint`` identifies weights and loader options.
+    ``capabilities`` say which of the protocols below it keeps.
     """
 
     name: str
     fingerprint: str
-    tokenizer_fingerprint: str
     capabilities: frozenset[Capability]
     dtype: str
     device: str
     vocabulary: int
     context_window: int
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        """Identifies the mapping from text to ids."""
 
     def encode(self, text: str, begins_with: str = "nothing") -> list[int]:
         """Token ids of a text; ``begins_with`` is one of `release.BEGINNINGS`.
@@ -153,6 +192,28 @@ class ScoringEngine(Engine, Protocol):
 
     def score(self, token_ids: Sequence[int]) -> Scores:
         """Teacher-forced logits; raises NonFiniteLogitsError when they hold NaN or infinity."""
+
+
+class TopScoresEngine(Engine, Protocol):
+    """An engine that tells of each position what it finds most probable."""
+
+    @property
+    def scores_texts(self) -> bool:
+        """Whether all positions of a text are scored at once; else each costs a request."""
+
+    def top_scores(
+        self, token_ids: Sequence[int], positions: Sequence[int]
+    ) -> list[Mapping[int, float]]:
+        """Of each of the rising positions t, the log-probabilities (nats) of the most probable
+        tokens t + 1 by id; that of the text's own token where the engine tells it. Raises
+        NonFiniteLogitsError for NaN."""
+
+
+class GreedyEngine(Engine, Protocol):
+    """An engine that can be asked for its greedy tokens."""
+
+    def greedy_tokens(self, token_ids: Sequence[int], count: int) -> list[int]:
+        """At most ``count`` greedy tokens; fewer where the engine ends its answer."""
 
 
 class WholeLogitsEngine(Engine, Protocol):
@@ -250,6 +311,22 @@ class ServingPathsEngine(Engine, Protocol):
     def eager_logits(self, token_ids: Sequence[int]) -> torch.Tensor | None:
         """Logits [T, V] by attention without a fused kernel; None where nothing else is set."""
 
+    def uncompiled_logits(self, token_ids: Sequence[int]) -> torch.Tensor | None:
+        """Logits [T, V] of the model's own Python code; None where nothing was compiled."""
+
+
+class DraftedEngine(Engine, Protocol):
+    """An engine whose library generates with drafted tokens (speculative decoding)."""
+
+    def generated(
+        self,
+        token_ids: Sequence[int],
+        count: int,
+        drafting: Drafting | None = None,
+        ends: Sequence[int] = (),
+    ) -> Generated:
+        """``count`` greedy tokens as the library serves them, or up to the first of ``ends``."""
+
 
 class StreamingEngine(Engine, Protocol):
     """An engine that generates token by token."""
@@ -297,6 +374,8 @@ class ModuleEngine(Engine, Protocol):
 
 class InProcessEngine(
     HiddenStateEngine,
+    TopScoresEngine,
+    GreedyEngine,
     WholeLogitsEngine,
     BatchEngine,
     CachedEngine,
@@ -304,6 +383,7 @@ class InProcessEngine(
     StreamingEngine,
     WeighedEngine,
     ServingPathsEngine,
+    DraftedEngine,
     ModuleEngine,
     Protocol,
 ):
@@ -312,6 +392,8 @@ class InProcessEngine(
 
 _PROTOCOLS: Mapping[Capability, type] = {
     Capability.SCORES: ScoringEngine,
+    Capability.TOP_SCORES: TopScoresEngine,
+    Capability.GREEDY: GreedyEngine,
     Capability.FULL_LOGITS: WholeLogitsEngine,
     Capability.HIDDEN_STATES: HiddenStateEngine,
     Capability.BATCHES: BatchEngine,
@@ -320,6 +402,7 @@ _PROTOCOLS: Mapping[Capability, type] = {
     Capability.STREAM: StreamingEngine,
     Capability.MEMORY: WeighedEngine,
     Capability.SERVING_PATHS: ServingPathsEngine,
+    Capability.DRAFTS: DraftedEngine,
     Capability.MODULES: ModuleEngine,
 }
 

@@ -40,6 +40,10 @@ _ROUNDS_INT8 = {"cpu": "float16", "cuda": "float16"}
 # Activations in int8 are off by up to half a step, 1/254 of a row's largest: what bfloat16 loses.
 # Two values that differ in their last bit may be rounded to neighbouring steps.
 _ROUNDS_ACTIVATIONS = {"cpu": "bfloat16", "cuda": "bfloat16"}
+# RMS error of a weight, of a row's RMS: .009 in int8, where the largest is four times that, and
+# twice as much for each bit less. Mantissas of 3 and 2 bits have .027 and .054. Activations in int8
+# err as weights do, by outliers much more (SmolLM2: KL of .022 and .031 beside .0043 of int8).
+_E4M3, _E5M2, _ACTIVATIONS = 6, 5, 6
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Format:
     its weights in that size, ``pruned`` that weights are zeros, kept like any others. ``module`` is
     the library it needs, which ``extra`` (by default of the same name) installs. ``default_dtype``
     is the compute dtype of sources that say "auto"; "source" is what the checkpoint declares.
+    ``loses_as`` is the width of integer weights that lose as much, where that is not ``bits``.
     ``rounds_to`` names, by device type, the format that its kernels round activations to whatever
     the compute dtype. ``couples_rows`` says that they take something over all rows of a pass, so
     that what a row comes to depends on its neighbours.
@@ -67,6 +72,7 @@ class Format:
     module: str | None = None
     extra: str | None = None
     default_dtype: str = "source"
+    loses_as: int | None = None
     rounds_to: Mapping[str, str] = field(default_factory=dict)
     couples_rows: bool = False
 
@@ -160,26 +166,29 @@ FORMATS: dict[str, Format] = {
         *_loaded_by("reference:load_quantized", SKIP | PLACES,
             ("nf4", 4, "4-bit NormalFloat, block-wise absmax"),
             ("nf4-double", 4, "4-bit NormalFloat, absmax quantized in turn"),
-            ("fp4", 4, "4-bit floats, block-wise absmax"),
-            ("fp8", 8, "8-bit floats E4M3FN, absmax of a channel"),
-            ("fp8-e5m2", 8, "8-bit floats E5M2, absmax of a channel")),
+            ("fp4", 4, "4-bit floats, block-wise absmax")),
+        *_loaded_by("reference:load_quantized", SKIP | PLACES,
+            ("fp8", 8, "8-bit floats E4M3FN, absmax of a channel"), loses_as=_E4M3),
+        *_loaded_by("reference:load_quantized", SKIP | PLACES,
+            ("fp8-e5m2", 8, "8-bit floats E5M2, absmax of a channel"), loses_as=_E5M2),
         *_loaded_by("reference:load_quantized", SKIP | GRID | CALIBRATION | _GPTQ,
             ("gptq", 4, "group-wise integers, errors made up for by later columns (GPTQ)")),
         *_loaded_by("reference:load_quantized", SKIP | GRID | CALIBRATION | {"steps", "clip"},
             ("awq", 4, "group-wise integers, channels scaled by activations (AWQ)")),
         *_loaded_by("reference:load_quantized", SKIP | CALIBRATION | {"alpha"},
             ("smoothquant", 8, "integer weights and activations, outliers shared (SmoothQuant)"),
-            rounds_to=_ROUNDS_ACTIVATIONS),
+            rounds_to=_ROUNDS_ACTIVATIONS, loses_as=_ACTIVATIONS),
         *_loaded_by("reference:load_quantized", SKIP | {"threshold"},
             ("llm-int8", 8, "integer weights and activations but for outliers (LLM.int8())"),
-            rounds_to=_ROUNDS_ACTIVATIONS, couples_rows=True),
+            rounds_to=_ROUNDS_ACTIVATIONS, loses_as=_ACTIVATIONS, couples_rows=True),
         *_loaded_by("reference:load_pruned", SKIP | {"sparsity"},
             ("magnitude", None, "smallest weights set to 0"), packed=False, pruned=True),
         *_loaded_by("reference:load_pruned", SKIP | CALIBRATION | {"sparsity"},
             ("wanda", None, "weights of least effect set to 0"), packed=False, pruned=True),
         *_loaded_by("bitsandbytes:load_bitsandbytes_int8", SKIP | {"threshold"},
             ("bitsandbytes-int8", 8, "LLM.int8() of bitsandbytes"),
-            rounds_to=_ROUNDS_INT8, module="bitsandbytes", couples_rows=True),
+            rounds_to=_ROUNDS_INT8, loses_as=_ACTIVATIONS, module="bitsandbytes",
+            couples_rows=True),
         *_loaded_by("bitsandbytes:load_bitsandbytes_4bit", SKIP | {"double_quantization"},
             ("bitsandbytes-nf4", 4, "NF4 of bitsandbytes"),
             ("bitsandbytes-fp4", 4, "FP4 of bitsandbytes"),
@@ -188,12 +197,12 @@ FORMATS: dict[str, Format] = {
             ("torchao-int8", 8, "int8 weights of torchao"), module="torchao"),
         *_loaded_by("torchao:load_torchao", SKIP,
             ("torchao-int8-dynamic", 8, "int8 weights and activations of torchao"),
-            rounds_to=_ROUNDS_ACTIVATIONS, module="torchao"),
+            rounds_to=_ROUNDS_ACTIVATIONS, loses_as=_ACTIVATIONS, module="torchao"),
         *_loaded_by("torchao:load_torchao", SKIP | {"group_size"},
             ("torchao-int4", 4, "int4 weights of torchao, a byte each"),
             packed=False, module="torchao"),
         *_loaded_by("torchao:load_torchao", SKIP,
-            ("torchao-float8", 8, "float8 weights of torchao"), module="torchao"),
+            ("torchao-float8", 8, "float8 weights of torchao"), loses_as=_E4M3, module="torchao"),
         *_loaded_by("quanto:load_quanto", SKIP,
             ("quanto-int8", 8, "int8 weights of optimum-quanto"),
             ("quanto-int4", 4, "int4 weights of optimum-quanto"),

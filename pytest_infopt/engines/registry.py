@@ -24,13 +24,15 @@ class EngineSpec:
     """A kind of engine.
 
     ``capabilities`` are those that its engines have at best: a gate that requires others is not
-    run. ``load`` names "module:function", which makes an `Engine` of a `ModelSource`.
+    run. ``load`` names "module:function", which makes an `Engine` of a `ModelSource`. ``served``:
+    its models are behind the server that the source names.
     """
 
     name: str
     summary: str
     capabilities: frozenset[Capability]
     load: str
+    served: bool = False
 
 
 def engines() -> Mapping[str, EngineSpec]:

@@ -23,13 +23,15 @@ __all__ = ["Precision", "StoredWeights", "dtype_bits", "observed_precision", "pr
 @dataclass(frozen=True)
 class Precision:
     """The precision a candidate's weights come in; ``summary`` names it in messages. ``known`` is
-    False where it shows only once the model is loaded."""
+    False where it shows only once the model is loaded; ``loses_as`` is the width of integer weights
+    that lose as much, where that is not ``bits``."""
 
     bits: int
     lossless: bool
     packed: bool
     summary: str
     known: bool = True
+    loses_as: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def precision_of(candidate: ModelSource, reference: ModelSource) -> Precision:
     """
     form = format_of(candidate.quantization)
     if form.bits is not None:
-        return _quantized(_bits_option(candidate) or form.bits, form.packed)
+        bits = _bits_option(candidate)
+        return replace(_quantized(bits or form.bits, form.packed), loses_as=bits or form.loses_as)
     if form.pruned:
         return Precision(3, lossless=False, packed=False, summary="pruned weights, as for 3 bits")
     if form.options is None:

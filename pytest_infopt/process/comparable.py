@@ -49,8 +49,9 @@ def make_comparable(reference: Engine, candidate: Engine) -> list[str]:
 
 
 def keep_vocabulary(engine: Engine, count: int) -> None:
-    """Cut an engine's logits to the first ``count`` entries; nothing where it has no more."""
-    if engine.vocabulary > count:
+    """Cut an engine's logits to the first ``count`` entries; nothing where it has no more, or gives
+    no logits."""
+    if engine.vocabulary > count and Capability.SCORES in engine.capabilities:
         able(engine, ModuleEngine).keep_vocabulary(count)
 
 

@@ -34,7 +34,7 @@ from ..results.sample import Sample
 from ..store.scores import ReferenceScores
 from .comparable import keep_vocabulary, make_comparable
 from .pair_texts import PairTexts
-from .prompt_set import PromptPlan, PromptSet
+from .prompt_set import CHOSEN_FROM, PromptPlan, PromptSet, by_gap, closest_choice
 from .remote import remote
 
 # transformers imports most of itself when a model is first built: 5 s. Importing one decoder's
@@ -107,13 +107,28 @@ class ModelPair(PairTexts):
     def prompt_set(self, plan: PromptPlan) -> PromptSet:
         """Prompts, with the reference's logits in other dtypes. Made once for each plan."""
         if plan not in self._prompt_sets:
-            prompts = self.prompts_of(plan.prompts, plan.tokens)
+            prompts = self._chosen_prompts(plan.prompts, plan.tokens)
             self._prompt_sets[plan] = PromptSet(
                 prompts,
                 oracle=self.oracle_logits(plan.oracle, lambda d: self.logits_in(d, prompts)),
                 plain=self.logits_in(self.candidate.dtype, prompts),
             )
         return self._prompt_sets[plan]
+
+    def _chosen_prompts(self, count: int, tokens: int) -> list[list[int]]:
+        """Prompts with and without near-ties of the reference."""
+        several = self.prompts_of(count, tokens, most=CHOSEN_FROM * count)
+        if len(several) == count:
+            return several
+
+        def compute() -> list[torch.Tensor]:
+            engine = able(self.reference, WholeLogitsEngine)
+            return [torch.tensor(closest_choice(engine.full_logits(ids))) for ids in several]
+
+        gaps = self.scores.logits(
+            self.reference, self.reference.dtype, several, compute, what="closest choices"
+        )
+        return by_gap(several, [float(gap) for gap in gaps], count)
 
     def length_effect(self, plan: PromptPlan) -> Difference:
         """What the length of a plain pass changes in the logits of `plain` on the plan's prompts.

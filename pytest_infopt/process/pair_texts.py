@@ -70,9 +70,10 @@ class PairTexts:
         start = index * length % max(1, len(stream) - length)
         return stream[start : start + length]
 
-    def prompts_of(self, count: int, tokens: int) -> list[list[int]]:
+    def prompts_of(self, count: int, tokens: int, most: int = 0) -> list[list[int]]:
         """The first documents that are long enough, cut to so many tokens, or, where there are too
-        few, any. Every second one is a chat, where the reference has a template.
+        few, any: ``count`` of them, or up to ``most`` where so many are long enough. Every second
+        one is a chat, where the reference has a template.
 
         Raises InvalidComparisonError where the corpus has fewer documents than prompts.
         """
@@ -84,10 +85,10 @@ class PairTexts:
                 "or ask for fewer prompts"
             )
         long_enough = [d for d in documents if len(d.token_ids) >= tokens]
-        chosen = documents if len(long_enough) < count else long_enough
+        chosen = documents[:count] if len(long_enough) < count else long_enough
         prompts = [
             self._chat_of(document, tokens) if index % 2 else document.token_ids
-            for index, document in enumerate(chosen[:count])
+            for index, document in enumerate(chosen[: max(count, most)])
         ]
         return [list(token_ids[:tokens]) for token_ids in prompts]
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
+
+CHOSEN_FROM = 4  # times as many prompts as are chosen
+Prompt = TypeVar("Prompt")
 
 
 class PromptPlan(Protocol):
@@ -33,3 +37,26 @@ class PromptSet:
     prompts: list[list[int]]
     oracle: list[torch.Tensor]
     plain: list[torch.Tensor]
+
+
+def closest_choice(logits: torch.Tensor) -> float:
+    """The smallest gap between the two largest logits of a row of [T, V]."""
+    best = logits.double().topk(2, -1).values
+    return float((best[:, 0] - best[:, 1]).min())
+
+
+def by_gap(prompts: Sequence[Prompt], gaps: Sequence[float], count: int) -> list[Prompt]:
+    """``count`` prompts by how close their greedy choices are: in turn one without a near-tie,
+    whose tokens must come out equal, and one with the closest, which the least error turns over.
+
+    Prompts at odd places are of another kind (chats), and are chosen for odd places.
+    """
+    left = sorted(range(len(prompts)), key=lambda index: (gaps[index], index))
+    chosen = []
+    for place in range(count):
+        kind = [index for index in left if index % 2 == place % 2] or left
+        closest = (place + place // 2) % 2 == 1
+        index = kind[0] if closest else kind[-1]
+        left.remove(index)
+        chosen.append(prompts[index])
+    return chosen

@@ -339,6 +339,24 @@ def test_an_untied_head_counts() -> None:
     assert make_engine("qwen2", torch.bfloat16).memory().weight_bytes == 2 * parameters
 
 
+def test_what_a_pass_leaves_in_a_layer_is_no_weight_and_a_table_made_once_is_one() -> None:
+    module = make_model("llama")
+    weights = make_engine("llama").memory().weight_bytes
+    layer = module.model.layers[0].mlp
+
+    def keep(mlp: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        mlp.last_inputs = inputs[0].sum(-1)
+        if not hasattr(mlp, "table"):
+            mlp.table = torch.zeros(10)
+
+    layer.register_forward_pre_hook(keep)
+    engine = TransformersEngine("stateful", module, make_tokenizer(), dtype=torch.float32)
+    for tokens in (3, 17):
+        engine.full_logits(SAMPLE_IDS[:tokens])
+        assert layer.last_inputs.numel() == tokens
+        assert engine.memory().weight_bytes == weights + 4 * 10
+
+
 @pytest.mark.parametrize("tokens", [1, 2, 7, 8, 9, 30])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_kv_cache_weighs_what_the_formula_says(
@@ -366,6 +384,13 @@ def test_a_missing_context_window_comes_from_the_tokenizer() -> None:
     assert bounded.context_window == 33
     unbounded = TransformersEngine("unbounded", module, dtype=torch.float32)
     assert unbounded.context_window > 10**9
+
+
+def test_a_table_of_biases_is_a_context_window() -> None:
+    """MPT has no max_position_embeddings, and ALiBi biases for max_seq_len positions."""
+    module = make_model("llama")
+    module.config.get_text_config = lambda decoder: SimpleNamespace(max_seq_len=48)
+    assert TransformersEngine("mpt", module, dtype=torch.float32).context_window == 48
 
 
 def test_closing_gives_the_memory_back() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -155,6 +156,12 @@ def fingerprint_of(path: Path, options: Mapping[str, Any]) -> str:
 
 def digest_of_file(path: Path) -> str:
     """SHA-256 of a whole file."""
+    stat = path.stat()
+    return _digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=8)  # a run loads one file several times
+def _digest(path: Path, modified: int, size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -188,12 +195,18 @@ def tokenizer_fingerprint_of(tokenizer: Any) -> str:
         return "none"
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        content: Any = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
-    else:
-        document = json.loads(backend.to_str())
-        content = {
-            k: document.get(k) for k in ("model", "normalizer", "pre_tokenizer", "added_tokens")
-        }
+        return _digest_of([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+    return _digest_of_backend(backend.to_str())
+
+
+@lru_cache(maxsize=2)  # a reference and its candidate mostly have the same
+def _digest_of_backend(text: str) -> str:
+    document = json.loads(text)
+    names = ("model", "normalizer", "pre_tokenizer", "added_tokens")
+    return _digest_of({name: document.get(name) for name in names})
+
+
+def _digest_of(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,8 @@ from .embedded import (
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _GGUF_MAGIC = b"GGUF"
 # Everything a checkpoint may need, and no pickled weights: they are not even downloaded.
-_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+_TEXT_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja")
+_PATTERNS = ("*.safetensors", *_TEXT_PATTERNS)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,18 @@ def locate(source: ModelSource) -> LocalFiles:
     return LocalFiles(path)
 
 
+def locate_tokenizer(source: ModelSource) -> LocalFiles:
+    """The files of a source that say how its texts are read; its weights need not be here."""
+    path = Path(source.model).expanduser()
+    if source.gguf_file is not None or source.model.startswith(PREFIX) or path.is_file():
+        return locate(source)
+    if path.is_dir():
+        return LocalFiles(path)
+    if path.is_absolute() or not _HUB_ID.fullmatch(source.model):
+        read_config(path)  # says what is wrong with the directory
+    return LocalFiles(_download(source.model, source, _TEXT_PATTERNS))
+
+
 def _embedded(source: ModelSource) -> LocalFiles:
     embedded = embedded_model(source.model)
     gguf = packaged_gguf(embedded)
@@ -81,7 +94,7 @@ def _embedded(source: ModelSource) -> LocalFiles:
     return LocalFiles(path)
 
 
-def _download(hub_id: str, source: ModelSource) -> Path:
+def _download(hub_id: str, source: ModelSource, patterns: Sequence[str] = _PATTERNS) -> Path:
     from huggingface_hub import snapshot_download
 
     code = ("*.py",) if source.trust_remote_code else ()
@@ -91,7 +104,7 @@ def _download(hub_id: str, source: ModelSource) -> Path:
             hub_id,
             revision=source.revision,
             local_files_only=source.local_files_only,
-            allow_patterns=[*_PATTERNS, *code, *weights],
+            allow_patterns=[*patterns, *code, *weights],
         )
     except Exception as error:  # its HTTP library's errors too, of changing types
         where = "in the local hub cache" if source.local_files_only else "on the hub"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -56,20 +57,14 @@ class LoadRequest:
 
     def tokenizer(self) -> Any:
         """The checkpoint's tokenizer; None where it has none."""
-        from transformers import AutoTokenizer
-
         files = self.files.as_floats
         has_one = any((files.directory / name).is_file() for name in _TOKENIZER_FILES)
         if files.gguf_file is None and not has_one:
             return None
-        gguf = {} if files.gguf_file is None else {"gguf_file": files.gguf_file}
+        present = [(file, file.stat()) for file in files.directory.iterdir() if file.is_file()]
+        stamps = {(file, stat.st_mtime_ns, stat.st_size) for file, stat in present}
         try:
-            return AutoTokenizer.from_pretrained(
-                files.directory,
-                local_files_only=True,
-                trust_remote_code=self.source.trust_remote_code,
-                **gguf,
-            )
+            return _tokenizer_in(files, self.source.trust_remote_code, frozenset(stamps))
         except Exception as error:  # tokenizers raise what they please
             raise ModelLoadError(
                 f"the tokenizer in {files.directory} cannot be loaded: "
@@ -96,3 +91,15 @@ class LoadRequest:
         if not batches:
             raise self.wrong("no calibration document has a token")
         return batches
+
+
+# Reading one takes longer than reading a small model, and a run has the same model in many dtypes.
+@lru_cache(maxsize=2)
+def _tokenizer_in(files: LocalFiles, trust_remote_code: bool, stamps: object) -> Any:
+    """``stamps`` tell the files from others that were there before."""
+    from transformers import AutoTokenizer
+
+    gguf = {} if files.gguf_file is None else {"gguf_file": files.gguf_file}
+    return AutoTokenizer.from_pretrained(
+        files.directory, local_files_only=True, trust_remote_code=trust_remote_code, **gguf
+    )

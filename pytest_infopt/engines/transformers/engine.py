@@ -117,6 +117,9 @@ class TransformersEngine(TransformersScorer, ServingPaths):
         outputs = torch.cat(list(steps), dim=1).tolist()
         return [row[:count] for row, count in zip(outputs, counts, strict=True)]
 
+    def greedy_tokens(self, token_ids: Sequence[int], count: int) -> list[int]:
+        return self.generate([token_ids], [count])[0]
+
     @torch.no_grad()
     def pass_seconds(self, batch: int, context: int, tokens: int) -> float:
         self._check_window(context + tokens)

@@ -7,7 +7,9 @@ float32 size of a torchao or quanto model; here subclasses are flattened to the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -15,11 +17,34 @@ from ..weight_precision import StoredWeights
 
 __all__ = [
     "derived_buffers",
+    "noting_states",
     "storage_bytes",
     "stored_weights",
     "tensors_in",
     "weight_tensors",
 ]
+
+# By module: its attributes in which each pass leaves what it came to, for the next one.
+_STATES: WeakKeyDictionary[torch.nn.Module, frozenset[str]] = WeakKeyDictionary()
+
+
+@contextmanager
+def noting_states(module: torch.nn.Module) -> Iterator[None]:
+    """While a pass is run that is not the first: note what it changes, which is no weight.
+
+    RecurrentGemma keeps states in its layers, as large as the batch that it had last.
+    """
+    before = {part: _tensor_attributes(part) for part in module.modules()}
+    yield
+    for part, held in before.items():
+        now = _tensor_attributes(part)
+        _STATES[part] = frozenset(
+            name for name, value in now.items() if value is not held.get(name)
+        )
+
+
+def _tensor_attributes(part: torch.nn.Module) -> dict[str, Any]:
+    return {name: v for name, v in vars(part).items() if isinstance(v, torch.Tensor)}
 
 
 def storage_bytes(tensors: Iterable[torch.Tensor], seen: set[tuple[str, int]] | None = None) -> int:
@@ -46,6 +71,7 @@ def weight_tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
 
     Besides parameters: tensors that hang on them (bitsandbytes' ``quant_state``, ``CB``, ``SCB``)
     or on their modules, and persistent buffers, where quantized layers keep codes and scales.
+    States that passes leave behind are none (`noting_states`).
     """
     for part in module.modules():
         for parameter in part.parameters(recurse=False):
@@ -54,8 +80,9 @@ def weight_tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
         for name, buffer in part.named_buffers(recurse=False):
             if name not in derived:
                 yield from tensors_in(buffer)
+        states = _STATES.get(part, frozenset())
         for name, value in vars(part).items():
-            if name not in ("_parameters", "_buffers", "_modules"):
+            if name not in ("_parameters", "_buffers", "_modules") and name not in states:
                 yield from tensors_in(value)
 
 

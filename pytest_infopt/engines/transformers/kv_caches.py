@@ -7,7 +7,7 @@ and can say whether tokens can be taken out again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,14 +16,6 @@ from infopt_reference.attention.kv_size import layer_shapes
 
 from ..base import CannotCropError
 from .footprint import tensors_in
-
-# What forwards call their cache: the second in models of state spaces alone.
-_ARGUMENTS = ("past_key_values", "cache_params")
-
-
-def cache_argument(parameters: Set[str]) -> str | None:
-    """The parameter of a forward that takes the cache; None where it has none that we know."""
-    return next((name for name in _ARGUMENTS if name in parameters), None)
 
 
 def cache_tensors(cache: Any) -> Iterator[torch.Tensor]:

@@ -6,7 +6,6 @@ Shapes: T positions.
 from __future__ import annotations
 
 import gc
-import inspect
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,15 +13,15 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from infopt_reference.attention.transformers_cache import cache_argument, forward_parameters
 
-from ...errors import InfoptError, ModelLoadError, NoChatTemplateError, NonFiniteLogitsError
+from ...errors import InfoptError, ModelLoadError, NonFiniteLogitsError
 from ..files.checkpoints import tokenizer_fingerprint_of
-from ..files.special_tokens import beginning_of
-from .kv_caches import cache_argument
+from ..tokenizer_texts import TokenizerTexts
 from .precision import Float64Arithmetic
 
 
-class LoadedModel:
+class LoadedModel(TokenizerTexts):
     """What `engines.base.Engine` says of any engine, and the model's own forward.
 
     ``dtype`` is the compute dtype; for float64 every step down to float32 in the model's code is
@@ -42,7 +41,6 @@ class LoadedModel:
     ) -> None:
         self.name = name
         self.fingerprint = fingerprint
-        self.tokenizer_fingerprint = tokenizer_fingerprint_of(tokenizer)
         self.dtype = str(rounds_to or dtype).removeprefix("torch.")
         self._dtype = dtype
         self._kept_vocabulary: int | None = None
@@ -53,37 +51,17 @@ class LoadedModel:
         self.device = str(self._device)
         self._config: Any = self._module.config
         self.context_window = _context_window(self._config, tokenizer)
-        self._parameters = frozenset(inspect.signature(self._module.forward).parameters)
-        self._cache_argument = cache_argument(self._parameters)
+        self._parameters = forward_parameters(self._module)
+        self._cache_argument = cache_argument(self._module)
         # Servers compute the head for the last prompt token alone; so does what is timed here.
         keeps_last = "logits_to_keep" in self._parameters
         self.last_only = {"logits_to_keep": 1} if keeps_last else {}
         self._input_rows = int(self._module.get_input_embeddings().weight.shape[0])
 
-    def encode(self, text: str, begins_with: str = "nothing") -> list[int]:
-        if begins_with == "chat":
-            return self._encode_chat(text)
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
-        return [*self._beginning, *ids] if begins_with == "tokenizer" else ids
-
     @cached_property
-    def _beginning(self) -> list[int]:
-        return beginning_of(self.tokenizer)
-
-    def _encode_chat(self, text: str) -> list[int]:
-        if not self.tokenizer.chat_template:
-            raise NoChatTemplateError(
-                f"model {self.name!r} has no chat template; save one beside its tokenizer, or let "
-                'documents begin otherwise: begins_with = "tokenizer" in [corpus]'
-            )
-        ids: list[int] = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
-        )
-        return ids
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        text: str = self.tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False)
-        return text
+    def tokenizer_fingerprint(self) -> str:
+        self._check_open()
+        return tokenizer_fingerprint_of(self._tokenizer)  # a model may come without one
 
     @property
     def tokenizer(self) -> Any:
@@ -191,9 +169,11 @@ def check_finite(rows: torch.Tensor, name: str, first_position: int) -> None:
 
 def _context_window(config: Any, tokenizer: Any) -> int:
     text = config.get_text_config(decoder=True)
-    declared = getattr(text, "max_position_embeddings", None)
-    if declared and declared > 0:  # XLNet says −1: it has no longest text
-        return int(declared)
+    # MPT's ALiBi biases are a table of max_seq_len positions.
+    for name in ("max_position_embeddings", "max_seq_len"):
+        declared = getattr(text, name, None)
+        if declared and declared > 0:  # XLNet says −1: it has no longest text
+            return int(declared)
     longest = getattr(tokenizer, "model_max_length", None)
     # transformers writes int(1e30) where a tokenizer does not know; such models (ALiBi, state
     # space) have no window.

@@ -6,7 +6,7 @@ Shapes: T positions, D hidden width, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,12 @@ import torch
 
 from ...errors import ModelLoadError
 from ..base import Capability, Scores
+from .footprint import noting_states
 from .kv_caches import keeps_latents
 from .model import LoadedModel, check_finite, check_logits
 
 _PROBE_TOKENS = 8
+_TOP = 20  # tokens of a position, as most servers tell at most
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class TransformersScorer(LoadedModel):
     head can be run on hidden states alone, and whether the model keeps a cache.
     """
 
+    scores_texts = True
+
     def __init__(self, name: str, module: Any, tokenizer: Any = None, **details: Any) -> None:
         super().__init__(name, module, tokenizer, **details)
         self._body: Any = None  # the submodule whose output the head takes
@@ -93,6 +97,19 @@ class TransformersScorer(LoadedModel):
         hidden = output.last_hidden_state[0]  # [T, D]
         check_finite(hidden, self.name, 0)
         return TransformersScores(self, hidden, self.vocabulary)
+
+    def top_scores(
+        self, token_ids: Sequence[int], positions: Sequence[int]
+    ) -> list[Mapping[int, float]]:
+        scores, rows = self.score(token_ids), list[Mapping[int, float]]()
+        for position in positions:
+            log_p = torch.log_softmax(scores.logits(position, position + 1)[0].double(), -1)
+            best = log_p.topk(min(_TOP, len(log_p)))
+            row = dict(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+            if position + 1 < len(token_ids):
+                row[token_ids[position + 1]] = float(log_p[token_ids[position + 1]])
+            rows.append(row)
+        return rows
 
     def scores_from_hidden(self, hidden: torch.Tensor) -> Scores:
         self._check_open()
@@ -152,7 +169,8 @@ class TransformersScorer(LoadedModel):
                 f"model {self.name!r} was loaded, but a forward pass of {ids.shape[1]} tokens on "
                 f"{self.device} in {self.dtype} failed: {error}"
             ) from error
-        self._probe_cache(ids)
+        with noting_states(self._module):
+            self._probe_cache(ids)
         # Most models call base_model in their forward; OPT calls the decoder inside it.
         for body in (self._module.base_model, self._module.get_decoder()):
             if self._body_output is None and isinstance(body, torch.nn.Module):

@@ -5,21 +5,19 @@ Shapes: T positions, B batch rows, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from transformers import GenerationConfig
 
 from ...errors import NotSupportedError
 from .cached_rows import left_padded, positions_of
-from .model import LoadedModel, check_logits
+from .library_generation import LibraryGeneration
+from .model import check_logits
 
 _EAGER = "eager"
 
 
-class ServingPaths(LoadedModel):
+class ServingPaths(LibraryGeneration):
     """A loaded model's padded batches and other paths of serving.
 
     Each of the latter raises NotSupportedError where the model has no such path.
@@ -79,25 +77,6 @@ class ServingPaths(LoadedModel):
         return self._checked([row[:length] for row, length in zip(logits, lengths, strict=True)])
 
     @torch.no_grad()
-    def library_tokens(self, token_ids: Sequence[int], count: int) -> list[int]:
-        # Processors of its generation configuration (penalties, suppressed tokens) are not asked
-        # for here, and no end token ends it.
-        ids = self._ids(token_ids)
-        self._check_window(ids.shape[1] + count)
-        if self._kept_vocabulary is not None or not hasattr(self.module, "generate"):
-            raise NotSupportedError("the library's generation cannot be asked for its tokens alone")
-        with self._plain_generation():
-            output = self.module.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=count,
-                do_sample=False,
-                num_beams=1,
-            )
-        tokens: list[int] = output[0, ids.shape[1] :].tolist()
-        return tokens
-
-    @torch.no_grad()
     def eager_logits(self, token_ids: Sequence[int]) -> torch.Tensor | None:
         own = getattr(self._config, "_attn_implementation", None)
         if own in (None, _EAGER) or not hasattr(self.module, "set_attn_implementation"):
@@ -111,12 +90,19 @@ class ServingPaths(LoadedModel):
         check_logits(logits, self.name, 0)
         return logits
 
-    @contextmanager
-    def _plain_generation(self) -> Iterator[None]:
-        module: Any = self.module
-        own = module.generation_config
-        module.generation_config = GenerationConfig(pad_token_id=self._padding)
-        try:
-            yield
-        finally:
-            module.generation_config = own
+    @torch.no_grad()
+    def uncompiled_logits(self, token_ids: Sequence[int]) -> torch.Tensor | None:
+        if not any(_is_compiled(part) for part in self.module.modules()):
+            return None
+        with torch.compiler.set_stance("force_eager"):
+            logits: torch.Tensor = self.forward(input_ids=self._ids(token_ids)).logits[0]
+        check_logits(logits, self.name, 0)
+        return logits
+
+
+def _is_compiled(module: torch.nn.Module) -> bool:
+    """Whether torch.compile has a part in a module's call: as `module.compile()` leaves it, as a
+    wrapper around it, or as its forward."""
+    by_call = getattr(module, "_compiled_call_impl", None) is not None
+    wraps = hasattr(module, "_orig_mod")
+    return by_call or wraps or hasattr(module.forward, "_torchdynamo_orig_callable")

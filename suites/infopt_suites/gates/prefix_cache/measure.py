@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
-from pytest_infopt import ModelPair, Sample, ServerSource, remote
+from pytest_infopt import ModelPair, Sample, remote
 from pytest_infopt.engines.base import Engine, WholeLogitsEngine, able
 from pytest_infopt.errors import NotSupportedError
 from pytest_infopt.measure import dtype_error_of, dtype_named
 
+from ..chat_server import ChatServer
+from ..models_answers import ModelsAnswers, ServedEngine
 from ..plans import CachesPlan, EquivalencePlan, LatencyPlan
-from .chat_server import ChatServer
 from .prefix_server import PagedEngine, PrefixServer
 from .prompts import measure_prefix_prompt, shared_prompt_table
 from .served_chats import (
     ChatTexts,
-    ModelsAnswers,
-    ServedEngine,
     measure_served_chat,
     served_table,
 )
@@ -66,9 +65,10 @@ class PrefixCacheMeasure:
         return shared_prompt_table(self._server, system, questions, plan.block_size).to_json()
 
     @remote
-    def served_chat(self, server: ServerSource, index: int) -> Sample:
-        """The index-th chat behind system prompts that the server has never seen, by every way."""
-        chats = self._chats(server)
+    def served_chat(self, index: int) -> Sample:
+        """The index-th chat behind system prompts that the candidate's server has never seen, by
+        every way."""
+        chats = self._chats()
         max_tokens = self._pair.release.plan(LatencyPlan).new_tokens
         return measure_served_chat(
             chats.server, chats.model, self._texts(index), max_tokens, f"chat-{index}"
@@ -86,17 +86,18 @@ class PrefixCacheMeasure:
         first, second = (f"{secrets.token_hex(8)} {system}" for _ in range(2))
         return ChatTexts(first, second, questions)
 
-    def _chats(self, server: ServerSource) -> _Chats:
+    def _chats(self) -> _Chats:
         """The server, asked once before anything is timed, and the model's own answers."""
         if self._served is None:
             pair, prompts = self._pair, self._pair.prompt_set(self._prompt_plan)
+            assert pair.source.server is not None
             candidate = able(pair.candidate, ServedEngine)
             dtype_error = dtype_error_of(
                 prompts.oracle[0].double(), prompts.plain[0], dtype_named(candidate.dtype)
             )
             max_tokens = pair.release.plan(LatencyPlan).new_tokens
             self._served = _Chats(
-                ChatServer(server, pair.release.statistics.timeout_seconds),
+                ChatServer(pair.source.server),
                 ModelsAnswers(candidate, dtype_error, max_tokens),
             )
             self._served.server.answer([{"role": "user", "content": secrets.token_hex(8)}], 2)

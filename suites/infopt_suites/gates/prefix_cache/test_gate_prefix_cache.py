@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_infopt import GateRun, ServerSource
+from pytest_infopt import GateRun
 
 from ..plans import CachesPlan, EquivalencePlan
 
@@ -27,7 +27,7 @@ def test_prefix_cache(infopt_gate: GateRun[PrefixCacheMeasure]) -> None:
     if infopt_gate.candidate.server is None:
         behind_the_reference(infopt_gate)
     else:
-        on_the_server(infopt_gate, infopt_gate.candidate.server)
+        on_the_server(infopt_gate)
     infopt_gate.conclude()
 
 
@@ -38,9 +38,9 @@ def behind_the_reference(gate: GateRun[PrefixCacheMeasure]) -> None:
     gate.show(gate.measure.shared_prompt_table())
 
 
-def on_the_server(gate: GateRun[PrefixCacheMeasure], server: ServerSource) -> None:
+def on_the_server(gate: GateRun[PrefixCacheMeasure]) -> None:
     chats, measure = gate.plan(CachesPlan).requests, gate.measure
-    gate.collect(range(chats), lambda index: measure.served_chat(server, index), planned=chats)
+    gate.collect(range(chats), measure.served_chat, planned=chats)
     gate.show_samples("mismatches")
     for reason in {r for s in gate.samples for r in s.details["left_out"].values()}:
         gate.notes.append(f"prefix_saved_share is not known: {reason}")

@@ -1,0 +1,1 @@
+"""Models behind a URL that speaks OpenAI's API."""

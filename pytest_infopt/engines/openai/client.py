@@ -1,0 +1,187 @@
+"""The HTTP client of servers that speak OpenAI's API: answers, streams of events, repetitions.
+
+What fails for the moment (429, 5xx, a cut stream, no connection) is asked again for as long as a
+request may take, after the wait that the server names. What fails for good raises an error that
+names it. A plain HTTP client, which no offline mode of a model hub forbids to call a server, and
+which hides no field of an answer. Sources: OpenAI API reference; RFC 9110 section 10.2.3
+(Retry-After). PYTEST_DONT_REWRITE: it times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
+from typing import Any, Self, TypeVar
+
+import httpx2
+
+from ...errors import InvalidComparisonError, ServerRefusedError, ServerUnavailableError
+from ...release import ServerSource
+
+__all__ = ["ServerClient"]
+
+Answer = TypeVar("Answer")
+_END = "[DONE]"
+_EXCERPT = 200  # characters of a refusal
+_FOR_THE_MOMENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_MOST_REPETITIONS = 6
+_FIRST_WAIT = 0.25  # seconds, where the server names none; it doubles with each repetition
+
+
+class ServerClient:
+    """A client of the server at ``source.url``; its connections are kept, so that setting one up is
+    charged to none but the first request. Threads may share it."""
+
+    def __init__(self, source: ServerSource) -> None:
+        self.source = source
+        self._url = source.url.rstrip("/")
+        key = os.environ.get(source.api_key_env, "none") if source.api_key_env else "none"
+        self._client = httpx2.Client(
+            headers={"Authorization": f"Bearer {key}"}, timeout=source.timeout_seconds
+        )
+        self._answers_as = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON object that a GET of ``path``, or a POST of ``body``, returns.
+
+        ``path`` is below the API's address; with a slash before it, below the server's root.
+        Raises ServerRefusedError for a status that no repetition changes, ServerUnavailableError
+        for one that repetitions did not change in time.
+        """
+        return self.retried(lambda: self._asked(path, body))
+
+    def page(self, path: str) -> str | None:
+        """The text of a page; None where there is none."""
+        try:
+            response = self._client.get(self._address(path))
+        except httpx2.HTTPError as error:
+            raise self._unavailable(repr(error)) from error
+        return None if response.is_error else response.text
+
+    def events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The events of a streamed answer, asked for once.
+
+        Raises as `ask`, and ServerUnavailableError where the stream ends before its answer does.
+        """
+        deadline = time.monotonic() + self.source.timeout_seconds
+        ended = False
+        with self._sent(path, {**body, "stream": True}) as response:
+            for event in httpx2.EventSource(response):
+                if time.monotonic() > deadline:
+                    raise self._too_slow()
+                if event.data == _END:  # read on, so that the connection can be used again
+                    ended = True
+                    continue
+                found = self._object(event.json())
+                choices = found.get("choices") or ()
+                ended |= bool(found.get("stop")) or any(c.get("finish_reason") for c in choices)
+                yield found
+        if not ended:
+            raise self._unavailable("its stream was cut before the answer's end")
+
+    def retried(self, call: Callable[[], Answer]) -> Answer:
+        """What ``call`` returns, once it does not find the server unavailable."""
+        deadline = time.monotonic() + self.source.timeout_seconds
+        for repetition in range(_MOST_REPETITIONS):
+            try:
+                return call()
+            except ServerUnavailableError as error:
+                wait = error.wait_seconds
+                wait = _FIRST_WAIT * 2**repetition if wait is None else wait
+                if time.monotonic() + wait > deadline:
+                    raise
+                time.sleep(wait)
+        return call()
+
+    def wrong(self, why: str) -> InvalidComparisonError:
+        """An error about what the server does."""
+        return InvalidComparisonError(f"server {self.source.url}: {why}")
+
+    def _asked(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        deadline = time.monotonic() + self.source.timeout_seconds
+        with self._sent(path, body) as response:
+            parts = []
+            for part in response.iter_bytes():
+                parts.append(part)
+                if time.monotonic() > deadline:
+                    raise self._too_slow()
+        try:
+            return self._object(httpx2.Response(200, content=b"".join(parts)).json())
+        except ValueError as error:
+            raise self.wrong(f"answers {path} with what is no JSON: {error}") from error
+
+    @contextlib.contextmanager
+    def _sent(self, path: str, body: dict[str, Any] | None) -> Iterator[httpx2.Response]:
+        method = "GET" if body is None else "POST"
+        content = None if body is None else {**self.source.body, **body}
+        try:
+            with self._client.stream(method, self._address(path), json=content) as response:
+                self._check_status(path, response)
+                yield response
+        except httpx2.ConnectError as error:  # nobody listens there
+            raise self.wrong(repr(error)) from error
+        except httpx2.HTTPError as error:  # the network's
+            raise self._unavailable(repr(error)) from error
+        except ValueError as error:  # an event that is no JSON
+            raise self._unavailable(f"its stream was cut: {error}") from error
+
+    def _check_status(self, path: str, response: httpx2.Response) -> None:
+        if not response.is_error:
+            return
+        excerpt = response.read().decode(errors="replace")[:_EXCERPT]
+        why = f"refuses {path} with status {response.status_code}: {excerpt}"
+        if response.status_code not in _FOR_THE_MOMENT:
+            raise ServerRefusedError(f"server {self.source.url}: {why}")
+        raise self._unavailable(why, _wait_named(response.headers.get("Retry-After", "")))
+
+    def _object(self, found: object) -> dict[str, Any]:
+        """An answer or event; the model's name in it may not change."""
+        if not isinstance(found, dict):
+            raise self.wrong(f"answers with no JSON object but {str(found)[:_EXCERPT]!r}")
+        if found.get("error"):
+            raise self._unavailable(f"reports an error: {str(found['error'])[:_EXCERPT]}")
+        name = found.get("model")
+        if isinstance(name, str) and name:
+            self._answers_as = self._answers_as or name
+            if name != self._answers_as:
+                raise self.wrong(
+                    f"answers as model {name!r} where it answered as {self._answers_as!r} before; "
+                    "one model has to stand behind the name"
+                )
+        return found
+
+    def _address(self, path: str) -> str:
+        if path.startswith("/"):
+            return self._url.removesuffix("/v1") + path
+        return f"{self._url}/{path}"
+
+    def _unavailable(self, why: str, wait: float | None = None) -> ServerUnavailableError:
+        return ServerUnavailableError(f"server {self.source.url}: {why}", wait)
+
+    def _too_slow(self) -> InvalidComparisonError:
+        return self.wrong(
+            f"did not end its answer within {self.source.timeout_seconds:g} s; raise "
+            "server.timeout_seconds if it is slow rather than hanging"
+        )
+
+
+def _wait_named(text: str) -> float | None:
+    """Seconds that a Retry-After header names, as a number or as a date; None for neither."""
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(text))
+    with contextlib.suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    return None

@@ -1,0 +1,150 @@
+"""A model behind a URL: what its server tells of it. PYTEST_DONT_REWRITE: it times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ...errors import InfoptError, InvalidComparisonError
+from ..base import Capability, TokenEvent
+from ..tokenizer_texts import TokenizerTexts
+from .dialects import Answer, Completions, Prompt, Row
+
+
+class OpenAIEngine(TokenizerTexts):
+    """`engines.base.GreedyEngine`, `StreamingEngine` and, where the server tells log-probabilities,
+    `TopScoresEngine`, over a server. The tokenizer is a local copy of the server's."""
+
+    device = "server"
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: Any,
+        *,
+        vocabulary: int,
+        context_window: int,
+        dtype: str,
+        fingerprint: str,
+    ) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self.dtype = dtype
+        self.vocabulary = vocabulary
+        self.context_window = context_window
+        self.capabilities: frozenset[Capability] = frozenset()  # until it is connected
+        self._tokenizer = tokenizer
+        self._dialect: Completions | None = None
+
+    def connect(self, dialect: Completions) -> None:
+        """Serve from now on what the server was found to offer."""
+        self._dialect = dialect
+        found = {Capability.GREEDY, Capability.STREAM}
+        if dialect.scores_texts or dialect.scores_next:
+            found.add(Capability.TOP_SCORES)
+        self.capabilities = frozenset(found)
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._tokenizer
+
+    @property
+    def dialect(self) -> Completions:
+        """How the server is asked; raises InfoptError where the engine is closed."""
+        if self._dialect is None:
+            raise InfoptError(f"the engine of model {self.name!r} is closed; load it again")
+        return self._dialect
+
+    @property
+    def scores_texts(self) -> bool:
+        return self.dialect.scores_texts
+
+    def top_scores(
+        self, token_ids: Sequence[int], positions: Sequence[int]
+    ) -> list[Mapping[int, float]]:
+        dialect, ids = self.dialect, list(token_ids)
+        if dialect.scores_texts:
+            # The row behind the last token takes a token more, whichever.
+            behind = ids if max(positions) < len(ids) - 1 else [*ids, ids[-1]]
+            rows: list[Row] = dialect.text_rows(behind)
+            return [rows[position] for position in positions]
+        return [dialect.next_row(ids[: position + 1]) for position in positions]
+
+    def greedy_tokens(self, token_ids: Sequence[int], count: int) -> list[int]:
+        dialect = self.dialect
+        answer = dialect.client.retried(lambda: dialect.answer(self._prompt(token_ids), count))
+        self._check_counts(answer, len(token_ids), count)
+        if answer.token_ids is not None:
+            return list(answer.token_ids[:count])
+        return dialect.texts.ids_of(answer.text, answer.tokens)[:count]
+
+    def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
+        # Not repeated: the time of a repetition is not that of a request.
+        dialect = self.dialect
+        ids = list(prompt_ids)
+        prompt: Prompt = ids if dialect.takes_ids else dialect.texts.nearest_text(ids)
+        arrivals: list[tuple[str, float]] = []
+        counted = None
+        told = 0
+        for piece in dialect.pieces(prompt, max_new_tokens):
+            now = time.perf_counter()
+            counted = piece.usage.get("completion_tokens", counted)
+            if piece.text:
+                arrivals.append((piece.text, now))
+            for token in piece.token_ids or ():
+                told += 1
+                yield TokenEvent(token, now)
+        if told == 0:
+            events = list(self._events_of_texts(arrivals, counted))
+            told = len(events)
+            yield from events
+        if counted is not None and counted not in (told, told + 1):
+            raise InvalidComparisonError(
+                f"model {self.name!r}: the server counts {counted} tokens of an answer in which "
+                f"{told} arrived"
+            )
+
+    def _events_of_texts(
+        self, arrivals: Sequence[tuple[str, float]], counted: int | None
+    ) -> Iterator[TokenEvent]:
+        """The tokens of a text that came in pieces, each with the piece that completed it."""
+        whole = "".join(text for text, _ in arrivals)
+        ids = self.dialect.texts.ids_of(whole, counted)
+        left = iter(arrivals)
+        there, now = 0, 0.0
+        for place, token in enumerate(ids):
+            needed = len(self.decode(ids[: place + 1]).rstrip("\ufffd"))
+            while there < min(needed, len(whole)):
+                text, now = next(left)
+                there += len(text)
+            yield TokenEvent(token, now)
+
+    def close(self) -> None:
+        if self._dialect is not None:
+            self._dialect.client.close()
+        self._dialect = None
+
+    def _prompt(self, token_ids: Sequence[int]) -> Prompt:
+        dialect = self.dialect
+        return list(token_ids) if dialect.takes_ids else dialect.texts.text_of(token_ids)
+
+    def _check_counts(self, answer: Answer, sent: int, count: int) -> None:
+        """Whether the server counts the tokens that there are."""
+        read, told = answer.prompt_tokens, answer.tokens
+        if read is not None and read != sent:
+            raise InvalidComparisonError(
+                f"model {self.name!r}: the server read {read} prompt tokens where {sent} were "
+                "sent; its tokenizer is another, or it puts special tokens before them"
+            )
+        if told is not None and told > count:
+            raise InvalidComparisonError(
+                f"model {self.name!r}: the server counts {told} tokens of an answer of {count} at "
+                "most"
+            )
+        there = told if answer.token_ids is None else len(answer.token_ids)
+        if told is not None and told not in (there, (there or 0) + 1):
+            raise InvalidComparisonError(
+                f"model {self.name!r}: the server counts {told} tokens of an answer in which it "
+                f"tells {there}"
+            )

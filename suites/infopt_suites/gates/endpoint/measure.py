@@ -1,0 +1,138 @@
+"""What the gate on endpoints measures in the process of the models."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+
+from infopt_reference.quantization import ulp
+
+from pytest_infopt import Capability, ModelPair, Sample, remote
+from pytest_infopt.engines.base import Engine, GreedyEngine, TopScoresEngine, able
+from pytest_infopt.errors import NotSupportedError
+from pytest_infopt.measure import (
+    dtype_error_of,
+    dtype_named,
+    near_tie_gap,
+    two_runs,
+)
+
+from ..plans import EquivalencePlan
+from .gate import AGREEMENT, KL, MISMATCHES, EndpointPlan
+from .rows import Row, positions_of, told_rows, whole_rows
+from .tokens import NearTie, document_divergence, judge_tokens
+
+
+class EndpointMeasure:
+    def __init__(self, pair: ModelPair) -> None:
+        self._pair = pair
+        self._plan = pair.release.plan(EndpointPlan)
+        self._server = able(pair.candidate, GreedyEngine)
+        if not {Capability.SCORES, Capability.TOP_SCORES} & pair.reference.capabilities:
+            raise NotSupportedError(f"engine {pair.reference.name!r} lacks: scores, top scores")
+
+    @remote
+    def documents(self) -> dict[str, int]:
+        """Tokens of the documents by id, in the order of measuring: random, decided by the seed."""
+        return {name: len(d.token_ids) for name, d in self._pair.documents_by_id.items()}
+
+    @remote
+    def scores(self, document_id: str) -> Sample:
+        """What the server finds probable on one document."""
+        started, pair = time.perf_counter(), self._pair
+        if Capability.TOP_SCORES not in pair.candidate.capabilities:
+            reason = "the server tells no log-probabilities"
+            details = {"not_judged": {KL.name: reason}, "notes": [f"{KL.name}: {reason}"]}
+            return Sample(document_id, 1, {}, details=details)
+        ids = self._document(document_id)
+        positions = self._positions(ids)
+        told, own = self._both(ids, positions)
+        mean, worst = document_divergence(
+            own, told, positions, ids, self._near_tie, document_id, pair.reference.decode
+        )
+        return Sample(
+            unit=document_id,
+            weight=len(positions),
+            values={KL.name: mean},
+            findings=[worst],
+            seconds=time.perf_counter() - started,
+        )
+
+    @remote
+    def tokens(self, document_id: str) -> Sample:
+        """How the server continues one document's beginning."""
+        started, pair = time.perf_counter(), self._pair
+        prompt = self._prompt(document_id)
+        tokens = self._server.greedy_tokens(prompt, self._plan.new_tokens)
+        if not tokens:
+            return Sample(document_id, 1, {}, details={"notes": ["some answers are empty"]})
+        whole = [*prompt, *tokens]
+        behind = list(range(len(prompt) - 1, len(whole) - 1))
+        chosen: list[Row] = [{token: 0.0} for token in tokens]
+        rows = self._rows(pair.reference, whole, behind, chosen)
+        judged = judge_tokens(
+            rows, whole, len(prompt), self._near_tie, document_id, pair.reference.decode
+        )
+        values, not_judged = {AGREEMENT.name: judged.agreement}, dict[str, str]()
+        if self._near_tie.gap is None:
+            not_judged[MISMATCHES.name] = (
+                "the reference is served, too: what the dtype costs it is not known"
+            )
+        else:
+            values[MISMATCHES.name] = float(len(judged.mismatches))
+        return Sample(
+            unit=document_id,
+            weight=len(tokens),
+            values=values,
+            findings=judged.mismatches[:1],
+            details={"not_judged": not_judged},
+            seconds=time.perf_counter() - started,
+        )
+
+    def _document(self, document_id: str) -> list[int]:
+        return list(self._pair.documents_by_id[document_id].token_ids)
+
+    def _both(self, ids: list[int], positions: list[int]) -> tuple[list[Row], list[Row]]:
+        """Rows of candidate and reference; first of the one that tells a few tokens alone."""
+        candidate, reference = self._pair.candidate, self._pair.reference
+        if Capability.SCORES in candidate.capabilities:
+            own = self._rows(reference, ids, positions, [])
+            return self._rows(candidate, ids, positions, own), own
+        told = self._rows(candidate, ids, positions, [])
+        return told, self._rows(reference, ids, positions, told)
+
+    def _positions(self, ids: list[int]) -> list[int]:
+        """All positions but the last, or a few of them where each costs a request."""
+        engines = (self._pair.candidate, self._pair.reference)
+        asked = [e for e in engines if Capability.SCORES not in e.capabilities]
+        at_once = all(able(engine, TopScoresEngine).scores_texts for engine in asked)
+        return positions_of(len(ids), None if at_once else self._plan.positions)
+
+    def _rows(
+        self, engine: Engine, ids: list[int], positions: list[int], told: list[Row]
+    ) -> list[Row]:
+        """The engine's rows: where it sees whole distributions, of the tokens that are told and of
+        its own most probable one."""
+        if Capability.SCORES not in engine.capabilities:
+            return told_rows(able(engine, TopScoresEngine), ids, positions)
+        return whole_rows(self._pair, engine, ids, positions, told)
+
+    def _prompt(self, document_id: str) -> list[int]:
+        """The document's beginning, as its text is read."""
+        ids, engine = self._document(document_id), self._pair.reference
+        beginning = len(engine.encode("", "tokenizer"))
+        text = engine.decode(ids[beginning : self._plan.prompt_tokens])
+        return engine.encode(text, "tokenizer")
+
+    @cached_property
+    def _near_tie(self) -> NearTie:
+        """What may differ; not known where the reference is served, whose logits in the candidate's
+        dtype cannot be had."""
+        pair = self._pair
+        if Capability.FULL_LOGITS not in pair.reference.capabilities:
+            return NearTie(None)
+        prompts = pair.prompt_set(pair.release.plan(EquivalencePlan))
+        dtype = dtype_named(pair.candidate.dtype)
+        errors = dtype_error_of(prompts.oracle[0].double(), prompts.plain[0], dtype)
+        spacing = float(ulp(prompts.plain[0].max()[None], dtype))
+        return NearTie(near_tie_gap(two_runs(errors), spacing), spacing)

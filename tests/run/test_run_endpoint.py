@@ -1,0 +1,137 @@
+"""A URL as candidate and as reference: what its server tells is gated, what it lacks is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai_server_fake import Behaviour, openai_server
+
+from pytest_infopt.engines.registry import load_engine
+from pytest_infopt.engines.transformers.engine import TransformersEngine
+from pytest_infopt.release import ModelSource
+from pytest_infopt.run.exit_status import ExitStatus
+
+ENDPOINT = ("-k", "endpoint")
+PLAN = "[endpoint]\nprompts = 6\nprompt_tokens = 12\nnew_tokens = 6\npositions = 8\n"
+
+
+def model(folder: Path) -> TransformersEngine:
+    engine = load_engine(ModelSource("served", str(folder)))
+    assert isinstance(engine, TransformersEngine)
+    return engine
+
+
+def served(url: str, more: str = "") -> str:
+    return f'engine = "openai"\nserver.url = "{url}"\n{more}'
+
+
+def rows_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["metric"]: row for row in document["gates"] if row["gate"] == "endpoint"}
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "llama.cpp", "text"])
+def test_the_reference_behind_a_url_passes(gate, result, tiny_reference, dialect: str) -> None:
+    with openai_server(model(tiny_reference), Behaviour(dialect)) as server:
+        run = gate(*ENDPOINT, candidates={"served": served(server.url)}, more=PLAN)
+    assert run.ret == ExitStatus.PASSED
+    rows = rows_of(result())
+    assert rows["endpoint_token_mismatches"]["verdict"] == "PASS"
+    assert rows["endpoint_top1_agreement"]["value"] == 1.0
+    if dialect == "text":
+        (item,) = result()["items"]
+        assert "endpoint_kl_mean" not in rows
+        assert "the server tells no log-probabilities" in " ".join(item["notes"])
+    else:
+        assert rows["endpoint_kl_mean"]["verdict"] == "PASS"
+        assert rows["endpoint_kl_mean"]["value"] < 1e-6
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "text"])
+def test_a_damaged_model_behind_a_url_fails(gate, result, damaged, dialect: str) -> None:
+    def damage(module: Any) -> None:
+        module.model.layers[0].mlp.down_proj.weight.data.mul_(-1.0)
+
+    with openai_server(model(damaged("broken", damage)), Behaviour(dialect)) as server:
+        run = gate(*ENDPOINT, candidates={"served": served(server.url)}, more=PLAN)
+    assert run.ret == ExitStatus.FAILED
+    document = result()
+    assert rows_of(document)["endpoint_token_mismatches"]["verdict"] == "FAIL"
+    finding = document["items"][0]["findings"][0]
+    assert finding["reference_top"][0][0] != finding["candidate_top"][0][0]
+
+
+def test_a_damaged_model_fails_by_its_log_probabilities_alone(gate, result, damaged) -> None:
+    def damage(module: Any) -> None:
+        module.model.layers[0].mlp.down_proj.weight.data.mul_(-1.0)
+
+    limits = '[candidates.served.budgets]\nendpoint_token_mismatches = "off"\n'
+    with openai_server(model(damaged("broken", damage)), Behaviour("llama.cpp")) as server:
+        lines = served(server.url, limits)
+        assert gate(*ENDPOINT, candidates={"served": lines}, more=PLAN).ret == ExitStatus.FAILED
+    assert rows_of(result())["endpoint_kl_mean"]["verdict"] == "FAIL"
+
+
+def test_misaligned_log_probabilities_are_no_verdict(gate, result, tiny_reference) -> None:
+    with openai_server(model(tiny_reference), Behaviour("openai", shift=1)) as server:
+        run = gate(*ENDPOINT, candidates={"served": served(server.url)}, more=PLAN)
+    assert run.ret == ExitStatus.INCONCLUSIVE
+    assert "misaligned (shift +1)" in result()["gates"][0]["reason"]
+
+
+def test_what_a_server_lacks_is_told_before_it_is_asked(gate, tiny_reference) -> None:
+    run = gate("--collect-only", candidates={"served": served("http://127.0.0.1:9/v1")}, more=PLAN)
+    run.stdout.fnmatch_lines(["  quality: NOT RUN: engine 'openai' lacks: scores"])
+    run = gate("--collect-only", candidates={"served": 'engine = "openai"'})
+    run.stdout.fnmatch_lines(["missing: candidate served: engine 'openai' asks a server*"])
+
+
+def test_two_urls_are_compared(pytester: pytest.Pytester, result, tiny_reference, tiny_corpus):
+    """A served reference: an agreement, and a divergence over what both tell."""
+    engine = model(tiny_reference)
+    with (
+        openai_server(engine, Behaviour("vllm")) as first,
+        openai_server(engine, Behaviour("llama.cpp")) as second,
+    ):
+        (pytester.path / "infopt.toml").write_text(
+            f'[reference]\nmodel = "{tiny_reference}"\n{served(first.url)}'
+            f"[candidates.served]\n{served(second.url)}"
+            f'[corpus]\nfiles = ["{tiny_corpus}"]\n{PLAN.replace("prompts = 6", "prompts = 20")}'
+            '[budgets]\nendpoint_top1_agreement = "50 %"\n'
+        )
+        words = ("-p", "no:cacheprovider", *ENDPOINT, "--pyargs", "infopt_suites.gates")
+        run = pytester.runpytest_inprocess("--infopt", *words)
+    assert run.ret == ExitStatus.PASSED
+    rows = rows_of(result())
+    assert (
+        rows["endpoint_kl_mean"]["verdict"] == rows["endpoint_top1_agreement"]["verdict"] == "PASS"
+    )
+
+
+SERVER = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+from openai_server_fake import Behaviour, FakeServer
+from pytest_infopt.engines.registry import load_engine
+from pytest_infopt.release import ModelSource
+engine = load_engine(ModelSource("served", sys.argv[1]))
+FakeServer(engine, Behaviour("vllm"), port=int(sys.argv[2])).serve_forever()
+"""
+
+
+@pytest.mark.slow
+def test_a_server_that_the_release_starts_is_gone_with_the_run(
+    gate, result, tiny_reference, tmp_path: Path
+) -> None:
+    script = tmp_path / "serve.py"
+    script.write_text(SERVER)
+    command = [sys.executable, str(script), str(tiny_reference), "{port}"]
+    lines = served("http://127.0.0.1:{port}/v1", f"server.command = {command}\n")
+    run = gate(*ENDPOINT, candidates={"served": lines}, more=PLAN)
+    assert run.ret == ExitStatus.PASSED
+    assert rows_of(result())["endpoint_kl_mean"]["verdict"] == "PASS"
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert str(script) not in listed.stdout
