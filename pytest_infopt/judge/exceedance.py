@@ -4,6 +4,10 @@ The q-quantile keeps the limit L where at most m = 1 − q of the values lie bey
 holds many values (the tokens of a document) gives one number, the share of its values beyond L:
 tokens of one document depend on each other, documents do not. A unit with a single value (one
 request) makes it a Bernoulli test (STATISTICS 4.1, tail SLO).
+
+Requests that are sent one after another depend on each other as the machine's load does. Such
+``serial`` metrics are decided only if the evidence also stands where each stretch of dependent
+requests counts as one, the share of its values beyond the limit (`dependence`).
 """
 
 from __future__ import annotations
@@ -12,9 +16,11 @@ import math
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..metrics.metric import Metric
+from .dependence import FEWEST_UNITS, dependence_length
 from .e_process import (
     BELOW_BETS,
     BERNOULLI_BELOW_BETS,
@@ -25,6 +31,8 @@ from .e_process import (
 from .protocol import BettingTest
 
 _CLIP = 5.0  # B / m, as for the mean
+_LOOK = 0.2  # p-values from which dependence is looked at: the largest error rate of a release
+_AGAIN = 1.1  # times as many units until the next look
 
 
 class ExceedanceTest(BettingTest):
@@ -44,6 +52,7 @@ class ExceedanceTest(BettingTest):
         self.breaks: MeanAbove = MeanAbove(self.m)
         self.keeps: MeanBelow = MeanBelow(self.m)
         self._shares: list[float] = []
+        self._charged = _Charged()
 
     def _take(self, values: Sequence[float], weight: int | None) -> None:
         if not self._units:
@@ -56,6 +65,53 @@ class ExceedanceTest(BettingTest):
             self._shares.append(share)
             self.breaks.observe(share)
             self.keeps.observe(share, self._bound(len(unit)))
+            if self.metric.serial and min(self.keeps.p, self.breaks.p) <= _LOOK:
+                self._charge()
+
+    def _charge(self) -> None:
+        """Look at the evidence with dependent units as one; how far they depend, now and then."""
+        charged, keeps, breaks = self._charged, self.keeps, self.breaks
+        if self.units < FEWEST_UNITS:
+            return
+        if self.units >= _AGAIN * charged.units:
+            charged.units, charged.length = self.units, self._dependence()
+            if charged.length > 1:
+                keeps, breaks = self._judged_in_blocks()
+        elif charged.length > 1:
+            return
+        charged.p_pass = min(charged.p_pass, keeps.p)
+        charged.p_fail = min(charged.p_fail, breaks.p)
+
+    def _judged_in_blocks(self) -> tuple[MeanBelow, MeanAbove]:
+        assert self.limit is not None
+        keeps, breaks = self._fresh_below(), MeanAbove(self.m)
+        for unit in self._blocks():
+            share = _share_beyond(unit, self.limit)
+            breaks.observe(share)
+            keeps.observe(share, self._bound(len(unit)))
+        return keeps, breaks
+
+    def _dependence(self) -> int:
+        return dependence_length([math.fsum(unit) / len(unit) for unit in self._units])
+
+    def _blocks(self) -> list[array[float]]:
+        """The units, stretches of dependent ones joined."""
+        length = self._charged.length
+        if length == 1:
+            return self._units
+        starts = range(0, len(self._units) - length + 1, length)
+        return [
+            array("d", sorted(v for u in self._units[start : start + length] for v in u))
+            for start in starts
+        ]
+
+    @property
+    def p_pass(self) -> float:
+        return max(self.keeps.p, self._charged.p_pass) if self.metric.serial else self.keeps.p
+
+    @property
+    def p_fail(self) -> float:
+        return max(self.breaks.p, self._charged.p_fail) if self.metric.serial else self.breaks.p
 
     def _fresh_below(self) -> MeanBelow:
         return MeanBelow(self.m, BERNOULLI_BELOW_BETS if self._single else BELOW_BETS)
@@ -74,6 +130,10 @@ class ExceedanceTest(BettingTest):
 
     def interval(self, alpha: float) -> tuple[float, float] | None:
         self._seen()
+        if self.metric.serial and not self._charged.units:
+            if self.units < FEWEST_UNITS:
+                return 0.0, math.inf
+            self._charged.length = self._dependence()
         ordered = sorted(set(self._pooled()))
         return self._lower(ordered, alpha / 2), self._upper(ordered, alpha / 2)
 
@@ -91,13 +151,13 @@ class ExceedanceTest(BettingTest):
 
     def _too_many(self, threshold: float, alpha: float) -> bool:
         process = MeanAbove(self.m)
-        for unit in self._units:
+        for unit in self._blocks():
             process.observe(_share_beyond(unit, threshold))
         return process.p <= alpha
 
     def _few(self, threshold: float, alpha: float) -> bool:
         process = self._fresh_below()
-        for unit in self._units:
+        for unit in self._blocks():
             process.observe(_share_beyond(unit, threshold), self._bound(len(unit)))
         return process.p <= alpha
 
@@ -109,6 +169,10 @@ class ExceedanceTest(BettingTest):
             return None
         return self.limit * (self.estimate / lower - 1)
 
+    def promise(self) -> str:
+        serial = ", dependence as measured" if self.metric.serial else ""
+        return f"at most {100 * self.m:.3g} % beyond{serial}"
+
     def details(self) -> dict[str, Any]:
         if self.limit is None:
             return {}
@@ -117,6 +181,8 @@ class ExceedanceTest(BettingTest):
         )
         total = sum(map(len, self._units))
         details: dict[str, Any] = {"share_beyond": beyond / total}
+        if self._charged.length > 1:
+            details["dependence_length"] = self._charged.length
         if not self._single and 0 < beyond < total and self.units > 1:
             details["design_effect"] = self._design_effect(beyond / total, total)
         return details
@@ -131,7 +197,21 @@ class ExceedanceTest(BettingTest):
         return correction * math.fsum(r * r for r in residuals) / (total * share * (1 - share))
 
     def state(self) -> list[float]:
-        return [float(self._single), float(self.n), *self.breaks.state(), *self.keeps.state()]
+        charged = self._charged
+        looked = (float(charged.units), float(charged.length), charged.p_pass, charged.p_fail)
+        processes = (*self.breaks.state(), *self.keeps.state())
+        return [float(self._single), float(self.n), *looked, *processes]
+
+
+@dataclass
+class _Charged:
+    """What the evidence came to when dependence was last looked at, after ``units`` units: over
+    how many units values depend on each other, and the least p-values so far."""
+
+    units: int = 0
+    length: int = 1
+    p_pass: float = 1.0
+    p_fail: float = 1.0
 
 
 def allowed_share(metric: Metric) -> float:

@@ -14,9 +14,9 @@ from ..metrics.budget import Budget
 from ..metrics.metric import Metric
 from ..results.verdict import Judgement, Verdict
 from .multiplicity import holm
-from .planning import fewest_documents, fewest_to_pass
+from .planning import fewest_documents, fewest_that_count, fewest_to_pass
 from .protocol import MetricTest, Value
-from .reasons import doubt, harm
+from .reasons import doubt, harm, kept
 from .rules import make_test
 
 
@@ -43,6 +43,7 @@ class GateJudge:
         samples: str = "samples",
         identical_outputs_pass: bool = False,
         every_metric: bool = False,
+        undecided_passes: str = "",
     ) -> None:
         _check(metrics, budgets, alpha_pass, alpha_fail, planned)
         self.metrics = list(metrics)
@@ -50,9 +51,10 @@ class GateJudge:
         self.alpha_pass = alpha_pass
         self.alpha_fail = alpha_fail
         self.planned = planned
-        self._samples = samples
-        self._identical_outputs_pass = identical_outputs_pass
-        self._every_metric = every_metric
+        self.samples = samples
+        self.identical_outputs_pass = identical_outputs_pass
+        self.every_metric = every_metric
+        self.undecided_passes = undecided_passes
         self._tests = {
             metric.name: make_test(
                 metric, budgets[metric.name].limit if metric.name in budgets else None, planned
@@ -60,6 +62,9 @@ class GateJudge:
             for metric in metrics
         }
         self._budgeted = [self._tests[name] for name in self._tests if name in budgets]
+        counts_from = {n: fewest_that_count(b, alpha_pass) for n, b in budgets.items()}
+        alone = all(counts_from.values())
+        self._counts_from = dict.fromkeys(budgets, 0) if alone else counts_from
         self._identical_enough = fewest_documents(alpha_pass)
 
     def update(
@@ -81,18 +86,22 @@ class GateJudge:
         is ever decided, and everything planned gets measured.
         """
         failed = self._failed()
-        if failed and not self._every_metric:
+        if failed and not self.every_metric:
             return True
         seen = any(test.units for test in self._budgeted)
         return seen and failed.issuperset(self.undecided)
 
     @property
     def undecided(self) -> list[str]:
-        """The metrics with a budget that have been seen and not passed yet."""
+        """The metrics with a budget that have been seen and not passed yet, but for those whose
+        limits do not count before there are more units (`fewest_that_count`): these hold up nobody
+        but themselves."""
         return [
             test.metric.name
             for test in self._budgeted
-            if test.units and test.p_pass > self.alpha_pass and not self._same(test, False)
+            if test.units >= max(1, self._counts_from[test.metric.name])
+            and test.p_pass > self.alpha_pass
+            and not self._same(test, False)
         ]
 
     def judgements(self, exhausted: bool) -> list[Judgement]:
@@ -121,7 +130,7 @@ class GateJudge:
         """Whether the test passes because the outputs had the same bits throughout."""
         return (
             test.identical
-            and self._identical_outputs_pass
+            and self.identical_outputs_pass
             and not test.metric.self_comparison
             and test.units >= (1 if exhausted else self._identical_enough)
         )
@@ -187,10 +196,11 @@ class GateJudge:
         if test.metric.name in failed:
             return Verdict.FAIL, harm(test, budget, self._family)
         if test.p_pass <= self.alpha_pass:
-            evidence = f" (p = {test.p_pass:.2g})" if test.statistical else ""
-            return Verdict.PASS, f"keeps {budget.describe()}{evidence}"
+            return Verdict.PASS, kept(test, budget)
+        if self.undecided_passes:
+            return Verdict.PASS, self.undecided_passes
         needed = self._needed(test, budget)
-        return Verdict.INCONCLUSIVE, doubt(test, budget, failed, needed, self._samples)
+        return Verdict.INCONCLUSIVE, doubt(test, budget, failed, needed, self.samples)
 
 
 def _check(

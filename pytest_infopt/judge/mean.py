@@ -2,7 +2,11 @@
 
 A unit's Y ≥ 0 counts harm: the value itself (KL), or 1 − value for a share that should be high. A
 metric of ``power`` 2 carries the mean square and is judged on it; limit and estimate are its root.
-Clipping: B = 5m, 3m for such shares, where a document is the mean of many bounded tokens.
+
+FAIL says that the mean of Y is above the limit m. PASS says that the mean of min(Y, B) is below it,
+with B = 5m, or 3m for such shares. It cannot say more: of thirty documents none may be the one in a
+hundred that loses a hundred times as much. How many lie beyond B is for a metric of the tail, a
+quantile over documents, which has an error rate of its own.
 """
 
 from __future__ import annotations
@@ -11,12 +15,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..metrics.budget import format_value
 from ..metrics.metric import Metric, Unit
 from .e_process import MeanAbove, MeanBelow
 from .protocol import MetricTest, first_to_decide
 
-TAIL_SHARE = 0.02  # of documents beyond the clip: the rate that the tail guard allows
-_GUARD_STAKE = 0.1  # its part of the stake; the test on the mean keeps the rest
 _CLIP_TOKENS = 3  # so many changed tokens of a document must be charged in full
 _HALVINGS = 40
 
@@ -25,9 +28,7 @@ class MeanTest(MetricTest):
     """The mean of Y against the limit m, both ways.
 
     m = 0 needs no statistics: any positive Y is FAIL, and PASS needs Y = 0 on all ``planned``
-    units. For values without an upper bound FAIL also listens to a tail guard: the share of units
-    beyond B against 2 %. Both share one stake, so that FAIL keeps its error rate; PASS does not
-    wait for it.
+    units.
     """
 
     def __init__(self, metric: Metric, limit: float | None, planned: int) -> None:
@@ -41,9 +42,8 @@ class MeanTest(MetricTest):
         self._m = None if limit is None else self._harm(limit**metric.power)
         self._above = MeanAbove(self._m) if self._m else None
         self._below = MeanBelow(self._m) if self._m else None
-        self._guard = None if self.share else MeanAbove(TAIL_SHARE)
+        self.statistical = self._m != 0
         self._beyond = 0
-        self._log_fail = 0.0
 
     def _harm(self, value: float) -> float:
         return 1 - value if self.reversed else value
@@ -67,18 +67,6 @@ class MeanTest(MetricTest):
             self._above.observe(y)
             self._below.observe(y, bound)
             self._beyond += y > bound
-            self._listen(y > bound)
-
-    def _listen(self, beyond: bool) -> None:
-        """Merge the wealth of the test on the mean and of its tail guard."""
-        assert self._above is not None
-        log_e = self._above.log_e
-        if self._guard is not None:
-            self._guard.observe(float(beyond))
-            log_e = _log_add(
-                math.log1p(-_GUARD_STAKE) + log_e, math.log(_GUARD_STAKE) + self._guard.log_e
-            )
-        self._log_fail = max(self._log_fail, log_e)
 
     def _bound(self, m: float, weight: int | None) -> float:
         """Where Y is clipped: never below what a few tokens of the unit may amount to."""
@@ -97,7 +85,7 @@ class MeanTest(MetricTest):
     @property
     def p_fail(self) -> float:
         if self._above is not None:
-            return math.exp(-self._log_fail)
+            return self._above.p
         return 0.0 if self._m == 0 and any(self._ys) else 1.0
 
     @property
@@ -168,16 +156,18 @@ class MeanTest(MetricTest):
         details: dict[str, Any] = {"worst": self._unharm(self._ys[worst]), "worst_unit": worst}
         if self._above is not None:
             details["share_beyond_clip"] = self._beyond / self.units
-        if self._guard is not None and self._above is not None and self._guard.p < self._above.p:
-            details["tail"] = (
-                f"{self._beyond} of {self.units} beyond {self.clip:g} times the limit, "
-                f"where {100 * TAIL_SHARE:g} % are allowed"
-            )
         return details
 
+    def promise(self) -> str:
+        if not self._m:
+            return ""
+        clip = self._unharm(min(1.0, self.clip * self._m) if self.share else self.clip * self._m)
+        way = "down" if self.reversed else "up"
+        return f"mean, each counted {way} to {format_value(self.metric, clip)}"
+
     def state(self) -> list[float]:
-        rows = [process.state() for process in (self._above, self._below, self._guard) if process]
-        return [float(self.units), self._log_fail, *(x for row in rows for x in row)]
+        rows = [process.state() for process in (self._above, self._below) if process]
+        return [float(self.units), *(x for row in rows for x in row)]
 
 
 def clip_factor(metric: Metric) -> float:
@@ -196,9 +186,3 @@ def _halve(low: float, high: float, holds: Callable[[float], bool]) -> tuple[flo
         else:
             high = middle
     return low, high
-
-
-def _log_add(a: float, b: float) -> float:
-    """log(exp(a) + exp(b))."""
-    top = max(a, b)
-    return top if math.isinf(top) else top + math.log1p(math.exp(-abs(a - b)))

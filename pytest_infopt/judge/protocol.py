@@ -83,6 +83,10 @@ class MetricTest(ABC):
         in the metric's unit, supposing the spread that was seen."""
         return None
 
+    def promise(self) -> str:
+        """What is compared with the limit, where the metric's name does not say all of it."""
+        return ""
+
     def details(self) -> dict[str, Any]:
         """What a person may want to know beside the verdict."""
         return {}

@@ -15,9 +15,14 @@ def harm(test: MetricTest, budget: Budget, family: int) -> str:
         value = format_value(test.metric, test.estimate)
         return f"{value} breaks {budget.describe()}"
     shared = f", error rate shared by {family} metrics" if family > 1 else ""
-    tail = test.details().get("tail")
-    what = f"the tail is too heavy: {tail}" if tail else f"breaks {budget.describe()}"
-    return f"{what} (p = {test.p_fail:.2g}{shared})"
+    return f"breaks {budget.describe()} (p = {test.p_fail:.2g}{shared})"
+
+
+def kept(test: MetricTest, budget: Budget) -> str:
+    """What a PASS says, and what it rests on."""
+    promise = f", {test.promise()}" if test.promise() else ""
+    evidence = f" (p = {test.p_pass:.2g})" if test.statistical else ""
+    return f"keeps {budget.describe()}{promise}{evidence}"
 
 
 def doubt(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from ..metrics.budget import Budget
 from ..metrics.metric import Metric, Rule, Unit
 from .exceedance import ExceedanceTest
+from .log_mean import LogMeanTest
 from .mean import MeanTest
 from .protocol import MetricTest
 from .sign import SignTest
 from .worst import ExactTest, WorstTest
+
+
+def fails_by_chance(budget: Budget) -> bool:
+    """Whether FAIL of this limit can be wrong by chance, so that it shares an error rate."""
+    return make_test(budget.metric, budget.limit, planned=1).statistical
 
 
 def make_test(metric: Metric, limit: float | None, planned: int) -> MetricTest:
@@ -22,6 +29,8 @@ def make_test(metric: Metric, limit: float | None, planned: int) -> MetricTest:
             return MeanTest(metric, limit, planned)
         case Rule.SIGN:
             return SignTest(metric, limit)
+        case Rule.LOG_MEAN:
+            return LogMeanTest(metric, limit)
         case Rule.EXCEEDANCE:
             return ExceedanceTest(metric, limit)
         case Rule.WORST:
@@ -32,3 +41,7 @@ def make_test(metric: Metric, limit: float | None, planned: int) -> MetricTest:
             from .proportion import ProportionTest  # brings numpy, which the other rules do without
 
             return ProportionTest(metric, limit, planned)
+        case Rule.PAIRED:
+            from .paired import PairedTest  # numpy, too
+
+            return PairedTest(metric, limit, planned)

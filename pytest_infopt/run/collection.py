@@ -118,8 +118,9 @@ class CollectionHooks:
             config.hook.pytest_deselected(items=dropped)
         gate_items.sort(key=self._order)
         items[:] = gate_items + own
-        for item in gate_items:
-            item.add_marker(pytest.mark.xdist_group(subject_of(item)))
+        if config.pluginmanager.hasplugin("xdist"):  # whose marker nobody else knows
+            for item in gate_items:
+                item.add_marker(pytest.mark.xdist_group(subject_of(item)))
 
     def pytest_report_header(self, config: pytest.Config) -> list[str]:
         release = self._release

@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..gates.base import GateSpec
 from ..judge.gate_judge import GateJudge
+from ..judge.terms import terms_of
 from ..metrics.budget import Budget
-from ..metrics.metric import Metric, Rule
+from ..metrics.metric import Metric
 from ..release import AnyPlan, Candidate, Release
 from ..results.gate_result import GateResult
 from ..results.sample import Sample, TokenFinding
 from ..results.verdict import Judgement, Verdict
 from .diagnosis import diagnose
 from .gate_record import GateRecord
+from .judging import judgements_of, make_judge, take
 from .time_budget import TimeBudget
 
 if TYPE_CHECKING:
@@ -116,6 +118,8 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
         metrics: Sequence[Metric] | None = None,
         budgets: Mapping[str, Budget] | None = None,
         every_metric: bool = False,
+        undecided_passes: str = "",
+        error_share: float = 1.0,
     ) -> list[Judgement]:
         """Measure unit after unit until the gate is decided, units run out, or time is up.
 
@@ -123,13 +127,23 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
         default what is left of the gate's, which begins with its first. The first unit is measured
         however late it is. ``phase`` tells several collections of one gate apart; ``metrics`` are
         those that this one is for, with their budgets; ``every_metric`` goes on after one has
-        failed. Samples that an interrupted run left in the
-        journal are taken from there, in the same order, so that a resumed run reaches the verdict
-        of an uninterrupted one.
+        failed; ``undecided_passes`` is why what is not FAIL passes, where that is enough;
+        ``error_share`` is its part of FAIL's error rate, where several judge the same metrics. A
+        resumed run takes samples from the journal, and reaches the verdict of a whole one.
         """
         judged = self.spec.metrics if metrics is None else metrics
-        judge = self._judge(planned, judged, budgets, every_metric)
-        earlier = self._session.earlier.samples(self.spec.name, self.candidate.name, phase)
+        judge = self._judge(
+            judged,
+            budgets,
+            planned=planned,
+            every_metric=every_metric,
+            undecided_passes=undecided_passes,
+            error_share=error_share,
+        )
+        named = self.spec.name, self.candidate.name, phase
+        journal = self._session.journal
+        journal.write_collection(*named, terms_of(judge))
+        earlier = self._session.earlier.samples(*named)
         deadline = self._time.deadline(self.seconds, seconds)
         show = partial(self._session.show_progress, f"{self.candidate.name} {self.spec.name}")
         show(0, planned, list(judge.budgets), deadline)
@@ -142,16 +156,16 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
                 break
             else:
                 sample = measure(unit)
-                journal = self._session.journal
-                journal.write_sample(self.spec.name, self.candidate.name, phase, index, sample)
+                journal.write_sample(*named, index, sample)
             self.samples.append(sample)
             self._findings.extend(sample.findings)
             self.note(sample.details.get("notes", ()))
-            judge.update(sample_values(sample, judge.metrics), sample.identical, sample.weight)
+            take(judge, sample)
             show(index + 1, planned, judge.undecided, deadline)
             if judge.decided:
                 break
-        self.judgements = _measured(judge, self.samples)
+        self.judgements = judgements_of(judge, self.samples)
+        self.note(j.reason for j in self.judgements if j.n and j.verdict is None and j.reason)
         return self.judgements
 
     def conclude(self) -> None:
@@ -179,28 +193,15 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
         self._session.finish(self._result([]))
 
     def _judge(
-        self,
-        planned: int,
-        metrics: Sequence[Metric],
-        budgets: Mapping[str, Budget] | None,
-        every_metric: bool,
+        self, metrics: Sequence[Metric], budgets: Mapping[str, Budget] | None, **terms: Any
     ) -> GateJudge:
-        statistics, alpha = self.release.statistics, self.spec.alpha
         if budgets is None:
-            names = {metric.name for metric in metrics}
-            budgets = {name: b for name, b in self.budgets.items() if name in names}
-        # The error rate of FAIL belongs to the candidate: each gate gets its metrics' share.
-        share = len(self.budgets) / max(1, len(self._session.budgets_of(self.candidate)))
-        return GateJudge(
-            metrics,
-            budgets,
-            alpha_pass=statistics.alpha_pass if alpha is None else alpha,
-            alpha_fail=(statistics.alpha_fail if alpha is None else alpha) * share,
-            planned=planned,
-            samples=self.spec.samples,
-            identical_outputs_pass=self.spec.identical_outputs_pass,
-            every_metric=every_metric,
-        )
+            budgets = {m.name: self.budgets[m.name] for m in metrics if m.name in self.budgets}
+        limits = self._session.budgets_of(self.candidate).values()
+        statistics = self.release.statistics
+        judge, estimated = make_judge(self.spec, statistics, metrics, budgets, limits, **terms)
+        self.note(estimated)
+        return judge
 
     def _result(
         self, judgements: list[Judgement], findings: list[dict[str, object]] | None = None
@@ -218,35 +219,8 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
         )
 
 
-def _measured(judge: GateJudge, samples: Iterable[Sample]) -> list[Judgement]:
-    """What the judge came to. Of a metric that samples say they cannot tell there is no judgement
-    by default, and none that passes where somebody wrote a limit."""
-    reasons = {k: v for s in samples for k, v in s.details.get("not_judged", {}).items()}
-    found = []
-    for judgement in judge.judgements(exhausted=not judge.decided):
-        if not judgement.n and (reason := reasons.get(judgement.metric)):
-            budget = judge.budgets.get(judgement.metric)
-            verdict = None if budget is None or budget.is_default else judgement.verdict
-            judgement = replace(judgement, verdict=verdict, reason=reason)
-        found.append(judgement)
-    return [j for j in found if j.n or j.verdict is not None]
-
-
 def _undecided(budgets: Mapping[str, Budget], reason: str) -> list[Judgement]:
     return [
         Judgement(name, None, 0, 0, Verdict.INCONCLUSIVE, budget.limit, reason=reason)
         for name, budget in budgets.items()
     ]
-
-
-def sample_values(sample: Sample, metrics: Iterable[Metric]) -> dict[str, float | Sequence[float]]:
-    """What the judge is told of a sample: single numbers, and value lists for quantile metrics."""
-    values: dict[str, float | Sequence[float]] = {}
-    for metric in metrics:
-        stem = metric.name.rpartition("_")[0]
-        if metric.rule is Rule.EXCEEDANCE:
-            if stem in sample.tokens:
-                values[metric.name] = sample.tokens[stem]
-        elif metric.name in sample.values:
-            values[metric.name] = sample.values[metric.name]
-    return values

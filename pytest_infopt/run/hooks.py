@@ -66,9 +66,8 @@ class InfoptHooks:
             return True
         except InfoptError as error:
             gate.error(str(error))
-            pytest.fail(
-                f"harness error, no verdict on {gate.candidate.name}: {error}", pytrace=False
-            )
+            message = f"harness error, no verdict on {gate.candidate.name}: {error}"
+            raise pytest.fail.Exception(message, pytrace=False) from None  # it says all of it
         except Exception as error:
             gate.error(f"{type(error).__name__}: {error}")
             raise

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InfoptError
 from ..gates.base import GateSpec
 from ..process.client import ModelPairClient
-from ..release import Candidate, Release
+from ..process.server_process import ServerProcesses
+from ..release import Candidate, ModelSource, Release
 
 
 @dataclass
@@ -29,6 +30,11 @@ class LoadedModels:
     _client: ModelPairClient | None = None
     _broken: dict[str, InfoptError] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._servers = ServerProcesses(
+            self.release.directory.absolute(), lambda name: self.directory / f"server-{name}.log"
+        )
+
     def of(self, candidate: Candidate, spec: GateSpec) -> ModelPairClient:
         """The pair of the candidate; it is kept until another candidate is asked for.
 
@@ -40,8 +46,14 @@ class LoadedModels:
         client = self._client
         if client is not None and client.candidate == candidate.name and client.alive:
             return client
-        self.close()
-        client = self._open(candidate, f"worker-{candidate.name}")
+        self._close_client()
+        if client is None or client.candidate != candidate.name:
+            self._servers.keep(self.release.reference.server)
+        try:
+            client = self._open(candidate, f"worker-{candidate.name}")
+        except InfoptError as error:
+            self._broken[candidate.name] = error
+            raise
         if spec.loads_models:
             try:
                 self.learn(candidate.name, client.pair.describe())
@@ -62,16 +74,24 @@ class LoadedModels:
             client.close()
 
     def close(self) -> None:
-        """Give the models' memory back."""
+        """Give the models' memory back; end the servers that were started."""
+        self._close_client()
+        self._servers.keep()
+
+    def _close_client(self) -> None:
         if self._client is not None:
             self._client.close()
             self._client = None
 
     def _open(self, candidate: Candidate, log: str) -> ModelPairClient:
         return ModelPairClient(
-            self.release,
-            candidate.source,
+            replace(self.release, reference=self._served(self.release.reference)),
+            self._served(candidate.source),
             root=self.root,
             cache=self.directory.parent.parent / "cache",
             log=self.directory / f"{log}.log",
         )
+
+    def _served(self, source: ModelSource) -> ModelSource:
+        """The source with the server that answers, started where the release says how."""
+        return replace(source, server=self._servers.of(source.server, source.name))

@@ -110,6 +110,7 @@ class InfoptSession:
             Precision(**seen["precision"]),
             candidate.written,
             served=candidate.server is not None,
+            drafted=candidate.draft is not None,
             parameters=parameters_of(release.reference) or seen["parameters"],
         )
 

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from tiny_models import VOCABULARY, make_model, make_tokenizer
 
+from pytest_infopt.console.runs import found_run
+from pytest_infopt.console.verification import verify
+
 UNTIMED = 'ttft_ratio = "off"\ntpot_ratio = "off"\n'  # most runs here have nothing to time
 DOCUMENTS = 40
 TOKENS = 24
@@ -100,11 +103,13 @@ def gate(pytester: pytest.Pytester, tiny_reference: Path, tiny_corpus: Path) -> 
 
 
 @pytest.fixture
-def result(pytester: pytest.Pytester) -> Callable[[], dict[str, Any]]:
-    """The result.json of the latest run."""
+def result(pytester: pytest.Pytester) -> Callable[..., dict[str, Any]]:
+    """The result.json of the latest run, whose samples come to the same when judged once more;
+    ``journalled`` is False where the run could not keep them all."""
 
-    def read() -> dict[str, Any]:
+    def read(journalled: bool = True) -> dict[str, Any]:
         path = max((pytester.path / ".infopt" / "runs").glob("*/result.json"))
+        assert not journalled or not verify(found_run(str(path))).differences
         document: dict[str, Any] = json.loads(path.read_text())
         return document
 

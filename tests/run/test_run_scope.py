@@ -199,6 +199,15 @@ def test_a_node_id_runs_when_it_is_pasted(infopt: Run, result) -> None:
     assert last_line(again).startswith(PART)
 
 
+def test_gates_have_no_marker_that_is_unknown_without_xdist(
+    pytester: pytest.Pytester, release: None
+) -> None:
+    # A process of its own: pytest remembers the markers that a session of this one has declared.
+    strict = ("-p", "no:xdist", "--strict-markers", "-W", "error::pytest.PytestUnknownMarkWarning")
+    run = pytester.runpytest_subprocess("--infopt", "--collect-only", *strict)
+    assert run.ret == pytest.ExitCode.OK
+
+
 def test_a_part_of_a_run_cannot_be_switched_off(infopt: Run) -> None:
     run = infopt("-p", "no:infopt-hooks")
     assert run.ret == pytest.ExitCode.USAGE_ERROR

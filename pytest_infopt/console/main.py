@@ -1,0 +1,75 @@
+"""The command ``infopt``: its subcommands and their exit statuses.
+
+0: done, and nothing is wrong. 1: a verdict does not follow from what was measured, or, of
+``plan``, something is missing. 2: the question cannot be answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..configuration import load_release, missing, plan_lines
+from ..errors import InfoptError
+from ..options import Settings
+from ..version import __version__
+from .comparison import comparison_lines
+from .runs import found_run
+from .verification import verify
+
+_UNANSWERED = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status."""
+    given = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = given.command
+    try:
+        return command(given)
+    except InfoptError as error:
+        print(f"infopt: {error}", file=sys.stderr)
+        return _UNANSWERED
+
+
+def _plan(given: argparse.Namespace) -> int:
+    here = Path.cwd()
+    release = load_release(here, Settings(config=given.config and given.config.absolute()), here)
+    print("\n".join(plan_lines(release, here)))
+    return 1 if missing(release, here) else 0
+
+
+def _verify(given: argparse.Namespace) -> int:
+    verification = verify(found_run(given.run))
+    print("\n".join(verification.lines()))
+    return 0 if verification.holds else 1
+
+
+def _compare(given: argparse.Namespace) -> int:
+    before, after = (found_run(run) for run in (given.before, given.after))
+    width = shutil.get_terminal_size().columns
+    print("\n".join(comparison_lines(before.result, after.result, width)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="infopt", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"infopt {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    a_run = "run folder, its result.json, a run's id, or latest"
+
+    plan = commands.add_parser("plan", help="what a release gates, and what that takes")
+    plan.add_argument("--config", type=Path, help="infopt.toml; by default the nearest")
+    plan.set_defaults(command=_plan)
+
+    verifying = commands.add_parser("verify", help="judge a run's stored samples once more")
+    verifying.add_argument("run", help=a_run)
+    verifying.set_defaults(command=_verify)
+
+    compare = commands.add_parser("compare", help="what is otherwise in one run than in another")
+    compare.add_argument("before", help=a_run)
+    compare.add_argument("after", help=a_run)
+    compare.set_defaults(command=_compare)
+    return parser

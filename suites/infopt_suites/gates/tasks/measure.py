@@ -1,0 +1,120 @@
+"""What the gate on tasks measures in the process of the models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from functools import cached_property
+
+from pytest_infopt import ModelPair, Rule, Sample, remote
+from pytest_infopt.engines.base import ScoringEngine, StreamingEngine, capabilities_of, lacking
+from pytest_infopt.judge.paired import Outcome
+
+from .answers import Answer, Answering
+from .release_tasks import tasks_of
+from .task_data import CHOICE, AskedTask, Item, Task
+from .task_plan import FLIPS_GAINED, FLIPS_LOST, TasksPlan
+
+
+class TasksMeasure:
+    def __init__(self, pair: ModelPair) -> None:
+        self._pair = pair
+        self._plan = pair.release.plan(TasksPlan)
+
+    @remote
+    def tasks(self) -> list[AskedTask]:
+        """The release's tasks, in the order of measuring."""
+        return [
+            AskedTask(
+                task.name,
+                task.kind,
+                len(task.units),
+                task.chance,
+                self._digest(task),
+                self._problem(task),
+            )
+            for task in self._tasks
+        ]
+
+    @remote
+    def unit(self, task: int, index: int) -> Sample:
+        """The index-th unit of a task: its items, answered by both."""
+        started = time.perf_counter()
+        asked = self._tasks[task]
+        unit, largest = asked.units[index], max(map(len, asked.units))
+        pairs = [(item, self._answers(asked, item)) for item in unit]
+        outcomes = [outcome(*answers) for _, answers in pairs]
+        filled = [*outcomes, *[Outcome.NO_ITEM] * (largest - len(unit))]
+        return Sample(
+            unit=f"{asked.name} {unit[0].id}",
+            weight=len(unit),
+            values={
+                FLIPS_LOST.name: outcomes.count(Outcome.LOST) / len(unit),
+                FLIPS_GAINED.name: outcomes.count(Outcome.GAINED) / len(unit),
+            },
+            tokens={Rule.PAIRED: [float(each) for each in filled]},
+            details={
+                "flips": [flip(item, *answers) for item, answers in pairs if differ(*answers)]
+            },
+            seconds=time.perf_counter() - started,
+        )
+
+    @cached_property
+    def _tasks(self) -> list[Task]:
+        return tasks_of(self._pair.release)
+
+    def _answering(self, task: Task) -> Answering:
+        plan = self._plan
+        return Answering(task, plan.begins_with, plan.normalise, plan.new_tokens)
+
+    def _answers(self, task: Task, item: Item) -> tuple[Answer, Answer]:
+        answering = self._answering(task)
+        return (
+            answering.answer(self._pair.reference, item),
+            answering.answer(self._pair.candidate, item),
+        )
+
+    def _problem(self, task: Task) -> str:
+        protocol = ScoringEngine if task.kind == CHOICE else StreamingEngine
+        for engine in (self._pair.reference, self._pair.candidate):
+            if problem := lacking(engine.name, engine.capabilities, capabilities_of(protocol)):
+                return problem
+        return ""
+
+    def _digest(self, task: Task) -> str:
+        plan, answering, encode = self._plan, self._answering(task), self._pair.reference.encode
+        told = [
+            (
+                item.id,
+                item.answer,
+                item.choices,
+                item.group,
+                encode(answering.prompt(item), plan.begins_with),
+            )
+            for item in task.items
+        ]
+        asked = [task.kind, plan.normalise, plan.new_tokens, told]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def outcome(reference: Answer, candidate: Answer) -> Outcome:
+    if reference.right:
+        return Outcome.BOTH_RIGHT if candidate.right else Outcome.LOST
+    return Outcome.GAINED if candidate.right else Outcome.BOTH_WRONG
+
+
+def differ(reference: Answer, candidate: Answer) -> bool:
+    return reference.right != candidate.right
+
+
+def flip(item: Item, reference: Answer, candidate: Answer) -> dict[str, str]:
+    """An item that only one answers right, for people."""
+    return {
+        "item": item.id,
+        "question": item.question,
+        "right answer": item.answer,
+        "reference": reference.text,
+        "candidate": candidate.text,
+        "flip": "gained" if candidate.right else "lost",
+    }
