@@ -3,13 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-# OpenMP threads that spin at barriers starve each other where cores are shared.
-export OMP_WAIT_POLICY ?= PASSIVE
+# OpenMP threads that spin at barriers starve each other where test processes share the cores.
+test test-all kill fuzz: export OMP_WAIT_POLICY ?= PASSIVE
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help gate gate-failing gate-quantizers test test-all check lint docs changelog bench kill
-.PHONY: peers findings fuzz clean
+.PHONY: peers findings fuzz see error-rates clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -89,6 +89,18 @@ bench: .venv/ok $(PEERS)  ## measured ratios: start-up, quality gate, latency ve
 
 kill: .venv/ok  ## mutants killed and false alarms, per suite
 	$(PYTEST) -q tests/mutants
+
+# Measuring takes hours in all and is resumed: docs/generate/faults.json keeps what is known.
+MINUTES := 0
+RIVALS := firefly-ml==0.6.0 pytest-torch==1.1.1
+.venv/rivals: .venv/ok
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@ $(RIVALS)
+
+see: .venv/ok $(if $(findstring rivals,$(ARGS)),.venv/rivals)  ## what the gates say of planted faults; MINUTES=30 measures more of it, ARGS are see.py's
+	$(BIN)/python tests/faults/see.py --minutes $(MINUTES) $(ARGS)
+
+error-rates: .venv/ok  ## simulate every promise at its limit, beside other tools' rules; writes docs/explanation/error-rates.md
+	$(BIN)/python tests/error_rates $(ARGS)
 
 clean:  ## remove the environment and what tests and runs left
 	rm -rf .venv .infopt site docs/reference .mypy_cache .ruff_cache .pytest_cache .hypothesis

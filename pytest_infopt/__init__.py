@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .metrics.metric import TAIL, Metric, Rule, Unit, quantiles
     from .process.model_pair import ModelPair
     from .process.remote import remote
-    from .release import Candidate, ModelSource, Release, ServerSource, Statistics
+    from .release import Candidate, Draft, ModelSource, Release, ServerSource, Statistics
     from .results.gate_result import GateResult
     from .results.measured_table import MeasuredTable
     from .results.run_result import RunResult
@@ -39,7 +39,7 @@ _MODULES = {
     ".metrics.metric": ("TAIL", "Metric", "Rule", "Unit", "quantiles"),
     ".process.model_pair": ("ModelPair",),
     ".process.remote": ("remote",),
-    ".release": ("Candidate", "ModelSource", "Release", "ServerSource", "Statistics"),
+    ".release": ("Candidate", "Draft", "ModelSource", "Release", "ServerSource", "Statistics"),
     ".results.gate_result": ("GateResult",),
     ".results.measured_table": ("MeasuredTable",),
     ".results.run_result": ("RunResult",),
@@ -55,6 +55,7 @@ __all__ = [
     "Candidate",
     "Capability",
     "Cause",
+    "Draft",
     "Engine",
     "GateResult",
     "GateRun",

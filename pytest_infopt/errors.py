@@ -8,6 +8,8 @@ __all__ = [
     "NoChatTemplateError",
     "NonFiniteLogitsError",
     "NotSupportedError",
+    "ServerRefusedError",
+    "ServerUnavailableError",
     "WorkerError",
 ]
 
@@ -34,6 +36,18 @@ class NoChatTemplateError(ConfigurationError):
 
 class InvalidComparisonError(InfoptError):
     """Reference and candidate cannot be compared: another tokenizer, vocabulary, or corpus."""
+
+
+class ServerRefusedError(InvalidComparisonError):
+    """A server that is up does not take a request as it is."""
+
+
+class ServerUnavailableError(InvalidComparisonError):
+    """A server does not answer for the moment; ``wait_seconds`` is the wait that it named."""
+
+    def __init__(self, message: str, wait_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds
 
 
 class NonFiniteLogitsError(InfoptError):

@@ -17,12 +17,30 @@ AnyPlan = TypeVar("AnyPlan", bound=Plan)
 
 
 @dataclass(frozen=True)
+class ServerSource:
+    """A server that speaks OpenAI's API: its ``/v1`` address, the model's name there ("": the only
+    one that it has), and the environment variable that holds its key.
+
+    ``command`` starts it; ``{port}`` in it and in ``url`` is a free port. Without a command the
+    server is there already. ``body`` are fields that every request gets besides ours.
+    """
+
+    url: str
+    model: str = ""
+    api_key_env: str = ""
+    command: tuple[str, ...] = ()
+    ready_seconds: float = 600.0
+    timeout_seconds: float = 300.0
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ModelSource:
     """Where a model comes from and how it is loaded.
 
     ``model`` is a directory, a hub id, or ``embedded:smollm2``. ``engine`` names what computes with
     it (`engines.registry`), ``quantization`` one of `engines.formats` ("none", "int8", "nf4",
-    "bitsandbytes-nf4", …) with its ``options``.
+    "bitsandbytes-nf4", …) with its ``options``. ``server`` is who serves it, where one does.
     """
 
     name: str
@@ -36,35 +54,47 @@ class ModelSource:
     local_files_only: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     engine: str = "transformers"
+    server: ServerSource | None = None
+
+
+PROMPT_LOOKUP = "prompt-lookup"
 
 
 @dataclass(frozen=True)
-class ServerSource:
-    """A server that serves a candidate by OpenAI's chat completions: its ``/v1`` address, the
-    model's name there, and the environment variable that holds its key."""
+class Draft:
+    """Who drafts a candidate's tokens in speculative decoding: another model, or None for n-grams
+    that the text has had before (prompt lookup); and how many for each pass of the candidate."""
 
-    url: str
-    model: str = ""
-    api_key_env: str = ""
+    model: ModelSource | None
+    num_speculative_tokens: int = 5
+
+    @property
+    def name(self) -> str:
+        return PROMPT_LOOKUP if self.model is None else self.model.model
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A model under judgement and the limits it has to keep, by metric name.
 
-    ``server`` is who serves it, where the release says so: the prefix cache gated is then its.
+    ``draft`` is who drafts its tokens, where the release says so.
     ``written`` are the limits that somebody wrote, None for a default that was switched off; the
     other budgets are defaults.
     """
 
     source: ModelSource
     budgets: dict[str, Budget]
-    server: ServerSource | None = None
     written: Mapping[str, Budget | None] = field(default_factory=dict)
+    draft: Draft | None = None
 
     @property
     def name(self) -> str:
         return self.source.name
+
+    @property
+    def server(self) -> ServerSource | None:
+        """Who serves it, where the release says so: the prefix cache gated is then its."""
+        return self.source.server
 
 
 @dataclass(frozen=True)

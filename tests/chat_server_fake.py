@@ -15,17 +15,26 @@ Answer = Callable[[str, bool], str]  # the prompt, and whether it was asked befo
 
 class FakeChatServer(ThreadingHTTPServer):
     """Streams ``answer`` word by word. Of a prompt, all words but 4 at most are cached, as far as
-    it begins like one asked before; with ``claims_all`` it says so of every prompt."""
+    it begins like one asked before; with ``claims_all`` it says so of every prompt. ``drafts`` are
+    the tokens drafted and accepted for each answer, told ``drafts_by`` its timings, as llama.cpp's
+    server does, or a page of metrics, as vLLM does."""
 
     daemon_threads = True
 
     def __init__(
-        self, answer: Answer, *, reports_cache: bool = True, claims_all: bool = False
+        self,
+        answer: Answer,
+        *,
+        reports_cache: bool = True,
+        claims_all: bool = False,
+        drafts: tuple[int, int] = (0, 0),
+        drafts_by: str = "",
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer = answer
         self.reports_cache = reports_cache
         self.claims_all = claims_all
+        self.drafts, self.drafts_by = drafts, drafts_by
         self.bodies: list[dict[str, Any]] = []
         self.seen: set[str] = set()
         self.connections = 0
@@ -52,6 +61,25 @@ class _Handler(BaseHTTPRequestHandler):
     server: FakeChatServer
     protocol_version = "HTTP/1.1"  # connections stay open, as servers of models keep them
 
+    def do_GET(self) -> None:
+        if self.path != "/metrics" or self.server.drafts_by != "metrics":
+            self.send_error(404)
+            return
+        counted = zip(("draft", "accepted"), self.server.drafts, strict=True)
+        # Other requests went before; engines of a server count apart, and bytes are another metric.
+        page = "".join(
+            f"# TYPE vllm:spec_decode_num_{name}_tokens_total counter\n"
+            f'vllm:spec_decode_num_{name}_tokens_total{{engine="0",model_name="m"}} 1000.0\n'
+            f'vllm:spec_decode_num_{name}_tokens_total{{engine="1",model_name="m"}} '
+            f"{float(count * len(self.server.bodies))}\n"
+            f"vllm:spec_decode_num_{name}_tokens_created 1.7e9\n"
+            for name, count in counted
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.bodies.append(body)
@@ -70,7 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._event(choices=[_choice({"role": "assistant", "content": ""})])
         for piece in self.server.answer(prompt, warm).split():
             self._event(choices=[_choice({"content": piece + " "})])
-        self._event(choices=[_choice({}, "stop")])
+        drafted, accepted = self.server.drafts
+        told = {"timings": {"draft_n": drafted, "draft_n_accepted": accepted}}
+        timings = told if self.server.drafts_by == "timings" else {}
+        self._event(choices=[_choice({}, "stop")], **timings)
         self._event(choices=[], usage=usage)
         self._chunk(b"data: [DONE]\n\n")
         self._chunk(b"")

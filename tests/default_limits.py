@@ -11,5 +11,5 @@ def default_budgets(candidate: ModelSource, reference: ModelSource) -> dict[str,
     precision = precision_of(candidate, reference)
     parameters = parameters_of(reference)
     return candidate_limits(
-        (), candidate, reference, precision, {}, served=False, parameters=parameters
+        (), candidate, reference, precision, {}, served=False, drafted=False, parameters=parameters
     )

@@ -55,6 +55,12 @@ def make_tokenizer(words: int = VOCABULARY) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="w0")
 
 
+def cache_in(given: Any) -> Any:
+    """The cache among a forward's arguments, or in its output, by whichever name; or None."""
+    names = ("cache", "past_key_values", "cache_params")
+    return next((given[name] for name in names if given.get(name) is not None), None)
+
+
 def make_model(architecture: str) -> Any:
     torch.manual_seed(7)
     return AutoModelForCausalLM.from_config(CONFIGS[architecture](), dtype=torch.float32).eval()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import product
+from fault_matrix import FORMATS
 from markup import code, first_sentence, page, prose, table
 
 
@@ -432,6 +433,66 @@ def _outcomes(gates: Mapping[str, list[str]]) -> str:
     return "; ".join(told) or "PASS"
 
 
+def faults() -> str:
+    """What the gates said of planted faults and of sound variants."""
+    found = product.faults()
+    header = ["fault", *FORMATS]
+    return page(
+        "Faults and sound variants",
+        "Faults of each kind were planted into candidates by seed, and the gates judged them: "
+        "`make see` shows the matrix, and `make see MINUTES=30` measures what it lacks. A fault is "
+        "beyond a format's noise where it changes a row of weights by more than rounding does, or, "
+        "where it changes no weights, the logits on its route by more than the clean candidate's "
+        "differ from the reference's. Cells name the gates that fail it, and say whether the "
+        "wrong module was named first. In brackets: smaller than the noise. Gates that do not "
+        "compare a fault's route ran only where those that do saw nothing. Tiny models have ten "
+        "layers and random weights.",
+        found.in_words(),
+        table(found.SUMMARY, found.summary()),
+        "## Beside other tools",
+        "firefly-ml 0.6.0 and pytest-torch 1.1.1 on the same planted candidates, by their own "
+        "functions (`tests/faults/rivals.py` says which). They are granted what they say of the "
+        "clean candidate: a fault counts as caught where a check fails, or a layer is beyond its "
+        "tolerance, that the clean one passes. The last column says what they say of the clean "
+        "candidate when they do not know it. Neither compares caches, single last positions or a "
+        "session's later passes; an absent verdict counts as not caught.",
+        table(found.RIVALS, found.rivals()),
+        *(_section(f"Faults in {model}", header, found.table(model)) for model in found.models),
+        _section("Draws of one kind", found.DRAWS, found.draws()),
+        "## Sound variants",
+        "Other ways to the same numbers: no gate may fail them.",
+        *(
+            _section(f"In {model}", header, found.table(model, sound=True), level=3)
+            for model in found.models
+        ),
+        _section("Clean formats", ["format", "model", ""], found.clean_formats(), level=3),
+        *(
+            _section(title, columns, rows)
+            for title, columns, rows in (
+                ("Beyond the noise, and caught by no gate", _FAULT, found.missed()),
+                ("Caught, and the wrong module not named first", _NAMED, found.unnamed()),
+                ("Sound, and accused", _ACCUSED, found.accused()),
+            )
+        ),
+        "## Kinds",
+        table(
+            ["kind", "group", ""],
+            [[code(n), k["group"], k["summary"]] for n, k in found.kinds.items()],
+        ),
+    )
+
+
+_FAULT = ["fault", "model", "format", "", "why"]
+_NAMED = ["fault", "model", "format", "", "named"]
+_ACCUSED = ["variant", "model", "format", "gates", "why"]
+
+
+def _section(title: str, header: Sequence[str], rows: list[list[str]], level: int = 2) -> str:
+    if not rows:
+        return ""
+    return f"{'#' * level} {title}\n\n{table(header, rows)}"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "options": options,
     "configuration": configuration,
@@ -445,4 +506,5 @@ PAGES: dict[str, Callable[[], str]] = {
     "entry-points": entry_points,
     "api": api,
     "architectures": architectures,
+    "faults": faults,
 }

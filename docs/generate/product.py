@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+from fault_matrix import Matrix
 
 import pytest_infopt
 from pytest_infopt.configuration.schema import release_file_model
@@ -42,7 +43,7 @@ ENTRY_POINT_GROUPS = {
 }
 _FIXTURE_MODULES = ("pytest_infopt.fixtures.models", "pytest_infopt.fixtures.caches")
 _API_PACKAGES = ("pytest_infopt", "infopt_suites", "infopt_reference")
-_ARCHITECTURES = Path(__file__).with_name("architectures.json")
+_DATA = Path(__file__).parent
 
 
 class GateRow(NamedTuple):
@@ -100,6 +101,7 @@ def default_budgets(parameters: int) -> dict[str, dict[str, float]]:
                 precision_of(candidate, reference),
                 {},
                 served=False,
+                drafted=False,
                 parameters=parameters,
             )
         ]
@@ -269,5 +271,14 @@ def registered(group: str) -> dict[str, str]:
 
 def architectures() -> dict[str, dict[str, Any]]:
     """What `tests/architectures/measure.py` found of each family."""
-    found: dict[str, dict[str, Any]] = json.loads(_ARCHITECTURES.read_text(encoding="utf-8"))
+    return _measured("architectures.json")
+
+
+def faults() -> Matrix:
+    """What `tests/faults/see.py` found of each fault and sound variant."""
+    return Matrix(_measured("faults.json"), _measured("fault_kinds.json"), _measured("rivals.json"))
+
+
+def _measured(name: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads((_DATA / name).read_text(encoding="utf-8"))
     return found

@@ -46,7 +46,11 @@ EXCLUDED: Mapping[type, Mapping[str, str]] = {
         "origin": "where it was written changes no result",
         "directory": "where it was written changes no result",
     },
-    ServerSource: {"api_key_env": "who pays for the answers does not change them"},
+    ServerSource: {
+        "api_key_env": "who pays for the answers does not change them",
+        "ready_seconds": "how long a server may take to start changes no answer",
+        "timeout_seconds": "how long an answer may take does not change it",
+    },
     Budget: {"origin": "where a limit was written does not change it"},
     # A metric's name says which it is; the rest is the package's, whose version is in it.
     Metric: dict.fromkeys(

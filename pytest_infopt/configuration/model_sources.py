@@ -12,14 +12,16 @@ from ..engines.formats import DTYPE_ALIASES, DTYPES, FORMATS
 from ..errors import ConfigurationError
 from ..naming import nearest
 from ..options import FORMAT_SEPARATOR, Settings, locate_model
-from ..release import ModelSource
+from ..release import PROMPT_LOOKUP, Draft, ModelSource, ServerSource
 
 if TYPE_CHECKING:
-    from .schema import ModelTable
+    from .schema import DraftTable, ModelTable
 
 # A candidate is made from the reference's checkpoint where it names no model of its own, with all
-# that belongs to the checkpoint. Quantization is what candidates differ in, and is not inherited.
-_CHECKPOINT_KEYS = {key.name for key in fields(ModelSource)} - {"name", "quantization", "options"}
+# that belongs to the checkpoint. Quantization and server are what candidates differ in, and are
+# not inherited.
+_OWN_KEYS = {"name", "quantization", "options", "server"}
+_CHECKPOINT_KEYS = {key.name for key in fields(ModelSource)} - _OWN_KEYS
 
 
 def reference_source(table: ModelTable, directory: Path, settings: Settings) -> ModelSource | None:
@@ -44,9 +46,22 @@ def candidate_source(
     keys = _keys(table)
     inherited = {"device"} if keys.get("model") is not None else _CHECKPOINT_KEYS
     base = {key: getattr(reference, key) for key in inherited}
+    if reference.server is not None and "server" not in keys:
+        base.pop("engine", None)  # what serves the reference serves nothing else
     if "model" in base:
         base["quantization"] = _stored_quantization(reference)
     return _source(name, base | keys, directory, settings)
+
+
+def draft_of(
+    candidate: ModelSource, table: DraftTable, directory: Path, settings: Settings
+) -> Draft:
+    """Who drafts a candidate's tokens, on the candidate's device where the file does not say."""
+    if table.model == PROMPT_LOOKUP:
+        return Draft(None, table.num_speculative_tokens)
+    keys = {"device": candidate.device} | _keys(table)
+    source = _source(f"{candidate.name}-draft", keys, directory, settings)
+    return Draft(source, table.num_speculative_tokens)
 
 
 def command_line_candidate(text: str, reference: ModelSource, settings: Settings) -> ModelSource:
@@ -96,13 +111,16 @@ def _stored_quantization(reference: ModelSource) -> str:
 
 
 def _keys(table: ModelTable) -> dict[str, Any]:
-    """What the table says of the model; budgets and server are the candidate's."""
-    said = table.model_fields_set - {"budgets", "server"}
+    """What the table says of the model."""
+    said = table.model_fields_set & {key.name for key in fields(ModelSource)}
     return {key: getattr(table, key) for key in said}
 
 
 def _source(name: str, keys: dict[str, Any], directory: Path, settings: Settings) -> ModelSource:
     keys = {**keys, "model": locate_model(keys["model"], directory)}
+    if keys.get("server") is not None:
+        server = keys["server"].model_dump()
+        keys["server"] = ServerSource(**server | {"command": tuple(server["command"])})
     if "calibration" in keys.get("options", {}):
         keys["options"] = _with_absolute_globs(keys["options"], directory)
     if settings.device is not None:

@@ -13,7 +13,8 @@ from ..engines.weight_precision import precision_of
 from ..errors import ConfigurationError
 from ..gates import registry
 from ..gates.base import GateSpec
-from ..judge.planning import fewest_to_pass
+from ..judge.planning import fewest_to_pass, spared
+from ..judge.rules import make_test
 from ..metrics.budget import Budget
 from ..metrics.metric import Rule
 from ..release import Candidate, ModelSource, Release
@@ -32,12 +33,18 @@ def plan_lines(release: Release, root: Path | None = None) -> list[str]:
     for candidate in release.candidates:
         held_to = precision_of(candidate.source, release.reference).summary
         lines.append(f"candidate {candidate.name}: {_describe(candidate.source)}; {held_to}")
+        if candidate.draft:
+            count = candidate.draft.num_speculative_tokens
+            lines.append(f"  drafts: {candidate.draft.name}, {count} tokens a pass")
         lines += [
             f"  {spec.name}: {_limits(spec, release, candidate, corpus)}"
             for spec in _gates(per_release=False)
             if candidate in spec.judged(release)
         ]
     lines += own
+    lines += [
+        f"{spec.name}: {s}" for spec in _gates(per_release=False) for s in spec.announced(release)
+    ]
     lines += [f"left out: {reason}" for reason in release.not_run]
     return lines + [f"missing: {what}" for what in _missing(release, root or Path(), corpus)]
 
@@ -104,7 +111,8 @@ def _limits(spec: GateSpec, release: Release, candidate: Candidate, corpus: _Cor
     if problem:
         return f"NOT RUN: {problem}"
     parts = [
-        f"{name} {budget.describe()} ({_terms(spec, budget, release, corpus)})"
+        f"{name} {budget.describe()} ({_terms(spec, budget, release, corpus)}"
+        f"{_estimated_only(spec, budget, release, corpus)})"
         for name, budget in spec.limits_among(candidate.budgets).items()
     ]
     return "; ".join(parts) or "measured, no budget"
@@ -115,7 +123,17 @@ def _terms(spec: GateSpec, budget: Budget, release: Release, corpus: _CorpusSize
     origin = "default" if budget.origin.startswith("default") else budget.origin
     if budget.metric.rule in (Rule.WORST, Rule.EXACT):
         return origin  # everything planned is measured, however it goes
-    return f"{origin}, at least {_fewest(spec, budget, release, corpus)} {spec.samples}"
+    promise = make_test(budget.metric, budget.limit, planned=1).promise()
+    fewest = f"at least {_fewest(spec, budget, release, corpus)} {spec.samples}"
+    return ", ".join(filter(None, (origin, promise, fewest)))
+
+
+def _estimated_only(spec: GateSpec, budget: Budget, release: Release, corpus: _CorpusSize) -> str:
+    available = spec.most_samples(release, corpus.documents)
+    alpha = spec.alpha or release.statistics.alpha_pass
+    if available is None or not spared(budget, alpha, available):
+        return ""
+    return f"; only estimated, there are {available}"
 
 
 def _fewest(spec: GateSpec, budget: Budget, release: Release, corpus: _CorpusSize) -> int:
@@ -140,6 +158,10 @@ def _missing(release: Release, root: Path, corpus: _CorpusSize) -> Iterator[str]
             if fault not in told:
                 yield f"{who}: {fault}"
             told.add(fault)
+    for candidate in release.candidates:
+        if candidate.draft and candidate.draft.model and candidate.server is None:
+            for fault in source_faults(candidate.draft.model, root, folders):
+                yield f"draft of {candidate.name}: {fault}"
     for spec in registry.gates().values():
         for target in spec.imports(release):
             if fault := target_fault(target, folders):
@@ -157,7 +179,8 @@ def _too_few(
     available = spec.most_samples(release, corpus.documents)
     for name, budget in spec.limits_among(candidate.budgets).items():
         needed = _fewest(spec, budget, release, corpus)
-        if available is not None and available < needed:
+        alpha = spec.alpha or release.statistics.alpha_pass
+        if available is not None and available < needed and not spared(budget, alpha, available):
             yield (
                 f"candidate {candidate.name}: {name} {budget.describe()} cannot PASS with "
                 f"{available} {spec.samples}; it takes at least {needed}{unless}"

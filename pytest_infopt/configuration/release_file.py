@@ -26,19 +26,19 @@ from ..release import (
     Candidate,
     CorpusSource,
     Diagnosis,
+    Draft,
     Implementation,
     ModelSource,
     Release,
-    ServerSource,
     Statistics,
 )
 from .budget_resolver import BudgetResolver
-from .model_sources import candidate_source, command_line_candidate, reference_source
+from .model_sources import candidate_source, command_line_candidate, draft_of, reference_source
 from .model_words import check_candidate_word, check_model_word
 from .toml_source import Key, TomlSource, place_in, read_toml
 
 if TYPE_CHECKING:
-    from .schema import ReleaseFile
+    from .schema import DraftTable, ReleaseFile
 
 Made = TypeVar("Made")
 FILE_NAME = "infopt.toml"
@@ -141,7 +141,7 @@ class _Assembly:
         return Release(
             reference=reference,
             candidates=tuple(self._candidate(source, reference) for source in sources),
-            corpus=self._corpus(),
+            corpus=self._made(CorpusSource, "corpus"),
             plans=self._plans,
             budgets=self._budgets.of_release(),
             statistics=self._statistics(),
@@ -237,7 +237,7 @@ class _Assembly:
 
     def _candidate(self, source: ModelSource, reference: ModelSource) -> Candidate:
         own = self.file.candidates[source.name] if self._is_of_file(source.name) else None
-        server = ServerSource(**own.server.model_dump()) if own and own.server else None
+        draft = self._draft(source, own.draft) if own and own.draft else None
         written = self._budgets.written(source.name, own.budgets if own else {})
         limits = candidate_limits(
             self._plans,
@@ -245,10 +245,19 @@ class _Assembly:
             reference,
             precision_of(source, reference),
             written,
-            served=server is not None,
+            served=source.server is not None,
+            drafted=draft is not None,
             parameters=parameters_of(reference),
         )
-        return Candidate(source, limits, server, written)
+        return Candidate(source, limits, written, draft)
+
+    def _draft(self, source: ModelSource, table: DraftTable) -> Draft:
+        draft = draft_of(source, table, self.directory, self.settings)
+        if draft.model is not None:
+            key: Key = ("candidates", source.name, "draft")
+            check_model_word(draft.model.model, self._place((*key, "model")))
+            self._check_gguf(draft.model, key)
+        return draft
 
     @cached_property
     def _plans(self) -> tuple[Plan, ...]:
@@ -262,17 +271,12 @@ class _Assembly:
         """A dataclass from its table; paths are relative to the file."""
         values = self.file.values_of(table)
         hints = get_type_hints(kind)
-        paths = [name for name, value in values.items() if value and hints[name] == Path | None]
-        return kind(**values | {name: self.directory / values[name] for name in paths})
+        return kind(**{k: _placed(self.directory, hints[k], value) for k, value in values.items()})
 
     def _is_of_file(self, name: str) -> bool:
         """A model from the command line, such as ./int8, may share a name with the file's."""
         selected = self.settings.candidate
         return name in self.file.candidates and (selected is None or name in selected)
-
-    def _corpus(self) -> CorpusSource:
-        corpus = self._made(CorpusSource, "corpus")
-        return replace(corpus, files=tuple(self.directory / pattern for pattern in corpus.files))
 
     def _statistics(self) -> Statistics:
         overrides: dict[str, Any] = {
@@ -286,3 +290,12 @@ class _Assembly:
 
     def _path(self, setting: Path | None, text: str | None) -> Path | None:
         return setting if setting is not None or text is None else self.directory / text
+
+
+def _placed(directory: Path, hint: Any, value: Any) -> Any:
+    """A setting's value; paths begin in the directory."""
+    if value and hint == Path | None:
+        return directory / value
+    if hint == tuple[Path, ...]:
+        return tuple(directory / each for each in value)
+    return value

@@ -22,7 +22,15 @@ from ..gates import registry
 from ..gates.plan import setting_of
 from ..naming import nearest, registered
 from ..options import DEVICES, is_device
-from ..release import CorpusSource, Diagnosis, ModelSource, ServerSource, Statistics
+from ..release import (
+    PROMPT_LOOKUP,
+    CorpusSource,
+    Diagnosis,
+    Draft,
+    ModelSource,
+    ServerSource,
+    Statistics,
+)
 
 
 def _check_device(text: str) -> str:
@@ -49,8 +57,10 @@ def _check_engine(text: str) -> str:
 
 
 def _check_url(text: str) -> str:
-    if not re.match(r"https?://\w", text):
+    if not re.match(r"https?://[\w\[]", text):
         raise ValueError(f"has to begin with http:// or https://, not {text!r}")
+    if re.match(r"https?://[^/]*@", text):  # reports print it
+        raise ValueError("holds a user or a password; name the key's variable in api_key_env")
     return text
 
 
@@ -125,17 +135,66 @@ class ServerTable(Table):
     url: Annotated[str, AfterValidator(_check_url)] = Field(
         description="Address of the API, such as http://localhost:8000/v1."
     )
-    model: str = Field(default=ServerSource.model, description="The model's name there.")
+    model: str = Field(
+        default=ServerSource.model,
+        description="The model's name there; none: the only one that the server has.",
+    )
     api_key_env: str = Field(
         default=ServerSource.api_key_env,
         description="Environment variable that holds the server's key.",
     )
+    command: list[Text] = Field(
+        default=[],
+        description="What starts the server, word by word, in this file's folder; {port} here and "
+        "in url is a free port. None: it is there already.",
+    )
+    ready_seconds: float = Field(
+        default=ServerSource.ready_seconds,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that a started server may take until it answers.",
+    )
+    timeout_seconds: float = Field(
+        default=ServerSource.timeout_seconds,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that a request may take, its repetitions included.",
+    )
+    body: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Fields that every request gets besides ours, such as ignore_eos = true.",
+    )
 
 
-class CandidateTable(ModelTable):
+class ServedModelTable(ModelTable):
     server: ServerTable | None = Field(
         default=None,
-        description="An OpenAI-compatible server of this candidate, for gates that ask it.",
+        description="An OpenAI-compatible server of this model: for engine openai, and for gates "
+        "that ask the server of a candidate.",
+    )
+
+
+class DraftTable(ModelTable):
+    model: Text | None = Field(
+        default=PROMPT_LOOKUP,
+        description="The draft: directory, .gguf file or hub id; or prompt-lookup, which proposes "
+        "what followed the same n-gram earlier in the text. With a server, the one that it was "
+        "started with: it is not loaded here.",
+    )
+    num_speculative_tokens: int = Field(
+        default=Draft.num_speculative_tokens,
+        ge=1,
+        description="Most tokens drafted for a pass of the candidate. transformers ends a draft "
+        "earlier where it is unsure: assistant_confidence_threshold of its generation "
+        "configuration.",
+    )
+
+
+class CandidateTable(ServedModelTable):
+    draft: DraftTable | None = Field(
+        default=None,
+        description="Who drafts this candidate's tokens in speculative decoding, which is then "
+        "gated.",
     )
     budgets: Budgets = Field(
         default_factory=dict,
@@ -185,8 +244,8 @@ class BaselineTable(Table):
 class ReleaseFile(Table):
     """infopt.toml without the gates' own tables; `release_file_model` adds them."""
 
-    reference: ModelTable = Field(
-        default_factory=ModelTable, description="The model that candidates are compared with."
+    reference: ServedModelTable = Field(
+        default_factory=ServedModelTable, description="The model that candidates are compared with."
     )
     candidates: dict[str, CandidateTable] = Field(
         default_factory=dict, description="The models under judgement, by name."

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..corpus.documents import load_corpus
 from ..engines.formats import FORMATS, format_of
+from ..engines.registry import engine_named
 from ..errors import ConfigurationError
 from ..release import CorpusSource, ModelSource
 
@@ -23,6 +24,10 @@ def source_faults(source: ModelSource, root: Path, folders: Sequence[Path]) -> I
     """
     yield from _files(source)
     form = format_of(source.quantization)
+    if engine_named(source.engine).served:
+        if source.server is None:
+            yield f"engine {source.engine!r} asks a server: name its url in a table server"
+        return  # whose libraries, formats and loaders are its own
     if why := form.missing():
         yield why
     if source.quantization not in FORMATS and (why := target_fault(source.quantization, folders)):

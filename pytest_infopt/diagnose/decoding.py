@@ -15,8 +15,8 @@ import torch
 
 from ..engines.base import CachedEngine, able
 from ..measure import OUTPUT_FACTOR
+from ..measure.module_calls import first_tensor, watched
 from .output_error import rows_of
-from .profile import watched
 from .subjects import OpenEngine, Subjects
 
 __all__ = ["DecodingDiagnosis", "Divergence", "OpenCachedEngine"]
@@ -140,8 +140,9 @@ def _differences(
 def _outputs(engine: OpenCachedEngine, compute: Callable[[], Any]) -> Outputs:
     parts: dict[str, list[torch.Tensor]] = {}
 
-    def keep(name: str, args: Any, keywords: Any, output: torch.Tensor) -> None:
-        parts.setdefault(name, []).append(rows_of(output).float().cpu())
+    def keep(name: str, args: Any, keywords: Any, output: Any) -> None:
+        if (tensor := first_tensor(output)) is not None:
+            parts.setdefault(name, []).append(rows_of(tensor).float().cpu())
 
     with watched(dict(engine.module.named_modules()), keep):
         compute()

@@ -14,6 +14,7 @@ from ..results.sample import Sample
 from .artifact import compare_with_artifact
 from .decoding import DecodingDiagnosis
 from .mixed_precision import MixedPrecision, mixed_precision, takes_skip
+from .routes import RoutesDiagnosis
 from .subjects import Deadline, OpenEngine, Subjects
 from .weights import DEGRADED, WeightsDiagnosis
 
@@ -52,7 +53,7 @@ class DiagnoseMeasure:
             else:
                 sentences += tried.sentences
                 figures |= {"mixed_precision": tried.figures}
-        if found.outliers.lossless and found.outliers.found:
+        if found.lossless and found.accused:
             loaded = compare_with_artifact(self._pair.source, subjects.candidate)
             sentences += loaded.sentences
             figures |= {"artifact": loaded.figures}
@@ -69,6 +70,16 @@ class DiagnoseMeasure:
         """
         started = time.perf_counter()
         found = DecodingDiagnosis(self._subjects(seconds, places, _DECODED))
+        return _sample(started, found.sentences, [], found.figures)
+
+    @remote
+    def routes(self, seconds: float, places: Sequence[tuple[str, int]]) -> Sample:
+        """By which module the candidate's outputs depend on how a row is served.
+
+        Raises NotSupportedError where an engine keeps its modules to itself.
+        """
+        started = time.perf_counter()
+        found = RoutesDiagnosis(self._subjects(seconds, places))
         return _sample(started, found.sentences, [], found.figures)
 
     def _subjects(

@@ -6,14 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from ..engines.base import ModuleEngine, WholeLogitsEngine
 from ..measure import dtype_named
-from ..measure.paired_modules import ModulePair, PairedModules, pair_modules
+from ..measure.paired_modules import PairedModules, pair_modules
 
 __all__ = ["Deadline", "OpenEngine", "Subjects"]
 
@@ -63,9 +63,6 @@ class Subjects:
         ]
         longest = max(lists, key=len, default=[])
         return [name for name in longest if name in self.paired.pairs]
-
-    def plain_module(self, pair: ModulePair) -> Any:
-        return self.plain.module.get_submodule(pair.name)
 
     def layer_of(self, name: str) -> int | None:
         """The number of the layer that a module is, or lies in."""

@@ -1,8 +1,9 @@
 """Where a candidate's weights or computation part from its reference's, in sentences and a table.
 
 The order: the first module whose error rises above the noise floor; the modules whose swap back
-recovers most of the loss; whether the model is broken (few modules far outside what their format
-explains) or degraded (all of them within it); the controls of the swaps.
+recovers most of the loss; whether the model is broken (`ModuleComparison` accuses some of its
+modules, at a declared rate of false accusations) or degraded (each errs as its number format
+explains); the controls of the swaps.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from ..measure import OUTPUT_FACTOR
+from ..measure.modules import Accusation, Models, ModuleComparison, batch_inputs
 from ..results.measured_table import MeasuredTable
-from .outliers import Outlier, Outliers
 from .profile import ErrorProfile, ModuleErrors
 from .subjects import Subjects
 from .swaps import Swap, Swaps
@@ -23,6 +24,7 @@ __all__ = ["BROKEN", "DEGRADED", "SOUND", "WeightsDiagnosis"]
 BROKEN, DEGRADED, SOUND = "broken", "degraded", "sound"
 _MOST = 0.5  # of the loss
 _NAMED = 3  # modules that a sentence names
+_FALSE_ACCUSATIONS = 0.001  # probability that a sound candidate is called broken
 
 
 class WeightsDiagnosis:
@@ -31,37 +33,48 @@ class WeightsDiagnosis:
     def __init__(self, subjects: Subjects) -> None:
         self._subjects = subjects
         self.profile = ErrorProfile(subjects).errors
-        self.outliers = Outliers(self.profile)
-        source = subjects.plain if self.outliers.lossless else subjects.reference
+        self.modules = ModuleComparison(_models(subjects), _FALSE_ACCUSATIONS)
+        source = subjects.plain if self.lossless else subjects.reference
         self.swaps = Swaps(subjects, self.profile, source)
-        one_by_one = not self.outliers.lossless and not self.outliers.found
+        one_by_one = not self.lossless and not self.accused
         self.path = self.swaps.path(one_by_one=one_by_one) if self.swaps.loss else []
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the candidate's weights are the reference's, but for the dtype."""
+        return self.modules.lossless
+
+    @cached_property
+    def accused(self) -> list[Accusation]:
+        """The modules outside what their format explains, in the order of computing."""
+        order = list(self.profile)
+
+        def place(accusation: Accusation) -> int:
+            name = accusation.module
+            while name and name not in self.profile:  # an expert of a stack
+                name = name.rpartition(".")[0]
+            return order.index(name) if name in self.profile else len(order)
+
+        return sorted(self.modules.accused, key=place)
 
     @cached_property
     def kind(self) -> str:
-        """Broken: some modules are far outside what their format explains, or nearly the whole loss
-        comes from one of them. Degraded: none is."""
-        if not self.swaps.loss and not self.outliers.found:
-            return SOUND
-        return BROKEN if self.outliers.found else DEGRADED
+        """Broken: some modules are outside what their format explains. Degraded: none is."""
+        if self.accused or self.modules.constants:
+            return BROKEN
+        return DEGRADED if self.swaps.loss else SOUND
 
     @cached_property
-    def first(self) -> Outlier | None:
+    def first(self) -> str | None:
         """The first module whose error rises above the noise floor."""
-        if not self.outliers.lossless:
-            return next(iter(self.outliers.found), None)
-        risen = next((e for e in self.profile.values() if self._rises(e)), None)
+        accused = [accusation.module for accusation in self.accused]
+        risen = None
+        if self.lossless:
+            risen = next((e.name for e in self.profile.values() if _rises(e)), None)
         if risen is None:
-            return next(iter(self.outliers.found), None)
+            return next(iter(accused), None)
         # What was given something wrong by a function between modules is not itself at fault.
-        around = [o for o in self.outliers.found if risen.name.startswith(f"{o.name}.")]
-        if around:
-            return around[0]
-        error, floor = risen.end_to_end.relative, risen.floor.relative
-        return Outlier(risen.name, error, floor, error / floor if floor else float("inf"))
-
-    def _rises(self, errors: ModuleErrors) -> bool:
-        return errors.end_to_end.relative > OUTPUT_FACTOR * errors.floor.relative
+        return next((name for name in accused if risen.startswith(f"{name}.")), risen)
 
     @property
     def most(self) -> Swap | None:
@@ -70,9 +83,11 @@ class WeightsDiagnosis:
         return found[-1] if found else None
 
     @cached_property
-    def _outliers_swapped(self) -> Swap | None:
-        """Of all that stand out, where the path has not ended at them."""
-        names = [outlier.name for outlier in self.outliers.found if outlier.name]
+    def _accused_swapped(self) -> Swap | None:
+        """Of all that are accused, where the path has not ended at them."""
+        pairs = self._subjects.paired.pairs
+        names = [accusation.module for accusation in self.accused if accusation.module]
+        names = list(dict.fromkeys(n if n in pairs else n.rpartition(".")[0] for n in names))
         if not names or not self.swaps.loss or (self.path and names == [*self.path[-1].names]):
             return None
         return self.swaps.of(names)
@@ -85,9 +100,13 @@ class WeightsDiagnosis:
         if self.first is None:
             yield "no module's error rises above the noise floor of its number format"
             return
-        layer = self._subjects.layer_of(self.first.name)
+        layer = self._subjects.layer_of(self.first)
         where = "" if layer is None else f", in layer {layer}"
-        yield f"first module above the noise floor: {self.first}{where}"
+        found = self.profile.get(self.first)
+        if found is not None and found.candidate.relative:
+            where += f" (error {_percent(found.candidate.relative)} of its output"
+            where += f", rounding {_percent(found.floor.relative)})"
+        yield f"first module above the noise floor: {self.first or 'the whole model'}{where}"
 
     def _swapped(self) -> Iterator[str]:
         if not self.path:
@@ -104,17 +123,20 @@ class WeightsDiagnosis:
             )
 
     def _class(self) -> Iterator[str]:
-        found, compared = self.outliers.found, self.outliers.compared
-        if self.kind == DEGRADED:
+        compared = len(self.modules.leaves.leaves)
+        if self.modules.undecided:
+            yield f"broken or degraded is not known: {self.modules.undecided}"
+        elif self.kind == DEGRADED:
             yield f"degraded: each of {compared} modules errs as its number format explains"
         elif self.kind == SOUND:
             yield "it computes, bit for bit, what the reference's weights compute in its dtype"
         else:
-            gravest = sorted(found, key=lambda outlier: -outlier.times)[:_NAMED]
-            listed = "; ".join(map(str, gravest))
+            gravest = sorted(self.accused, key=lambda accusation: -accusation.times)
+            found = [str(each) for each in [*gravest, *self.modules.constants]]
             more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+            listed = "; ".join(found[:_NAMED])
             yield f"broken: outside what the number format explains: {listed}{more}"
-            if (swap := self._outliers_swapped) is not None:
+            if (swap := self._accused_swapped) is not None:
                 yield f"with them swapped back, {_percent(swap.recovered)} of the loss is recovered"
 
     def _controls(self) -> Iterator[str]:
@@ -127,14 +149,7 @@ class WeightsDiagnosis:
         )
 
     def _left(self) -> Iterator[str]:
-        unpaired = list(self._subjects.paired.unpaired)
-        if unpaired:
-            named = ", ".join(unpaired[:_NAMED])
-            yield f"not compared, without a partner in the candidate: {len(unpaired)} ({named})"
-        refused = [errors.name for errors in self.profile.values() if errors.refused]
-        if refused:
-            named = ", ".join(refused[:_NAMED])
-            yield f"not compared, since they refuse the reference's input: {len(refused)} ({named})"
+        yield from self.modules.not_compared
         if self._subjects.deadline.passed:
             yield "stopped at the time limit ([diagnose] seconds): the rest was left out"
 
@@ -144,7 +159,7 @@ class WeightsDiagnosis:
         return self.swaps.of_layers() if self.swaps.loss else []
 
     def table(self) -> MeasuredTable:
-        """A row for each decoder layer: errors at its end and by itself, and what it recovers."""
+        """A row for each decoder layer: the errors at its end, and what it recovers."""
         recovered = {swap.names[0]: swap.recovered for swap in self.layers}
         rows = []
         for name in self._subjects.layer_names:
@@ -154,11 +169,10 @@ class WeightsDiagnosis:
             rows.append(
                 (
                     name,
-                    errors.end_to_end.sqnr_db,
-                    errors.end_to_end.cosine,
-                    100 * errors.end_to_end.relative,
+                    errors.candidate.sqnr_db,
+                    errors.candidate.cosine,
+                    100 * errors.candidate.relative,
                     100 * errors.floor.relative,
-                    100 * errors.alone.relative,
                     100 * recovered[name] if name in recovered else None,
                 )
             )
@@ -168,7 +182,6 @@ class WeightsDiagnosis:
             "cosine",
             "error, %",
             "floor, %",
-            "by itself, %",
             "swap recovers, %",
         )
         return MeasuredTable("hidden states, candidate against reference", columns, tuple(rows))
@@ -177,14 +190,32 @@ class WeightsDiagnosis:
     def figures(self) -> dict[str, Any]:
         """What was found, as data."""
         return {
-            "lossless": self.outliers.lossless,
+            "lossless": self.lossless,
             "kind": self.kind,
-            "first": None if self.first is None else self.first.name,
-            "outliers": [outlier.name for outlier in self.outliers.found],
+            "first": self.first,
+            "outliers": [accusation.module for accusation in self.accused],
+            "constants": [str(constant) for constant in self.modules.constants],
             "loss_nats": self.swaps.loss,
             "swaps": [[swap.names[0], swap.recovered] for swap in self.path],
             "layers": [[swap.names[0], swap.recovered] for swap in self.layers],
         }
+
+
+def _models(subjects: Subjects) -> Models:
+    reference, candidate, plain = subjects.reference, subjects.candidate, subjects.plain
+    return Models(
+        reference.module,
+        candidate.module,
+        plain.module,
+        batch_inputs(reference, subjects.texts),
+        subjects.dtype,
+        min(reference.vocabulary, candidate.vocabulary),
+        reference.decode,
+    )
+
+
+def _rises(errors: ModuleErrors) -> bool:
+    return errors.candidate.relative > OUTPUT_FACTOR * errors.floor.relative
 
 
 def _percent(share: float) -> str:

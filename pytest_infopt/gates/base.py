@@ -35,14 +35,17 @@ class Cause(StrEnum):
 
     WEIGHTS = "weights"  # the candidate's modules against the reference's
     CACHE = "cache"  # its passes through the KV cache against its plain ones
+    ROUTES = "routes"  # its passes alone against those in a batch, padded, by other paths
 
 
 @dataclass(frozen=True)
 class BudgetContext:
     """What default budgets may depend on.
 
-    ``budgets`` are the limits that gates of a lower order have on this candidate; ``served`` says
-    that a server serves it; ``parameters`` is about how many the reference has, None if unknown.
+    ``budgets`` are the limits that gates of a lower order have on this candidate, ``written`` those
+    that somebody wrote for any gate, None for a default that was switched off; ``served`` says that
+    a server serves it, ``drafted`` that its tokens are drafted; ``parameters`` is about how
+    many the reference has, None if unknown.
     """
 
     candidate: ModelSource
@@ -50,7 +53,9 @@ class BudgetContext:
     precision: Precision
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     served: bool = False
+    drafted: bool = False
     parameters: int | None = None
+    written: Mapping[str, Budget | None] = field(default_factory=dict)
 
     @property
     def meant_to_serve(self) -> bool:
@@ -76,6 +81,10 @@ def _nothing(release: Release) -> Sequence[str]:
     return ()
 
 
+def _nothing_named(candidate: Candidate) -> str:
+    return ""
+
+
 def _unknown(release: Release, of_the_corpus: int | None) -> int | None:
     return None
 
@@ -94,6 +103,7 @@ class GateSpec:
         plans: the tables of infopt.toml that it reads. Gates may share a plan.
         switch: a plan and its field; without a value there, the release does not ask for the gate.
         requires: what the engines of reference and candidate must offer.
+        unnamed: what a candidate has to name for this gate and does not; "" where it does.
         default_budgets: the limits by metric where nobody wrote any, in the metric's unit; on
             bytes, as a share of the reference's.
         subjects: who is judged: by default, candidates with a budget on one of the metrics.
@@ -109,6 +119,7 @@ class GateSpec:
         causes: where the cause of a metric's FAIL is looked for, by metric; nowhere by default.
         fewest_documents: the fewest documents of the corpus without which it cannot be run.
         imports: what the release has the gate import, as "module:name".
+        announced: what the plan says of a release beside limits, a sentence each.
         budget_seconds: its measuring time where the release grants none.
     """
 
@@ -121,6 +132,7 @@ class GateSpec:
     plans: tuple[type[Plan], ...] = ()
     switch: tuple[type[Plan], str] | None = None
     requires: frozenset[Capability] = frozenset()
+    unnamed: Callable[[Candidate], str] = _nothing_named
     default_budgets: Callable[[BudgetContext], Mapping[str, float]] = no_budgets
     subjects: Callable[[Release], Sequence[Candidate]] | None = None
     per_release: bool = False
@@ -133,6 +145,7 @@ class GateSpec:
     causes: Mapping[str, Cause] = field(default_factory=dict)
     fewest_documents: Callable[[Release], int] = _no_document
     imports: Callable[[Release], Sequence[str]] = _nothing
+    announced: Callable[[Release], Sequence[str]] = _nothing
     budget_seconds: float = 120.0
 
     @property
@@ -189,7 +202,9 @@ class GateSpec:
         return [c for c in release.candidates if self.limits_among(c.budgets)]
 
     def lacks(self, candidate: Candidate, reference: ModelSource) -> str:
-        """Why the engines of candidate and reference cannot run the gate; "" where they can."""
+        """Why candidate and reference cannot go through the gate; "" where they can."""
+        if problem := self.unnamed(candidate):
+            return problem
         for source in (candidate.source, reference):
             engine = engine_named(source.engine)
             if problem := lacking(engine.name, engine.capabilities, self.requires):

@@ -26,6 +26,7 @@ def candidate_limits(
     written: Written,
     *,
     served: bool,
+    drafted: bool,
     parameters: int | None,
 ) -> dict[str, Budget]:
     """A candidate's limits by metric; the defaults are those of its precision, and of a reference
@@ -33,7 +34,9 @@ def candidate_limits(
     plans, budgets, source = tuple(plans), dict[str, Budget](), _with_sound_options(source)
     for spec in registry.gates().values():
         if not spec.per_release and spec.asked_for(plans):
-            context = BudgetContext(source, reference, precision, dict(budgets), served, parameters)
+            context = BudgetContext(
+                source, reference, precision, dict(budgets), served, drafted, parameters, written
+            )
             budgets |= gate_limits(spec, written, context, f"default for {precision.summary}")
     return budgets
 

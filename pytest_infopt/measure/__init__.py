@@ -3,6 +3,7 @@
 Imports torch: for the process of the models, not for pytest's own.
 """
 
+from .control_arms import OracleComparison, compare_with_oracle, control_arms
 from .divergence import TokenComparison, compare_scores, most_probable
 from .dtype_error import (
     OUTPUT_FACTOR,
@@ -17,22 +18,24 @@ from .dtype_error import (
     two_runs,
 )
 from .findings import Decode, named_tokens
-from .greedy import NEAR_TIE_ULPS, Mismatches, first_finding, greedy_mismatches
+from .greedy import Mismatches, first_finding, greedy_mismatches, near_tie_gap
 from .inner_shapes import shapes_follow_tokens
 from .length_effect import Difference, length_effect
+from .lumped import best_token, lumped_divergence
 from .repeated_pass import RepeatedPass, calls_of_modules, differing_rows, first_difference
 from .resolution import Resolution, resolution_of
+from .row_errors import least_factor
 from .same_shape import SameShapeComparison
 from .self_comparison import Pair, SelfComparison
 from .timing import RequestTiming, SlowedEngine, measure_pair, time_request, warm_up
 
 __all__ = [
-    "NEAR_TIE_ULPS",
     "OUTPUT_FACTOR",
     "Decode",
     "Difference",
     "DtypeError",
     "Mismatches",
+    "OracleComparison",
     "Pair",
     "RepeatedPass",
     "RequestTiming",
@@ -41,8 +44,11 @@ __all__ = [
     "SelfComparison",
     "SlowedEngine",
     "TokenComparison",
+    "best_token",
     "calls_of_modules",
     "compare_scores",
+    "compare_with_oracle",
+    "control_arms",
     "differing_rows",
     "dtype_error_of",
     "dtype_named",
@@ -50,11 +56,14 @@ __all__ = [
     "first_finding",
     "greedy_mismatches",
     "host_logits",
+    "least_factor",
     "length_effect",
     "logit_error",
+    "lumped_divergence",
     "measure_pair",
     "most_probable",
     "named_tokens",
+    "near_tie_gap",
     "resolution_of",
     "rms",
     "row_rms",

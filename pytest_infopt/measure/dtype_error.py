@@ -38,6 +38,11 @@ class DtypeError:
         """The same of the worst position: for quantities of which a single one is drawn."""
         return float(self.errors.max()) + self.floor / OUTPUT_FACTOR
 
+    @property
+    def usual(self) -> torch.Tensor:
+        """What each position may err by, before the factor: its distribution, [T]."""
+        return self.errors + self.floor / OUTPUT_FACTOR
+
     def rows(self, start: int, stop: int | None = None) -> DtypeError:
         """The same of the positions start…stop−1."""
         return replace(self, errors=self.errors[start:stop], extremes=self.extremes[start:stop])

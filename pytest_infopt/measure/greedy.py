@@ -20,6 +20,12 @@ from .findings import Decode, named_tokens
 NEAR_TIE_ULPS = OUTPUT_FACTOR
 
 
+def near_tie_gap(granted: DtypeError, spacing: float) -> float:
+    """By how much the logits of two tokens may lie apart where either may come, at any position:
+    the rule of `greedy_mismatches` with the worst position's error; ``spacing`` is one ulp."""
+    return max(NEAR_TIE_ULPS * spacing, OUTPUT_FACTOR * float(granted.extremes.max()))
+
+
 @dataclass(frozen=True)
 class Mismatches:
     """Positions where the greedy tokens differ; a near-tie is one where they may."""

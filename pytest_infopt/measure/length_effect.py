@@ -17,11 +17,13 @@ import torch
 from ..engines.base import WholeLogitsEngine
 from .dtype_error import (
     OUTPUT_FACTOR,
+    DtypeError,
     dtype_error_of,
     dtype_named,
     host_logits,
     logit_error,
     rms,
+    row_rms,
 )
 
 _PARTS = 4  # of a prompt: its first quarter, half, three quarters, and all but one token
@@ -33,6 +35,7 @@ class Difference:
 
     ratio: float = 0.0  # RMS over the rows / (2 · dtype error of the worst position)
     largest: float = 0.0  # of a single logit
+    rows: tuple[float, ...] = ()  # RMS of each row
 
     @property
     def is_rounding(self) -> bool:
@@ -43,10 +46,18 @@ class Difference:
 NONE = Difference()
 
 
+def difference_of(logits: torch.Tensor, exact: torch.Tensor, dtype_error: DtypeError) -> Difference:
+    """Of logits [T, V] from those of the plain pass."""
+    error = logit_error(logits, exact)
+    rows = tuple(row_rms(error).tolist())
+    return Difference(rms(error) / (2 * dtype_error.worst), float(error.abs().max()), rows)
+
+
 def worst(differences: Iterable[Difference]) -> Difference:
-    """The largest of each number."""
+    """The largest of each number, and the rows of all."""
     known = [NONE, *differences]
-    return Difference(max(d.ratio for d in known), max(d.largest for d in known))
+    rows = tuple(row for each in known for row in each.rows)
+    return Difference(max(d.ratio for d in known), max(d.largest for d in known), rows)
 
 
 def length_effect(
@@ -68,9 +79,7 @@ def length_effect(
         rows = host_logits(engine.full_logits(ids))
         for count in _beginnings(len(ids)):
             begun = host_logits(engine.full_logits(ids[:count]))
-            error = logit_error(begun, rows[:count])
-            ratio = rms(error) / (2 * dtype_error.worst)
-            found.append(Difference(ratio, float(error.abs().max())))
+            found.append(difference_of(begun, rows[:count], dtype_error))
     return worst(found)
 
 

@@ -14,10 +14,36 @@ __all__ = [
     "computing_with",
     "copied",
     "first_tensor",
+    "mapped",
     "moved",
     "nudged",
+    "rounded_once_more",
     "tensors_by_place",
+    "watched",
 ]
+
+Seen = Callable[[str, tuple[Any, ...], dict[str, Any], Any], None]
+
+
+@contextmanager
+def watched(modules: Mapping[str, nn.Module], seen: Seen) -> Iterator[None]:
+    """``seen`` is told of each call of the modules as it ends, and of what it returns."""
+
+    def hook(name: str) -> Callable[..., None]:
+        def tell(_: nn.Module, args: Any, keywords: Any, output: Any) -> None:
+            seen(name, args, keywords, output)
+
+        return tell
+
+    handles = [
+        module.register_forward_hook(hook(name), with_kwargs=True)
+        for name, module in modules.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def tensors_by_place(value: Any, place: str = "") -> Iterator[tuple[str, torch.Tensor]]:
@@ -51,7 +77,7 @@ def moved(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
             tensor = tensor.clamp(limits.min, limits.max)  # masks hold the lowest number
         return tensor.to(device, dtype)
 
-    return _mapped(value, move)
+    return mapped(value, move)
 
 
 def called_like(
@@ -92,32 +118,49 @@ def computing_with(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator
 
 def copied(value: Any) -> Any:
     """The value with copies of its tensors, detached."""
-    return _mapped(value, lambda tensor: tensor.detach().clone())
+    return mapped(value, lambda tensor: tensor.detach().clone())
 
 
-def nudged(value: Any) -> Any:
+@contextmanager
+def rounded_once_more(model: nn.Module, seed: int | None = None) -> Iterator[None]:
+    """Every output of a module without modules inside is `nudged`, inside the block."""
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    handles = [
+        module.register_forward_hook(lambda _, args, output: nudged(output, generator))
+        for module in model.modules()
+        if next(module.children(), None) is None
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def nudged(value: Any, generator: torch.Generator | None = None) -> Any:
     """The value with each floating-point number larger or smaller by one rounding unit of its
-    dtype, which of the two by a seed of its own. Numbers at the edge of the dtype, as in masks,
-    stay."""
-    return _mapped(value, _nudged)
+    dtype, which of the two by ``generator``, or by a seed of the tensor's own. Numbers at the edge
+    of the dtype, as in masks, stay."""
+    return mapped(value, lambda tensor: _nudged(tensor, generator))
 
 
-def _nudged(tensor: torch.Tensor) -> torch.Tensor:
+def _nudged(tensor: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     if not tensor.is_floating_point():
         return tensor
     limits = torch.finfo(tensor.dtype)
-    generator = torch.Generator().manual_seed(tensor.numel())
+    generator = generator or torch.Generator().manual_seed(tensor.numel())
     signs = torch.randint(0, 2, tensor.shape, generator=generator).to(tensor.device) * 2 - 1
     changed = tensor * (1 + limits.eps * signs.to(tensor.dtype))
     return torch.where(tensor.abs() < limits.max / 4, changed, tensor)
 
 
-def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+def mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The value with what ``change`` makes of each of its tensors."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if type(value) in (tuple, list):
-        return type(value)(_mapped(inner, change) for inner in value)
+        return type(value)(mapped(inner, change) for inner in value)
     if isinstance(value, Mapping):  # a dictionary, or an output of transformers
-        made = {key: _mapped(inner, change) for key, inner in value.items()}
+        made = {key: mapped(inner, change) for key, inner in value.items()}
         return made if type(value) is dict else type(value)(**made)
     return value

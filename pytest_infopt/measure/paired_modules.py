@@ -99,10 +99,13 @@ def _walk(pair: ModulePair, pairs: dict[str, ModulePair], unpaired: dict[str, nn
     ours = dict(pair.reference.named_children())
     path, theirs = _children(pair, set(ours))
     for name in list(ours.keys() & theirs.keys()):
-        _walk(_child(pair, name, ours.pop(name), path, name, theirs.pop(name)), pairs, unpaired)
-    for name, partner, columns in [*_fused(ours, theirs), *_renamed(ours, theirs)]:
-        module = ours.pop(name)
-        inner = _child(pair, name, module, path, partner, theirs[partner], columns)
+        module, partner = ours.pop(name), theirs.pop(name)
+        # OpenAI GPT's activation is one module of all models: it differs in nothing, and whoever
+        # watches the candidate's would see the reference's calls as well.
+        if module is not partner or pair.reference is pair.candidate:
+            _walk(_child(pair, name, module, path, name, partner), pairs, unpaired)
+    for name, other, columns in [*_fused(ours, theirs), *_renamed(ours, theirs)]:
+        inner = _child(pair, name, ours.pop(name), path, other, theirs[other], columns)
         if columns is None:
             _walk(inner, pairs, unpaired)
         else:

@@ -10,15 +10,14 @@ Legend: T positions, V vocabulary.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..engines.base import Capability, Engine, ModuleEngine, WholeLogitsEngine, able
-from .module_calls import tensors_by_place
+from .module_calls import tensors_by_place, watched
 
 TEXT = (
     "The same words are read when a model is new, and again later: what it says of them must not "
@@ -62,7 +61,11 @@ def calls_of_modules(engine: Engine, token_ids: Sequence[int]) -> list[ModuleCal
     if Capability.MODULES not in engine.capabilities:
         return []
     calls: list[ModuleCall] = []
-    with _recorded(able(engine, ModuleEngine).module, calls):
+
+    def record(name: str, args: Any, keywords: Any, output: Any) -> None:
+        calls.append(ModuleCall(name, _copies([args, keywords]), _copies(output)))
+
+    with watched(dict(able(engine, ModuleEngine).module.named_modules()), record):
         able(engine, WholeLogitsEngine).full_logits(token_ids)
     return calls
 
@@ -91,25 +94,6 @@ def _equal(ones: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool
 
 def _around(name: str) -> str:
     return name.rpartition(".")[0] or "the model"
-
-
-@contextmanager
-def _recorded(module: Any, calls: list[ModuleCall]) -> Iterator[None]:
-    def record(name: str) -> Any:
-        def hook(_: Any, args: Any, keywords: Any, output: Any) -> None:
-            calls.append(ModuleCall(name, _copies([args, keywords]), _copies(output)))
-
-        return hook
-
-    handles = [
-        part.register_forward_hook(record(name), with_kwargs=True)
-        for name, part in module.named_modules()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _copies(value: Any) -> list[torch.Tensor]:

@@ -1,9 +1,15 @@
 """An engine compared with itself: what comes by other routes against its own plain pass.
 
-    error of a route = RMS(logits by the route − logits of the plain pass) / (2 · dtype error)
+The error of a route is the larger of two:
 
-with the dtype error's worst position (`dtype_error`): each of the two runs may err by as much.
-Where that is exceeded, the reference's weights in the same dtype go the same route: what they
+    all rows     RMS(logits by the route − logits of the plain pass) / (2 · dtype error)
+    usual rows   least factor by which the rows' errors exceed the dtype error's (`row_errors`)
+
+The first takes the dtype error of the worst position, as each of the two runs may err by as much: a
+few rows that are far off show. The second takes its distribution over the positions: so do many
+rows that are a little off, however far off a near-tie makes the worst.
+
+Where either is exceeded, the reference's weights in the same dtype go the same route: what they
 differ by is no fault of the engine's, and takes the place of the dtype error if it is larger. So
 does what they differ by in plain passes of other lengths (`length_effect`): a near-tie that no
 route decides comes at other positions in an engine of other weights.
@@ -26,12 +32,11 @@ from .dtype_error import (
     dtype_error_of,
     dtype_named,
     host_logits,
-    logit_error,
-    rms,
     two_runs,
 )
 from .greedy import greedy_mismatches
-from .length_effect import NONE, Difference, worst
+from .length_effect import NONE, Difference, difference_of, worst
+from .row_errors import least_factor
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # logits [S, V] of a route, and what they are held to
 
@@ -67,13 +72,13 @@ class SelfComparison:
                 f"not show; set equivalence.oracle to float64, and equivalence.tokens to at least "
                 f"{least_tokens}"
             )
-        self._worst = dtype_error.worst
+        self._dtype_error = dtype_error
         self._granted = two_runs(dtype_error)
 
     @property
     def two_runs(self) -> float:
         """The RMS that two runs may differ by at a position."""
-        return 2 * self._worst
+        return 2 * self._dtype_error.worst
 
     def add(
         self,
@@ -91,18 +96,23 @@ class SelfComparison:
         dtype, by the route and of a plain pass; it is called where the engine's differ. Raises
         NonFiniteLogitsError for NaN and infinity."""
         logits = host_logits(rows)
-        error = rms(logit_error(logits, exact)[first:]) / (2 * self._worst)
+        own = difference_of(logits[first:], exact[first:], self._dtype_error)
         granted = self._granted.rows(start, start + len(logits))
         illegal = len(greedy_mismatches(logits, exact, granted, self.dtype).illegal)
-        held_to = NONE
+        usual = least_factor(torch.tensor(own.rows), self._dtype_error.usual)
+        worst_rows, held_to = own.ratio, NONE
         for of_reference in (partial(self._by_route, route, first, control), self._by_length):
-            if error / max(1.0, held_to.ratio) <= OUTPUT_FACTOR and not illegal:
+            if max(worst_rows, usual) <= OUTPUT_FACTOR and not illegal:
                 break
-            held_to = worst([held_to, of_reference()])
+            known = of_reference()
+            held_to = worst([held_to, known])
+            worst_rows = own.ratio / max(1.0, held_to.ratio)
+            if known.rows:  # what excuses has to be no more than likely
+                rows_of_control = torch.tensor(known.rows)
+                usual = min(usual, least_factor(torch.tensor(own.rows), rows_of_control, 0.5))
             wider = replace(granted, extremes=granted.extremes + held_to.largest)
             illegal = len(greedy_mismatches(logits, exact, wider, self.dtype).illegal)
-        error /= max(1.0, held_to.ratio)
-        self.errors[route] = max(error, self.errors.get(route, 0.0))
+        self.errors[route] = max(worst_rows, usual, self.errors.get(route, 0.0))
         self.mismatches[route] = max(illegal, self.mismatches.get(route, 0))
 
     def add_tokens(
@@ -139,8 +149,7 @@ class SelfComparison:
         """What the reference's own weights differ by on this route."""
         if (pair := control()) is None:
             return NONE
-        error = logit_error(*pair)
-        own = Difference(rms(error[first:]) / (2 * self._worst), float(error.abs().max()))
+        own = difference_of(pair[0][first:], pair[1][first:], self._dtype_error)
         if not own.is_rounding:
             self._note(route, own.ratio)
         return own
@@ -149,7 +158,7 @@ class SelfComparison:
         """What they differ by in plain passes of other lengths, where that is no rounding."""
         effect = self._lengths()
         if effect.is_rounding:
-            return NONE
+            return Difference(rows=effect.rows)
         self._note("plain passes of other lengths", effect.ratio)
         return effect
 

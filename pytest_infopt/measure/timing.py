@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..engines.base import StreamingEngine, TokenEvent
 from ..errors import InfoptError, InvalidComparisonError
@@ -25,9 +25,19 @@ from ..results.sample import Sample
 
 Clock = Callable[[], float]
 
-# Requests shorter than this feel whose data the processor's caches hold: where one of a pair is,
-# both are timed anew, each after a call of its own that does not count.
-SHORT_REQUEST_SECONDS = 1e-3
+SETTLING_TOKENS = 2  # of the prompt before a timed one: one pass over all weights
+
+
+class TimedStream(Protocol):
+    """What is timed: an engine, or one way of an engine's."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def device(self) -> str: ...
+
+    def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]: ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class RequestTiming:
 
 
 def time_request(
-    engine: StreamingEngine,
+    engine: TimedStream,
     prompt_ids: Sequence[int],
     new_tokens: int,
     clock: Clock = time.perf_counter,
@@ -103,7 +113,7 @@ def _collector_paused() -> Iterator[None]:
 
 
 def warm_up(
-    engine: StreamingEngine,
+    engine: TimedStream,
     prompt_ids: Sequence[int],
     new_tokens: int,
     calls: int,
@@ -117,8 +127,8 @@ def warm_up(
 
 
 def measure_pair(
-    reference: StreamingEngine,
-    candidate: StreamingEngine,
+    reference: TimedStream,
+    candidate: TimedStream,
     prompt_ids: Sequence[int],
     new_tokens: int,
     candidate_first: bool,
@@ -127,6 +137,9 @@ def measure_pair(
 ) -> Sample:
     """The same request to both engines, in the order that the caller's coin drew.
 
+    Each is timed after a short request of its own, on other tokens, that does not count: what the
+    other engine left behind (its data in the caches, its clock rate) is then charged to nobody.
+
     ``values`` are natural logs of the ratios candidate/reference, ``tokens`` the candidate's times,
     ``details["reference"]`` the reference's. TPOT is left out where it does not exist (one token)
     or is 0 (all tokens in one chunk). Raises InvalidComparisonError when the engines generated
@@ -134,9 +147,7 @@ def measure_pair(
     """
     started = time.perf_counter()
     ordered = (candidate, reference) if candidate_first else (reference, candidate)
-    timings = [time_request(engine, prompt_ids, new_tokens, clock) for engine in ordered]
-    if min(timing.e2e for timing in timings) < SHORT_REQUEST_SECONDS:
-        timings = [_settled_request(engine, prompt_ids, new_tokens, clock) for engine in ordered]
+    timings = [_settled_request(engine, prompt_ids, new_tokens, clock) for engine in ordered]
     ours, theirs = reversed(timings) if not candidate_first else timings
     if len(ours.token_ids) != len(theirs.token_ids):
         raise InvalidComparisonError(
@@ -159,10 +170,11 @@ def measure_pair(
 
 
 def _settled_request(
-    engine: StreamingEngine, prompt_ids: Sequence[int], new_tokens: int, clock: Clock
+    engine: TimedStream, prompt_ids: Sequence[int], new_tokens: int, clock: Clock
 ) -> RequestTiming:
-    """A request timed after one that was not: the first after a switch finds cold caches."""
-    time_request(engine, prompt_ids, new_tokens, clock)
+    """A request timed after one that was not; that one's tokens are others, so that a cache of
+    prefixes does not know the prompt."""
+    warm_up(engine, prompt_ids[: -SETTLING_TOKENS - 1 : -1], 1, 1, clock)
     return time_request(engine, prompt_ids, new_tokens, clock)
 
 
@@ -173,7 +185,7 @@ def _log_ratios(candidate: RequestTiming, reference: RequestTiming) -> dict[str,
     }
     if candidate.tpot and reference.tpot:
         ratios["tpot_ratio"] = math.log(candidate.tpot / reference.tpot)
-    return ratios
+    return ratios | {name.replace("ratio", "mean_ratio"): x for name, x in ratios.items()}
 
 
 def _lists(timing: RequestTiming) -> dict[str, list[float]]:

@@ -8,7 +8,7 @@ own dtype; else it was changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +18,19 @@ from torch import nn
 from ..engines.transformers.footprint import storage_bytes, weight_tensors
 
 __all__ = ["DEFAULT_SKIP", "WeightChanges", "bytes_at", "compare_weights"]
+
+
+@dataclass(frozen=True)
+class LeftAlone:
+    """What no optimisation takes for a matrix, or the user has named: a layer, or all parameters of
+    one class of modules, how many these are, and their weights."""
+
+    kind: str
+    count: int
+    weights: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.count}; {self.weights:,} weights)"
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,7 @@ class WeightChanges:
     unchanged: dict[str, int] = field(default_factory=dict)  # weights of matrices left as they were
     missing: tuple[str, ...] = ()  # matrices whose module the candidate does not have
     skipped: dict[str, str] = field(default_factory=dict)  # parameters that are no such matrices
+    kinds: tuple[LeftAlone, ...] = ()  # the same by kind, the largest first
 
     def values(self) -> dict[str, float]:
         """The metrics; none where the candidate's modules are not the reference's."""
@@ -50,14 +64,20 @@ class WeightChanges:
                 f"the candidate has no module for {len(self.missing)} of the reference's matrices, "
                 f"{self.missing[0]!r} first: which weights changed is not known"
             ]
-        if not self.changed or not self.unchanged:
-            return []
-        largest = max(self.unchanged, key=lambda name: self.unchanged[name])
-        left = sum(self.unchanged.values())
-        return [
-            f"{left / self.weights:.1%} of the weights were left as they are, in "
-            f"{len(self.unchanged)} matrices: {largest!r} is the largest"
-        ]
+        return [*self._unchanged(), *self._skipped()] if self.changed else []
+
+    def _unchanged(self) -> Iterator[str]:
+        if self.unchanged:
+            largest = max(self.unchanged, key=lambda name: self.unchanged[name])
+            left = sum(self.unchanged.values())
+            yield (
+                f"{left / self.weights:.1%} of the weights were left as they are, in "
+                f"{len(self.unchanged)} matrices: {largest!r} is the largest"
+            )
+
+    def _skipped(self) -> Iterator[str]:
+        if self.kinds:
+            yield f"left alone, as no matrices to change: {', '.join(map(str, self.kinds))}"
 
 
 @torch.no_grad()
@@ -90,8 +110,30 @@ def compare_weights(
         else:
             changed += count
     return WeightChanges(
-        weights, changed, zeros, nbytes, plain, unchanged, tuple(missing), selection.skipped
+        weights,
+        changed,
+        zeros,
+        nbytes,
+        plain,
+        unchanged,
+        tuple(missing),
+        selection.skipped,
+        _kinds(reference, selection.skipped),
     )
+
+
+def _kinds(model: nn.Module, skipped: Iterable[str]) -> tuple[LeftAlone, ...]:
+    found: dict[str, dict[int, int]] = {}  # weights by kind and parameter: shared ones count once
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name in skipped:
+        if name in parameters:
+            owner, parameter = name.rpartition(".")[0], parameters[name]
+            kind = type(model.get_submodule(owner)).__name__
+        else:  # a layer
+            kind, parameter = name, parameters[f"{name}.weight"]
+        found.setdefault(kind, {})[id(parameter)] = parameter.numel()
+    kinds = [LeftAlone(kind, len(each), sum(each.values())) for kind, each in found.items()]
+    return tuple(sorted(kinds, key=lambda each: -each.weights))
 
 
 def bytes_at(bits: float, model: nn.Module, skip: Iterable[str] = DEFAULT_SKIP) -> int:

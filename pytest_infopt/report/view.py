@@ -177,10 +177,14 @@ def _cells(judgement: Judgement) -> tuple[str, ...]:
 
 
 def _errors(run: RunResult) -> Iterator[str]:
+    """What is wrong, once for all gates that it broke."""
+    found: dict[str, list[str]] = {}
     for gate in run.gates:
         if gate.error is not None:
             # The first line says what is wrong; the message has the rest, such as a traceback.
-            yield f"{_where(gate)}: {visible(next(iter(gate.error.strip().splitlines()), ''))}"
+            sentence = visible(next(iter(gate.error.strip().splitlines()), ""))
+            found.setdefault(sentence, []).append(_where(gate))
+    yield from (f"{', '.join(gates)}: {sentence}" for sentence, gates in found.items())
 
 
 def _inconclusive(run: RunResult) -> Iterator[str]:

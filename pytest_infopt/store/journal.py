@@ -19,9 +19,10 @@ from ..results.gate_result import GateResult
 from ..results.sample import Sample
 from ..strict_json import dumps, loads
 
-RUN, SAMPLE, ITEM = "run", "sample", "item"
+RUN, COLLECTION, SAMPLE, ITEM = "run", "collection", "sample", "item"
 _FIELDS: dict[str, dict[str, Any]] = {
     RUN: {"fingerprint": str, "seed": int, "version": str},
+    COLLECTION: {"gate": str, "candidate": str, "phase": str, "terms": dict[str, Any]},
     SAMPLE: {"gate": str, "candidate": str, "phase": str, "index": int, "sample": Sample},
     ITEM: {"result": dict[str, Any]},
 }
@@ -71,6 +72,12 @@ class Journal:
     def write_run(self, fingerprint: str, seed: int, version: str) -> None:
         """What the run gates; a resumed run compares it with its own."""
         self.write(RUN, fingerprint=fingerprint, seed=seed, version=version)
+
+    def write_collection(
+        self, gate: str, candidate: str, phase: str, terms: dict[str, Any]
+    ) -> None:
+        """The terms on which the samples of this phase of the gate are judged."""
+        self.write(COLLECTION, gate=gate, candidate=candidate, phase=phase, terms=terms)
 
     def write_sample(
         self, gate: str, candidate: str, phase: str, index: int, sample: Sample
@@ -123,6 +130,12 @@ class RunRecords:
                 "start a new run instead of resuming"
             )
         return next(iter(found.values()), None)
+
+    def collections(self) -> dict[tuple[str, str, str], dict[str, Any]]:
+        """The terms of each collection by gate, candidate and phase, in the order of beginning;
+        those of a resumed run count."""
+        found = (record for record in self.records if record["kind"] == COLLECTION)
+        return {(r["gate"], r["candidate"], r["phase"]): r["terms"] for r in found}
 
     def samples(self, gate: str, candidate: str, phase: str | None = None) -> list[Sample]:
         """The samples of a gate, by index, up to the first index that is missing.

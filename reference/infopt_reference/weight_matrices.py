@@ -146,11 +146,12 @@ def weight_matrices(model: nn.Module) -> Selection:
     """All weight matrices of a model, and why every other parameter of two or more axes is none."""
     selection = Selection({}, {})
     known: dict[tuple[int, str], WeightMatrix | str] = {}
+    hidden = _hidden_size(model)
     for path, module in model.named_modules(remove_duplicate=False):
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             place = (id(module), name)
             if place not in known:
-                known[place] = _of_parameter(module, path, name, parameter)
+                known[place] = _of_parameter(module, path, name, parameter, hidden)
             found = known[place]
             if isinstance(found, WeightMatrix):
                 matrix = replace(found, path=path)
@@ -167,7 +168,9 @@ def layer_matrix(module: nn.Module, path: str = "") -> WeightMatrix | None:
     return matrix if isinstance(matrix, WeightMatrix) and matrix.is_layer else None
 
 
-def _of_parameter(module: nn.Module, path: str, name: str, parameter: Tensor) -> WeightMatrix | str:
+def _of_parameter(
+    module: nn.Module, path: str, name: str, parameter: Tensor, hidden: int | None = None
+) -> WeightMatrix | str:
     """The matrix that a parameter holds, or why it is none."""
     kind = type(module).__name__
     if parameter.ndim < 2 or "bias" in name:
@@ -187,10 +190,12 @@ def _of_parameter(module: nn.Module, path: str, name: str, parameter: Tensor) ->
         matrix = WeightMatrix(path, module, name, is_layer=True, layout=Layout(transposed))
         is_layer = type(module) is nn.Linear or _is_linear(matrix)
         return replace(matrix, is_layer=is_layer)
-    return _of_experts(module, path, name, parameter)
+    return _of_experts(module, path, name, parameter, hidden)
 
 
-def _of_experts(module: nn.Module, path: str, name: str, parameter: Tensor) -> WeightMatrix | str:
+def _of_experts(
+    module: nn.Module, path: str, name: str, parameter: Tensor, hidden: int | None
+) -> WeightMatrix | str:
     """A stack of experts' matrices: of three axes, or of two with the first for both (DBRX)."""
     kind, experts = type(module).__name__, _experts(module)
     if experts is None:
@@ -199,18 +204,18 @@ def _of_experts(module: nn.Module, path: str, name: str, parameter: Tensor) -> W
     flat = experts if parameter.ndim == 2 and rows > experts and not rows % experts else None
     if flat is None and (parameter.ndim != 3 or rows != experts):
         return f"a parameter of {kind} of shape {shape}: no stack of matrices"
-    transposed = _is_transposed(module, name, Layout(flat=flat).matrices(parameter))
+    transposed = _is_transposed(module, name, Layout(flat=flat).matrices(parameter), hidden)
     if transposed is None:
         return f"{_UNKNOWN_ORDER} of a parameter of {kind} of shape {shape}"
     return WeightMatrix(path, module, name, is_layer=False, layout=Layout(transposed, flat))
 
 
-def _is_transposed(module: nn.Module, name: str, stack: Tensor) -> bool | None:
+def _is_transposed(module: nn.Module, name: str, stack: Tensor, hidden: int | None) -> bool | None:
     """Whether a stack is stored [E, in, out]; None where nothing tells.
 
     transformers says so on classes whose experts it computes (`use_experts_implementation`). Else
     the axis that is as long as the inputs tells: a module's own ``input_size``, or the hidden size,
-    which gates and "up" take and "down" gives.
+    its own or the model's, which gates and "up" take and "down" gives.
     """
     declared = getattr(module, "is_transposed", None)
     if isinstance(declared, bool):
@@ -219,7 +224,7 @@ def _is_transposed(module: nn.Module, name: str, stack: Tensor) -> bool | None:
     inputs = _size(module, "input_size", "in_features")
     takes = True
     if inputs is None:
-        inputs = _size(module, "hidden_size", "hidden_dim")
+        inputs = _size(module, "hidden_size", "hidden_dim") or hidden
         takes = name.startswith(("gate", "up", "v1", "w1", "w3", "wi"))
         if not takes and not name.startswith(("down", "w2", "wo")):
             return None
@@ -235,8 +240,18 @@ def _size(module: nn.Module, *names: str) -> int | None:
     return next((size for size in sizes if isinstance(size, int)), None)
 
 
+def _hidden_size(model: nn.Module) -> int | None:
+    """What the model's configuration says, or that of its text tower."""
+    config = getattr(model, "config", None)
+    text_config = getattr(config, "get_text_config", lambda: config)
+    return getattr(text_config(), "hidden_size", None)
+
+
 def _experts(module: nn.Module) -> int | None:
-    names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    names = (
+        *("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
+        "n_shared_experts",  # in one stack (Inkling)
+    )
     counts = (getattr(module, name, None) for name in names)
     return next((count for count in counts if isinstance(count, int)), None)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         AttentionSuite,
         DecoderSuite,
         KVCacheSuite,
+        KVTransferSuite,
         PagedKVSuite,
         PrefixCacheSuite,
         RopeSuite,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
         SchedulerSuite,
     )
     from .caching import LayeredCacheSuite, ResponseCacheSuite, SemanticCacheSuite
+    from .decoding import SpeculativeSuite
+    from .distillation import DistillationLossSuite, TeacherDataSuite
     from .properties import for_all
     from .pruning import PruningSuite
     from .quantization import (
@@ -47,10 +50,12 @@ __all__ = [
     "CodebookSuite",
     "ContinuousBatchingSuite",
     "DecoderSuite",
+    "DistillationLossSuite",
     "EmbedderSuite",
     "EmbeddingBatcherSuite",
     "FakeQuantSuite",
     "KVCacheSuite",
+    "KVTransferSuite",
     "LayeredCacheSuite",
     "ModelQuantizerSuite",
     "PackingSuite",
@@ -64,7 +69,9 @@ __all__ = [
     "SchedulerSuite",
     "SemanticCacheSuite",
     "SmoothingSuite",
+    "SpeculativeSuite",
     "Suite",
+    "TeacherDataSuite",
     "for_all",
     "requires",
 ]

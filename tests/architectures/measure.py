@@ -20,6 +20,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 import torch  # noqa: E402
 from in_process_run import COPIES, GATES, Outcome, run_gates, write_release  # noqa: E402
 from tiny_families import FAMILIES, tiny_model  # noqa: E402
+from tiny_models import cache_in  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "docs" / "generate" / "architectures.json"
@@ -47,7 +48,7 @@ def cache_kinds(model: Any) -> list[str]:
     """The library's classes of the cache's layers, each once."""
     with torch.no_grad():
         output = model(input_ids=torch.arange(1, 5)[None], use_cache=True)
-    cache = getattr(output, "past_key_values", None) or getattr(output, "cache_params", None)
+    cache = cache_in(output)
     return sorted({type(layer).__name__ for layer in getattr(cache, "layers", ())})
 
 

@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 import pytest
 import torch
 from in_process_run import COPIES, GATES, Outcome, run_gates, write_release
+from infopt_reference.weight_matrices import select_weight_matrices
 from measure import DATA, QUANTIZED_GATES, measured
 from tiny_families import FAMILIES, tiny_config, tiny_model
+from tiny_models import cache_in
 from transformers import AutoModelForCausalLM
 
 from pytest_infopt.engines.base import ModuleEngine, able
@@ -151,7 +153,7 @@ def forget(pair: ModelPair, attribute: str) -> None:
     plain = module.forward
 
     def forward(**inputs: Any) -> Any:
-        for layer in getattr(inputs.get("past_key_values"), "layers", ()):
+        for layer in getattr(cache_in(inputs), "layers", ()):
             held = getattr(layer, attribute, None)
             for state in held.values() if isinstance(held, dict) else (held,):
                 if state is not None:
@@ -195,6 +197,21 @@ def with_ties(family: str) -> Any:
 
 
 SPARSE = ("axk2", "deepseek_v32", "glm_moe_dsa")
+
+
+def test_shared_experts_in_one_stack_are_quantized() -> None:
+    """Inkling multiplies by the transpose of each: they are stored outputs first."""
+    model = tiny_model("inkling_text")
+    hidden, inner = model.config.hidden_size, model.config.moe_intermediate_size
+    assert hidden != inner
+    stacks = {
+        name: (matrix.in_features, matrix.out_features)
+        for name, matrix in select_weight_matrices(model).chosen.items()
+        if "shared_experts" in name
+    }
+    assert {"gate_proj", "up_proj", "down_proj"} == {name.rpartition(".")[2] for name in stacks}
+    for name, sizes in stacks.items():
+        assert sizes == ((inner, hidden) if name.endswith("down_proj") else (hidden, inner))
 
 
 @pytest.mark.slow

@@ -106,7 +106,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "jetmoe": {"kv_channels": 16},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
-    "longcat_flash": {"zero_expert_num": 2},
+    "longcat_flash": {"zero_expert_num": 2, "head_dim": 8},
     "mamba2": {"num_heads": 8},
     "ministral": {"head_dim": 16},
     "nemotron": {"num_key_value_heads": 2},

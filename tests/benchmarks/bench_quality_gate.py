@@ -36,7 +36,7 @@ from pytest_infopt.process.model_pair import ModelPair
 from pytest_infopt.release import Candidate, ModelSource, Release, Statistics
 from pytest_infopt.results.sample import Sample
 from pytest_infopt.results.verdict import Judgement, Verdict, combine
-from pytest_infopt.run.gate_run import sample_values
+from pytest_infopt.run.judging import take
 
 TIMED_DOCUMENTS, TIMED_TOKENS = 14, 200
 MEASURED_DOCUMENTS = 60  # of the release's own length, 64 tokens
@@ -114,7 +114,7 @@ def session(
         identical_outputs_pass=gate_named("quality").identical_outputs_pass,
     )
     for sample in draw.choices(samples, k=planned):
-        judge.update(sample_values(sample, judge.metrics), sample.identical, sample.weight)
+        take(judge, sample)
         if judge.decided:
             break
     found = judge.judgements(exhausted=not judge.decided)

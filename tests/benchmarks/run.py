@@ -27,6 +27,7 @@ BENCHMARKS = (
     "caching",
     "batching",
     "continuous",
+    "speculative",
 )
 
 
@@ -34,7 +35,12 @@ def succeeds(name: str) -> bool:
     """Run one benchmark; its output goes straight to ours."""
     script = Path(__file__).with_name(f"bench_{name}.py")
     # Threads that spin while they wait take the core that another process's thread needs.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", **os.environ}
+    environment = {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "1000",
+        "PYTHONUNBUFFERED": "1",
+        **os.environ,
+    }
     environment["PYTHONPATH"] = str(script.parents[1])  # tests/, whose helpers some share
     print(f"== {name}", flush=True)
     started = time.perf_counter()

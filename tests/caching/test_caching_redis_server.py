@@ -21,6 +21,7 @@ from pytest_infopt.fixtures.redis_server import (
     find_executable,
     open_redis_server,
 )
+from pytest_infopt.process.server_process import free_port
 
 SHOW = """
 def test_shows(redis_server):
@@ -93,7 +94,7 @@ def test_without_any_server_the_remedies_are_named(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_configured_server_that_does_not_answer_is_an_error() -> None:
-    url = f"redis://127.0.0.1:{servers._free_port()}/0"
+    url = f"redis://127.0.0.1:{free_port()}/0"
     with pytest.raises(RedisServerError, match=url):
         open_redis_server(url)
 
@@ -116,8 +117,8 @@ def test_a_private_server_is_killed_and_starts_empty_on_the_same_port() -> None:
 
 def test_a_taken_port_is_left_to_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     owner = PrivateRedisServer(find_executable())
-    ports = iter([owner.port, servers._free_port()])
-    monkeypatch.setattr(servers, "_free_port", lambda: next(ports))
+    ports = iter([owner.port, free_port()])
+    monkeypatch.setattr(servers, "free_port", lambda: next(ports))
     other = PrivateRedisServer(find_executable())
     assert other.port != owner.port
     assert directory_of(other.url) != directory_of(owner.url)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from default_limits import default_budgets
-from infopt_suites.gates.quality.limits import LARGE_MODELS, SMALL_MODELS, Anchors
+from infopt_suites.gates.format_losses import LARGE_MODELS, SMALL_MODELS, Anchors
 from infopt_suites.gates.quality.limits import default_budgets as quality_limits
 
 from pytest_infopt.configuration.release_file import load_release
@@ -66,6 +66,18 @@ def test_fewer_bits_never_have_a_stricter_limit(parameters: int) -> None:
 def test_a_large_model_never_has_a_looser_limit(bits: int) -> None:
     small, large = limits(bits, SMALL), limits(bits, BIG)
     assert (large[0], small[1], large[2]) <= (small[0], large[1], small[2])
+
+
+@pytest.mark.parametrize(
+    ("quantization", "bits"),
+    [("int8", 8), ("fp8", 6), ("torchao-float8", 6), ("fp8-e5m2", 5), ("smoothquant", 6)],
+)
+def test_codes_of_one_size_are_held_to_what_their_values_lose(quantization: str, bits: int) -> None:
+    source = ModelSource("candidate", "org/base", quantization=quantization)
+    precision = precision_of(source, REFERENCE)
+    assert precision.bits == 8
+    found = quality_limits(BudgetContext(REFERENCE, source, precision, parameters=SMALL))
+    assert found["kl_mean"] == limits(bits, SMALL)[0]
 
 
 def test_lossless_formats_alone_are_held_to_the_references_tokens() -> None:

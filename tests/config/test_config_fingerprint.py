@@ -19,6 +19,7 @@ from pytest_infopt.metrics.metric import Metric
 from pytest_infopt.release import (
     Candidate,
     CorpusSource,
+    Draft,
     Implementation,
     ModelSource,
     Release,
@@ -30,6 +31,7 @@ KINDS: list[type] = [
     Release,
     ModelSource,
     Candidate,
+    Draft,
     ServerSource,
     Implementation,
     CorpusSource,
@@ -47,10 +49,11 @@ def release(tmp_path: Path) -> Release:
     document.write_text("a document")
     (tmp_path / "b.txt").write_text("another document")
     kl, rate = (Budget(metrics()[name], 0.5) for name in ("kl_mean", "semantic_hit_rate"))
-    source = ModelSource("c", str(tmp_path), options={"bits": 4})
+    server, draft = ServerSource("http://localhost/v1"), Draft(ModelSource("draft", "org/small"))
+    source = ModelSource("c", str(tmp_path), options={"bits": 4}, server=server)
     return Release(
         reference=ModelSource("reference", "org/base"),
-        candidates=(Candidate(source, {"kl_mean": kl}, ServerSource("http://localhost/v1")),),
+        candidates=(Candidate(source, {"kl_mean": kl}, draft=draft),),
         corpus=CorpusSource(files=(document,)),
         plans=tuple(kind() for kind in plans()),
         budgets={"semantic-cache": {"semantic_hit_rate": rate}},

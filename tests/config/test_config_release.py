@@ -21,7 +21,7 @@ from pytest_infopt.engines import formats
 from pytest_infopt.errors import ConfigurationError
 from pytest_infopt.gates.registry import gate_named
 from pytest_infopt.options import Settings
-from pytest_infopt.release import Release, ServerSource, Statistics
+from pytest_infopt.release import Draft, ModelSource, Release, ServerSource, Statistics
 
 WHOLE = """
 [reference]
@@ -458,7 +458,13 @@ def test_plan_says_what_is_missing(tmp_path: Path) -> None:
     assert f"missing: reference: {tmp_path / 'gone'} does not exist" in plan
     few = "kl_mean ≤ 0.005 nats cannot PASS with 1 documents; it takes at least 25"
     assert f"{few}, unless its outputs are identical" in plan
-    assert "(default, at least 25 documents)" in plan
+    assert "(default, mean, each counted up to 0.025 nats, at least 25 documents)" in plan
+    tail = "kl_document_p90 ≤ 0.025 nats (default, at most 10 % beyond, at least 62 documents; only"
+    assert f"{tail} estimated, there are 1)" in plan
+    assert "kl_document_p90 ≤ 0.025 nats cannot PASS" not in plan
+    written = text + "[candidates.x.budgets]\nkl_document_p90 = 0.01\n"
+    plan = "\n".join(plan_lines(load(tmp_path, written)))
+    assert "kl_document_p90 ≤ 0.01 nats cannot PASS with 1 documents; it takes at least 62" in plan
     missing_corpus = text.replace("a.txt", "b.txt")
     assert "corpus: unusable" in "\n".join(plan_lines(load(tmp_path, missing_corpus)))
 
@@ -560,6 +566,28 @@ def test_every_key_of_the_schema_is_described() -> None:
     ]
     assert not undescribed
     assert json.dumps(schema).count('"additionalProperties": false') == len(tables)
+
+
+def test_a_draft_brings_the_gate_of_speculative_decoding(tmp_path: Path) -> None:
+    (candidate,) = load(tmp_path, ONE + 'device = "cpu"\ndraft = { model = "./d" }\n').candidates
+    assert candidate.draft == Draft(ModelSource("x-draft", str(tmp_path / "d"), device="cpu"))
+    limits = gate_named("speculative").limits_among(candidate.budgets)
+    assert {name: budget.limit for name, budget in limits.items()} == {
+        "speculative_greedy_mismatches": 0.0,
+        "speculative_speed_up": 1.0,
+    }
+    drafts = 'draft = { model = "d/e", quantization = "int8", num_speculative_tokens = 3 }\n'
+    (candidate,) = load(tmp_path, ONE + drafts).candidates
+    assert candidate.draft == Draft(ModelSource("x-draft", "d/e", quantization="int8"), 3)
+    (candidate,) = load(tmp_path, ONE + 'draft = { model = "prompt-lookup" }\n').candidates
+    assert candidate.draft == Draft(None)
+
+
+def test_what_is_wrong_with_a_draft_is_told_with_its_line(tmp_path: Path) -> None:
+    message = refusal(tmp_path, ONE + "draft = { num_speculative_tokens = 0 }\n")
+    assert "draft.num_speculative_tokens" in message
+    message = refusal(tmp_path, ONE + 'draft = { model = "d/e", quantization = "gguf" }\n')
+    assert "gguf_file" in message
 
 
 def test_a_served_candidate_has_a_server_and_no_limits_on_its_logits(tmp_path: Path) -> None:

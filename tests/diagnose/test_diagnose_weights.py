@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +14,13 @@ from tiny_models import make_tokenizer
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from pytest_infopt.diagnose.subjects import Deadline, Subjects
+from pytest_infopt.corpus.embedded import embedded_texts
+from pytest_infopt.diagnose.subjects import Deadline, OpenEngine, Subjects
 from pytest_infopt.diagnose.weights import BROKEN, DEGRADED, SOUND, WeightsDiagnosis
+from pytest_infopt.engines.base import able
+from pytest_infopt.engines.registry import load_engine
 from pytest_infopt.engines.transformers.engine import TransformersEngine
+from pytest_infopt.release import ModelSource
 
 LAYERS = 6
 TEXTS = [[(37 * i + 5 + j) % 128 for i in range(23)] for j in range(3)]
@@ -31,8 +38,8 @@ MODULES = (
 )
 
 
-def _model() -> Any:
-    torch.manual_seed(7)
+def _model(seed: int = 7) -> Any:
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=128,
         hidden_size=64,
@@ -59,14 +66,26 @@ def _rounded(model: Any, bits: int) -> Any:
     return model
 
 
-def _subjects(candidate: Any, dtype: torch.dtype, seconds: float = 60.0) -> Subjects:
+def _pruned(model: Any, sparsity: float) -> Any:
+    """Its decoder's matrices without the smallest weights of each row."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name != "lm_head":
+            weight = module.weight.detach()
+            least = weight.abs().quantile(sparsity, dim=1, keepdim=True)
+            module.weight.data = weight * (weight.abs() > least)
+    return model
+
+
+def _subjects(
+    candidate: Any, dtype: torch.dtype, seconds: float = 60.0, model: Any = MODEL
+) -> Subjects:
     def engine(module: Any, of: torch.dtype) -> Any:
         return TransformersEngine("tiny", module, make_tokenizer(), dtype=of)
 
-    reference = engine(MODEL, torch.float32)
+    reference = engine(model, torch.float32)
     plain = reference
     if dtype != torch.float32:
-        plain = engine(copy.deepcopy(MODEL).to(dtype), dtype)
+        plain = engine(copy.deepcopy(model).to(dtype), dtype)
     return Subjects(reference, engine(candidate.to(dtype), dtype), plain, TEXTS, Deadline(seconds))
 
 
@@ -85,17 +104,16 @@ def test_a_module_that_is_five_per_cent_too_large_is_named(form: str, name: str)
     subjects = _subjects(model, dtype)
     found = WeightsDiagnosis(subjects)
     assert found.kind == BROKEN
-    assert [outlier.name for outlier in found.outliers.found] == [name]
+    assert [each.module for each in found.accused] == [name]
     assert found.first is not None
-    assert found.first.name == name
+    assert found.first == name
     if form != "int8":  # there the format's own loss is part of what is recovered
         assert found.most is not None
         assert found.most.names == (name,)
         assert found.most.recovered == 1
     layer = subjects.layer_of(name)
     assert (layer is None) == (".layers." not in name)
-    named = f"{name} (" in found.sentences[0]
-    assert named
+    assert f": {name}" in found.sentences[0]
     assert (layer is None) or f"in layer {layer}" in found.sentences[0]
 
 
@@ -103,7 +121,7 @@ def test_a_module_that_is_five_per_cent_too_large_is_named(form: str, name: str)
 def test_a_sound_format_has_no_module_that_stands_out(form: str) -> None:
     found = WeightsDiagnosis(_subjects(*_candidate(form)))
     assert found.kind == (DEGRADED if form == "int8" else SOUND)
-    assert found.outliers.found == []
+    assert found.accused == []
     assert found.first is None
 
 
@@ -113,13 +131,73 @@ def test_few_bits_everywhere_are_degraded_and_not_broken() -> None:
     assert any(sentence.startswith("degraded: each of") for sentence in found.sentences)
 
 
+# Each with the least factor that is seen among so few and such small matrices.
+UNIFORM: dict[str, tuple[Callable[[Any], Any], float]] = {
+    "3 bits": (lambda model: _rounded(model, 3), 1.5),
+    "4 bits": (lambda model: _rounded(model, 4), 1.05),
+    "half pruned": (lambda model: _pruned(model, 0.5), 1.05),
+    "70 % pruned": (lambda model: _pruned(model, 0.7), 1.5),
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("form", UNIFORM)
+def test_a_uniform_format_is_degraded_and_a_planted_fault_in_it_is_broken(
+    form: str, seed: int
+) -> None:
+    reference = _model(seed)
+    rounded, least = UNIFORM[form]
+    candidate = rounded(copy.deepcopy(reference))
+    found = WeightsDiagnosis(_subjects(candidate, torch.float32, 0, reference))
+    assert found.kind == DEGRADED
+    draw = random.Random(seed)
+    linear = [n for n, m in candidate.named_modules() if isinstance(m, nn.Linear)]
+    for factor in (least, 2.0):
+        broken, name = copy.deepcopy(candidate), draw.choice(linear)
+        broken.get_submodule(name).weight.data *= factor
+        found = WeightsDiagnosis(_subjects(broken, torch.float32, 0, reference))
+        assert (found.kind, found.first) == (BROKEN, name)
+        assert [each.module for each in found.accused] == [name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("quantization", "least"),
+    [("int3", 1.05), ("magnitude", 1.3), ("int8", 1.05)],  # zeros alone err by a third
+)
+def test_a_format_of_smollm2_is_degraded_and_a_planted_fault_in_it_is_broken(
+    quantization: str, least: float
+) -> None:
+    source = ModelSource("reference", "embedded:smollm2", dtype="float32")
+    engines = [load_engine(replace(source, quantization=q)) for q in ("none", quantization)]
+    reference, candidate = (able(engine, OpenEngine) for engine in engines)
+    texts = [reference.encode(text)[:32] for _, text in embedded_texts()[:3]]
+
+    def diagnosis() -> WeightsDiagnosis:
+        subjects = Subjects(reference, candidate, reference, texts, Deadline(60))
+        return WeightsDiagnosis(subjects)
+
+    assert diagnosis().kind == DEGRADED
+    draw = random.Random(quantization)
+    modules = dict(reference.module.named_modules())
+    names = [n for n, m in modules.items() if type(m) is nn.Linear and n != "lm_head"]
+    for factor in (least, 2.0):
+        name = draw.choice(names)
+        hook = candidate.module.get_submodule(name).register_forward_hook(
+            lambda module, args, output, by=factor: by * output
+        )
+        found = diagnosis()
+        hook.remove()
+        assert (found.kind, found.first) == (BROKEN, name)
+
+
 def test_attention_that_computes_something_else_from_sound_parts_is_named() -> None:
     model = copy.deepcopy(MODEL)
     model.model.layers[4].self_attn.scaling *= 1.5
     found = WeightsDiagnosis(_subjects(model, torch.float32))
-    assert [outlier.name for outlier in found.outliers.found] == ["model.layers.4.self_attn"]
+    assert [each.module for each in found.accused] == ["model.layers.4.self_attn"]
     assert found.first is not None
-    assert found.first.name == "model.layers.4.self_attn"
+    assert found.first == "model.layers.4.self_attn"
     assert found.most is not None
     assert found.most.names == ("model.layers.4.self_attn",)
 
@@ -155,7 +233,7 @@ def test_without_time_left_the_profile_alone_is_there_and_says_so() -> None:
     found = WeightsDiagnosis(_subjects(model, torch.float32, seconds=0))
     assert found.layers == []
     assert found.first is not None
-    assert found.first.name == MODULES[3]
+    assert found.first == MODULES[3]
     assert any("time limit" in sentence for sentence in found.sentences)
 
 
@@ -179,5 +257,5 @@ def test_modules_without_a_partner_are_said_to_be_left_out() -> None:
     model.model.layers[1].mlp = Other(model.model.layers[1].mlp)
     model.model.layers[1].mlp.last *= 1.1
     found = WeightsDiagnosis(_subjects(model, torch.float32))
-    assert [outlier.name for outlier in found.outliers.found] == ["model.layers.1.mlp"]
-    assert any("without a partner" in sentence for sentence in found.sentences)
+    assert [each.module for each in found.accused] == ["model.layers.1.mlp"]
+    assert any("no partner" in sentence for sentence in found.sentences)

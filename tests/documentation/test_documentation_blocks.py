@@ -15,6 +15,7 @@ from documentation_release import write_model
 from test_documentation_recipes import RECIPES
 
 from pytest_infopt.configuration import load_release
+from pytest_infopt.console import main as infopt
 from pytest_infopt.options import OPTIONS
 from pytest_infopt.store.baselines import Baselines
 
@@ -108,6 +109,9 @@ def test_commands_are_known(command: Command) -> None:
         case ["pip", "install", *packages]:
             for package in packages:
                 require_known(package)
+        case ["infopt", subcommand, *_]:
+            with pytest.raises(SystemExit, match="0"):
+                infopt([subcommand, "--help"])
         case [tool, *_]:
             assert tool.startswith(BY_HAND)
 

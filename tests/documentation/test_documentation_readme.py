@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from pytest_infopt import __version__
 from pytest_infopt.configuration import load_release
 from pytest_infopt.engines.formats import format_of
 from pytest_infopt.run.exit_status import ExitStatus
+
+sys.path.insert(0, str(DOCS / "generate"))
+import product  # the generator's own view of what was measured
+
+sys.path.pop(0)
 
 TEXT = README.read_text(encoding="utf-8")
 MOST_LINES = 200
@@ -131,3 +137,8 @@ def test_a_budget_of_ones_own_works_both_ways(pytester: pytest.Pytester) -> None
     run = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     run.assert_outcomes(passed=1, failed=2)
     run.stdout.fnmatch_lines(["*share kept 0.3, ≥ 0.4*", "*either at_most or at_least*"])
+
+
+def test_the_readme_has_the_totals_of_the_matrix_of_faults() -> None:
+    said = product.faults().in_words()
+    assert said in " ".join(TEXT.split()), "run python tests/faults/see.py"

@@ -78,7 +78,8 @@ class ToyTransformer:
     ``padding_moves_positions`` counts padding as positions, ``stale_cache`` attends to a cache
     without the newest key, ``padding_is_seen`` attends to padding, ``last_is_shifted`` gives each
     logit to the token behind when the last position alone is asked for, ``right_padding_is_first``
-    puts the padding before the text, ``eager_has_no_scale`` leaves out 1/√d without a fused kernel.
+    puts the padding before the text, ``eager_has_no_scale`` leaves out 1/√d without a fused kernel,
+    ``compiled_is_another`` was compiled from code with another scale.
     """
 
     tokenizer_fingerprint = "toy"
@@ -174,13 +175,19 @@ class ToyTransformer:
         raise NotImplementedError
 
     def eager_logits(self, token_ids: Sequence[int]) -> torch.Tensor | None:
-        scaled = self.query
-        if self.fault == "eager_has_no_scale":
-            self.query = self.query * self.query.shape[0] ** 0.5
+        return self._logits(token_ids, scaled=self.fault != "eager_has_no_scale")
+
+    def uncompiled_logits(self, token_ids: Sequence[int]) -> torch.Tensor | None:
+        return self._logits(token_ids, scaled=self.fault != "compiled_is_another")
+
+    def _logits(self, token_ids: Sequence[int], *, scaled: bool) -> torch.Tensor:
+        query = self.query
+        if not scaled:
+            self.query = query * query.shape[0] ** 0.5
         try:
             return self.full_logits(token_ids)
         finally:
-            self.query = scaled
+            self.query = query
 
     def _embed(self, token_ids: Sequence[int], places: list[int]) -> torch.Tensor:
         return self.embedding[list(token_ids)] + self.places[places]  # [T, D]

@@ -27,6 +27,7 @@ from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
 from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError, NonFiniteLogitsError
 from pytest_infopt.measure.dtype_error import OUTPUT_FACTOR, DtypeError, dtype_error_of
+from pytest_infopt.measure.row_errors import least_factor
 from pytest_infopt.results.sample import Sample
 
 IDS = seeded_ids("batching", 24, ToyTransformer.vocabulary)
@@ -207,13 +208,14 @@ def dtype_error() -> DtypeError:
 @given(st.floats(2.0**-10, 2.0**10))
 def test_an_error_is_counted_in_what_two_runs_may_differ_by(shift: float) -> None:
     """Logits that are a constant above and below: their RMS error is that constant, but for
-    rounding."""
+    rounding; the bound on the usual row is the larger."""
     signs = torch.tensor([1.0, -1.0]).repeat(ToyTransformer.vocabulary // 2)
     engine = Spoiled(
         lambda _, rows: [row.double() + shift * signs * (len(rows) > 1) for row in rows]
     )
     sample = invariance(engine, (1, 4))
-    ratio = shift / (2 * dtype_error().worst)
+    ratio = least_factor(torch.full((len(IDS),), shift), dtype_error().usual)
+    assert ratio > shift / (2 * dtype_error().worst)
     rounding = ToyTransformer.vocabulary * torch.finfo(torch.float32).eps
     assert sample.details["errors"]["4"] == pytest.approx(ratio, rel=rounding)
 

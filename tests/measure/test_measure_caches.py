@@ -20,11 +20,12 @@ from infopt_suites.gates.kv_cache.ways import (
     size_table,
     step_cost_table,
 )
+from infopt_suites.gates.kv_formula import FormulaCheck
 from infopt_suites.gates.long_context.texts import measure_long_text, sweep_table, tail_logits
 from infopt_suites.gates.prefix_cache.prefix_server import PrefixServer
 from infopt_suites.gates.prefix_cache.prompts import measure_prefix_prompt, shared_prompt_table
 from measure_fakes import seeded_ids
-from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
+from tiny_models import CONFIGS, VOCABULARY, cache_in, make_model, make_tokenizer
 
 from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError
@@ -91,7 +92,7 @@ def test_a_cache_that_cannot_be_cropped_is_left_out_of_that_way_alone() -> None:
 
     def refuses(inputs: Inputs) -> None:
         if held(inputs):
-            inputs["past_key_values"].crop = crop
+            cache_in(inputs).crop = crop
 
     sample = kv_sample(broken("llama", refuses), "llama")
     assert set(sample.details["left_out"]) == {"tokens taken back"}
@@ -108,7 +109,7 @@ def test_a_window_that_has_moved_on_takes_tokens_back() -> None:
 
 
 def held(inputs: Inputs) -> int:
-    cache = inputs.get("past_key_values")
+    cache = cache_in(inputs)
     return 0 if cache is None else int(cache.get_seq_length())
 
 
@@ -127,7 +128,7 @@ def positions_count_padding(inputs: Inputs) -> None:
 
 def newest_entry_is_stale(inputs: Inputs) -> None:
     if held(inputs) > 1:
-        for layer in inputs["past_key_values"].layers:
+        for layer in cache_in(inputs).layers:
             layer.keys[:, :, -1] = layer.keys[:, :, -2]
 
 
@@ -139,7 +140,7 @@ def chunks_are_not_masked(inputs: Inputs) -> None:
 
 
 def crop_takes_one_too_few(inputs: Inputs) -> None:
-    cache = inputs.get("past_key_values")
+    cache = cache_in(inputs)
     if cache is not None and not hasattr(cache, "whole_crop"):
         cache.whole_crop = cache.crop
         cache.crop = lambda tokens: cache.whole_crop(tokens + 1)
@@ -199,7 +200,7 @@ def test_a_fault_beside_a_sound_reference_is_the_candidates() -> None:
 
 def slightly_stale(inputs: Inputs) -> None:
     if held(inputs) > 1:
-        for layer in inputs["past_key_values"].layers:
+        for layer in cache_in(inputs).layers:
             layer.keys[:, :, -1] += 1e-4 * layer.keys[:, :, -2]
 
 
@@ -212,8 +213,8 @@ def test_a_candidate_is_held_to_what_lengths_change_in_the_reference() -> None:
     control, candidate = engine_of(make_model("llama")), broken("llama", slightly_stale)
     ratio = controlled(candidate, control).values["kv_error_ratio"]
     assert ratio > OUTPUT_FACTOR
-    charged = controlled(candidate, control, lambda: Difference(ratio, 1.0))
-    assert charged.values["kv_error_ratio"] == pytest.approx(1.0)
+    charged = controlled(candidate, control, lambda: Difference(ratio, 1.0, (1.0,) * 20))
+    assert charged.values["kv_error_ratio"] <= 1
     assert any("plain passes of other lengths" in note for note in charged.details["notes"])
     worse = broken("llama", newest_entry_is_stale)
     found = controlled(worse, control, lambda: Difference(ratio, 0.0))
@@ -223,7 +224,7 @@ def test_a_candidate_is_held_to_what_lengths_change_in_the_reference() -> None:
 
 def test_rounding_by_lengths_excuses_nothing() -> None:
     control, candidate = engine_of(make_model("llama")), broken("llama", slightly_stale)
-    charged = controlled(candidate, control, lambda: Difference(OUTPUT_FACTOR, 1e3))
+    charged = controlled(candidate, control, lambda: Difference(OUTPUT_FACTOR, 1e3, (0.0,)))
     assert charged.values == controlled(candidate, control).values
 
 
@@ -301,7 +302,7 @@ class Restless(PrefixServer):
     def _compute(self, *arguments: Any, **options: Any) -> torch.Tensor:
         logits = super()._compute(*arguments, **options)
         self.used = getattr(self, "used", 0) + 1
-        return logits * (1 + 2.0**-20 * self.used)
+        return logits * (1 + 2.0**-22 * self.used)
 
 
 @pytest.mark.parametrize(
@@ -383,6 +384,32 @@ def test_a_cache_larger_than_its_formula_is_found() -> None:
     engine, sound = predicting_less("llama"), engine_of(make_model("llama"))
     assert measure_kv_growth(engine, [7, 8, 9], [1]).values == {"kv_size_error": 1.0}
     assert measure_kv_growth(engine, [7, 8, 9], [1], sound).values == {"kv_size_error": 1.0}
+
+
+class _Windowed:
+    """The formula of a layer that keeps all tokens, 3 bytes each, and one with a window of 8, 5."""
+
+    def predicted_kv_bytes(self, tokens: int, batch: int = 1) -> int:
+        return (3 * tokens + 5 * min(tokens, 8)) * batch
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize(("tokens", "kept"), [(7, 7), (8, 7), (8, 8), (9, 7), (30, 7), (30, 8)])
+def test_a_full_window_may_have_dropped_its_oldest_token(
+    tokens: int, kept: int, batch: int
+) -> None:
+    held = (3 * tokens + 5 * kept) * batch
+    for off in (0, 1, -1):
+        check = FormulaCheck(_Windowed())  # type: ignore[arg-type]
+        check.add(tokens, batch, held + off)
+        assert check.worst == abs(off)
+
+
+@pytest.mark.parametrize(("tokens", "kept"), [(7, 6), (8, 6), (30, 6), (30, 9)])
+def test_a_window_holds_no_fewer_and_no_more(tokens: int, kept: int) -> None:
+    check = FormulaCheck(_Windowed())  # type: ignore[arg-type]
+    check.add(tokens, 1, 3 * tokens + 5 * kept)
+    assert check.worst == 5
 
 
 def test_a_formula_that_the_reference_breaks_is_none() -> None:
@@ -493,7 +520,7 @@ def overwritten(beyond: int) -> Callable[[Inputs], None]:
     """Entries beyond so many tokens take the place of the first ones."""
 
     def fault(inputs: Inputs) -> None:
-        for layer in inputs["past_key_values"].layers if held(inputs) > beyond else ():
+        for layer in cache_in(inputs).layers if held(inputs) > beyond else ():
             layer.keys[:, :, : held(inputs) - beyond] = layer.keys[:, :, beyond:]
 
     return fault
@@ -501,14 +528,14 @@ def overwritten(beyond: int) -> Callable[[Inputs], None]:
 
 def oldest_is_forgotten(inputs: Inputs) -> None:
     """A window of 64 where none is declared."""
-    for layer in inputs["past_key_values"].layers if held(inputs) > 64 else ():
+    for layer in cache_in(inputs).layers if held(inputs) > 64 else ():
         layer.keys[:, :, : held(inputs) - 64] = -1e4
         layer.values[:, :, : held(inputs) - 64] = 0
 
 
 def a_block_is_stale(inputs: Inputs) -> None:
     """The fourth block of 16 holds what the third does."""
-    for layer in inputs["past_key_values"].layers if held(inputs) > 64 else ():
+    for layer in cache_in(inputs).layers if held(inputs) > 64 else ():
         layer.values[:, :, 48:64] = layer.values[:, :, 32:48]
 
 
@@ -523,7 +550,7 @@ def test_a_cache_that_breaks_beyond_a_boundary_is_found(fault: Callable[[Inputs]
 
 def in_eight_bits(axis: int) -> Callable[[Inputs], None]:
     def fault(inputs: Inputs) -> None:
-        for layer in inputs["past_key_values"].layers if held(inputs) else ():
+        for layer in cache_in(inputs).layers if held(inputs) else ():
             for tensor in (layer.keys, layer.values):
                 scale = tensor.abs().amax(axis, keepdim=True) / 127
                 tensor.copy_((tensor / scale).round() * scale)
@@ -533,7 +560,7 @@ def in_eight_bits(axis: int) -> Callable[[Inputs], None]:
 
 def decoded_as_read(inputs: Inputs) -> None:
     """Stored as it should be, and read through 8-bit floats."""
-    cache = inputs.get("past_key_values")
+    cache = cache_in(inputs)
     if cache is not None and not hasattr(cache, "whole_update"):
         cache.whole_update = cache.update
 

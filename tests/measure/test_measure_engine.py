@@ -12,6 +12,7 @@ import torch
 from infopt_suites.gates.equivalence.logit_errors import measure_prompt
 from infopt_suites.gates.memory.footprint import measure_memory
 from measure_fakes import seeded_ids
+from tiny_models import cache_in
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pytest_infopt.engines.transformers.engine import TransformersEngine
@@ -71,7 +72,7 @@ def test_a_sound_llama_is_legal(module: LlamaForCausalLM, dtype: torch.dtype) ->
 
 def positions_start_anew(inputs: dict[str, Any]) -> None:
     """Each decode step restarts at position 0 (transformers#15751)."""
-    cache = inputs.get("past_key_values")
+    cache = cache_in(inputs)
     if cache is not None and cache.get_seq_length():
         inputs["position_ids"] = torch.arange(inputs["input_ids"].shape[1])[None]
 

@@ -59,6 +59,7 @@ def test_a_sound_candidate_is_legal_on_every_metric(dtype: torch.dtype, text: st
         ("last_is_shifted", "served_error_ratio"),
         ("right_padding_is_first", "served_error_ratio"),
         ("eager_has_no_scale", "served_error_ratio"),
+        ("compiled_is_another", "served_error_ratio"),
     ],
 )
 def test_a_planted_fault_is_far_outside(dtype: torch.dtype, fault: str, metric: str) -> None:

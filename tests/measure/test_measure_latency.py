@@ -14,7 +14,6 @@ from measure_fakes import FakeClock, ScriptedEngine
 from pytest_infopt.engines.base import TokenEvent
 from pytest_infopt.errors import InfoptError, InvalidComparisonError
 from pytest_infopt.measure.timing import (
-    SHORT_REQUEST_SECONDS,
     SlowedEngine,
     measure_pair,
     time_request,
@@ -121,6 +120,9 @@ def test_a_pair_holds_log_ratios_and_the_candidates_times(clock: FakeClock) -> N
         "ttft_ratio": math.log(2.0),
         "tpot_ratio": math.log(0.5),
         "e2e_ratio": math.log(2.5 / 2.0),
+        "ttft_mean_ratio": math.log(2.0),
+        "tpot_mean_ratio": math.log(0.5),
+        "e2e_mean_ratio": math.log(2.5 / 2.0),
     }
     assert sample.tokens == {"ttft": [2.0], "tpot": [0.25], "e2e": [2.5], "itl": [0.25, 0.25]}
     assert sample.details["reference"] == {
@@ -136,23 +138,38 @@ def test_the_caller_decides_who_goes_first_and_nothing_else(
     reference = ScriptedEngine("reference", clock, [1.0, 1.0], log)
     candidate = ScriptedEngine("candidate", clock, [4.0, 4.0], log)
     sample = measure_pair(reference, candidate, [1], 2, candidate_first, "u", clock)
-    expected = ["candidate", "reference"] if candidate_first else ["reference", "candidate"]
-    assert log == expected
+    order = ["candidate", "reference"] if candidate_first else ["reference", "candidate"]
+    assert log == [name for name in order for _ in ("untimed", "timed")]
     assert sample.values["ttft_ratio"] == math.log(4.0)
     assert sample.details["candidate_first"] is candidate_first
 
 
-@pytest.mark.parametrize("whose", ["reference", "candidate", "both"])
-def test_short_requests_are_timed_anew_after_an_untimed_call(clock: FakeClock, whose: str) -> None:
-    """Both are, whichever is short, so that a choice by the times favours neither."""
-    log: list[str] = []
-    delays = dict.fromkeys(("reference", "candidate"), 1.0)
-    for name in delays:
-        if whose in (name, "both"):
-            delays[name] = SHORT_REQUEST_SECONDS / 2
-    engines = [ScriptedEngine(name, clock, [delay], log) for name, delay in delays.items()]
-    measure_pair(*engines, [1], 1, True, "u", clock)
-    assert log == ["candidate", "reference"] + ["candidate"] * 2 + ["reference"] * 2
+class LeavesTraces(ScriptedEngine):
+    """What another engine asked before costs this one half a second."""
+
+    def __init__(
+        self, name: str, clock: FakeClock, asked: list[tuple[str, list[int], int]]
+    ) -> None:
+        super().__init__(name, clock, [1.0, 0.5, 0.5, 0.5])
+        self.asked = asked
+
+    def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
+        if self.asked and self.asked[-1][0] != self.name:
+            self.clock.advance(0.5)
+        self.asked.append((self.name, list(prompt_ids), max_new_tokens))
+        yield from super().stream(prompt_ids, max_new_tokens)
+
+
+def test_what_one_engine_leaves_behind_is_charged_to_nobody(clock: FakeClock) -> None:
+    asked: list[tuple[str, list[int], int]] = []
+    reference, candidate = (LeavesTraces(name, clock, asked) for name in ("reference", "candidate"))
+    for candidate_first in (True, False, False, True):
+        sample = measure_pair(reference, candidate, [1, 3, 5], 4, candidate_first, "u", clock)
+        assert set(sample.values.values()) == {0.0}
+        assert sample.tokens["ttft"] == sample.details["reference"]["ttft"] == [1.0]
+    untimed, timed = asked[::2], asked[1::2]
+    assert {(tuple(prompt), tokens) for _, prompt, tokens in untimed} == {((5, 3), 1)}
+    assert {(tuple(prompt), tokens) for _, prompt, tokens in timed} == {((1, 3, 5), 4)}
 
 
 def test_different_numbers_of_tokens_are_no_pair(clock: FakeClock) -> None:
@@ -168,7 +185,7 @@ def test_a_time_per_output_token_that_does_not_exist_is_left_out(
 ) -> None:
     engines = [ScriptedEngine(name, clock, delays) for name in ("reference", "candidate")]
     sample = measure_pair(*engines, [1], len(delays), False, "u", clock)
-    assert set(sample.values) == {"ttft_ratio", "e2e_ratio"}
+    assert set(sample.values) == {"ttft_ratio", "e2e_ratio", "ttft_mean_ratio", "e2e_mean_ratio"}
 
 
 def test_warm_up_makes_its_calls_and_keeps_no_times(clock: FakeClock) -> None:

@@ -87,4 +87,5 @@ def test_equivalence_charges_lengths_only_where_lengths_differ(
 
     before = value(Difference())
     assert before > OUTPUT_FACTOR
-    assert value(Difference(before, 1.0)) == pytest.approx(1.0 if charged else before)
+    effect = Difference(before, 1.0, rows=(before,) * len(PROMPT))
+    assert value(effect) == pytest.approx(1.0 if charged else before)

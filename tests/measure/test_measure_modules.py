@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import torch
 from infopt_reference.quantization import preset, quantize_model
-from infopt_suites.gates.modules.comparison import Models, ModuleComparison
-from infopt_suites.gates.modules.envelope import envelope, student_quantile
-from infopt_suites.gates.modules.output_errors import output_errors
 from scipy import stats
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 from weight_layouts import LAYOUTS, make_layout
 
 from pytest_infopt.engines.registry import load_engine
+from pytest_infopt.measure.modules.comparison import Models, ModuleComparison
+from pytest_infopt.measure.modules.envelope import envelope, student_quantile
+from pytest_infopt.measure.modules.output_errors import output_errors
+from pytest_infopt.measure.modules.positions import far_call, rounding_of_angles
 from pytest_infopt.release import ModelSource
 
 VOCABULARY, LAYERS, WIDTH, HEAD = 160, 4, 64, 16
@@ -56,10 +57,19 @@ def make(kind: str = "llama") -> Any:
     return model
 
 
+def in_dtype(reference: Any, dtype: torch.dtype) -> Any:
+    """A copy as it would be loaded in a dtype: frequencies are float32 in any."""
+    model = copy.deepcopy(reference).to(dtype)
+    for name, module in reference.named_modules():
+        if hasattr(module, "inv_freq"):
+            model.set_submodule(name, copy.deepcopy(module))
+    return model
+
+
 def candidate_of(reference: Any, form: str) -> Any:
-    candidate = copy.deepcopy(reference)
     if form in DTYPES:
-        return candidate.to(DTYPES[form])
+        return in_dtype(reference, DTYPES[form])
+    candidate = copy.deepcopy(reference)
     if form != "float32":
         quantize_model(candidate, preset(form))
     return candidate
@@ -81,7 +91,7 @@ def batch(rows: int = 4, tokens: int = 24) -> dict[str, Any]:
 
 def compared(reference: Any, candidate: Any, form: str = "float32") -> ModuleComparison:
     dtype = DTYPES.get(form, torch.float32)
-    plain = copy.deepcopy(reference).to(dtype) if form in DTYPES else reference
+    plain = in_dtype(reference, dtype) if form in DTYPES else reference
     decode = lambda ids: f"w{ids[0]}"  # noqa: E731
     known = inspect.signature(reference.forward).parameters
     inputs = {name: value for name, value in batch().items() if name in known}
@@ -169,6 +179,14 @@ def reference() -> Any:
     return make()
 
 
+@pytest.fixture(scope="module")
+def far_reference() -> Any:
+    """A model that is made for long texts."""
+    model = make()
+    model.config.max_position_embeddings = 100_000
+    return model
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_sound_candidate_has_no_module_accused(reference: Any, form: str) -> None:
     found = compared(reference, candidate_of(reference, form), form)
@@ -196,10 +214,87 @@ def test_a_rotary_base_off_by_a_ten_thousandth_is_a_constant(reference: Any, for
     frequencies = candidate.model.rotary_emb.inv_freq
     exponents = torch.arange(len(frequencies)) / len(frequencies)
     candidate.model.rotary_emb.inv_freq = frequencies * 1.0001 ** -exponents.to(frequencies.dtype)
-    if form == "bf16":  # kept in 16 bit here, which hides it; models load theirs in float32
-        candidate.model.rotary_emb.inv_freq = frequencies * 1.01
     names = [(c.module, c.name) for c in compared(reference, candidate, form).constants]
     assert names == [("model.rotary_emb", "inv_freq")]
+
+
+def rounded_positions(positions: torch.Tensor) -> torch.Tensor:
+    """As of a float with five bits: 32 numbers beyond each power of two."""
+    step = 2.0 ** (positions.clamp(min=1).float().log2().floor() - 5).clamp(min=0)
+    return ((positions / step).round() * step).long()
+
+
+def positions_of_rope(model: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def changed(module: Any, args: Any, kwargs: Any) -> Any:
+        positions = kwargs.pop("position_ids") if "position_ids" in kwargs else args[1]
+        return (args[0], change(positions)), kwargs
+
+    model.model.rotary_emb.register_forward_pre_hook(changed, with_kwargs=True)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "change",
+    [rounded_positions, lambda p: p.clamp(max=200), lambda p: p % 200],
+    ids=["rounded", "clamped", "restarted"],
+)
+def test_positions_that_are_wrong_beyond_the_batch_are_the_rotary_embeddings(
+    far_reference: Any, change: Callable[[torch.Tensor], torch.Tensor], form: str
+) -> None:
+    positions = batch()["position_ids"]
+    assert torch.equal(change(positions), positions)  # the batch does not show it
+    candidate = candidate_of(far_reference, form)
+    positions_of_rope(candidate, change)
+    found = compared(far_reference, candidate, form)
+    assert [accusation.module for accusation in found.accused] == ["model.rotary_emb"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_angles_that_are_rounded_less_are_no_fault_at_any_position(
+    far_reference: Any, form: str
+) -> None:
+    """At position 100,000 rounding an angle to float32 shows in the third decimal."""
+    candidate = candidate_of(far_reference, form)
+    rope = candidate.model.rotary_emb
+    frequencies = far_reference.model.rotary_emb.inv_freq.double()
+
+    def tables(x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        angles = position_ids[..., None].double() * frequencies
+        angles = torch.cat([angles, angles], -1)
+        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+    rope.forward = tables
+    assert not compared(far_reference, candidate, form).accused
+
+
+class ShiftedTable(nn.Module):
+    """Positions are looked up, two further on, which is added in place, as XGLM's are."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.arange(float(rows))[:, None].repeat(1, 4))
+
+    def forward(self, position_ids: torch.Tensor) -> Any:
+        position_ids += 2
+        return self.table[position_ids]
+
+
+def test_far_positions_fit_a_table_that_adds_to_them_in_place() -> None:
+    last, table = 499, ShiftedTable(502)
+    near = ((torch.arange(24)[None],), {})
+    call = far_call(table, near, last)
+    assert call is not None
+    (positions,), _ = call
+    assert positions.min() == 0
+    assert positions.max() == last - 1
+    before = positions.clone()
+    found = rounding_of_angles(table, call)
+    assert found is not None
+    assert torch.equal(positions, before)
+    assert torch.equal(found, before[..., None] * 2.0**-23 * torch.ones(4))
+    assert far_call(nn.Linear(2, 2), near, last) is None
+    assert far_call(table, ((torch.zeros(3),), {}), last) is None
+    assert far_call(table, near, 20) is None
 
 
 @pytest.mark.parametrize(
@@ -277,6 +372,75 @@ def test_what_others_make_up_for_is_excused(reference: Any, name: str, form: str
     assert not found.constants
     assert found.excused
     assert any("make up for" in note for note in found.notes())
+
+
+@pytest.mark.parametrize("couples_rows", [False, True])
+def test_no_token_is_judged_alone_where_rows_are_coupled(
+    reference: Any, couples_rows: bool
+) -> None:
+    """As under LLM.int8(), whose outliers' channels are those of the whole pass."""
+    candidate = candidate_of(reference, "int8")
+    name = f"{P}.mlp.gate_proj"
+    weight = reference.get_submodule(name).weight
+    inputs = []
+    handle = reference.get_submodule(name).register_forward_hook(
+        lambda m, a, o: inputs.append(a[0])
+    )
+    with torch.no_grad():
+        reference(**batch())
+    handle.remove()
+    threshold = 0.75 * float(inputs[0].abs().max())
+
+    def outliers(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
+        if float(args[0].abs().max()) <= threshold:
+            return output
+        error = output - nn.functional.linear(args[0], weight)
+        noise = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+        return output + noise * error.square().mean().sqrt()
+
+    candidate.get_submodule(name).register_forward_hook(outliers)
+    models = Models(
+        reference,
+        candidate,
+        reference,
+        batch(),
+        torch.float32,
+        VOCABULARY,
+        str,
+        couples_rows=couples_rows,
+    )
+    found = [accusation.module for accusation in ModuleComparison(models, RATE).accused]
+    assert found == ([] if couples_rows else [name])
+
+
+@pytest.mark.parametrize("constant", [-8.0, 3.0, 100.0])
+def test_a_constant_added_to_all_logits_is_no_fault(reference: Any, constant: float) -> None:
+    candidate = copy.deepcopy(reference)
+
+    def added(module: Any, args: Any, output: Any) -> Any:
+        output.logits = output.logits + constant
+        return output
+
+    candidate.register_forward_hook(added)
+    assert not compared(reference, candidate).accused
+
+
+def test_plain_modules_may_be_narrower_than_the_candidate(reference: Any) -> None:
+    """Kernels that round activations to bfloat16 in a float32 model are held to bfloat16."""
+    candidate = copy.deepcopy(reference)
+    fold_norms(candidate)
+    models = Models(
+        reference,
+        candidate,
+        in_dtype(reference, torch.bfloat16),
+        batch(),
+        torch.float32,
+        VOCABULARY,
+        str,
+    )
+    found = ModuleComparison(models, RATE)
+    assert not found.accused
+    assert found.excused
 
 
 def test_other_attention_kernels_are_no_fault(reference: Any) -> None:
@@ -385,18 +549,18 @@ def test_three_faulty_siblings_of_ten_hardly_move_the_envelope() -> None:
 def test_figures_of_a_scaled_output() -> None:
     x, weight = torch.randn(50, 32), torch.randn(16, 32)
     y = x @ weight.T
-    found = output_errors(1.05 * y, y, x, weight)
+    found = output_errors(1.05 * y, y, x)
     assert found.slope == pytest.approx(0.05, rel=1e-4)
     assert found.error == pytest.approx(0.05, rel=1e-4)
     assert found.slope_error < 1e-6
-    assert output_errors(y, y, x, weight).identical
+    assert output_errors(y, y, x).identical
 
 
 def test_figures_do_not_follow_one_large_token() -> None:
     x, weight = torch.randn(50, 32), torch.randn(16, 32)
     x[0] *= 1000
     y = x @ weight.T
-    found = output_errors(y * torch.tensor([1.0] + [1.1] * 49)[:, None], y, x, weight)
+    found = output_errors(y * torch.tensor([1.0] + [1.1] * 49)[:, None], y, x)
     assert found.slope == pytest.approx(0.1, abs=0.01)
 
 

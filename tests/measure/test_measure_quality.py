@@ -47,7 +47,8 @@ def test_every_single_valued_quality_metric_is_filled() -> None:
     sample = measured("a", 30)
     expected = {m.name for m in OF_DOCUMENTS if m.rule is not Rule.EXCEEDANCE}
     assert set(sample.values) == expected
-    assert set(sample.tokens) == {"kl"}
+    assert set(sample.tokens) == {"kl", "kl_document"}
+    assert sample.tokens["kl_document"] == [sample.values["kl_mean"]]
     assert sample.weight == len(sample.tokens["kl"]) == 29
 
 

@@ -15,7 +15,7 @@ from infopt_reference.quantization import preset, quantize_model
 from infopt_suites.gates.equivalence.prompt_passes import PromptPasses
 from infopt_suites.gates.kv_cache.ways import measure_kv_prompt
 from measure_fakes import seeded_ids
-from tiny_models import CONFIGS, VOCABULARY, make_model, make_tokenizer
+from tiny_models import CONFIGS, VOCABULARY, cache_in, make_model, make_tokenizer
 from weight_layouts import make_layout
 
 from pytest_infopt.engines.formats import FORMATS
@@ -212,7 +212,7 @@ def taken_back_tokens_stay(module: Any) -> None:
     @functools.wraps(plain)  # the engine reads the signature
     def forward(**inputs: Any) -> Any:
         output = plain(**inputs)
-        cache = output.past_key_values
+        cache = cache_in(output)
         if cache is not None and not hasattr(cache, "whole_crop"):
             cache.whole_crop = cache.crop
 

@@ -7,67 +7,39 @@ import copy
 import pytest
 import torch
 from chat_server_fake import chat_server
-from infopt_suites.gates.prefix_cache.chat_server import ChatServer
+from infopt_suites.gates.chat_server import ChatServer
+from infopt_suites.gates.models_answers import ModelsAnswers
 from infopt_suites.gates.prefix_cache.served_chats import (
     ChatTexts,
-    ModelsAnswers,
     measure_served_chat,
     served_table,
 )
-from measure_fakes import seeded_ids
-from tiny_models import VOCABULARY, make_model, make_tokenizer
+from served_model import COUNT, Served, dtype_error_in, served_engine
 
 from pytest_infopt.engines.transformers.engine import TransformersEngine
 from pytest_infopt.errors import InvalidComparisonError
-from pytest_infopt.measure.dtype_error import DtypeError, dtype_error_of
+from pytest_infopt.measure.dtype_error import DtypeError
 from pytest_infopt.release import ServerSource
 from pytest_infopt.results.sample import Sample
 
 TEXTS = ChatTexts("w1 w2 w3 w4 w5 w6", "w6 w5 w4 w3 w2 w1", ("w7 w8", "w9 w10", "w11 w12"))
-COUNT = 4  # tokens of an answer
 
 
 @pytest.fixture(scope="module")
 def engine() -> TransformersEngine:
-    tokenizer = make_tokenizer()
-    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
-    tokenizer.eos_token = "w0"
-    return TransformersEngine(
-        "tiny", copy.deepcopy(make_model("llama")), tokenizer, dtype=torch.float32
-    )
+    return served_engine()
 
 
 @pytest.fixture(scope="module")
 def dtype_error(engine: TransformersEngine) -> DtypeError:
-    ids = seeded_ids("served", 16, VOCABULARY)
-    exact = TransformersEngine("exact", make_model("llama").double(), dtype=torch.float64)
-    return dtype_error_of(exact.full_logits(ids), engine.full_logits(ids), torch.float32)
-
-
-class Served:
-    """The model's own answers by prompt, as the server should give them."""
-
-    def __init__(self, engine: TransformersEngine) -> None:
-        self._engine = engine
-
-    def tokens(self, prompt: str) -> list[int]:
-        (tokens,) = self._engine.generate([self._engine.encode(prompt)], [COUNT])
-        return tokens[: tokens.index(0)] if 0 in tokens else tokens
-
-    def __call__(self, prompt: str, warm: bool = False) -> str:
-        return self._engine.decode(self.tokens(prompt))
-
-    def unlikely(self, prompt: str) -> str:
-        """An answer that begins with the model's last choice."""
-        logits = self._engine.full_logits(self._engine.encode(prompt))[-1]
-        return f"w{int(logits.argmin())} {self(prompt)}"
+    return dtype_error_in(engine)
 
 
 def measured(
     url: str, engine: TransformersEngine, dtype_error: DtypeError, texts: ChatTexts = TEXTS
 ) -> Sample:
     model = ModelsAnswers(engine, dtype_error, COUNT)
-    with ChatServer(ServerSource(url, "m"), timeout=30) as server:
+    with ChatServer(ServerSource(url, "m", timeout_seconds=30)) as server:
         return measure_served_chat(server, model, texts, COUNT, "chat")
 
 
@@ -88,7 +60,7 @@ def test_the_models_own_answers_pass_and_the_saving_is_what_the_server_reports(
 
 def test_a_connection_is_made_before_it_is_timed(engine: TransformersEngine) -> None:
     with chat_server(Served(engine)) as server:
-        with ChatServer(ServerSource(server.url, "m"), timeout=30) as client:
+        with ChatServer(ServerSource(server.url, "m", timeout_seconds=30)) as client:
             for _ in range(5):
                 client.answer(TEXTS.chat(0), COUNT)
         assert server.connections == 1
@@ -232,7 +204,7 @@ def test_a_model_hubs_offline_mode_does_not_refuse_a_server(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with (
         chat_server(Served(engine)) as server,
-        ChatServer(ServerSource(server.url, "m"), timeout=30) as client,
+        ChatServer(ServerSource(server.url, "m", timeout_seconds=30)) as client,
     ):
         assert client.answer(TEXTS.chat(0), COUNT).text
 

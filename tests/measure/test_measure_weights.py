@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from default_limits import default_budgets
 from infopt_reference.pruning import prune_model
 from infopt_reference.quantization import preset, quantize_model
 from infopt_suites.gates.memory.changes import with_changes
-from weight_layouts import LAYOUTS, make_layout
+from weight_layouts import LAYOUTS, MIXTURES, make_layout
 
 from pytest_infopt import Sample
 from pytest_infopt.engines.transformers.footprint import storage_bytes, weight_tensors
@@ -52,7 +53,7 @@ def test_a_quantized_model_has_changed_and_has_the_bits_that_were_asked_for(
     bits = changes.values()["bits_per_weight"]
     assert preset(form).bits < bits < preset(form).bits + 1
     assert "sparsity" not in changes.values()
-    assert not changes.notes()
+    assert not changes.unchanged
     assert kept(changes, form) == {"changed_share": True, "bits_per_weight": True}
 
 
@@ -102,6 +103,37 @@ def test_a_copy_in_another_dtype_changed_nothing(name: str) -> None:
     assert changes.changed == 0
     assert changes.values()["bits_per_weight"] == 16
     assert not changes.notes()  # nothing was to be changed
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_what_is_no_matrix_to_change_is_told_by_kind_and_count(name: str) -> None:
+    reference, candidate = make_layout(name), make_layout(name)
+    quantize_model(candidate, preset("int8"))
+    (note,) = compare_weights(reference, candidate).notes()
+    table = reference.get_input_embeddings().weight.numel()
+    assert f"Embedding (1; {table:,} weights)" in note
+    assert f"lm_head (1; {table:,} weights)" in note
+    routers = re.findall(r"\w*Router \((\d+); (\d+) weights", note)
+    assert sum(int(weights) for _, weights in routers) == LAYOUTS[name].routers
+    layers = [m for m in reference.modules() if "Router" in type(m).__name__]
+    assert sum(int(count) for count, _ in routers) == len(layers)
+
+
+def test_a_stack_of_unknown_use_is_told_by_its_class() -> None:
+    class Odd(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stack = torch.nn.Parameter(torch.ones(2, 4, 8))
+
+    def model() -> torch.nn.Module:
+        return torch.nn.ModuleDict(
+            {"linear": torch.nn.Linear(4, 4), "a": Odd(), "b": Odd()}
+        ).requires_grad_(False)
+
+    reference, candidate = model(), model()
+    quantize_model(candidate, preset("int8"))
+    (note,) = compare_weights(reference, candidate).notes()
+    assert note == "left alone, as no matrices to change: Odd (2; 128 weights)"
 
 
 def test_one_rounded_element_is_a_change() -> None:

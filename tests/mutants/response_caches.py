@@ -305,7 +305,8 @@ class InSqlite(SmallResponseCache):
     )
 
     def connect(self) -> None:
-        self.file = sqlite3.connect(self.spec.directory / "answers", isolation_level=None)
+        path = self.spec.directory / "answers"
+        self.file = sqlite3.connect(path, timeout=30.0, isolation_level=None)  # a busy machine
         self.file.execute("create table if not exists answers (key primary key, ends, value)")
 
     async def close(self) -> None:

@@ -33,7 +33,7 @@ from pytest_infopt.metrics.budget import Budget
 from pytest_infopt.release import ModelSource, Statistics
 from pytest_infopt.results.sample import Sample
 from pytest_infopt.results.verdict import Judgement, Verdict
-from pytest_infopt.run.gate_run import sample_values
+from pytest_infopt.run.judging import take
 
 PROMPTS, DOCUMENTS, TOKENS = 2, 32, 32
 JUDGED, CALIBRATION = slice(DOCUMENTS), slice(DOCUMENTS, None)
@@ -113,7 +113,7 @@ def judged(gate: str, samples: list[Sample], limits: Mapping[str, Budget]) -> Ju
         identical_outputs_pass=gate_named(gate).identical_outputs_pass,
     )
     for sample in samples:
-        judge.update(sample_values(sample, judge.metrics), sample.identical, sample.weight)
+        take(judge, sample)
     return {judgement.metric: judgement for judgement in judge.judgements(exhausted=True)}
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from infopt_suites.base import suite_tests
-from infopt_suites.caching import ResponseCacheSuite
-from infopt_suites.caching.trial import Caches
+from infopt_suites.caching import ResponseCacheSuite, computing_properties
+from infopt_suites.caching.trial import Caches, Trial
 from joined_response_caches import JOINED_MUTANTS, NORMALIZED
 from properties import declared, needs, run_property
-from response_caches import AREA, MUTANTS, SOUND, CacheMutant
+from response_caches import AREA, MUTANTS, SOUND, CacheMutant, NoTimeout
 from shared_response_caches import SHARED_MUTANTS, SHARED_SOUND
 
 ALL_MUTANTS = [*MUTANTS, *SHARED_MUTANTS, *JOINED_MUTANTS]
@@ -18,8 +18,14 @@ ALL_SOUND = [*SOUND, *SHARED_SOUND, *NORMALIZED]
 
 
 @pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=lambda m: f"{m.fault.__name__}-{m.broken}")
-def test_a_faulty_cache_is_killed(mutant: CacheMutant, redis_server: Any, counted: Any) -> None:
+def test_a_faulty_cache_is_killed(
+    mutant: CacheMutant, redis_server: Any, counted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counted("mutant", AREA)
+    monkeypatch.setattr(computing_properties, "PATIENCE", 1.0)
+    if mutant.fault is NoTimeout:  # it hangs, for as long as it is given
+        judge = Trial.judge
+        monkeypatch.setattr(Trial, "judge", lambda trial, holds, _: judge(trial, holds, 3.0))
     claimed = mutant.fault.capabilities
     caches = Caches(mutant.fault, redis_server.url if "redis" in claimed else None)
     with pytest.raises(mutant.by):

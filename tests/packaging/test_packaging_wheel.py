@@ -67,6 +67,10 @@ def test_plugin_loads_by_entry_point(python: Path, tmp_path: Path) -> None:
     assert "--infopt-candidate" in run(str(python), "-m", "pytest", "--help", cwd=tmp_path)
 
 
+def test_the_command_is_installed(python: Path, tmp_path: Path) -> None:
+    assert "candidate int8" in run(str(python.with_name("infopt")), "plan", cwd=tmp_path)
+
+
 def test_gates_are_found_with_and_without_pyargs(python: Path, tmp_path: Path) -> None:
     words = ["--infopt", "--collect-only", "-q"]
     plain = run(str(python), "-m", "pytest", *words, cwd=tmp_path)

@@ -17,9 +17,9 @@ from infopt_reference.batching.errors import (
     BatcherStoppedError,
     QueueFullError,
 )
-from infopt_reference.batching.request import FinishReason
 from infopt_reference.batching.sampling import Sampler, SamplingParameters
 from infopt_reference.batching.scheduler import SchedulerConfig
+from infopt_reference.decoding.stopping import FinishReason
 from tiny_models import VOCABULARY, make_model
 
 from pytest_infopt.engines.registry import load_engine

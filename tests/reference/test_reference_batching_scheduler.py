@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from infopt_reference.attention import BlockAllocator
-from infopt_reference.batching.request import FinishReason, Request, RequestState
+from infopt_reference.batching.request import Request, RequestState
 from infopt_reference.batching.scheduler import Scheduler, SchedulerConfig
+from infopt_reference.decoding.stopping import FinishReason
 
 CONFIGS = st.builds(
     SchedulerConfig,
@@ -504,7 +505,7 @@ def test_requests_and_allocators_that_make_no_sense_are_refused():
         Request("a", [], 1)
     with pytest.raises(ValueError, match="max_new_tokens is 0"):
         Request("a", [1], 0)
-    with pytest.raises(ValueError, match="empty stop sequence"):
+    with pytest.raises(ValueError, match="stop sequence is empty"):
         Request("a", [1], 1, stop_sequences=[[]])
     with pytest.raises(ValueError, match="5 blocks of 4"):
         Scheduler(SchedulerConfig(4, 4), BlockAllocator(5, 4))

@@ -149,6 +149,29 @@ def test_an_error_says_nothing_about_the_candidate() -> None:
     assert "    out of memory\n    at layer 3" in message
 
 
+def test_a_traceback_is_kept_line_by_line_and_its_sentence_stands_alone() -> None:
+    frames = [
+        "Traceback (most recent call last):",
+        '  File "kernel.py", line 3, in run',
+        "KeyError",
+    ]
+    gate = replace(LATENCY, error="\n".join(["the worker ended", *frames]))
+    told = terminal_lines(replace(RUN, gates=[gate]), 100)
+    assert "  int8 latency: the worker ended" in told
+    assert not any(frame.strip() in line for frame in frames for line in told)
+    assert [f"    {line}" for line in ["the worker ended", *frames]] == [
+        line for line in failure_message(gate).splitlines() if line.startswith("    ")
+    ]
+
+
+def test_an_error_of_several_gates_is_told_once() -> None:
+    other = replace(QUALITY, judgements=[], error="out of memory")
+    told = terminal_lines(replace(RUN, gates=[LATENCY, other]), 100)
+    assert [line for line in told if "out of memory" in line] == [
+        "  int8 latency, nf4 quality: out of memory"
+    ]
+
+
 def test_a_gate_without_any_judgement_says_so() -> None:
     empty = GateResult("quality", "nf4", 1.0)
     assert "no metric was judged" in failure_message(empty)
@@ -298,16 +321,19 @@ def test_remedy_names_the_units_to_add(gate: str) -> None:
     nouns = {
         "equivalence": "prompts",
         "quality": "documents",
+        "endpoint": "documents",
         "kv-cache": "prompts",
         "prefix-cache": "prompts",
         "long-context": "texts",
         "batching": "pairs of runs",
+        "speculative": "prompts",
         "semantic-cache": "hits",
         "latency": "pairs of requests",
         "memory": "readings",
         "modules": "passes",
         "stability": "readings",
         "self-check": "pairs of requests",
+        "tasks": "items",
         "my own": "samples",
     }
     assert words == f"need about 1,200 more {nouns[gate]}"

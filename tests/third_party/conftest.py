@@ -12,7 +12,9 @@ from infopt_suites.base import Suite
 QUANTIZERS = "1 quantizers: real implementations"
 ATTENTION = "2 attention and caches: real implementations"
 BATCHING = "3 batchers and schedulers: real implementations"
+DECODING = "5 speculative decoding: real implementations"
 CACHING = "4 caches of answers: real implementations"
+DISTILLATION = "6 distillation: real implementations"
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +35,8 @@ def counted_as_sound(request: pytest.FixtureRequest, record_property: Any) -> No
         "infopt_suites.attention": ATTENTION,
         "infopt_suites.batching": BATCHING,
         "infopt_suites.caching": CACHING,
+        "infopt_suites.decoding": DECODING,
+        "infopt_suites.distillation": DISTILLATION,
     }
     named = (area for name, area in areas.items() if any(m.startswith(name) for m in modules))
     area = next(named, QUANTIZERS)

@@ -1,5 +1,6 @@
 """Batching: many requests share a forward pass. Batchers on asyncio, and what they would cost."""
 
+from ..decoding.stopping import FinishReason
 from .batcher import Batcher, BatchFunction, DynamicBatcher, StaticBatcher
 from .continuous import ContinuousBatcher
 from .cost_model import CostModel, MeasuredStep
@@ -14,7 +15,7 @@ from .errors import (
 from .generation import ContinuousStatistics, GenerationResult
 from .packed import Chunk, PackedModel
 from .policy import BatchPolicy
-from .request import FinishReason, Request, RequestState
+from .request import Request, RequestState
 from .sampling import Sampler, SamplingParameters
 from .scheduler import (
     ScheduledRequest,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from .request import FinishReason, Request
+from ..decoding.stopping import FinishReason
+from .request import Request
 from .sampling import Sampler
 
 

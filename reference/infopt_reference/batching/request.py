@@ -15,6 +15,8 @@ from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ..decoding.stopping import FinishReason, StoppingRules
+
 
 class RequestState(StrEnum):
     """Where a request is. It is in exactly one state."""
@@ -22,14 +24,6 @@ class RequestState(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     FINISHED = "finished"
-
-
-class FinishReason(StrEnum):
-    """Why a request has finished."""
-
-    STOP = "stop"  # a stop token, or the last token of a stop sequence
-    LENGTH = "length"  # max_new_tokens
-    ABORT = "abort"
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -52,6 +46,7 @@ class Request:
     max_new_tokens: int
     stop_token_ids: Collection[int] = ()
     stop_sequences: Collection[Sequence[int]] = ()
+    stopping: StoppingRules = field(init=False)
     output_ids: list[int] = field(init=False, default_factory=list)
     state: RequestState = field(init=False, default=RequestState.WAITING)
     finish_reason: FinishReason | None = field(init=False, default=None)
@@ -62,15 +57,13 @@ class Request:
     def __post_init__(self) -> None:
         if not len(self.prompt_ids):
             raise ValueError(f"request {self.request_id!r} has no prompt; give one token at least")
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; give 1 or more")
-        if not all(map(len, self.stop_sequences)):
-            raise ValueError(
-                f"request {self.request_id!r} has an empty stop sequence; leave it out"
-            )
         self.prompt_ids = tuple(self.prompt_ids)
         self.stop_token_ids = frozenset(self.stop_token_ids)
-        self.stop_sequences = [list(sequence) for sequence in self.stop_sequences]
+        self.stopping = StoppingRules(
+            self.max_new_tokens,
+            self.stop_token_ids,
+            [list(sequence) for sequence in self.stop_sequences],
+        )
 
     @property
     def num_tokens(self) -> int:
@@ -102,12 +95,7 @@ class Request:
     def append(self, token: int) -> FinishReason | None:
         """Adds a token to the output; why the request finishes with it, if it does."""
         self.output_ids.append(token)
-        if token in self.stop_token_ids or any(map(self._ends_with, self.stop_sequences)):
-            return FinishReason.STOP
-        return FinishReason.LENGTH if len(self.output_ids) >= self.max_new_tokens else None
-
-    def _ends_with(self, sequence: Sequence[int]) -> bool:
-        return self.output_ids[-len(sequence) :] == sequence
+        return self.stopping.reason(self.output_ids)
 
     def __repr__(self) -> str:
         return (

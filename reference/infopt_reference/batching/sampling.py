@@ -1,19 +1,9 @@
 """The next token from a row of logits: greedy, or drawn after temperature, top-k and top-p.
 
-    p = softmax(logits / temperature)
-    top-k    keeps the k most likely tokens, and all that are as likely as the k-th
-    top-p    keeps the fewest of those left whose probabilities, made to sum to 1, reach top_p;
-             of equally likely ones the lower ids
-
-and what is kept is made to sum to 1 again. Temperature 0 is greedy: the most likely token, of
-equals the lowest id.
-
-Contract. Computed in float64. A request draws from a generator of its own, one draw a token: its
-tokens depend on its seed and its logits, never on the requests beside it. −∞ is a token that is
-never drawn; logits that are NaN, or all −∞, are an error.
-Leaves out: penalties, min-p, typical sampling, several samples of one prompt.
-Sources: Fan et al. 2018, "Hierarchical Neural Story Generation", section 5.4 (top-k); Holtzman et
-al. 2020, "The Curious Case of Neural Text Degeneration", section 3.1 (top-p).
+Contract. The distribution is that of `decoding.LogitsPipeline`. A request draws from a generator of
+its own, one draw a token: its tokens depend on its seed and its logits, never on the requests
+beside it. −∞ is a token that is never drawn; logits that are NaN, or all −∞, are an error.
+Leaves out: penalties, min-p, several samples of one prompt.
 Legend: V vocabulary.
 """
 
@@ -25,6 +15,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ..decoding.pipeline import LogitsPipeline
+from ..decoding.stopping import StoppingRules
 
 
 @dataclass(frozen=True)
@@ -54,16 +47,9 @@ class SamplingParameters:
     stop_sequences: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature is {self.temperature}; give 0 (greedy) or more")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k is {self.top_k}; give 1 or more, or None for all tokens")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; give more than 0, and 1 at most")
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; give 1 or more")
-        if not all(self.stop_sequences):
-            raise ValueError("a stop sequence is empty; leave it out")
+        # They refuse what is out of range.
+        LogitsPipeline(self.temperature, self.top_k, self.top_p)
+        StoppingRules(self.max_new_tokens, self.stop_token_ids, self.stop_sequences)
 
 
 def probabilities(logits: Tensor, parameters: SamplingParameters) -> Tensor:
@@ -72,29 +58,8 @@ def probabilities(logits: Tensor, parameters: SamplingParameters) -> Tensor:
     Raises:
         ValueError: there are NaNs among the logits [V], +∞, or nothing above −∞.
     """
-    scores = logits.double()
-    peak = scores.max()
-    if not math.isfinite(peak):  # the largest of a row with a NaN is NaN
-        raise ValueError(
-            f"the largest logit is {peak.item()}; logits are finite, or −∞ for tokens never drawn"
-        )
-    if parameters.temperature == 0:
-        return torch.zeros_like(scores).index_fill(0, scores.argmax(), 1)
-    # Without its peak first: a temperature near 0 must not make infinity of all logits.
-    chances = torch.softmax((scores - peak) / parameters.temperature, dim=0)
-    if parameters.top_k is not None and parameters.top_k < len(chances):
-        least = chances.topk(parameters.top_k).values[-1]
-        chances = _renormalised(chances.where(chances >= least, 0))
-    if parameters.top_p < 1:
-        ordered, order = chances.sort(descending=True, stable=True)
-        before = ordered.cumsum(0) - ordered  # what the tokens ahead of each have already
-        kept = ordered.where(before < parameters.top_p, 0)
-        chances = _renormalised(torch.zeros_like(chances).scatter(0, order, kept))
-    return chances
-
-
-def _renormalised(chances: Tensor) -> Tensor:
-    return chances / chances.sum()
+    pipeline = LogitsPipeline(parameters.temperature, parameters.top_k, parameters.top_p)
+    return pipeline(logits[None])[0]
 
 
 class Sampler:

@@ -42,7 +42,8 @@ from typing import Literal
 
 from ..attention.block_allocator import BlockAllocator
 from ..attention.prefix_cache import PrefixCache, PrefixMatch
-from .request import FinishReason, Request, RequestState
+from ..decoding.stopping import FinishReason
+from .request import Request, RequestState
 
 NOTHING = PrefixMatch((), 0)
 

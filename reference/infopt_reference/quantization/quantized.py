@@ -227,8 +227,11 @@ def _blockwise(
     Every element is converted by itself, so the blocks change no result; but the float64 numbers of
     a whole matrix would travel through main memory several times, and that is what takes longest.
     """
+    blocks = list(cache_blocks(rows.shape))
+    if len(blocks) == 1:
+        return convert(rows, scales, zero_points).to(dtype)
     converted = torch.empty(rows.shape, dtype=dtype, device=rows.device)
-    for groups, elements in cache_blocks(rows.shape):
+    for groups, elements in blocks:
         offsets = None if zero_points is None else zero_points[groups]
         converted[groups, elements] = convert(rows[groups, elements], scales[groups], offsets)
     return converted

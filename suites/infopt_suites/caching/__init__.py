@@ -1,6 +1,8 @@
 """Suites for caches of answers: exact, semantic, and both before a model."""
 
-from .layered import LayeredCacheSuite
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .protocol import (
     Answer,
     Cache,
@@ -14,8 +16,11 @@ from .protocol import (
     SemanticSpec,
 )
 from .redis_proxy import RedisProxy
-from .response import ResponseCacheSuite
-from .semantic import SemanticCacheSuite
+
+if TYPE_CHECKING:
+    from .layered import LayeredCacheSuite
+    from .response import ResponseCacheSuite
+    from .semantic import SemanticCacheSuite
 
 __all__ = [
     "Answer",
@@ -33,3 +38,16 @@ __all__ = [
     "SemanticCacheSuite",
     "SemanticSpec",
 ]
+
+_SUITES = {
+    "LayeredCacheSuite": "layered",
+    "ResponseCacheSuite": "response",
+    "SemanticCacheSuite": "semantic",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a suite when it is asked for: caches in other processes need the protocol alone."""
+    if name in _SUITES:
+        return getattr(import_module(f"{__name__}.{_SUITES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

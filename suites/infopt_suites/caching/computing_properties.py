@@ -11,6 +11,7 @@ from .requests import BASE, ask, changed, reply
 from .trial import CacheSuite, Trial, nothing, on_caches, same
 
 TOGETHER = 40  # requests at once: clients have a limit of connections
+PATIENCE = 5.0  # seconds for what may never come
 TURNS = 20  # of the event loop, in which whoever waits for nothing else has gone on
 
 
@@ -141,10 +142,12 @@ async def others_have_come(cache: Any) -> None:
         await asyncio.sleep(0)
 
 
-async def all_of(ways: Any) -> list[Any]:
+async def all_of(
+    ways: Any, otherwise: str = "some requests never got an answer or an error"
+) -> list[Any]:
     """What each came to, an answer or an error; AssertionError if one comes to nothing."""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             return [*await asyncio.gather(*ways, return_exceptions=True)]
     except TimeoutError:
-        raise AssertionError("some requests never got an answer or an error") from None
+        raise AssertionError(otherwise) from None

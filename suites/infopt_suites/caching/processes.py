@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import pickle
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import IO, Any
 
-from .protocol import Request
+from .protocol import Answer, Request
 from .requests import reply
 from .trial import Trial
 
@@ -22,14 +21,14 @@ OF_ANOTHER = "kept by another process"
 _CHILD = """
 import pickle, sys
 sys.path[:] = pickle.load(sys.stdin.buffer)
-from infopt_suites.caching.processes import answer_pipe
+from infopt_suites.caching.other_process import answer_pipe
 answer_pipe()
 """
 
 
 def found_by_another(make: Any, trial: Trial, asked: Sequence[Request]) -> list[Any]:
     """What a cache in another process finds for these requests."""
-    with _child(make, trial, asked, keep=False) as child:
+    with _child(make, trial, asked, keep=None) as child:
         found: list[Any] = json.loads(_line(child))
         return found
 
@@ -42,36 +41,16 @@ def keeping_in_another(
 
     The value tells whether it is at work.
     """
-    with _child(make, trial, asked, keep=True) as child:
+    with _child(make, trial, asked, keep=reply(OF_ANOTHER)) as child:
         _line(child)  # it is ready
         _stdin(child).write(b"\n")
         _stdin(child).flush()
         yield lambda: child.poll() is None
 
 
-def answer_pipe() -> None:
-    """What the other process runs."""
-    make, spec, asked, keep = pickle.load(sys.stdin.buffer)
-
-    async def serve() -> None:
-        cache = make(spec)
-        cache = await cache if hasattr(cache, "__await__") else cache
-        if keep:
-            print("ready", flush=True)
-            sys.stdin.buffer.readline()
-            for request in asked:
-                await cache.set(request, reply(OF_ANOTHER))
-        else:
-            print(json.dumps([await cache.get(request) for request in asked]), flush=True)
-        if hasattr(cache, "close"):
-            await cache.close()
-
-    asyncio.run(serve())
-
-
 @contextmanager
 def _child(
-    make: Any, trial: Trial, asked: Sequence[Request], *, keep: bool
+    make: Any, trial: Trial, asked: Sequence[Request], *, keep: Answer | None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process, until it has ended; AssertionError where it failed."""
     spec = replace(trial.spec, directory=trial.spec.directory / trial.spec.namespace)

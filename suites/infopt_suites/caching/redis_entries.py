@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import redis
+
+
+@cache
+def _client_of(url: str) -> redis.Redis:
+    """One for all properties: to connect takes longer than most of them take."""
+    return redis.Redis.from_url(url)
 
 
 class RedisEntries:
     """The keys with a namespace in their name, past the cache that wrote them."""
 
     def __init__(self, url: str, namespace: str) -> None:
-        self._client = redis.Redis.from_url(url)
+        self._client = _client_of(url)
         self.namespace = namespace
 
     def keys(self) -> list[bytes]:
@@ -76,9 +83,6 @@ class RedisEntries:
         """Delete these keys, or all of the namespace."""
         for key in self.keys() if names is None else names:
             self._client.unlink(key)
-
-    def close(self) -> None:
-        self._client.close()
 
     def _of_type(self, kind: bytes) -> list[bytes]:
         return [key for key in self.keys() if self._client.type(key) == kind]

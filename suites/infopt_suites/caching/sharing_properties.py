@@ -18,6 +18,7 @@ from .ways import WAYS_OUT, find, offered
 
 _MANY = 24  # requests that are kept at once
 _MOST = 1000  # and while another process is at work
+_PAUSE = 0.002  # seconds between them
 
 
 class SharingProperties(CacheSuite):
@@ -57,6 +58,8 @@ class SharingProperties(CacheSuite):
                 while is_at_work() and len(own) < _MOST:
                     own.append(ask(f"Own {len(own)}?"))
                     await cache.set(own[-1], reply("own"))
+                    # Who waits for a lock looks now and then, and has to find it free once.
+                    await asyncio.sleep(_PAUSE)
             for content, requests in (("own", own), (OF_ANOTHER, others)):
                 found = [await cache.get(request) for request in requests]
                 lost = [each for each in found if each is None]

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import logging
 import os
+import selectors
 import shutil
 import tempfile
 import time
@@ -52,7 +53,6 @@ class Trial:
         self._make, self.spec, self._real_time = make, spec, real_time
         self._entries, self._proxy = entries, proxy
         self._opened: list[Any] = []
-        self._limit = asyncio.Timeout(None)
 
     @property
     def entries(self) -> RedisEntries:
@@ -90,15 +90,21 @@ class Trial:
             await asyncio.sleep(seconds)
             return
         self.spec.clock.now += seconds
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, _Loop)
-        loop.passed += seconds
-        limit = self._limit.when()
-        if limit is not None:  # the property has as much time as before
-            self._limit.reschedule(limit + seconds)
+        _running_loop().advance(seconds)
         if self._entries is not None:
             self._entries.age(seconds)
         await asyncio.sleep(0)  # for what was to be called by now
+
+    @contextmanager
+    def time_outs_skipped(self) -> Iterator[None]:
+        """Meanwhile nothing can come but time-outs: those of the server pass at once for who waits
+        on the event loop, and for who blocks a thread as ever."""
+        loop = _running_loop()
+        loop.skips = self.spec.redis_timeout
+        try:
+            yield
+        finally:
+            loop.skips = 0.0
 
     async def held_up(
         self, one: Awaitable[Any], other: Awaitable[Any], *, command: int, before: bool
@@ -133,10 +139,11 @@ class Trial:
 
     async def _within(self, work: Awaitable[None], seconds: float) -> None:
         try:
-            async with asyncio.timeout(seconds) as self._limit:
+            async with asyncio.timeout(seconds) as limit:
+                _running_loop().limit = limit
                 await work
         except TimeoutError as error:
-            if not self._limit.expired():
+            if not limit.expired():
                 raise
             raise AssertionError(f"nothing came in {seconds:.0f} seconds") from error
 
@@ -148,14 +155,49 @@ class Trial:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """An event loop in real time, and what the suite lets pass besides."""
+    """An event loop in real time, and what the suite lets pass besides.
 
-    passed = 0.0
+    It leaves out waits of at most ``skips`` seconds in which nothing comes. ``limit`` is that of
+    the property, which has as much real time whatever is let pass.
+    """
+
+    skips = 0.0
+    limit = asyncio.Timeout(None)
     # Not a module's name, which `virtual_time` would replace: clocks show this loop's time.
     _monotonic = staticmethod(time.monotonic)
 
+    def __init__(self) -> None:
+        super().__init__(_Selector(self))
+        self._passed = 0.0
+
     def time(self) -> float:
-        return self._monotonic() + self.passed
+        return self._monotonic() + self._passed
+
+    def advance(self, seconds: float) -> None:
+        self._passed += seconds
+        limit = self.limit.when()
+        if limit is not None:
+            self.limit.reschedule(limit + seconds)
+
+
+class _Selector(selectors.DefaultSelector):
+    def __init__(self, loop: _Loop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout is None or not _PAUSE < timeout <= self._loop.skips:
+            return super().select(timeout)
+        found = super().select(_PAUSE)
+        if not found:
+            self._loop.advance(timeout - _PAUSE)
+        return found
+
+
+def _running_loop() -> _Loop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, _Loop)
+    return loop
 
 
 class _Awaited:
@@ -227,7 +269,6 @@ class Caches:
                 proxy.close()
             if entries is not None:
                 entries.remove()
-                entries.close()
             shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -57,7 +57,7 @@ class CachesPlan(Plan):
         min_length=1,
     )
     batch_sizes: tuple[int, ...] = setting(
-        (1, 4), "Batch sizes at which it is weighed.", each={"ge": 1}, min_length=1
+        (1, 2), "Batch sizes at which it is weighed.", each={"ge": 1}, min_length=1
     )
     long_tokens: int = setting(
         256,
@@ -67,7 +67,7 @@ class CachesPlan(Plan):
     )
     system_tokens: int = setting(256, "Tokens of the shared system prompt.", ge=1)
     question_tokens: int = setting(32, "Tokens of each request behind it.", ge=1)
-    requests: int = setting(8, "Requests that share the system prompt.", ge=2)
+    requests: int = setting(4, "Requests that share the system prompt.", ge=2)
     block_size: int = setting(16, "Tokens of a block of the prefix cache.", ge=1)
 
     def prompts_of(self, plan: EquivalencePlan) -> int:

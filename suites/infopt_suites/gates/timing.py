@@ -16,14 +16,30 @@ AnyMeasure = TypeVar("AnyMeasure", bound="TimingMeasure")
 
 TIMING_SECONDS = 30.0  # pairs that this does not decide lie near their limit (STATISTICS 2.3)
 
+REQUESTS = {
+    "ttft": "time to first token",
+    "tpot": "time per output token",
+    "e2e": "request sent to last token",
+}
 METRICS = (
-    Metric("ttft_ratio", Unit.RATIO, Rule.SIGN, "time to first token, candidate / reference"),
-    Metric("tpot_ratio", Unit.RATIO, Rule.SIGN, "time per output token, candidate / reference"),
-    Metric("e2e_ratio", Unit.RATIO, Rule.SIGN, "request sent to last token, candidate / reference"),
-    *quantiles("ttft", Unit.SECONDS, "time to first token", single_valued=True),
-    *quantiles("tpot", Unit.SECONDS, "time per output token", single_valued=True),
-    *quantiles("itl", Unit.SECONDS, "inter-token latency"),
-    *quantiles("e2e", Unit.SECONDS, "end-to-end request time", single_valued=True),
+    *(
+        Metric(f"{stem}_ratio", Unit.RATIO, Rule.SIGN, f"{what}, candidate / reference, median")
+        for stem, what in REQUESTS.items()
+    ),
+    *(
+        Metric(
+            f"{stem}_mean_ratio",
+            Unit.RATIO,
+            Rule.LOG_MEAN,
+            f"{what}, candidate / reference, geometric mean",
+            default_if_decidable=True,
+        )
+        for stem, what in REQUESTS.items()
+    ),
+    *quantiles("ttft", Unit.SECONDS, "time to first token", single_valued=True, serial=True),
+    *quantiles("tpot", Unit.SECONDS, "time per output token", single_valued=True, serial=True),
+    *quantiles("itl", Unit.SECONDS, "inter-token latency", serial=True),
+    *quantiles("e2e", Unit.SECONDS, "end-to-end request time", single_valued=True, serial=True),
 )
 
 
@@ -33,9 +49,10 @@ def time_pairs(
     seconds: float,
     metrics: Sequence[Metric] = METRICS,
     every_metric: bool = False,
+    undecided_passes: str = "",
 ) -> list[Judgement]:
     """Warm up, then time pairs of requests, each in an order drawn by a coin, until decided: one
-    metric's FAIL does it, unless ``every_metric`` is asked for."""
+    metric's FAIL does it, unless ``every_metric`` is asked for; see `GateRun.collect`."""
     measure, most = gate.measure, gate.plan(LatencyPlan).max_pairs
     measure.warm_up()
     return gate.collect(
@@ -46,4 +63,5 @@ def time_pairs(
         phase=phase,
         metrics=metrics,
         every_metric=every_metric,
+        undecided_passes=undecided_passes,
     )

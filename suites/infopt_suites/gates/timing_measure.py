@@ -15,10 +15,14 @@ class TimingMeasure:
         self._plan = pair.release.plan(LatencyPlan)
         self._reference = able(pair.reference, StreamingEngine)
         self._candidate = able(pair.candidate, StreamingEngine)
+        self._warm = False
 
     @remote
     def warm_up(self) -> None:
-        """Untimed calls on the shapes to be timed, both models."""
+        """Untimed calls on the shapes to be timed, both models, unless they were made before."""
+        if self._warm:
+            return
+        self._warm = True
         for engine in (self._reference, self._candidate):
             warm_up(engine, self._request(0), self._plan.new_tokens, self._plan.warmup)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pytest_infopt import (
     BudgetContext,
     Capability,
+    Cause,
     GateSpec,
     Metric,
     Plan,
@@ -99,5 +100,6 @@ GATE = GateSpec(
     requires=frozenset({Capability.FULL_LOGITS, Capability.BATCHES, Capability.MODULES}),
     default_budgets=default_budgets,
     fewest_documents=one_document_a_prompt,
+    causes={metric.name: Cause.ROUTES for metric in INVARIANCE[:-1]},
     metrics=(*INVARIANCE, THROUGHPUT, WINDOW),
 )

@@ -56,6 +56,11 @@ GATE = GateSpec(
         "max_logit_error": Cause.WEIGHTS,
         "greedy_mismatches": Cause.WEIGHTS,
         "cached_error_ratio": Cause.CACHE,
+        "causality_error_ratio": Cause.ROUTES,
+        "batch_error_ratio": Cause.ROUTES,
+        "served_error_ratio": Cause.ROUTES,
+        "served_greedy_mismatches": Cause.ROUTES,
+        "same_shape_differences": Cause.ROUTES,
     },
     fewest_documents=one_document_a_prompt,
     metrics=(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pytest_infopt import ModelPair, Sample, remote
 from pytest_infopt.engines.base import WholeLogitsEngine, able
+from pytest_infopt.measure import control_arms
 
 from ..plans import EquivalencePlan
 from .logit_errors import measure_prompt
@@ -20,6 +21,7 @@ class EquivalenceMeasure:
         pair = self._pair
         plan = pair.release.plan(EquivalencePlan)
         prompts = pair.prompt_set(plan)
+        lossless = pair.precision.lossless  # nothing else is held to the oracle
         sample = measure_prompt(
             able(pair.candidate, EquivalenceEngine),
             able(pair.reference, WholeLogitsEngine),
@@ -29,6 +31,7 @@ class EquivalenceMeasure:
             f"prompt-{index}",
             lambda: able(pair.plain, EquivalenceEngine),
             lambda: pair.length_effect(plan),
+            lambda: control_arms(pair.plain, prompts.prompts[index]) if lossless else [],
             padded_ends=index % 2 == 0,
         )
         return pair.noted(sample)

@@ -48,10 +48,20 @@ def served_values(
                 raise
             left_out[title] = str(error)
             continue
-        for route, (rows, exact) in pairs.items():
-            control = partial(_control_pair, controls, path, route)
-            found.add(route, rows, host_logits(exact), control=control)
+        add_pairs(found, path, pairs, controls)
     return found.values(*SERVED) if found.errors else {}
+
+
+def add_pairs(
+    found: SelfComparison,
+    path: Path,
+    pairs: Mapping[str, Pair],
+    controls: Callable[[], PromptPasses] | None,
+) -> None:
+    """Take what a path of the engine came to; the controls go it where the engine's rows differ."""
+    for route, (rows, exact) in pairs.items():
+        control = partial(_control_pair, controls, path, route)
+        found.add(route, rows, host_logits(exact), control=control)
 
 
 def _last_positions(own: PromptPasses) -> Mapping[str, Pair]:
@@ -79,10 +89,16 @@ def _plain_attention(own: PromptPasses) -> Mapping[str, Pair]:
     return {} if logits is None else {"attention without a fused kernel": (logits, own.logits)}
 
 
+def _own_code(own: PromptPasses) -> Mapping[str, Pair]:
+    logits = able(own.engine, ServingPathsEngine).uncompiled_logits(own.ids)
+    return {} if logits is None else {"compiled": (own.logits, logits)}
+
+
 _PATHS: dict[str, Path] = {
     "last positions": _last_positions,
     "right padding": _right_padding,
     "attention without a fused kernel": _plain_attention,
+    "compiled": _own_code,
 }
 
 
@@ -99,5 +115,5 @@ def _control_pair(
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     if controls is None or _refuses(controls(), path):
         return None
-    rows, exact = path(controls())[route]
-    return host_logits(rows), host_logits(exact)
+    pair = path(controls()).get(route)  # the control may have nothing to go that path with
+    return None if pair is None else (host_logits(pair[0]), host_logits(pair[1]))

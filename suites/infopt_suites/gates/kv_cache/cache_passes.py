@@ -16,6 +16,7 @@ from pytest_infopt.measure import Pair
 
 _REJECTED = (0, 0)  # wrong tokens before each pass
 _REJECTED_OTHERS = (1, 2)
+_DECODED = 8  # columns of the ragged batch, one by one: a fault shows in the first few
 
 
 class CacheEngine(WholeLogitsEngine, CachedEngine, KVSizeEngine, Protocol):
@@ -49,7 +50,7 @@ class CachePasses:
         return {"chunked prefill": (self._chunked, self._chunks(self.ids)[0])}
 
     def ragged_batch(self) -> Routes:
-        first = len(self.ids) - self._half
+        first = len(self.ids) - self._decoded
         return {
             "ragged batch, short row": (self._ragged[0], 0),
             "ragged batch": (self._ragged[1], first),
@@ -73,7 +74,7 @@ class CachePasses:
         """A row of the ragged batch beside others of the same lengths."""
         short, own, longer = self._rows
         rows = [self._others(short), own, self._others(longer)]
-        found = self.engine.through_cache(rows, [len(longer) - self._half])
+        found = self.engine.through_cache(rows, [len(longer) - self._decoded])
         return {"a cache row beside others": (found[1], self._ragged[1])}
 
     def other_tokens_taken_back(self) -> Mapping[str, Pair]:
@@ -89,13 +90,17 @@ class CachePasses:
 
     @cached_property
     def _ragged(self) -> list[torch.Tensor]:
-        prefill = len(self._rows[2]) - self._half
+        prefill = len(self._rows[2]) - self._decoded
         return self.engine.through_cache(self._rows, [prefill])
 
     @cached_property
     def _taken_back(self) -> torch.Tensor:
         chunks = self._chunks(self._kept, 2)
         return self.engine.through_cache([self._kept], chunks, rejected=_REJECTED)[0]
+
+    @property
+    def _decoded(self) -> int:
+        return min(_DECODED, self._half)
 
     @property
     def _kept(self) -> list[int]:

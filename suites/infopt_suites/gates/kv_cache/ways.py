@@ -43,7 +43,7 @@ from .cache_passes import CacheEngine, CachePasses, Routes
 from .growth import fitted_exponent
 
 TIMED_STEPS = 2  # whose mean is the cost of a step at a length
-GENERATED = 2  # tokens by the library's own generation
+GENERATED = 5  # tokens by the library's own generation
 BLOCK_SIZE = 16  # tokens of a block, as vLLM's default
 _GENERATION = "the library's generation"
 Way = Callable[[CachePasses], Routes]

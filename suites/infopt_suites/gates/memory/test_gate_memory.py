@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import pytest
 from pytest_infopt import Budget, GateRun, Judgement, Sample
 from pytest_infopt.engines.weight_precision import precision_of
 
+from ..byte_limits import against_reference
 from .footprint import resident_pair
 from .gate import RESIDENT, SIZES
 
@@ -52,16 +52,6 @@ def without_resident(gate: GateRun[MemoryMeasure]) -> dict[str, Budget]:
     return {name: budget for name, budget in gate.budgets.items() if name != RESIDENT.name}
 
 
-def against_reference(budgets: Mapping[str, Budget], reference: Sample) -> dict[str, Budget]:
-    """Limits written as a share of the reference's bytes, in bytes."""
-    return {
-        name: replace(budget, limit=budget.limit * reference.values[name], relative=False)
-        if budget.relative and name in reference.values
-        else budget
-        for name, budget in budgets.items()
-    }
-
-
 def limits_in_bytes(
     gate: GateRun[MemoryMeasure], reference: Sample, reading: Sample
 ) -> dict[str, Budget]:
@@ -70,7 +60,7 @@ def limits_in_bytes(
     models keep single tensors wider; a quantized one as much as they do with each matrix at the
     default limit on its bits, since what is no matrix stays as it is (MiniMax's tables of decays).
     """
-    budgets = against_reference(without_resident(gate), reference)
+    budgets = against_reference(without_resident(gate), reference.values)
     weights = budgets.get(WEIGHTS)
     if weights is None or not weights.is_default or reading.values[WEIGHTS] <= weights.limit:
         return budgets

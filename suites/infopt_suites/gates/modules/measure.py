@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from typing import Any
 
-import torch
-
 from pytest_infopt import ModelPair, Sample, remote
 from pytest_infopt.engines.base import ModuleEngine, able
-from pytest_infopt.engines.transformers.cached_rows import left_padded, positions_of
+from pytest_infopt.engines.formats import format_of
 from pytest_infopt.measure import dtype_named
+from pytest_infopt.measure.modules import Models, ModuleComparison, batch_inputs
 
-from .comparison import Models, ModuleComparison
 from .gate import ModulesPlan
 
 
@@ -38,6 +35,7 @@ class ModulesMeasure:
             dtype=dtype_named(candidate.cache_dtype),
             vocabulary=min(reference.vocabulary, candidate.vocabulary),
             decode=reference.decode,
+            couples_rows=format_of(self._pair.source.quantization).couples_rows,
         )
         found = ModuleComparison(models, self._plan.false_accusations)
         return Sample(
@@ -61,10 +59,4 @@ class ModulesMeasure:
         tokens = min(self._plan.tokens, engine.context_window)
         prompts = self._pair.prompts_of(self._plan.rows, tokens)
         prompts[0] = prompts[0][: max(1, len(prompts[0]) * 5 // 8)]
-        rows = [torch.tensor(prompt, device=engine.device) for prompt in prompts]
-        ids, mask = left_padded(rows, pad=0)
-        inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False, "return_dict": True}
-        if mask is not None:
-            inputs |= {"attention_mask": mask, "position_ids": positions_of(mask)}
-        known = inspect.signature(engine.module.forward).parameters
-        return {name: value for name, value in inputs.items() if name in known}
+        return batch_inputs(engine, prompts)

@@ -48,7 +48,7 @@ def measure_document(
         weight=len(comparison.kl),
         # Not a number where both models rule the true token out: their ratio says nothing then.
         values={name: float(value) for name, value in values.items() if not value.isnan()},
-        tokens={"kl": comparison.kl.tolist()},
+        tokens={"kl": comparison.kl.tolist(), "kl_document": [values["kl_mean"].item()]},
         identical=comparison.identical,
         findings=[] if comparison.identical else _worst(comparison, document_id, token_ids, decode),
         details={

@@ -18,13 +18,21 @@ def sample_tokens(release: Release, document_tokens: int | None) -> int | None:
 OF_DOCUMENTS = (
     Metric("kl_mean", Unit.NATS, Rule.MEAN, "KL(reference ‖ candidate) per token"),
     Metric("kl_reverse_mean", Unit.NATS, Rule.MEAN, "KL(candidate ‖ reference) per token"),
+    *quantiles(
+        "kl_document",
+        Unit.NATS,
+        "documents' mean KL(reference ‖ candidate)",
+        {"p90": 0.90, "p95": 0.95, "p99": 0.99},
+        single_valued=True,
+        default_if_decidable=True,
+    ),
     *quantiles("kl", Unit.NATS, "KL(reference ‖ candidate)", {**TAIL, "p999": 0.999}),
     Metric("kl_max", Unit.NATS, Rule.WORST, "largest KL(reference ‖ candidate) of a token"),
     Metric(
         "perplexity_ratio",
         Unit.RATIO,
-        Rule.SIGN,
-        "perplexity, candidate / reference",
+        Rule.LOG_MEAN,
+        "perplexity, candidate / reference, documents of equal weight",
         equal=1.0,
     ),
     Metric(

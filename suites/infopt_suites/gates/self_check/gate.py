@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from pytest_infopt import Budget, Candidate, Capability, GateSpec, Release, Rule
+from pytest_infopt import Budget, Candidate, Capability, GateSpec, Release, Unit
 
 from ..plans import LatencyPlan
 from ..timing import METRICS, TIMING_SECONDS
 
-RATIOS = frozenset(metric.name for metric in METRICS if metric.rule is Rule.SIGN)
+RATIOS = frozenset(metric.name for metric in METRICS if metric.unit is Unit.RATIO)
 NOTICEABLE = 1.5  # a slow-down that a runner must tell from none if it is to time anything
 
 
