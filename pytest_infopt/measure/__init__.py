@@ -27,7 +27,7 @@ from .resolution import Resolution, resolution_of
 from .row_errors import least_factor
 from .same_shape import SameShapeComparison
 from .self_comparison import Pair, SelfComparison
-from .timing import RequestTiming, SlowedEngine, measure_pair, time_request, warm_up
+from .timing import SlowedEngine, measure_pair, time_request, warm_up
 
 __all__ = [
     "OUTPUT_FACTOR",
@@ -38,7 +38,6 @@ __all__ = [
     "OracleComparison",
     "Pair",
     "RepeatedPass",
-    "RequestTiming",
     "Resolution",
     "SameShapeComparison",
     "SelfComparison",

@@ -2,22 +2,18 @@
 
 A request is sent when `time_request` asks its engine for a stream, and every token carries the time
 of its own arrival, so what the reader does between tokens is not charged to the engine.
-Definitions: TTFT from sending to the first token; ITL the gaps between consecutive tokens, TTFT not
-among them (tokens that arrive in one chunk have gap 0); TPOT the time from the first to the last
-token over one less than their number; end-to-end from sending to the last token. Tokens are
-counted by ids. PYTEST_DONT_REWRITE
+`infopt_reference.measurement.RequestTiming` defines the times. PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
 
-import gc
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Protocol
+
+from infopt_reference.measurement import RequestTiming, collector_paused
 
 from ..engines.base import StreamingEngine, TokenEvent
 from ..errors import InfoptError, InvalidComparisonError
@@ -40,17 +36,6 @@ class TimedStream(Protocol):
     def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]: ...
 
 
-@dataclass(frozen=True)
-class RequestTiming:
-    """One request's times in seconds; ``tpot`` is None for a single token, which has no gap."""
-
-    ttft: float
-    itl: list[float]
-    tpot: float | None
-    e2e: float
-    token_ids: list[int]
-
-
 def time_request(
     engine: TimedStream,
     prompt_ids: Sequence[int],
@@ -63,30 +48,13 @@ def time_request(
     comes, or times run backwards (stamps of another clock).
     """
     _wait_for_device(engine.device)
-    with _collector_paused():
+    with collector_paused():
         sent = clock()
         events = list(engine.stream(prompt_ids, new_tokens))
-    return _timing(engine.name, sent, events)
-
-
-def _timing(name: str, sent: float, events: Sequence[TokenEvent]) -> RequestTiming:
-    if not events:
-        raise InfoptError(f"engine {name!r} answered a timed request with no token at all")
-    arrivals = [event.arrived for event in events]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
-    ttft = arrivals[0] - sent
-    if ttft <= 0 or min(gaps, default=0.0) < 0:
-        raise InfoptError(
-            f"engine {name!r}: a token arrived before its request was sent, or before the token "
-            "ahead of it; stamp tokens with time.perf_counter as they arrive"
-        )
-    return RequestTiming(
-        ttft=ttft,
-        itl=gaps,
-        tpot=(arrivals[-1] - arrivals[0]) / len(gaps) if gaps else None,
-        e2e=arrivals[-1] - sent,
-        token_ids=[event.token_id for event in events],
-    )
+    try:
+        return RequestTiming.of(sent, [e.arrived for e in events], [e.token_id for e in events])
+    except ValueError as error:
+        raise InfoptError(f"engine {engine.name!r}: {error}") from error
 
 
 def _wait_for_device(device: str) -> None:
@@ -95,21 +63,6 @@ def _wait_for_device(device: str) -> None:
         import torch
 
         torch.cuda.synchronize(device)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep Python's garbage collector out of a timed region: a full collection takes tens of ms.
-
-    Not gc.freeze: what is frozen is never collected, and models hold reference cycles.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def warm_up(

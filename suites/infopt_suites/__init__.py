@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .caching import LayeredCacheSuite, ResponseCacheSuite, SemanticCacheSuite
     from .decoding import SpeculativeSuite
     from .distillation import DistillationLossSuite, TeacherDataSuite
+    from .measurement import LatencyMeterSuite, MemoryMeterSuite
     from .properties import for_all
     from .pruning import PruningSuite
     from .quantization import (
@@ -56,7 +57,9 @@ __all__ = [
     "FakeQuantSuite",
     "KVCacheSuite",
     "KVTransferSuite",
+    "LatencyMeterSuite",
     "LayeredCacheSuite",
+    "MemoryMeterSuite",
     "ModelQuantizerSuite",
     "PackingSuite",
     "PagedKVSuite",

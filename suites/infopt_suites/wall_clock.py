@@ -35,23 +35,24 @@ class _Run:
     threads: set[int]
     now: Callable[[], float]
     sleep: Callable[[float], None]
+    calendar: Callable[[], float]  # seconds since 1970
 
 
 _run: _Run | None = None  # of the innermost `virtual_time`
-_VIRTUAL: dict[str, Callable[[float], float]] = {
-    "time": lambda now: EPOCH + now,
-    "monotonic": lambda now: now,
-    "perf_counter": lambda now: now,
-    "time_ns": lambda now: EPOCH * NANO + round(now * NANO),
-    "monotonic_ns": lambda now: round(now * NANO),
-    "perf_counter_ns": lambda now: round(now * NANO),
+_VIRTUAL: dict[str, Callable[[_Run], float]] = {
+    "time": lambda run: run.calendar(),
+    "monotonic": lambda run: run.now(),
+    "perf_counter": lambda run: run.now(),
+    "time_ns": lambda run: EPOCH * NANO + round((run.calendar() - EPOCH) * NANO),
+    "monotonic_ns": lambda run: round(run.now() * NANO),
+    "perf_counter_ns": lambda run: round(run.now() * NANO),
 }
 
 
-def _clock(real: Callable[[], Any], virtual: Callable[[float], Any]) -> Callable[[], Any]:
+def _clock(real: Callable[[], Any], virtual: Callable[[_Run], Any]) -> Callable[[], Any]:
     def read() -> Any:
         run = _run
-        return real() if run is None or get_ident() not in run.threads else virtual(run.now())
+        return real() if run is None or get_ident() not in run.threads else virtual(run)
 
     return read
 
@@ -81,11 +82,19 @@ _places: list[tuple[ModuleType, str, Any, Any]] = [
 
 
 @contextmanager
-def virtual_time(now: Callable[[], float], sleep: Callable[[float], None]) -> Iterator[None]:
-    """In this thread, clocks show what ``now`` says, and `time.sleep` calls ``sleep``."""
+def virtual_time(
+    now: Callable[[], float],
+    sleep: Callable[[float], None],
+    calendar: Callable[[], float] | None = None,
+) -> Iterator[None]:
+    """In this thread, clocks show what ``now`` says, and `time.sleep` calls ``sleep``.
+
+    ``calendar`` gives the seconds since 1970; without one, the calendar goes as the others do.
+    """
     global _run
     _search_modules()
-    outer, _run = _run, _Run({get_ident()}, now, sleep)
+    outer = _run
+    _run = _Run({get_ident()}, now, sleep, calendar or (lambda: EPOCH + now()))
     try:
         for module, name, real, replacement in _places:
             if getattr(module, name, None) is real:

@@ -1,0 +1,33 @@
+"""LatencyMeterSuite kills faulty meters by the property named for each, and spares sound ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from infopt_suites import LatencyMeterSuite
+from latency_meters import AREA, MUTANTS, SOUND, MeterMutant, SmallMeter
+from properties import claimed_tests, declared, run_property
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.fault.__name__}-{m.broken}")
+def test_a_faulty_meter_is_killed(mutant: MeterMutant, counted: Any) -> None:
+    counted("mutant", AREA)
+    attributes = declared(LatencyMeterSuite, mutant.fault)
+    with pytest.raises((AssertionError, ConnectionError, ValueError, IndexError)):
+        run_property(LatencyMeterSuite, mutant.broken, attributes, make_latency_meter=mutant.fault)
+
+
+@pytest.mark.parametrize(
+    ("meter", "name"),
+    [
+        (meter, name)
+        for meter in SOUND
+        for name in claimed_tests(LatencyMeterSuite, meter.capabilities)
+    ],
+)
+def test_a_sound_meter_is_spared(meter: type[SmallMeter], name: str, counted: Any) -> None:
+    counted("sound", AREA)
+    run_property(
+        LatencyMeterSuite, name, declared(LatencyMeterSuite, meter), make_latency_meter=meter
+    )
