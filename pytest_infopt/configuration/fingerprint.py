@@ -82,6 +82,9 @@ def _identity(value: Any) -> Any:
         found = {name: _identity(getattr(value, name)) for name in names}
         if isinstance(value, ModelSource):
             found["files"] = _listing(Path(value.model))
+            folders = [Path(each) for each in value.options.values() if isinstance(each, str)]
+            if kept := [listing for each in folders if (listing := _listing(each))]:
+                found["option files"] = kept
         return [type(value).__name__, found]
     if isinstance(value, Mapping):
         return {str(key): _identity(each) for key, each in value.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engines.formats import DTYPE_ALIASES, DTYPES, FORMATS
+from ..engines.registry import engine_named
 from ..errors import ConfigurationError
 from ..naming import nearest
 from ..options import FORMAT_SEPARATOR, Settings, locate_model
@@ -46,7 +47,8 @@ def candidate_source(
     keys = _keys(table)
     inherited = {"device"} if keys.get("model") is not None else _CHECKPOINT_KEYS
     base = {key: getattr(reference, key) for key in inherited}
-    if reference.server is not None and "server" not in keys:
+    served = reference.server is not None and "server" not in keys
+    if served or engine_named(reference.engine).reference_only:
         base.pop("engine", None)  # what serves the reference serves nothing else
     if "model" in base:
         base["quantization"] = _stored_quantization(reference)
@@ -83,12 +85,20 @@ def _applied(text: str, reference: ModelSource) -> ModelSource | None:
     """The reference in another number format, if ``text`` names one."""
     if text in FORMATS and text != "gguf":
         quantization = _stored_quantization(reference) if text == "none" else text
-        return replace(reference, name=text, quantization=quantization, options={})
+        return replace(_plain(reference), name=text, quantization=quantization)
     dtype = DTYPE_ALIASES.get(text, text)
     if dtype in DTYPES:
         quantization = _stored_quantization(reference)
-        return replace(reference, name=text, dtype=dtype, quantization=quantization, options={})
+        return replace(_plain(reference), name=text, dtype=dtype, quantization=quantization)
     return None
+
+
+def _plain(reference: ModelSource) -> ModelSource:
+    """The reference's checkpoint, as a candidate is made from it."""
+    reference = replace(reference, options={})
+    if engine_named(reference.engine).reference_only:
+        return replace(reference, engine=ModelSource.engine)
+    return reference
 
 
 def _format_of_model(
@@ -123,6 +133,8 @@ def _source(name: str, keys: dict[str, Any], directory: Path, settings: Settings
         keys["server"] = ServerSource(**server | {"command": tuple(server["command"])})
     if "calibration" in keys.get("options", {}):
         keys["options"] = _with_absolute_globs(keys["options"], directory)
+    if isinstance(folder := keys.get("options", {}).get("scores"), str):
+        keys["options"] = {**keys["options"], "scores": str(directory.absolute() / folder)}
     if settings.device is not None:
         keys["device"] = settings.device
     head, _, tail = keys["model"].rpartition("/")

@@ -1,4 +1,4 @@
-"""``infopt``: what can be asked of a release or of its runs without measuring anything."""
+"""``infopt``: what can be asked of a release or of its runs without gating anything."""
 
 from .main import main
 

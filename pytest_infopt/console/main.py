@@ -54,6 +54,15 @@ def _compare(given: argparse.Namespace) -> int:
     return 0
 
 
+def _scores(given: argparse.Namespace) -> int:
+    from .scores import write_release_scores  # brings torch
+
+    here = Path.cwd()
+    release = load_release(here, Settings(config=given.config and given.config.absolute()), here)
+    print("\n".join(write_release_scores(release, here, given.folder, exact=given.exact)))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="infopt", description=__doc__)
     parser.add_argument("--version", action="version", version=f"infopt {__version__}")
@@ -72,4 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("before", help=a_run)
     compare.add_argument("after", help=a_run)
     compare.set_defaults(command=_compare)
+
+    scores = commands.add_parser("scores", help="keep the reference's scores, to gate without it")
+    scores.add_argument("folder", type=Path, nargs="?", help="by default the one that it names")
+    scores.add_argument("--exact", action="store_true", help="whole rows, for what compact lacks")
+    scores.add_argument("--config", type=Path, help="infopt.toml; by default the nearest")
+    scores.set_defaults(command=_scores)
     return parser

@@ -25,7 +25,8 @@ class EngineSpec:
 
     ``capabilities`` are those that its engines have at best: a gate that requires others is not
     run. ``load`` names "module:function", which makes an `Engine` of a `ModelSource`. ``served``:
-    its models are behind the server that the source names.
+    its models are behind the server that the source names. ``reference_only``: a candidate that is
+    made from the reference's model is not loaded by it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class EngineSpec:
     capabilities: frozenset[Capability]
     load: str
     served: bool = False
+    reference_only: bool = False
 
 
 def engines() -> Mapping[str, EngineSpec]:

@@ -3,6 +3,7 @@
 Imports torch: for the process of the models, not for pytest's own.
 """
 
+from .compact_divergence import compare
 from .control_arms import OracleComparison, compare_with_oracle, control_arms
 from .divergence import TokenComparison, compare_scores, most_probable
 from .dtype_error import (
@@ -45,6 +46,7 @@ __all__ = [
     "TokenComparison",
     "best_token",
     "calls_of_modules",
+    "compare",
     "compare_scores",
     "compare_with_oracle",
     "control_arms",

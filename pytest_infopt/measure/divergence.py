@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from infopt_reference.quantization import ulp
@@ -42,7 +43,8 @@ class TokenComparison:
 
     All tensors lie on the CPU. ``gap_ulps`` is the reference's logit gap between its two best
     tokens in ulps of the working dtype. A top-1 tie goes to the lowest token id, as greedy decoding
-    would. ``identical`` says that all compared logits were equal.
+    would. ``identical`` says that all compared logits were equal. ``kl_off`` is what the mean of
+    ``kl`` may be off by, in nats, where the reference's scores are compact.
     """
 
     kl: torch.Tensor  # [N] float64, ≥ 0; infinite where the candidate rules out what is possible
@@ -58,6 +60,7 @@ class TokenComparison:
     reference_top_probability: torch.Tensor  # [N, K]
     candidate_top_probability: torch.Tensor  # [N, K]
     identical: bool
+    kl_off: float = 0.0
 
     @property
     def probability_change(self) -> torch.Tensor:
@@ -113,7 +116,7 @@ def compare_scores(
     −infinity is a token ruled out: it counts 0 to the divergence from that model, and makes the
     divergence to it infinite where the other model gives the token any probability.
     """
-    _check_comparable(reference, candidate, token_ids)
+    check_comparable(reference, candidate, token_ids)
     targets = torch.tensor(list(token_ids[1:]))
     columns = _empty_columns(len(targets), min(TOP, reference.vocabulary))
     identical = True
@@ -125,16 +128,16 @@ def compare_scores(
     return TokenComparison(**columns, identical=identical)
 
 
-def _empty_columns(count: int, top: int) -> dict[str, torch.Tensor]:
+def _empty_columns(count: int, top: int) -> dict[str, Any]:
     """Room for all results before the first block.
 
     A small result that is allocated between two chunks of logits sits in the first one's freed
     memory, so that glibc has to find new memory for the second: the heap would grow by each chunk.
     """
-    columns = {
+    columns: dict[str, Any] = {
         field.name: torch.empty(count, dtype=torch.float64)
         for field in fields(TokenComparison)
-        if field.name != "identical"
+        if field.name not in ("identical", "kl_off")
     }
     for name in ("reference_top", "candidate_top"):
         columns[name] = torch.empty(count, top, dtype=torch.int64)
@@ -142,7 +145,7 @@ def _empty_columns(count: int, top: int) -> dict[str, torch.Tensor]:
     return columns
 
 
-def _check_comparable(reference: Scores, candidate: Scores, token_ids: Sequence[int]) -> None:
+def check_comparable(reference: Scores, candidate: Scores, token_ids: Sequence[int]) -> None:
     if reference.vocabulary != candidate.vocabulary:
         raise InvalidComparisonError(
             f"the reference's vocabulary has {reference.vocabulary} entries, the candidate's "
@@ -209,8 +212,8 @@ def _compare_chunk(
     a_top, a_ids, a_true, b_top, b_ids, b_true, moments = (
         torch.cat(part) for part in zip(*parts, strict=True)
     )
-    _check_finite("reference", a_top, position)
-    _check_finite("candidate", b_top, position)
+    check_finite("reference", a_top, position)
+    check_finite("candidate", b_top, position)
     a_normaliser, b_normaliser, a_moment, b_moment = moments.double().unbind(-1)
     p = _distribution(a_top, a_ids, a_true, a_normaliser)
     q = _distribution(b_top, b_ids, b_true, b_normaliser)
@@ -284,7 +287,7 @@ def _columns(
     return {name: column.cpu() for name, column in columns.items()}
 
 
-def _check_finite(name: str, top_logits: torch.Tensor, position: int) -> None:
+def check_finite(name: str, top_logits: torch.Tensor, position: int) -> None:
     largest = top_logits[:, 0]
     if not bool(torch.isfinite(largest).all()):
         row = int((~torch.isfinite(largest)).nonzero()[0])

@@ -73,7 +73,7 @@ class ModelPair(PairTexts):
             with suppress(InfoptError):  # a model that cannot make a pass fails where one is judged
                 self.first_pass  # noqa: B018  before any gate has used the candidate
         return {
-            "environment": _environment(self.reference.device),
+            "environment": _environment(self.reference, self.candidate),
             "reference": _identity(self.reference),
             "candidate": _identity(self.candidate),
             "precision": asdict(self.precision),
@@ -238,7 +238,10 @@ def _identity(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _environment(device: str) -> dict[str, Any]:
+def _environment(reference: Engine, candidate: Engine) -> dict[str, Any]:
+    # A reference that computes nothing here is on no device.
+    here = reference if Capability.MODULES in reference.capabilities else candidate
+    device = here.device
     accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     return {
         "python": platform.python_version(),

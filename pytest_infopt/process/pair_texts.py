@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +11,16 @@ from ..engines.base import Engine
 from ..engines.registry import load_engine
 from ..errors import InvalidComparisonError, NoChatTemplateError
 from ..release import ModelSource, Release
+
+
+def documents_of(
+    release: Release, root: Path, encode: Callable[[str, str], list[int]], window: int
+) -> list[TokenisedDocument]:
+    """The release's documents in the order of measuring: random, decided by the seed."""
+    by_id = {d.id: d for d in load_corpus(release.corpus, root)}
+    order = shuffled(by_id, release.statistics.seed)
+    documents = [by_id[name] for name in order]  # max_documents cuts a random sample
+    return tokenise(documents, encode, release.corpus, window).documents
 
 
 class PairTexts:
@@ -33,11 +44,8 @@ class PairTexts:
     def documents_by_id(self) -> dict[str, TokenisedDocument]:
         """The release's documents in the order of measuring: random, decided by the seed."""
         window = min(self.reference.context_window, self.candidate.context_window)
-        by_id = {d.id: d for d in load_corpus(self.release.corpus, self.root)}
-        order = shuffled(by_id, self.release.statistics.seed)
-        documents = [by_id[name] for name in order]  # max_documents cuts a random sample
-        corpus = tokenise(documents, self.reference.encode, self.release.corpus, window)
-        return {document.id: document for document in corpus.documents}
+        documents = documents_of(self.release, self.root, self.reference.encode, window)
+        return {document.id: document for document in documents}
 
     @cached_property
     def document_lengths(self) -> list[int]:

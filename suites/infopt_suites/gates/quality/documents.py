@@ -9,12 +9,16 @@ import torch
 
 from pytest_infopt import Sample, TokenFinding
 from pytest_infopt.engines.base import Scores
-from pytest_infopt.measure import Decode, TokenComparison, compare_scores, named_tokens
+from pytest_infopt.measure import Decode, TokenComparison, compare, named_tokens
 
 from .summary import CONFIDENCE_EDGES
 
 FINDINGS = 3
 _CONTEXT_TOKENS = 24
+_COMPACT = (
+    "the reference's scores are compact: kl_mean is unbiased over the draws that stand for "
+    "improbable tokens, kl_reverse counts these as one token, and equal bits cannot be seen"
+)
 
 
 def measure_document(
@@ -25,14 +29,14 @@ def measure_document(
     decode: Decode,
     dtype: torch.dtype = torch.float32,
 ) -> Sample:
-    """Compare the teacher-forced predictions of one document; see `divergence.compare_scores`.
+    """Compare the teacher-forced predictions of one document; see `measure.compare`.
 
     ``values`` are means over the document's predicted tokens: ``perplexity_ratio`` the mean
     difference of negative log-likelihoods (the log of the ratio), ``true_probability_rms`` the mean
     square. ``dtype`` is the working format in whose ulps findings state near-ties.
     """
     started = time.perf_counter()
-    comparison = compare_scores(reference, candidate, token_ids, dtype)
+    comparison = compare(reference, candidate, token_ids, dtype)
     change = comparison.probability_change
     values = {
         "kl_mean": comparison.kl.mean(),
@@ -56,9 +60,17 @@ def measure_document(
             "candidate_nll": float(comparison.candidate_nll.sum()),
             "true_probability_change": float(change.mean()),
             "buckets": _buckets(comparison),
+            **_compact(comparison),
         },
         seconds=time.perf_counter() - started,
     )
+
+
+def _compact(comparison: TokenComparison) -> dict[str, object]:
+    """What is to be known where the reference's scores are compact."""
+    if not comparison.kl_off:
+        return {}
+    return {"kl_off": comparison.kl_off, "notes": [_COMPACT]}
 
 
 def _buckets(comparison: TokenComparison) -> list[dict[str, float]]:

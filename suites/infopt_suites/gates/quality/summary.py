@@ -22,9 +22,10 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
     """Pool documents (`quality.measure_document`) token by token.
 
     Returns ``documents``, ``tokens``, ``identical`` (how many documents), ``kl`` and
-    ``kl_reverse`` (mean; percentiles and max of the former), ``perplexity`` (reference, candidate,
-    ratio), ``top1_agreement``, ``top5_overlap``, ``true_probability`` (mean change, RMS change) and
-    ``buckets`` by reference confidence. Raises ValueError for no samples.
+    ``kl_reverse`` (mean; percentiles, max, and what the mean may be ``off`` by, of the former),
+    ``perplexity`` (reference, candidate, ratio), ``top1_agreement``, ``top5_overlap``,
+    ``true_probability`` (mean change, RMS change) and ``buckets`` by reference confidence. Raises
+    ValueError for no samples.
     """
     if not samples:
         raise ValueError("no samples to summarise: measure at least one document")
@@ -33,7 +34,7 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
         "documents": len(samples),
         "tokens": tokens,
         "identical": sum(sample.identical for sample in samples),
-        "kl": {"mean": _pooled(samples, "kl_mean"), **_kl_tail(samples)},
+        "kl": {"mean": _pooled(samples, "kl_mean"), **_kl_tail(samples), **_kl_off(samples)},
         "kl_reverse": {"mean": _pooled(samples, "kl_reverse_mean")},
         "perplexity": _perplexity(samples, tokens),
         "top1_agreement": _pooled(samples, "top1_agreement"),
@@ -67,6 +68,13 @@ def _kl_tail(samples: Sequence[Sample]) -> dict[str, float]:
     values = sorted(value for sample in samples for value in sample.tokens["kl"])
     tail = {name: percentile(values, share) for name, share in _PERCENTILES.items()}
     return {**tail, "max": values[-1]}
+
+
+def _kl_off(samples: Sequence[Sample]) -> dict[str, float]:
+    """What the mean may be off by, where the reference's scores are compact."""
+    if not any("kl_off" in sample.details for sample in samples):
+        return {}
+    return {"off": _weighted(samples, lambda sample: sample.details.get("kl_off", 0.0))}
 
 
 def _perplexity(samples: Sequence[Sample], tokens: int) -> dict[str, float]:
