@@ -13,6 +13,7 @@ from ..engines.weight_precision import precision_of
 from ..errors import ConfigurationError
 from ..gates import registry
 from ..gates.base import GateSpec
+from ..gates.limits import not_applicable_lines
 from ..judge.planning import fewest_to_pass, spared
 from ..judge.rules import make_test
 from ..metrics.budget import Budget
@@ -41,6 +42,7 @@ def plan_lines(release: Release, root: Path | None = None) -> list[str]:
             for spec in _gates(per_release=False)
             if candidate in spec.judged(release)
         ]
+    lines += not_applicable_lines(release)
     lines += own
     lines += [
         f"{spec.name}: {s}" for spec in _gates(per_release=False) for s in spec.announced(release)

@@ -51,6 +51,7 @@ __all__ = [
     "able",
     "capabilities_of",
     "lacking",
+    "missing",
 ]
 
 
@@ -414,10 +415,15 @@ def capabilities_of(protocol: type) -> frozenset[Capability]:
     return frozenset(known for known, own in _PROTOCOLS.items() if own in protocol.__mro__)
 
 
+def missing(has: Set[Capability], required: Set[Capability]) -> str:
+    """What of the required is not there: "full logits, batches", or ""."""
+    return ", ".join(known for known in Capability if known in required - has)
+
+
 def lacking(name: str, has: Set[Capability], required: Set[Capability]) -> str:
     """What an engine lacks of what is required: "engine 'x' lacks: full logits, batches", or ""."""
-    missing = [known for known in Capability if known in required - has]
-    return f"engine {name!r} lacks: {', '.join(missing)}" if missing else ""
+    found = missing(has, required)
+    return f"engine {name!r} lacks: {found}" if found else ""
 
 
 def able(engine: Engine, protocol: Callable[..., Able]) -> Able:

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
-from ..engines.base import Capability, lacking
+from ..engines.base import Capability, missing
 from ..engines.formats import format_of
 from ..engines.registry import engine_named
 from ..engines.weight_precision import Precision
@@ -68,6 +69,13 @@ class BudgetContext:
         return format_of(self.candidate.quantization).couples_rows
 
 
+class Unable(NamedTuple):
+    """An engine that a gate cannot be run on, and what it lacks: "full logits, batches"."""
+
+    engine: str
+    lacks: str
+
+
 def no_budgets(context: BudgetContext) -> Mapping[str, float]:
     """The defaults of a gate that limits nothing by itself."""
     return {}
@@ -103,6 +111,7 @@ class GateSpec:
         plans: the tables of infopt.toml that it reads. Gates may share a plan.
         switch: a plan and its field; without a value there, the release does not ask for the gate.
         requires: what the engines of reference and candidate must offer.
+        requires_of_server: what a candidate's engine must offer instead, where it asks a server.
         unnamed: what a candidate has to name for this gate and does not; "" where it does.
         default_budgets: the limits by metric where nobody wrote any, in the metric's unit; on
             bytes, as a share of the reference's.
@@ -132,6 +141,7 @@ class GateSpec:
     plans: tuple[type[Plan], ...] = ()
     switch: tuple[type[Plan], str] | None = None
     requires: frozenset[Capability] = frozenset()
+    requires_of_server: frozenset[Capability] | None = None
     unnamed: Callable[[Candidate], str] = _nothing_named
     default_budgets: Callable[[BudgetContext], Mapping[str, float]] = no_budgets
     subjects: Callable[[Release], Sequence[Candidate]] | None = None
@@ -205,11 +215,24 @@ class GateSpec:
         """Why candidate and reference cannot go through the gate; "" where they can."""
         if problem := self.unnamed(candidate):
             return problem
-        for source in (candidate.source, reference):
-            engine = engine_named(source.engine)
-            if problem := lacking(engine.name, engine.capabilities, self.requires):
-                return problem
-        return ""
+        unable = self.unable(candidate.source, reference)
+        return f"engine {unable.engine!r} lacks: {unable.lacks}" if unable else ""
+
+    def unable(self, candidate: ModelSource, reference: ModelSource) -> Unable | None:
+        """The engine of the two that cannot be asked what the gate asks; None where both can."""
+        for source in (candidate, reference):
+            engine, required = engine_named(source.engine), self.requires
+            if source is candidate and engine.served and self.requires_of_server is not None:
+                required = self.requires_of_server
+            if lacks := missing(engine.capabilities, required):
+                return Unable(engine.name, lacks)
+        return None
+
+    @property
+    def comes_by_itself(self) -> bool:
+        """Whether default limits alone bring it: no setting switches it on, and candidates name
+        nothing for it."""
+        return self.switch is None and self.unnamed is _nothing_named
 
     def too_few(self, release: Release, documents: int | None) -> str:
         """Why a corpus of so many documents is too small for the gate; "" where it is not, or where

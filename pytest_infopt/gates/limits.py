@@ -1,8 +1,13 @@
-"""Which limits a gate has: its defaults, and what was written over them."""
+"""Which limits a gate has: its defaults, and what was written over them.
+
+A gate that nobody asked for, by a limit, a setting or its name, and that an engine cannot serve,
+does not apply: it has no default limits there, so it judges nothing, and plan and reports say so.
+What somebody asked for keeps its limits: it is NOT RUN, and the run is INCONCLUSIVE.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..engines.formats import format_of
@@ -10,9 +15,9 @@ from ..engines.weight_precision import Precision
 from ..errors import ConfigurationError
 from ..metrics.budget import Budget
 from ..metrics.metric import Metric, Unit
-from ..release import ModelSource
+from ..release import Candidate, ModelSource, Release
 from . import registry
-from .base import BudgetContext, GateSpec
+from .base import BudgetContext, GateSpec, Unable
 from .plan import Plan
 
 Written = Mapping[str, Budget | None]  # by metric; None where a default was switched off
@@ -55,7 +60,8 @@ def gate_limits(
     spec: GateSpec, written: Written, context: BudgetContext, origin: str
 ) -> dict[str, Budget]:
     """The limits of one gate, in the order of its metrics."""
-    defaults = spec.default_budgets(context)
+    applies = not _unasked(spec, context.candidate, context.reference)
+    defaults = spec.default_budgets(context) if applies else {}
     limits: dict[str, Budget | None] = {
         metric.name: _default(metric, defaults[metric.name], origin)
         for metric in spec.metrics
@@ -69,3 +75,30 @@ def gate_limits(
 def _default(metric: Metric, limit: float, origin: str) -> Budget:
     """A gate's default; on bytes it is a share of the reference's, unless it is 0."""
     return Budget(metric, limit, metric.unit is Unit.BYTES and limit != 0, origin)
+
+
+def _unasked(spec: GateSpec, candidate: ModelSource, reference: ModelSource) -> Unable | None:
+    """The engine to which the gate does not apply unless somebody asks for it; None for none."""
+    return spec.unable(candidate, reference) if spec.comes_by_itself else None
+
+
+def not_applicable(candidate: Candidate, reference: ModelSource) -> dict[str, Unable]:
+    """The gates, by name, that would judge the candidate by default if its engine and the
+    reference's could serve them."""
+    found = {}
+    for spec in registry.gates().values():
+        if spec.subjects is None and not spec.limits_among(candidate.budgets):
+            unable = _unasked(spec, candidate.source, reference)
+            if unable is not None:
+                found[spec.name] = unable
+    return found
+
+
+def not_applicable_lines(release: Release) -> Iterator[str]:
+    """What does not apply, a sentence for each candidate and engine."""
+    for candidate in release.candidates:
+        by_engine: dict[str, list[str]] = {}
+        for name, (engine, lacks) in not_applicable(candidate, release.reference).items():
+            by_engine.setdefault(engine, []).append(f"{name} needs {lacks}")
+        for engine, gates in by_engine.items():
+            yield f"{candidate.name}: not applicable to engine {engine}: {'; '.join(gates)}"

@@ -62,6 +62,7 @@ def markdown_summary(run: RunResult) -> str:
         for heading, entries in (
             ("Not run", view.not_run),
             ("Left out", view.left_out),
+            ("Not applicable", view.not_applicable),
             ("Broken", view.faults),
             ("Failed tests", view.failed_tests),
         )

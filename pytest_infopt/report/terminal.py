@@ -25,6 +25,7 @@ def terminal_lines(run: RunResult, width: int) -> list[str]:
         title += f", reference {view.reference}"
     lines = [*wrapped(title, width), "", *table_lines(list(_rows(view)), width)]
     for heading, entries in (
+        ("NOT APPLICABLE", view.not_applicable),
         ("LEFT OUT", view.left_out),
         ("NOT RUN", view.not_run),
         ("ERRORS", [*view.errors, *view.faults]),

@@ -82,6 +82,7 @@ class RunView:
     inconclusive: list[str]
     failures: list[str]
     left_out: list[str]
+    not_applicable: list[str]
     failed_tests: list[str]
     faults: list[str]
 
@@ -108,6 +109,7 @@ def run_view(run: RunResult) -> RunView:
         inconclusive=list(_inconclusive(run)),
         failures=list(_failures(run)),
         left_out=list(map(visible, run.left_out)),
+        not_applicable=list(map(visible, run.not_applicable)),
         failed_tests=list(map(visible, run.failed_tests)),
         faults=list(map(visible, run.faults)),
     )

@@ -17,8 +17,9 @@ class RunResult:
 
     ``not_run`` is what was asked for and did not come to its end, ``left_out`` what nobody asked
     this run for: gates that were deselected, and candidates of the embedded release that this
-    machine cannot run. ``failed_tests`` are tests beside the gates, ``faults`` what broke beside
-    them. A sentence each.
+    machine cannot run. ``not_applicable`` are gates that nobody asked for, and that an engine
+    cannot serve. ``failed_tests`` are tests beside the gates, ``faults`` what broke beside them. A
+    sentence each.
     """
 
     version: str
@@ -31,6 +32,7 @@ class RunResult:
     seconds: float
     not_run: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    not_applicable: list[str] = field(default_factory=list)
     failed_tests: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from ..gates.base import GateSpec
 from ..gates.registry import gates
 from .gate_items import MARKER, is_for_infopt, is_gate, spec_of, subject_of
 from .session import InfoptSession
+
+_KEYWORDS = re.compile(r"(\bnot\s+)?\b([\w-]+)")
 
 
 def add_release(config: pytest.Config, implementations: Path | None) -> list[GateSpec]:
@@ -38,6 +41,12 @@ def add_release(config: pytest.Config, implementations: Path | None) -> list[Gat
         files.append(implementations)
     collect_too(config, files)
     return list(dict.fromkeys(whole))
+
+
+def named_by_keyword(expression: str) -> list[GateSpec]:
+    """The gates whose names are words of a -k expression, but for those right behind a "not"."""
+    words = {word for unless, word in _KEYWORDS.findall(expression) if not unless}
+    return [spec for spec in gates().values() if words & {spec.name, spec.word}]
 
 
 def _named_by(config: pytest.Config, argument: str) -> list[GateSpec]:

@@ -15,6 +15,7 @@ from ..conformance.hooks import title_of
 from ..conformance.results import CONFORMANCE, properties
 from ..conformance.suite_items import suite_of
 from ..gates.base import GateSpec
+from ..gates.limits import not_applicable
 from ..gates.registry import gates
 from ..release import Release
 from ..results.gate_result import GateResult
@@ -38,10 +39,13 @@ class Broken(NamedTuple):
 class Scope:
     """Watches collection and reports of one run, here and in xdist's workers.
 
-    ``whole`` are the gates that are asked for on each candidate that they judge.
+    ``whole`` are the gates that are asked for on each candidate that they judge, ``selected`` those
+    that the command line selects by their names.
     """
 
-    def __init__(self, release: Release, whole: Sequence[GateSpec]) -> None:
+    def __init__(
+        self, release: Release, whole: Sequence[GateSpec], selected: Sequence[GateSpec] = ()
+    ) -> None:
         self._expected = [(spec.name, c.name) for spec in whole for c in spec.judged(release)]
         whole_release = len(whole) == len(gates())
         judged = {name for _, name in self._expected}
@@ -50,6 +54,7 @@ class Scope:
             for candidate in release.candidates
             if whole_release and candidate.name not in judged
         ]
+        self._unjudged += _unserved(release, [*([] if whole_release else whole), *selected])
         # A crash may be all that a controller hears of an item.
         self._usual = {
             f"{spec.node_id}::test_{spec.word}[{c.name}]": (spec.name, c.name)
@@ -156,6 +161,16 @@ class Scope:
         self._learned = True
         self._keys |= {node: (gate, name) for node, (gate, name) in of_worker["keys"].items()}
         self._left_out |= {(gate, name): names for gate, name, names in of_worker["left_out"]}
+
+
+def _unserved(release: Release, named: Sequence[GateSpec]) -> Iterator[str]:
+    """Gates that the command line names, and so asks for, and that an engine cannot serve."""
+    for candidate in release.candidates:
+        found = not_applicable(candidate, release.reference)
+        for spec in named:
+            if unable := found.get(spec.name):
+                where = label((spec.name, candidate.name))
+                yield f"{where}: not applicable to engine {unable.engine}: needs {unable.lacks}"
 
 
 def key_of(item: pytest.Item) -> Key:

@@ -21,7 +21,7 @@ from ..engines.files.size import parameters_of
 from ..engines.weight_precision import Precision
 from ..errors import ConfigurationError
 from ..gates.base import GateSpec
-from ..gates.limits import candidate_limits
+from ..gates.limits import candidate_limits, not_applicable_lines
 from ..metrics.budget import Budget
 from ..release import Candidate, Release
 from ..report.message import failure_message
@@ -210,6 +210,7 @@ class InfoptSession:
             seconds=time.monotonic() - self._clock,
             not_run=[*self.scope.unfinished(results), *self.baselines.unused(self.release)],
             left_out=[*self.release.not_run, *self.scope.left_out()],
+            not_applicable=list(not_applicable_lines(self.release)),
             failed_tests=broken.tests,
             faults=[*broken.faults, *self.known_faults()],
         )

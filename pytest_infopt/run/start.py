@@ -22,7 +22,7 @@ from ..store.journal import (
     run_directory,
 )
 from .baseline_policy import BaselinePolicy
-from .collection import CollectionHooks, add_release
+from .collection import CollectionHooks, add_release, named_by_keyword
 from .hooks import InfoptHooks
 from .ini_keys import IniKeys
 from .item_reports import ItemReports
@@ -44,7 +44,8 @@ def start(config: pytest.Config) -> None:
         suites = load_suites(config, release.implementations)
         components = config.invocation_params.dir / release.origin
         moved_implementations(config, components)
-        scope = Scope(release, add_release(config, components if suites else None))
+        whole = add_release(config, components if suites else None)
+        scope = Scope(release, whole, named_by_keyword(config.option.keyword))
         session = _open_session(config, release, scope)
     except InfoptError as error:
         raise pytest.UsageError(str(error)) from error

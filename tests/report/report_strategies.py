@@ -92,6 +92,7 @@ runs = st.builds(
     seconds=seconds,
     not_run=st.lists(text, max_size=2),
     left_out=st.lists(text, max_size=2),
+    not_applicable=st.lists(text, max_size=2),
     failed_tests=st.lists(text, max_size=2),
     faults=st.lists(text, max_size=2),
 )

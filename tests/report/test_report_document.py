@@ -113,6 +113,7 @@ def test_top_level_and_rows_have_the_promised_keys(run: RunResult) -> None:
     assert set(document) == {
         "schema", "version", "started", "environment", "reference", "candidates", "gates",
         "verdict", "run_id", "seconds", "items", "not_run", "left_out", "failed_tests", "faults",
+        "not_applicable",
     }  # fmt: skip
     row = document["gates"][0]
     assert set(row) == {
@@ -177,7 +178,12 @@ def passed(gate: GateResult) -> GateResult:
 def test_deleting_any_required_key_breaks_the_schema(run: RunResult) -> None:
     written = json.loads(dumps(result_document(run)))
     places = [(), ("gates", 0), ("items", 0), ("reference",), ("candidates", 0)]
-    later = {"left_out", "failed_tests", "faults"}  # earlier versions wrote none of these
+    later = {
+        "left_out",
+        "not_applicable",
+        "failed_tests",
+        "faults",
+    }  # earlier versions wrote none of these
     optional = {(): {"nonfinite", *later}, ("items", 0): {"not_run"}}
     deleted = 0
     for place in places:

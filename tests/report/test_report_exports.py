@@ -90,7 +90,8 @@ def test_a_summary_has_our_own_html_links_and_headings_only(run: RunResult) -> N
     assert inline <= allowed
     failures = sum(gate.verdict is not Verdict.PASS for gate in run.gates)
     groups = {str(c["name"]) for c in run.candidates} | {gate.candidate for gate in run.gates}
-    beside = sum(map(bool, (run.not_run, run.left_out, run.failed_tests, run.faults)))
+    listed = (run.not_run, run.left_out, run.not_applicable, run.failed_tests, run.faults)
+    beside = sum(map(bool, listed))
     headings = 1 + len(groups) + beside + bool(failures)
     assert sum(token.type == "heading_open" for token in tokens) == headings
     assert sum(token.type == "fence" for token in tokens) == failures + beside

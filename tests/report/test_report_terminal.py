@@ -71,6 +71,7 @@ RUN = RunResult(
     gates=[QUALITY, LATENCY, MEMORY],
     seconds=61.2,
     not_run=["latency of bf16: no server"],
+    not_applicable=["nf4: not applicable to engine x: memory needs memory"],
 )
 
 
@@ -89,6 +90,9 @@ def test_layout() -> None:
         "  perplexity_ratio  ≤ 1.03x      1.031x [1.02x, 1.05x]         12,288 (48)  INCONCLUSIVE",
         "  top5_overlap      –            50 %                          12,288 (48)  –",
         "   stopped after 30 s",
+        "",
+        "NOT APPLICABLE",
+        "  nf4: not applicable to engine x: memory needs memory",
         "",
         "NOT RUN",
         "  latency of bf16: no server",

@@ -71,7 +71,8 @@ Gate = Callable[..., pytest.RunResult]
 def gate(pytester: pytest.Pytester, tiny_reference: Path, tiny_corpus: Path) -> Gate:
     """``gate(candidates={name: lines}, more="[budgets] …", arguments=[…])`` runs the gates.
 
-    In this process, so that one fork server with torch in it serves all runs.
+    In this process, so that one fork server with torch in it serves all runs. ``named``: the
+    arguments name the gates.
     """
 
     def run(
@@ -81,6 +82,7 @@ def gate(pytester: pytest.Pytester, tiny_reference: Path, tiny_corpus: Path) -> 
         subprocess: bool = False,
         corpus: Path | str = tiny_corpus,
         budgets: str = "",
+        named: bool = False,
     ) -> pytest.RunResult:
         tables = "".join(
             f"[candidates.{name}]\n{lines}\n"
@@ -93,7 +95,7 @@ def gate(pytester: pytest.Pytester, tiny_reference: Path, tiny_corpus: Path) -> 
             f'[corpus]\nfiles = ["{corpus}"]\nmin_tokens = 4\n{more}\n'
         )
         words = ["--infopt", "-p", "no:cacheprovider", *arguments]
-        if not any("::" in word for word in arguments):
+        if not named and not any("::" in word for word in arguments):
             words += ["--pyargs", "infopt_suites.gates"]
         return (pytester.runpytest_subprocess if subprocess else pytester.runpytest_inprocess)(
             *words

@@ -82,9 +82,67 @@ def test_misaligned_log_probabilities_are_no_verdict(gate, result, tiny_referenc
     assert "misaligned (shift +1)" in result()["gates"][0]["reason"]
 
 
+def test_a_server_passes_a_whole_run(gate, result, tiny_reference) -> None:
+    """Nothing is left out: gates that nobody asked for, and no server can serve, do not apply."""
+    with openai_server(model(tiny_reference), Behaviour("vllm")) as server:
+        run = gate(candidates={"served": served(server.url)}, more=PLAN)
+    assert run.ret == ExitStatus.PASSED
+    document = result()
+    gated = {item["gate"] for item in document["items"]}
+    assert document["verdict"] == "PASS"
+    assert document["left_out"] == document["not_run"] == []
+    (sentence,) = document["not_applicable"]
+    assert sentence.startswith("served: not applicable to engine openai: equivalence needs full l")
+    assert "quality needs scores; " in sentence
+    told = {each.partition(" needs ")[0] for each in sentence.rpartition("openai: ")[2].split("; ")}
+    assert gated.isdisjoint(told)
+    assert "endpoint" in gated - told
+    run.stdout.fnmatch_lines(["NOT APPLICABLE", "  served: not applicable to engine openai: *"])
+
+
+def test_what_was_asked_for_and_no_server_serves_is_not_run(gate, result, tiny_reference) -> None:
+    """By a limit, and by a setting."""
+    asked = PLAN + "[long_context]\nlengths = [8]\n"
+    with openai_server(model(tiny_reference), Behaviour("vllm")) as server:
+        lines = served(server.url)
+        run = gate(candidates={"served": lines}, more=asked, budgets='kl_mean = "1 nats"')
+    assert run.ret == ExitStatus.INCONCLUSIVE
+    document = result()
+    reasons = {item["gate"]: item["not_run"] for item in document["items"] if item["not_run"]}
+    assert reasons == {
+        "quality": "engine 'openai' lacks: scores",
+        "long-context": "engine 'openai' lacks: scores, cache",
+    }
+    assert "quality" not in document["not_applicable"][0]
+
+
+def test_a_named_gate_that_no_server_serves_is_not_run(gate, result, tiny_reference) -> None:
+    named = ("infopt_suites.gates.quality", "infopt_suites.gates.endpoint")
+    with openai_server(model(tiny_reference), Behaviour("vllm")) as server:
+        lines = served(server.url)
+        both = gate("--pyargs", *named, candidates={"served": lines}, more=PLAN, named=True)
+        why = "quality of served: not applicable to engine openai: needs scores"
+        assert (both.ret, result()["not_run"]) == (ExitStatus.INCONCLUSIVE, [why])
+        selected = gate("-k", "quality or endpoint", candidates={"served": lines}, more=PLAN)
+        assert (selected.ret, result()["not_run"]) == (ExitStatus.INCONCLUSIVE, [why])
+    alone = gate("--pyargs", named[0], candidates={"served": lines}, more=PLAN, named=True)
+    assert alone.ret not in (ExitStatus.PASSED, ExitStatus.FAILED)
+    assert result()["verdict"] == "INCONCLUSIVE"
+    assert result()["not_run"] == [why]
+
+
+def test_a_run_in_which_no_gate_applies_is_no_pass(gate, result, tiny_reference) -> None:
+    off = '[candidates.served.budgets]\nendpoint_kl_mean = "off"\n'
+    off += 'endpoint_token_mismatches = "off"\n'
+    run = gate(candidates={"served": served("http://127.0.0.1:9/v1", off)}, more=PLAN)
+    assert run.ret not in (ExitStatus.PASSED, ExitStatus.FAILED)
+    assert result()["verdict"] == "INCONCLUSIVE"
+    assert result()["not_run"] == ["served: no gate judges it, because it has no limits"]
+
+
 def test_what_a_server_lacks_is_told_before_it_is_asked(gate, tiny_reference) -> None:
     run = gate("--collect-only", candidates={"served": served("http://127.0.0.1:9/v1")}, more=PLAN)
-    run.stdout.fnmatch_lines(["  quality: NOT RUN: engine 'openai' lacks: scores"])
+    run.stdout.fnmatch_lines(["served: not applicable to engine openai: *quality needs scores*"])
     run = gate("--collect-only", candidates={"served": 'engine = "openai"'})
     run.stdout.fnmatch_lines(["missing: candidate served: engine 'openai' asks a server*"])
 
