@@ -13,6 +13,8 @@ from infopt_reference.quantization import (
     quantize,
     quantize_model,
 )
+from infopt_reference.quantization import quantized as quantized_module
+from infopt_reference.quantization.quantized import joined, parted, separable
 from torch import nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -48,6 +50,23 @@ def test_layer_equals_the_product_with_the_dequantized_weight(linear, name, bias
     expected = functional.linear(x, weight, linear.bias.to(dtype) if bias else None)
     assert torch.equal(layer(x), expected)
     assert layer(x).dtype is dtype
+
+
+@pytest.mark.parametrize("rows", [1, 8, 24, 45])
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_layer_in_parts_gives_what_the_whole_matrix_gives(monkeypatch, name, rows):
+    monkeypatch.setattr(quantized_module, "CACHED_ELEMENTS", 801)  # eight rows
+    linear = nn.Linear(99, rows)  # rows of 3- and 4-bit codes end within bytes
+    weight = quantize(linear.weight, PRESETS[name])
+    parts = parted(weight)
+    assert (len(parts) > 1) == (rows > 8 and separable(weight.scheme))
+    assert torch.equal(torch.cat([part.dequantize() for part in parts]), weight.dequantize())
+    if len(parts) > 1:
+        assert all(map(torch.equal, joined(parts).constants.values(), weight.constants.values()))
+    x = torch.randn(3, 99)
+    expected = functional.linear(x, weight.dequantize(), linear.bias)
+    bound = torch.finfo(x.dtype).eps * 99 * functional.linear(x.abs(), weight.dequantize().abs())
+    assert bool(((QuantizedLinear(weight, linear.bias)(x) - expected).abs() <= bound).all())
 
 
 @pytest.mark.parametrize("name", PRESETS)

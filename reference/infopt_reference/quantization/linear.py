@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .packed_weight import PackedWeight
-from .quantized import QuantizedTensor, quantize
+from .quantized import QuantizedTensor, parted, quantize
 from .scheme import QuantizationScheme
 
 
@@ -38,9 +39,16 @@ class QuantizedLinear(PackedWeight):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in_features] → [..., out_features], in the dtype of x."""
-        weight = self.quantized_weight.dequantize(x.dtype)  # [out_features, in_features]
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return functional.linear(x, weight, bias)
+        parts = parted(self.quantized_weight)
+        biases = [None] * len(parts)
+        if self.bias is not None:
+            biases = self.bias.to(x.dtype).split([part.shape[0] for part in parts])
+        # Part by part: the decoded matrix of a vocabulary would travel through main memory.
+        outputs = [
+            functional.linear(x, part.dequantize(x.dtype), bias)  # [..., rows of the part]
+            for part, bias in zip(parts, biases, strict=True)
+        ]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
     def extra_repr(self) -> str:
         return (

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .checks import require_finite
 from .double_quantization import BLOCK, compress_scales, decompress_scales
-from .grouping import cache_blocks, from_rows, scale_shape, to_rows
+from .grouping import CACHED_ELEMENTS, cache_blocks, from_rows, scale_shape, to_rows
 from .packing import pack, unpack
 from .scales import store_scales
 from .scheme import Granularity, QuantizationScheme, number_format
@@ -206,6 +206,27 @@ def joined(parts: Sequence[QuantizedTensor]) -> QuantizedTensor:
         stored_scales=torch.cat([part.stored_scales for part in parts]),
         zero_points=torch.cat(zero_points) if zero_points else None,
     )
+
+
+def parted(weight: QuantizedTensor) -> list[QuantizedTensor]:
+    """A quantized matrix [M, K] as matrices of about `CACHED_ELEMENTS` weights, whose constants are
+    views: `joined` makes it whole again. What is not `separable`, or small, is one part."""
+    rows, length = weight.shape
+    # A multiple of 8 rows ends with a whole byte at any width of codes.
+    height = max(1, CACHED_ELEMENTS // length // 8) * 8
+    if rows < 2 * height or not separable(weight.scheme):
+        return [weight]
+    bits, zero_points = weight.scheme.stored_bits, weight.zero_points
+    return [
+        replace(
+            weight,
+            shape=torch.Size([min(height, rows - top), length]),
+            codes=weight.codes[top * length * bits // 8 : (top + height) * length * bits // 8],
+            stored_scales=weight.stored_scales[top : top + height],
+            zero_points=None if zero_points is None else zero_points[top : top + height],
+        )
+        for top in range(0, rows, height)
+    ]
 
 
 def separable(scheme: QuantizationScheme) -> bool:
