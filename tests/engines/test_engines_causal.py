@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -86,3 +87,20 @@ def test_the_logits_say_what_the_configuration_does_not(config: Any, dtype: torc
 def test_causal_models_pass(dtype: torch.dtype) -> None:
     check_causality(_engine(make_model("llama"), dtype))
     check_causality(_engine(AutoModelForCausalLM.from_config(LlamaConfig(**SMALL)), dtype))
+
+
+@pytest.mark.parametrize("ulps", [8, 200])
+def test_rounding_at_every_position_is_no_look_ahead(ulps: int) -> None:
+    """As in a mixture of experts, whose grouped products have another shape for other tokens."""
+    engine = _engine(make_model("llama"), torch.float32)
+    eps = torch.finfo(torch.float32).eps
+
+    class Rounded:
+        name, dtype = engine.name, engine.dtype
+        context_window, vocabulary = engine.context_window, engine.vocabulary
+
+        def full_logits(self, ids: Sequence[int]) -> torch.Tensor:
+            logits = engine.full_logits(ids)
+            return logits + ulps * eps * (ids[-1] % 2) * logits.abs().amax(-1, keepdim=True)
+
+    check_causality(cast(Any, Rounded()))
