@@ -72,7 +72,8 @@ def test_the_wait_that_the_server_names_is_kept(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("pytest_infopt.engines.openai.client.time.sleep", waits.append)
+    # Not time.sleep: threads of other libraries call that meanwhile.
+    monkeypatch.setattr("pytest_infopt.engines.openai.client.sleep", waits.append)
     _, client = serve(status(429, Retry_After="7"), status(500), status(500))
     client.ask("completions", BODY)
     assert waits == [7.0, 0.5, 1.0]

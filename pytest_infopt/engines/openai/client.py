@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
+from time import sleep
 from typing import Any, Self, TypeVar
 
 import httpx2
@@ -103,7 +104,7 @@ class ServerClient:
                 wait = _FIRST_WAIT * 2**repetition if wait is None else wait
                 if time.monotonic() + wait > deadline:
                     raise
-                time.sleep(wait)
+                sleep(wait)
         return call()
 
     def wrong(self, why: str) -> InvalidComparisonError:
