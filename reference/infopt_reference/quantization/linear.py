@@ -7,6 +7,7 @@ so it is slower than the float layer, in exchange for bytes that are really save
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -40,9 +41,9 @@ class QuantizedLinear(PackedWeight):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in_features] → [..., out_features], in the dtype of x."""
         parts = parted(self.quantized_weight)
-        biases = [None] * len(parts)
+        biases: Sequence[Tensor | None] = [None] * len(parts)
         if self.bias is not None:
-            biases = self.bias.to(x.dtype).split([part.shape[0] for part in parts])
+            biases = torch.split(self.bias.to(x.dtype), [part.shape[0] for part in parts])
         # Part by part: the decoded matrix of a vocabulary would travel through main memory.
         outputs = [
             functional.linear(x, part.dequantize(x.dtype), bias)  # [..., rows of the part]
