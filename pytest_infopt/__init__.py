@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .process.remote import remote
     from .release import Candidate, Draft, ModelSource, Release, ServerSource, Statistics
     from .results.gate_result import GateResult
-    from .results.measured_table import MeasuredTable
+    from .results.measured_table import MeasuredTable, Plot
     from .results.run_result import RunResult
     from .results.sample import Sample, TokenFinding
     from .results.verdict import Judgement, Verdict
@@ -41,7 +41,7 @@ _MODULES = {
     ".process.remote": ("remote",),
     ".release": ("Candidate", "Draft", "ModelSource", "Release", "ServerSource", "Statistics"),
     ".results.gate_result": ("GateResult",),
-    ".results.measured_table": ("MeasuredTable",),
+    ".results.measured_table": ("MeasuredTable", "Plot"),
     ".results.run_result": ("RunResult",),
     ".results.sample": ("Sample", "TokenFinding"),
     ".results.verdict": ("Judgement", "Verdict"),
@@ -66,6 +66,7 @@ __all__ = [
     "ModelPair",
     "ModelSource",
     "Plan",
+    "Plot",
     "Release",
     "Rule",
     "RunResult",

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..configuration import load_release, missing, plan_lines
-from ..errors import InfoptError
+from ..errors import ConfigurationError, InfoptError
+from ..naming import nearest
 from ..options import Settings
+from ..report.registry import reports
 from ..version import __version__
 from .comparison import comparison_lines
 from .runs import found_run
@@ -63,6 +65,21 @@ def _scores(given: argparse.Namespace) -> int:
     return 0
 
 
+def _report(given: argparse.Namespace) -> int:
+    run = found_run(given.run)
+    spec = reports().get(given.name)
+    if spec is None or spec.write is None:
+        writers = [name for name, each in reports().items() if each.write is not None]
+        raise ConfigurationError(
+            f"no report {given.name!r} writes files{nearest(given.name, writers)}"
+        )
+    directory = given.into or run.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    spec.write(run.result, directory)
+    print(f"{spec.summary}: {directory}")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="infopt", description=__doc__)
     parser.add_argument("--version", action="version", version=f"infopt {__version__}")
@@ -76,6 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     verifying = commands.add_parser("verify", help="judge a run's stored samples once more")
     verifying.add_argument("run", help=a_run)
     verifying.set_defaults(command=_verify)
+
+    report = commands.add_parser("report", help="write a run's HTML page, or another report, anew")
+    report.add_argument("run", help=a_run)
+    report.add_argument("--name", default="html", help="which report; by default %(default)s")
+    report.add_argument("--into", type=Path, help="a folder; by default the run's own")
+    report.set_defaults(command=_report)
 
     compare = commands.add_parser("compare", help="what is otherwise in one run than in another")
     compare.add_argument("before", help=a_run)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..measure import OUTPUT_FACTOR
 from ..measure.modules import Accusation, Models, ModuleComparison, batch_inputs
-from ..results.measured_table import MeasuredTable
+from ..results.measured_table import MeasuredTable, Plot
 from .profile import ErrorProfile, ModuleErrors
 from .subjects import Subjects
 from .swaps import Swap, Swaps
@@ -184,7 +184,11 @@ class WeightsDiagnosis:
             "floor, %",
             "swap recovers, %",
         )
-        return MeasuredTable("hidden states, candidate against reference", columns, tuple(rows))
+        plot = Plot(
+            "layer", ("error, %", "floor, %"), "relative error, %", ordered=True, log_y=True
+        )
+        title = "hidden states, candidate against reference"
+        return MeasuredTable(title, columns, tuple(rows), plot=plot)
 
     @property
     def figures(self) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from .registry import ReportSpec
 from .text import visible
 from .view import COLUMNS, CandidateView, GateView, run_view
 
+_MOST_ROWS = 24  # of a table that is there to be drawn; report.html and result.json have all
+
 # Whatever may open a construct of CommonMark, of GFM tables and autolinks, or of GitHub's own
 # (mentions, issue numbers, mathematics). An entity is always literal text.
 # Underscores inside a word are no emphasis; a full stop matters where "www." would become a link.
@@ -56,7 +58,12 @@ def markdown_summary(run: RunResult) -> str:
     view = run_view(run)
     sections = [f"## {_MARKS[run.verdict]} {view.verdict_line}", _origin(run)]
     sections += map(_candidate, view.candidates)
-    sections += [_measured(gate, table) for gate in view.gates for table in gate.tables]
+    sections += [
+        _measured(gate, table)
+        for gate in view.gates
+        for table in gate.tables
+        if "plot" not in table or len(table["rows"]) <= _MOST_ROWS
+    ]
     sections += [
         f"### {heading}\n\n" + fenced("\n".join(entries))
         for heading, entries in (

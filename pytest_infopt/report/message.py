@@ -73,20 +73,24 @@ def judged_sentence(gate: GateResult, judgement: Judgement) -> str:
 
 
 def _finding_lines(finding: dict[str, Any]) -> list[str]:
-    """A `measure.samples.TokenFinding`; keys that a user's own gate leaves out are skipped."""
-    document = visible(str(finding.get("document", "?")))
-    lines = [f"  document {document}, token {finding.get('position', '?')}: {_evidence(finding)}"]
-    context = str(finding.get("context", ""))
-    if context:
-        tail = context if len(context) <= _CONTEXT else "…" + context[-_CONTEXT:]
-        lines.append(f"    after {quoted(tail)}")
+    """A `results.sample.TokenFinding`; keys that a user's own gate leaves out are skipped."""
+    lines = [f"  {finding_place(finding)}: {finding_evidence(finding)}"]
+    if context := finding_context(finding):
+        lines.append(f"    after {context}")
     for who in ("reference", "candidate"):
-        if top := finding.get(f"{who}_top"):
-            lines.append(f"    {who}: {_top_text(top)}")
+        if top := top_text(finding, who):
+            lines.append(f"    {who}: {top}")
     return lines
 
 
-def _evidence(finding: dict[str, Any]) -> str:
+def finding_place(finding: dict[str, Any]) -> str:
+    """Document and token."""
+    document = visible(str(finding.get("document", "?")))
+    return f"document {document}, token {visible(str(finding.get('position', '?')))}"
+
+
+def finding_evidence(finding: dict[str, Any]) -> str:
+    """True token, divergence, and how near a tie the reference is there."""
     parts = []
     if "true_token" in finding:
         parts.append(f"true token {quoted(str(finding['true_token']))}")
@@ -97,9 +101,19 @@ def _evidence(finding: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def finding_context(finding: dict[str, Any]) -> str:
+    """The text before the token, in quotes; "" where it is not known."""
+    context = str(finding.get("context", ""))
+    return quoted(context if len(context) <= _CONTEXT else "…" + context[-_CONTEXT:]) * bool(
+        context
+    )
+
+
+def top_text(finding: dict[str, Any], who: str) -> str:
+    """What the reference or the candidate expected, the most probable first; "" if not known."""
+    top = finding.get(f"{who}_top") or ()
+    return ", ".join(f"{quoted(token)} {100 * probability:.2f} %" for token, probability in top)
+
+
 def _ulps(gap: float) -> str:
     return f"{gap:,.0f}" if math.isfinite(gap) and gap >= 10 else f"{gap:.2g}"
-
-
-def _top_text(top: list[tuple[str, float]]) -> str:
-    return ", ".join(f"{quoted(token)} {100 * probability:.2f} %" for token, probability in top)

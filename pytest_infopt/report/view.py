@@ -33,8 +33,9 @@ COLUMNS = ("metric", "budget", "value [interval]", "n (units)", "verdict")
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One judgement: a cell for each of `COLUMNS`; ``headline`` puts it into short tables."""
+    """A judgement with a cell for each of `COLUMNS`; ``headline`` puts it into short tables."""
 
+    judgement: Judgement
     cells: tuple[str, ...]
     headline: bool
 
@@ -56,6 +57,7 @@ class GateView:
     table_notes: list[str]
     tables: list[dict[str, Any]]
     message: str
+    findings: list[dict[str, Any]]
     is_conformance: bool
 
 
@@ -122,11 +124,12 @@ def _gate_view(gate: GateResult) -> GateView:
         verdict=gate.verdict,
         word=gate_word(gate),
         time=duration_text(gate.seconds),
-        rows=[MetricRow(_cells(each), _is_headline(each)) for each in shown(gate)],
+        rows=[MetricRow(each, _cells(each), _is_headline(each)) for each in shown(gate)],
         notes=list(map(visible, gate.notes)),
         table_notes=list(map(visible, notes_of(gate))),
         tables=tables_of(gate),
         message=failure_message(gate),
+        findings=gate.findings,
         is_conformance=gate.gate == CONFORMANCE,
     )
 

@@ -39,7 +39,7 @@ from infopt_reference.batching import (
     trace,
 )
 
-from pytest_infopt import MeasuredTable
+from pytest_infopt import MeasuredTable, Plot
 from pytest_infopt.engines.base import BatchEngine, ModuleEngine
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.results.measured_table import Cell
@@ -229,8 +229,9 @@ def compare_strategies(
     ratio = throughput[best] / throughput["none"]
     notes.append(f"{best} batching gives {ratio:.2f} times the throughput of one at a time")
     notes.append(f"compared in {time.perf_counter() - started:.0f} s")
-    columns = ("strategy", "", "mean latency, s", "p50, s", "p99, s", "tokens a second")
-    return MeasuredTable("strategies of batching", columns, tuple(rows), tuple(notes))
+    columns = ("strategy", "by", "mean latency, s", "p50, s", "p99, s", "tokens a second")
+    plot = Plot("strategy", columns[5:], "tokens a second", "bar", ordered=True, group="by")
+    return MeasuredTable("strategies of batching", columns, tuple(rows), tuple(notes), plot)
 
 
 def _refusal(engine: GeneratingEngine, config: SchedulerConfig) -> str:

@@ -20,7 +20,7 @@ from functools import cache, partial
 import torch
 from infopt_reference.attention import BlockAllocator
 
-from pytest_infopt import MeasuredTable, Sample
+from pytest_infopt import MeasuredTable, Plot, Sample
 from pytest_infopt.engines.base import (
     CannotCropError,
     Capability,
@@ -222,7 +222,8 @@ def step_cost_table(growth: Sample) -> MeasuredTable:
         for length, with_cache, without in zip(lengths, cached, uncached, strict=True)
     )
     columns = ("tokens", "step with cache, ms", "step without, ms", "without / with")
-    return MeasuredTable("cost of a decoding step", columns, rows, tuple(notes))
+    plot = Plot("tokens", columns[1:3], "time of a step, ms", log_x=True, log_y=True)
+    return MeasuredTable("cost of a decoding step", columns, rows, tuple(notes), plot)
 
 
 def size_table(growth: Sample) -> MeasuredTable:
@@ -240,7 +241,8 @@ def size_table(growth: Sample) -> MeasuredTable:
         )
     )
     columns = ("tokens", "batch", "held, MiB", "formula, MiB", "difference, bytes")
-    return MeasuredTable("KV cache memory", columns, rows)
+    plot = Plot("tokens", columns[2:4], "KV cache, MiB", group="batch")
+    return MeasuredTable("KV cache memory", columns, rows, plot=plot)
 
 
 def paged_table(bytes_per_token: int, lengths: Sequence[int], capacity: int) -> MeasuredTable:
@@ -266,4 +268,5 @@ def paged_table(bytes_per_token: int, lengths: Sequence[int], capacity: int) -> 
     effect = f"save {share:.1f} %" if share >= 0 else f"take {-share:.1f} % more"
     notes = (f"{len(lengths)} documents against places of {capacity} tokens: pages {effect}",)
     columns = ("layout", "tokens of room", "MiB", "share unused")
-    return MeasuredTable("paged against contiguous KV memory", columns, rows, notes)
+    plot = Plot("layout", ("MiB",), "KV memory, MiB", "bar", ordered=True)
+    return MeasuredTable("paged against contiguous KV memory", columns, rows, notes, plot)

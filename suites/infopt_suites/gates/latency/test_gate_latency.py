@@ -16,6 +16,7 @@ import pytest
 from pytest_infopt import GateRun, Judgement, Verdict
 
 from ..timing import time_pairs
+from .tables import latency_tables
 
 if TYPE_CHECKING:
     from .measure import LatencyMeasure
@@ -38,6 +39,8 @@ def test_latency(infopt_gate: GateRun[LatencyMeasure]) -> None:
         infopt_gate.reload_models()
         second = time_pairs(infopt_gate, "confirmation", seconds, every_metric=True)
         infopt_gate.judgements = confirmed(first, second)
+    for table in latency_tables(infopt_gate.samples):
+        infopt_gate.show(table.to_json())
     infopt_gate.conclude()
 
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import torch
 
-from pytest_infopt import MeasuredTable, Sample
+from pytest_infopt import MeasuredTable, Plot, Sample
 from pytest_infopt.engines.base import CachedEngine, ScoringEngine
 from pytest_infopt.measure import (
     Difference,
@@ -114,4 +114,5 @@ def sweep_table(samples: Sequence[Sample], tail: int) -> MeasuredTable:
         for sample in ordered
     )
     columns = ("tokens", "KL, nats", "top-1 agreement", "through the cache / dtype's own error")
-    return MeasuredTable(f"long contexts, last {tail} positions", columns, rows)
+    plot = Plot("tokens", ("KL, nats",), "KL(reference ‖ candidate), nats", "point", log_x=True)
+    return MeasuredTable(f"long contexts, last {tail} positions", columns, rows, plot=plot)

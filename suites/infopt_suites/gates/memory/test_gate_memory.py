@@ -13,6 +13,7 @@ from pytest_infopt.engines.weight_precision import precision_of
 from ..byte_limits import against_reference
 from .footprint import resident_pair
 from .gate import RESIDENT, SIZES
+from .tables import category_table
 
 if TYPE_CHECKING:
     from .measure import MemoryMeasure
@@ -36,6 +37,7 @@ def test_memory(infopt_gate: GateRun[MemoryMeasure]) -> None:
     readings = [measure.candidate(), measure.candidate()]
     infopt_gate.details["reference"] = reference.values
     infopt_gate.details["weights"] = readings[0].details.get("weights", {})
+    infopt_gate.show(category_table(reference, readings[0]).to_json())
     sizes = infopt_gate.collect(
         readings,
         lambda reading: reading,

@@ -17,7 +17,7 @@ from functools import cache, partial
 
 import torch
 
-from pytest_infopt import MeasuredTable, Sample
+from pytest_infopt import MeasuredTable, Plot, Sample
 from pytest_infopt.engines.base import WholeLogitsEngine
 from pytest_infopt.measure import Difference, Pair, SameShapeComparison, SelfComparison, host_logits
 
@@ -165,9 +165,11 @@ def shared_prompt_table(
         if answers
     )
     saved = sum(answer.cached_tokens for answer in warm) / total
+    columns = ("served with", "requests", "tokens computed", "median time to first token, ms")
     return MeasuredTable(
         f"a shared system prompt of {len(system)} tokens",
-        ("served with", "requests", "tokens computed", "median time to first token, ms"),
+        columns,
         rows,
         (f"{100 * saved:.1f} % of {total} prompt tokens were not computed again",),
+        Plot("served with", columns[3:], "time to first token, ms", "bar", ordered=True),
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from pytest_infopt import MeasuredTable, Sample
+from pytest_infopt import MeasuredTable, Plot, Sample
 from pytest_infopt.judge.trend import trend_evidence
 
 PARTS = 16  # of the longest document
@@ -101,4 +101,5 @@ def profile(in_order: Sequence[Sample], more: Sequence[Sample] = ()) -> Sample:
 def _table(parts: Sequence[PositionPart]) -> MeasuredTable:
     rows = tuple((f"{p.start + 1}…{p.stop}", p.documents, p.kl_mean, p.ratio) for p in parts)
     columns = ("positions", "documents", "KL, nats", "against the document's others")
-    return MeasuredTable("divergence by position", columns, rows)
+    plot = Plot("positions", ("KL, nats",), "KL(reference ‖ candidate), nats", ordered=True)
+    return MeasuredTable("divergence by position", columns, rows, plot=plot)

@@ -15,6 +15,7 @@ from pytest_infopt import GateRun
 from .gate import OF_DOCUMENTS, PROFILE
 from .profile import missing_lengths, profile
 from .summary import summarise
+from .tables import quality_tables
 
 if TYPE_CHECKING:
     from .measure import QualityMeasure
@@ -35,7 +36,9 @@ def test_quality(infopt_gate: GateRun[QualityMeasure]) -> None:
         documents, measure.document, planned=len(documents), metrics=OF_DOCUMENTS
     )
     in_order = list(infopt_gate.samples)
-    infopt_gate.details |= summarise(in_order)
+    infopt_gate.details |= (summary := summarise(in_order))
+    for table in quality_tables(in_order, summary):
+        infopt_gate.show(table.to_json())
     if not infopt_gate.failed:
         more = missing_lengths(documents, (sample.unit for sample in in_order))
         infopt_gate.collect(

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_infopt import MeasuredTable, Sample
+from pytest_infopt import MeasuredTable, Plot, Sample
 from pytest_infopt.binomial import upper_bound
 from pytest_infopt.errors import InvalidComparisonError
 
@@ -338,6 +338,7 @@ def sweep_table(rows: Sequence[SweepRow]) -> MeasuredTable:
             )
             for row in rows
         ),
+        plot=Plot("threshold", ("precision", "recall"), "share"),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pytest_infopt import Draft, MeasuredTable, ModelPair, Sample, remote
+from pytest_infopt import Draft, MeasuredTable, ModelPair, Plot, Sample, remote
 from pytest_infopt.engines.base import (
     Capability,
     Drafting,
@@ -167,4 +167,5 @@ def drafted_table(samples: list[Sample], draft: Draft) -> MeasuredTable:
             f"draft {draft.name}: {draft.num_speculative_tokens} tokens a pass requested, "
             f"{proposed / passes:.2f} observed; {proposed} drafted in all, {accepted} accepted",
         ),
+        Plot("", ("median time of a prompt, ms",), "time of a prompt, ms", "bar", ordered=True),
     )

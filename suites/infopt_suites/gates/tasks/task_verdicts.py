@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_infopt import Budget, Judgement, MeasuredTable, Sample, Verdict
+from pytest_infopt import Budget, Judgement, MeasuredTable, Plot, Sample, Verdict
 from pytest_infopt.binomial import upper_bound
 
 from .task_data import AskedTask
@@ -94,6 +94,7 @@ def accuracy_table(tasks: Sequence[JudgedTask]) -> MeasuredTable:
         "tasks",
         ("task", "items", "reference", "candidate", "chance", "lost", "gained", "loss", "verdict"),
         tuple(_row(task) for task in tasks),
+        plot=Plot("task", ("reference", "candidate", "chance"), "accuracy", "bar", ordered=True),
     )
 
 

@@ -1,0 +1,1 @@
+"""``report.html``: one self-contained page, without scripts and without network."""

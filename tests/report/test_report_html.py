@@ -1,0 +1,184 @@
+"""The HTML page: what models say stays text, and the numbers of a plot stand beside it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from page_parts import ATTRIBUTES, ELEMENTS, PageParts
+from report_strategies import RELAXED, gates, runs, text
+
+from pytest_infopt import MeasuredTable, Plot
+from pytest_infopt.console import main
+from pytest_infopt.gates.registry import metrics
+from pytest_infopt.report.document import result_document
+from pytest_infopt.report.html import figures as figures_module
+from pytest_infopt.report.html import page as page_module
+from pytest_infopt.report.html.figures import MISSING, can_draw, figure
+from pytest_infopt.report.html.gauge import gauge
+from pytest_infopt.report.html.page import html_page
+from pytest_infopt.report.measured import cell_rows
+from pytest_infopt.report.text import visible
+from pytest_infopt.results.gate_result import GateResult
+from pytest_infopt.results.run_result import RunResult
+from pytest_infopt.results.verdict import Judgement, Verdict
+from pytest_infopt.strict_json import dumps
+
+drawing = pytest.mark.skipif(not can_draw(), reason="needs vl-convert-python: the extra html")
+
+columns = st.lists(text, min_size=2, max_size=4, unique_by=str)
+numbers = st.floats() | st.integers(-(10**6), 10**6) | st.none()
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> dict[str, Any]:
+    """A table of hostile words and any numbers, with a plot of some of its columns."""
+    names = tuple(draw(columns))
+    row = st.tuples(text | numbers, *(numbers for _ in names[1:]))
+    plot = Plot(
+        x=names[0],
+        y=tuple(draw(st.lists(st.sampled_from(names[1:]), min_size=1, max_size=2, unique=True))),
+        title=draw(text),
+        mark=draw(st.sampled_from(["line", "bar", "point"])),
+        ordered=draw(st.booleans()),
+        log_x=draw(st.booleans()),
+        log_y=draw(st.booleans()),
+        group=draw(st.sampled_from(["", names[0]])),
+        limit=draw(st.none() | st.floats(0.1, 10)),
+    )
+    rows = tuple(draw(st.lists(row, max_size=5)))
+    return MeasuredTable(draw(text), names, rows, plot=plot).to_json()
+
+
+with_tables = st.builds(
+    lambda run, gate, table: replace(
+        run, gates=[*run.gates, replace(gate, details={"tables": [table]})]
+    ),
+    runs,
+    gates,
+    tables(),
+)
+
+
+@RELAXED
+@given(run=with_tables)
+def test_no_text_becomes_markup(run: RunResult) -> None:
+    parts = PageParts(html_page(run))
+    assert set(parts.elements) <= ELEMENTS
+    assert {name for name, _ in parts.attributes} <= ATTRIBUTES
+    assert parts.others == []
+    links = [value for name, value in parts.attributes if name == "href"]
+    assert all(str(link).startswith("#") for link in links)
+    for gate in run.gates:
+        assert visible(gate.candidate) in parts.text
+        assert all(visible(note) in parts.text for note in gate.notes)
+    assert all(visible(str(model["name"])) in parts.text for model in run.candidates)
+
+
+@drawing
+@RELAXED
+@given(table=tables())
+def test_a_plot_is_one_sound_svg_with_a_label(table: dict[str, Any]) -> None:
+    plot, svg = table["plot"], figure(table)
+    if svg is None:
+        places = [table["columns"].index(name) for name in plot["y"]]
+        values = [row[place] for row in table["rows"] for place in places]
+        on_any_axis = [v for v in values if v is not None and math.isfinite(v) and v > 0]
+        assert not on_any_axis or not plot["ordered"]
+        return
+    root = ElementTree.fromstring(svg)
+    assert root.get("role") == "img"
+    assert root.get("aria-label", "").startswith(visible(table["title"]))
+    assert not {"script", "foreignObject", "image", "a", "style"} & {
+        element.tag.rpartition("}")[2] for element in root.iter()
+    }
+
+
+@drawing
+def test_every_number_of_a_plot_stands_in_its_table() -> None:
+    table = MeasuredTable(
+        "growth",
+        ("tokens", "held, MiB", "formula, MiB"),
+        ((16, 1.5, 1.25), (64, 6.125, math.inf), (128, None, 9.75)),
+        plot=Plot("tokens", ("held, MiB", "formula, MiB"), "KV cache, MiB"),
+    ).to_json()
+    gate = GateResult("kv-cache", "int8", 1.0, details={"tables": [table]})
+    run = RunResult("1", "", "id", {}, {"name": "r"}, [{"name": "int8"}], [gate], 1.0)
+    parts = PageParts(html_page(run))
+    assert parts.elements.count("svg") == 1
+    assert all(cell in parts.text for row in cell_rows(table) for cell in row)
+
+
+def test_without_the_plotting_library_the_page_has_tables_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (page_module, figures_module):
+        monkeypatch.setattr(module, "can_draw", lambda: False)
+    plot = Plot("a", ("b",), "b")
+    table = MeasuredTable("t", ("a", "b"), ((1, 2.5),), plot=plot).to_json()
+    run = RunResult("1", "", "id", {}, {"name": "r"}, [],
+                    [GateResult("g", "c", 1.0, details={"tables": [table]})], 1.0)  # fmt: skip
+    parts = PageParts(html_page(run))
+    assert MISSING in parts.text
+    assert "2.5" in parts.text
+    assert "svg" not in parts.elements
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """The folder of a run that a version before tables had plots has left."""
+    table = {"title": "old", "columns": ["a", "b"], "rows": [["x", 2.5]], "notes": []}
+    gate = GateResult("quality", "int8", 1.0, details={"tables": [table]})
+    run = RunResult("0", "", "id", {}, {"name": "r"}, [{"name": "int8"}], [gate], 1.0)
+    document = result_document(run)
+    for key in ("left_out", "failed_tests", "faults"):
+        del document[key]
+    for item in document["items"]:
+        del item["not_run"]
+    (tmp_path / "result.json").write_text(dumps(document))
+    return tmp_path
+
+
+def test_an_earlier_run_gets_its_page(earlier: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(earlier), "--into", str(earlier / "page")]) == 0
+    assert "report.html" in capsys.readouterr().out
+    parts = PageParts((earlier / "page" / "report.html").read_text(encoding="utf-8"))
+    assert "infopt: INCONCLUSIVE" in parts.text
+    assert "2.5" in parts.text
+
+
+def test_a_report_that_nobody_has_is_named(
+    earlier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(earlier), "--name", "htm"]) == 2
+    assert "did you mean html?" in capsys.readouterr().err
+
+
+@given(
+    name=st.sampled_from(sorted(metrics())),
+    value=st.floats(-2, 3),
+    limit=st.floats(0.5, 2),
+    widths=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_the_gauge_has_the_value_on_the_side_of_the_limit_where_it_is(
+    name: str, value: float, limit: float, widths: tuple[float, float]
+) -> None:
+    interval = (value - widths[0], value + widths[1])
+    found = gauge(Judgement(name, value, 9, 9, Verdict.PASS, limit, interval))
+    if found is None:
+        return
+    assert 0 <= found.low <= found.value <= found.high <= 100
+    assert 0 < found.equal < found.limit < 100
+    if metrics()[name].higher_is_better is (value < limit):
+        assert found.value >= found.limit or math.isclose(value, limit)
+
+
+def test_a_table_does_not_plot_columns_that_it_lacks() -> None:
+    with pytest.raises(ValueError, match=r"its plot names \['seconds'\]"):
+        MeasuredTable("t", ("a",), (), plot=Plot("a", ("seconds",), "s"))
