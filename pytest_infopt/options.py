@@ -169,6 +169,9 @@ OPTIONS: dict[str, Option] = {
                "kept in it", metavar="REASON", read=lambda text, _: text.strip(),
                allowed="the reason, in words",
                ini=False),  # a lasting permission to loosen would be no permission at all
+        Option("calibrate", "measure this machine's noise floor (the reference against itself) and "
+               "propose limits; limits below it are refused, here and in later runs", Kind.FLAG,
+               default=False, toml="margins.calibrate"),
         Option("seed", "seed of document order, prompts and pair order (default: 0)",
                Kind.INTEGER, "N", _seed, "a whole number from 0", default=0,
                toml="statistics.seed"),
@@ -293,6 +296,7 @@ class Settings(NamedTuple):
     device: str | None = None
     report_dir: Path | None = None
     baseline: Path | None = None
+    calibrate: bool | None = None
     seed: int | None = None
     budget_seconds: float | None = None
     policy: str | None = None

@@ -24,9 +24,11 @@ from pytest_infopt.release import Candidate, ModelSource, Release
 from pytest_infopt.results.gate_result import GateResult
 from pytest_infopt.run.baseline_policy import BaselinePolicy
 from pytest_infopt.run.gate_run import GateRun
+from pytest_infopt.run.noise_policy import NoisePolicy
 from pytest_infopt.run.scope import Scope
 from pytest_infopt.run.session import InfoptSession
 from pytest_infopt.store.journal import Journal, RunRecords
+from pytest_infopt.store.noise_floor import NoiseFloors
 
 COPIES = ("float32", "bfloat16", "int8", "nf4")
 GATES = (
@@ -165,6 +167,7 @@ def run_gates(
     release = load_release(folder)
     directory = folder / ".infopt" / "runs" / "run"
     journal = Journal(directory / "journal.jsonl")
+    baselines = BaselinePolicy()
     session = InfoptSession(
         release=release,
         root=folder,
@@ -172,7 +175,8 @@ def run_gates(
         source_arguments=[],
         earlier=RunRecords(),
         journal=journal,
-        baselines=BaselinePolicy(),
+        noise=NoisePolicy(NoiseFloors(folder / "noise-floor.json"), baselines),
+        baselines=baselines,
         scope=Scope(release, []),
         fingerprint="",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -261,7 +261,12 @@ class _Assembly:
 
     @cached_property
     def _plans(self) -> tuple[Plan, ...]:
-        return tuple(self._made(kind, kind.table) for kind in registry.plans())
+        return tuple(self._calibrating(self._made(kind, kind.table)) for kind in registry.plans())
+
+    def _calibrating(self, plan: Plan) -> Plan:
+        """The plan; --infopt-calibrate switches on what has such a setting."""
+        asked = self.settings.calibrate and any(f.name == "calibrate" for f in fields(plan))
+        return replace(plan, calibrate=True) if asked else plan  # type: ignore[call-arg]
 
     @cached_property
     def _budgets(self) -> BudgetResolver:

@@ -50,6 +50,7 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
         self.candidate = candidate
         self.release: Release = session.release
         self.fault: str | None = None  # set by a gate that finds the harness itself at fault
+        self.noise = session.noise  # what this machine shows with nothing changed
         self._session = session
         self._findings: list[TokenFinding] = []
         self._started = time.monotonic()
@@ -173,7 +174,7 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
         if self.samples and all(sample.identical for sample in self.samples):
             self.notes.insert(0, "identical outputs")
         worst = sorted(self._findings, key=lambda finding: finding.kl, reverse=True)[:_FINDINGS]
-        checked = [self._session.baselines.check(self.candidate, j) for j in self.judgements]
+        checked = [self.noise.check(self.candidate, j, self.budgets) for j in self.judgements]
         diagnose(self, self.spec, self.candidate, self._session, checked, worst)
         self._session.conclude(self._result(checked, [asdict(finding) for finding in worst]))
 

@@ -33,6 +33,7 @@ from ..store.lock import RunLock
 from ..version import __version__
 from .baseline_policy import BaselinePolicy
 from .models import LoadedModels
+from .noise_policy import NoisePolicy
 
 if TYPE_CHECKING:
     from .scope import Scope
@@ -61,6 +62,7 @@ class InfoptSession:
     baselines: BaselinePolicy
     scope: Scope
     fingerprint: str
+    noise: NoisePolicy
     worker_id: str = "main"
     results: dict[tuple[str, str], GateResult] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)

@@ -21,11 +21,14 @@ from ..store.journal import (
     new_run_id,
     run_directory,
 )
+from ..store.noise_floor import FILE as NOISE_FLOOR
+from ..store.noise_floor import NoiseFloors
 from .baseline_policy import BaselinePolicy
 from .collection import CollectionHooks, add_release, named_by_keyword
 from .hooks import InfoptHooks
 from .ini_keys import IniKeys
 from .item_reports import ItemReports
+from .noise_policy import NoisePolicy
 from .scope import Scope
 from .session import SESSION_KEY, InfoptSession
 from .termination import Termination
@@ -100,6 +103,7 @@ def _open_session(config: pytest.Config, release: Release, scope: Scope) -> Info
     gated = fingerprint(release, config.rootpath)
     _check_same_release(earlier, gated, directory)
     baselines = BaselinePolicy.of(config, release)  # may refuse, so before anything is opened
+    noise = NoisePolicy(NoiseFloors.load(directory.parent.parent / NOISE_FLOOR), baselines)
     return InfoptSession(
         release=release,
         root=config.rootpath,
@@ -109,6 +113,7 @@ def _open_session(config: pytest.Config, release: Release, scope: Scope) -> Info
         journal=Journal(journal_path(directory, worker_id)),
         fingerprint=gated,
         baselines=baselines,
+        noise=noise,
         scope=scope,
         worker_id=worker_id,
     )

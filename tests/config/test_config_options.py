@@ -26,6 +26,7 @@ CASES: dict[str, tuple[list[str], str, Any, Any]] = {
     "baseline": (["--infopt-baseline", "a.json"], "infopt_baseline = b.json", "a.json", "b.json"),
     "baseline_update": (["--infopt-baseline-update"], "infopt_baseline_update = yes", True, True),
     "baseline_loosen": (["--infopt-baseline-loosen", "new chip"], "", "new chip", None),
+    "calibrate": (["--infopt-calibrate"], "infopt_calibrate = yes", True, True),
     "seed": (["--infopt-seed", "7"], "infopt_seed = 8", 7, 8),
     "budget_seconds": (["--infopt-budget-seconds", "2.5"], "infopt_budget_seconds = 3", 2.5, 3.0),
     "policy": (["--infopt-policy", "warn"], "infopt_policy = warn", "warn", "warn"),

@@ -337,6 +337,7 @@ def test_remedy_names_the_units_to_add(gate: str) -> None:
         "modules": "passes",
         "stability": "readings",
         "self-check": "pairs of requests",
+        "margins": "readings",
         "tasks": "items",
         "my own": "samples",
     }
