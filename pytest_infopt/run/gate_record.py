@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..results.sample import Sample
+from ..metrics.budget import Budget
+from ..results.sample import Sample, TokenFinding
 from ..results.verdict import Judgement, Verdict
 
 
 class GateRecord:
     """``judgements`` by metric, ``samples`` in their order, ``notes`` for people, ``details`` for
-    result.json."""
+    result.json. ``failures`` are FAILs that stand, by metric, however the gate ends."""
 
     def __init__(self) -> None:
         self.judgements: list[Judgement] = []
+        self.failures: dict[str, Judgement] = {}
         self.samples: list[Sample] = []
         self.notes: list[str] = []
         self.details: dict[str, object] = {}
@@ -21,6 +23,34 @@ class GateRecord:
     def note(self, notes: Iterable[str]) -> None:
         """Keep notes for people, each once."""
         self.notes += [note for note in notes if note not in self.notes]
+
+    def add(self, sample: Sample) -> None:
+        """Keep a sample, and its notes."""
+        self.samples.append(sample)
+        self.note(sample.details.get("notes", ()))
+
+    def settle(self, judgements: list[Judgement], *, stands: bool) -> None:
+        """Keep what a collection came to. FAILs that stand are evidence of harm, which counts
+        whatever breaks afterwards."""
+        self.judgements = judgements
+        failed = (j for j in judgements if stands and j.verdict is Verdict.FAIL)
+        self.failures |= {judgement.metric: judgement for judgement in failed}
+        self.note(j.reason for j in judgements if j.n and j.verdict is None and j.reason)
+
+    def undecided(self, budgets: Mapping[str, Budget], reason: str) -> list[Judgement]:
+        """INCONCLUSIVE for that reason, but for what has failed."""
+        return [
+            self.failures.get(
+                name,
+                Judgement(name, None, 0, 0, Verdict.INCONCLUSIVE, budget.limit, reason=reason),
+            )
+            for name, budget in budgets.items()
+        ]
+
+    def worst_findings(self, count: int) -> list[TokenFinding]:
+        """The tokens of all samples at which the models part most."""
+        found = [finding for sample in self.samples for finding in sample.findings]
+        return sorted(found, key=lambda finding: finding.kl, reverse=True)[:count]
 
     @property
     def failed(self) -> bool:

@@ -21,8 +21,8 @@ from ..metrics.budget import Budget
 from ..metrics.metric import Metric
 from ..release import AnyPlan, Candidate, Release
 from ..results.gate_result import GateResult
-from ..results.sample import Sample, TokenFinding
-from ..results.verdict import Judgement, Verdict
+from ..results.sample import Sample
+from ..results.verdict import Judgement
 from .diagnosis import diagnose
 from .gate_record import GateRecord
 from .judging import judgements_of, make_judge, take
@@ -52,7 +52,6 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
         self.fault: str | None = None  # set by a gate that finds the harness itself at fault
         self.noise = session.noise  # what this machine shows with nothing changed
         self._session = session
-        self._findings: list[TokenFinding] = []
         self._started = time.monotonic()
         self._time = TimeBudget()
 
@@ -121,6 +120,7 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
         every_metric: bool = False,
         undecided_passes: str = "",
         error_share: float = 1.0,
+        provisional: bool = False,
     ) -> list[Judgement]:
         """Measure unit after unit until the gate is decided, units run out, or time is up.
 
@@ -129,8 +129,10 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
         however late it is. ``phase`` tells several collections of one gate apart; ``metrics`` are
         those that this one is for, with their budgets; ``every_metric`` goes on after one has
         failed; ``undecided_passes`` is why what is not FAIL passes, where that is enough;
-        ``error_share`` is its part of FAIL's error rate, where several judge the same metrics. A
-        resumed run takes samples from the journal, and reaches the verdict of a whole one.
+        ``error_share`` is its part of FAIL's error rate, where several judge the same metrics;
+        ``provisional`` that a FAIL is not the gate's until the procedure says so: any other stands,
+        whatever breaks later. A resumed run takes samples from the journal, and reaches the verdict
+        of a whole one.
         """
         judged = self.spec.metrics if metrics is None else metrics
         judge = self._judge(
@@ -148,50 +150,49 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
         deadline = self._time.deadline(self.seconds, seconds)
         show = partial(self._session.show_progress, f"{self.candidate.name} {self.spec.name}")
         show(0, planned, list(judge.budgets), deadline)
-        for index, unit in enumerate(units):
-            if index < len(earlier):
-                sample = earlier[index]
-            elif index and time.monotonic() > deadline:
-                granted = self.seconds if seconds is None else seconds
-                self.notes.append(f"stopped after {granted:g} s (statistics.budget_seconds)")
-                break
-            else:
-                sample = measure(unit)
-                journal.write_sample(*named, index, sample)
-            self.samples.append(sample)
-            self._findings.extend(sample.findings)
-            self.note(sample.details.get("notes", ()))
-            take(judge, sample)
-            show(index + 1, planned, judge.undecided, deadline)
-            if judge.decided:
-                break
-        self.judgements = judgements_of(judge, self.samples)
-        self.note(j.reason for j in self.judgements if j.n and j.verdict is None and j.reason)
+        try:
+            for index, unit in enumerate(units):
+                if index < len(earlier):
+                    sample = earlier[index]
+                elif index and time.monotonic() > deadline:
+                    granted = self.seconds if seconds is None else seconds
+                    self.notes.append(f"stopped after {granted:g} s (statistics.budget_seconds)")
+                    break
+                else:
+                    sample = measure(unit)
+                    journal.write_sample(*named, index, sample)
+                self.add(sample)
+                take(judge, sample)
+                show(index + 1, planned, judge.undecided, deadline)
+                if judge.decided:
+                    break
+        finally:
+            self.settle(judgements_of(judge, self.samples), stands=not provisional)
         return self.judgements
 
     def conclude(self) -> None:
         """Store the result; fail the pytest item unless it passed or the policy lets it be."""
         if self.samples and all(sample.identical for sample in self.samples):
             self.notes.insert(0, "identical outputs")
-        worst = sorted(self._findings, key=lambda finding: finding.kl, reverse=True)[:_FINDINGS]
+        worst = self.worst_findings(_FINDINGS)
         checked = [self.noise.check(self.candidate, j, self.budgets) for j in self.judgements]
         diagnose(self, self.spec, self.candidate, self._session, checked, worst)
-        self._session.conclude(self._result(checked, [asdict(finding) for finding in worst]))
+        self._session.conclude(self._result(checked))
 
     def abstain(self, reason: str) -> None:
-        """Conclude without evidence: the comparison is not valid, so nothing is said of it."""
-        self._session.conclude(self._result(_undecided(self.budgets, reason)))
+        """Conclude without evidence, but of what had failed before: the comparison is not valid."""
+        self._session.conclude(self._result(self.undecided(self.budgets, reason)))
 
     def not_run(self, reason: str) -> None:
         """Conclude without having measured: an engine lacks what the gate requires."""
         self._session.conclude(
-            replace(self._result(_undecided(self.budgets, reason)), not_run=reason)
+            replace(self._result(self.undecided(self.budgets, reason)), not_run=reason)
         )
 
     def error(self, message: str) -> None:
-        """Store that measuring broke: no statement about the candidate."""
+        """Store that measuring broke: no statement about the candidate beyond what had failed."""
         self.fault = message
-        self._session.finish(self._result([]))
+        self._session.finish(self._result(list(self.failures.values())))
 
     def _judge(
         self, metrics: Sequence[Metric], budgets: Mapping[str, Budget] | None, **terms: Any
@@ -204,24 +205,15 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
         self.note(estimated)
         return judge
 
-    def _result(
-        self, judgements: list[Judgement], findings: list[dict[str, object]] | None = None
-    ) -> GateResult:
+    def _result(self, judgements: list[Judgement]) -> GateResult:
         return GateResult(
             gate=self.spec.name,
             candidate=self.candidate.name,
             seconds=time.monotonic() - self._started,
             judgements=judgements,
             notes=self.notes,
-            findings=findings or [],
+            findings=[asdict(finding) for finding in self.worst_findings(_FINDINGS)],
             reproduce=self._session.command_for(self.spec, self.candidate),
             details=self.details,
             error=self.fault,
         )
-
-
-def _undecided(budgets: Mapping[str, Budget], reason: str) -> list[Judgement]:
-    return [
-        Judgement(name, None, 0, 0, Verdict.INCONCLUSIVE, budget.limit, reason=reason)
-        for name, budget in budgets.items()
-    ]

@@ -13,6 +13,7 @@ from infopt_suites.gates.speculative.test_gate_speculative import doubted, witho
 from served_model import COUNT, Served, dtype_error_in, served_engine
 
 from pytest_infopt.engines.transformers.engine import TransformersEngine
+from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.release import ServerSource
 from pytest_infopt.results.sample import Sample
 from pytest_infopt.results.verdict import Judgement, Verdict
@@ -53,6 +54,16 @@ def test_an_answer_that_is_not_the_models_is_a_mismatch(engine: TransformersEngi
     )
     assert sample.values[MISMATCHES] == 1.0
     assert len(sample.findings) == 1
+
+
+def test_counts_that_contradict_each_other_hide_no_mismatch(engine: TransformersEngine) -> None:
+    own = Served(engine)
+    sample = measured(
+        engine, lambda prompt, warm: own.unlikely(prompt), drafts=(4, 8), drafts_by="timings"
+    )
+    assert sample.values == {MISMATCHES: 1.0}
+    with pytest.raises(InvalidComparisonError, match="8 accepted tokens of 4"):
+        measured(engine, own, drafts=(4, 8), drafts_by="timings")
 
 
 @pytest.mark.parametrize(

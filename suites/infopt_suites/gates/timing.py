@@ -52,7 +52,8 @@ def time_pairs(
     undecided_passes: str = "",
 ) -> list[Judgement]:
     """Warm up, then time pairs of requests, each in an order drawn by a coin, until decided: one
-    metric's FAIL does it, unless ``every_metric`` is asked for; see `GateRun.collect`."""
+    metric's FAIL does it, unless ``every_metric`` is asked for; see `GateRun.collect`. What a FAIL
+    means is the caller's to say."""
     measure, most = gate.measure, gate.plan(LatencyPlan).max_pairs
     measure.warm_up()
     return gate.collect(
@@ -64,4 +65,5 @@ def time_pairs(
         metrics=metrics,
         every_metric=every_metric,
         undecided_passes=undecided_passes,
+        provisional=True,
     )

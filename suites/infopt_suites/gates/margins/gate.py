@@ -24,8 +24,8 @@ class MarginsPlan(Plan):
 
     calibrate: bool = setting(False, "Measure the noise floor; see --infopt-calibrate.")
     instances: int = setting(4, "How often the models are loaded anew, and timed.", ge=2)
-    pairs: int = setting(40, "Pairs of requests timed with each instance.", ge=9)
-    documents: int = setting(8, "Documents that outputs are compared on.", ge=2)
+    pairs: int = setting(20, "Pairs of requests timed with each instance.", ge=9)
+    documents: int = setting(6, "Documents that outputs are compared on.", ge=2)
 
 
 BELOW = Metric(

@@ -24,7 +24,6 @@ from pytest_infopt.engines.base import (
     TokenEvent,
     WholeLogitsEngine,
 )
-from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure import SelfComparison, host_logits, time_request
 
 from .acceptance import acceptance_of
@@ -167,7 +166,12 @@ def measure_drafted_prompt(
         SPEED_UP.name: math.log(seconds[alone] / len(expected))
         - math.log(seconds[drafted] / max(1, len(generated.token_ids))),
     }
-    accepted = _accepted(engine.name, generated, bool(outputs.wrong))
+    accepted = acceptance_of(
+        generated.drafted,
+        generated.accepted,
+        f"candidate {engine.name!r}",
+        is_wrong=bool(outputs.wrong),
+    )
     if accepted is not None:
         values[ACCEPTANCE.name] = accepted
     return Sample(
@@ -185,17 +189,6 @@ def measure_drafted_prompt(
         },
         seconds=time.perf_counter() - started,
     )
-
-
-def _accepted(name: str, generated: Generated, is_wrong: bool) -> float | None:
-    """Where tokens are missing or too many, the counts may contradict each other: that is counted
-    as mismatches, and no acceptance is known."""
-    try:
-        return acceptance_of(generated.drafted, generated.accepted, f"candidate {name!r}")
-    except InvalidComparisonError:
-        if is_wrong:
-            return None
-        raise
 
 
 def _ending(tokens: Sequence[int]) -> tuple[int, int]:

@@ -35,7 +35,12 @@ def measure_served_draft(
     parting = model.parting(chat, answer.text, unit)
     values = {MISMATCHES.name: float(parting is not None)}
     if drafts is not None:
-        accepted = acceptance_of(drafts.drafted, drafts.accepted, f"server {server.url}")
+        accepted = acceptance_of(
+            drafts.drafted,
+            drafts.accepted,
+            f"server {server.url}",
+            is_wrong=parting is not None,
+        )
         if accepted is not None:
             values[ACCEPTANCE.name] = accepted
     return Sample(
