@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
-POLICIES = ("block", "warn")
+POLICIES = ("block", "warn", "fail")
 REDIS_URLS = "redis://host:port/database, rediss://… or unix://path"
 FORMAT_SEPARATOR = "@"  # FORMAT@MODEL: neither hub ids nor paths carry one in practice; ":" they do
 
@@ -178,8 +178,9 @@ OPTIONS: dict[str, Option] = {
         Option("budget_seconds", "measuring time of each gate, after which what is undecided is "
                "INCONCLUSIVE (default: each gate's own)", Kind.NUMBER, "SECONDS", _seconds,
                "a number of seconds above 0", toml="statistics.budget_seconds"),
-        Option("policy", "whether INCONCLUSIVE blocks a release or only warns (default: block)",
-               metavar="{block,warn}", read=_only(POLICIES.__contains__), allowed="block or warn",
+        Option("policy", "whether INCONCLUSIVE blocks a release, only warns, or fails its test "
+               "as well (default: block)", metavar="{block,warn,fail}",
+               read=_only(POLICIES.__contains__), allowed="block, warn or fail",
                default="block", toml="statistics.policy"),
         Option("resume", "go on with a killed run: its id, or latest. Before paths, write "
                "--infopt-resume=latest", metavar="RUN-ID", read=_run_id,

@@ -7,6 +7,7 @@ where it is another number. No verdict follows from it: the two runs are not pai
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..report.table import Row, table_lines
@@ -22,9 +23,21 @@ _NO_VALUES = Judgement("", None, 0, 0, None)
 Change = tuple[str, str, str]  # what, before, after
 
 
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is otherwise: of a gate where ``metric`` is empty."""
+
+    candidate: str
+    gate: str
+    metric: str
+    what: str
+    before: str
+    after: str
+
+
 def comparison_lines(before: RunResult, after: RunResult, width: int) -> list[str]:
     """The differences as lines of at most ``width`` cells; the runs' verdicts come last."""
-    sources = [line for text in _sources(before, after) for line in wrapped(text, width, "  ")]
+    sources = [line for text in sources_of(before, after) for line in wrapped(text, width, "  ")]
     rows = list(_rows(before, after))
     table = table_lines([Row(_COLUMNS), *rows], width) if rows else ["no judgement is otherwise"]
     return [
@@ -37,7 +50,7 @@ def comparison_lines(before: RunResult, after: RunResult, width: int) -> list[st
     ]
 
 
-def _sources(before: RunResult, after: RunResult) -> Iterator[str]:
+def sources_of(before: RunResult, after: RunResult) -> Iterator[str]:
     """Whatever was compared, on which machine and by which version, where that is otherwise."""
     yield from _changes("version", {"": before.version}, {"": after.version})
     yield from _changes("environment", before.environment, after.environment)
@@ -56,17 +69,23 @@ def _changes(what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
             yield visible(f"{what}{f', {key}' if key else ''}: {old} → {new}")
 
 
-def _rows(before: RunResult, after: RunResult) -> Iterator[Row]:
+def differences(before: RunResult, after: RunResult) -> Iterator[Difference]:
     """Candidate by candidate, in the later run's order; what only the earlier had comes last."""
     old, new = ({(g.candidate, g.gate): g for g in run.gates} for run in (before, after))
-    candidate = None
     for place in [*new, *(place for place in old if place not in new)]:
-        changes = list(_of_gate(old.get(place), new.get(place)))
-        if changes and place[0] != candidate:
-            candidate = place[0]
-            yield Row((visible(candidate),))
-        for metric, change in changes:
-            yield Row((visible(f"{place[1]} {metric}".rstrip()), *change), indent=1)
+        for metric, change in _of_gate(old.get(place), new.get(place)):
+            candidate, gate = map(visible, place)
+            yield Difference(candidate, gate, visible(metric), *change)
+
+
+def _rows(before: RunResult, after: RunResult) -> Iterator[Row]:
+    candidate = None
+    for found in differences(before, after):
+        if found.candidate != candidate:
+            candidate = found.candidate
+            yield Row((candidate,))
+        name = f"{found.gate} {found.metric}".rstrip()
+        yield Row((name, found.what, found.before, found.after), indent=1)
 
 
 def _of_gate(old: GateResult | None, new: GateResult | None) -> Iterator[tuple[str, Change]]:
@@ -92,8 +111,8 @@ def _of_judgement(old: Judgement, new: Judgement) -> Iterator[Change]:
 
 
 def _moved(old: Judgement, new: Judgement) -> bool:
-    if old.value is None or new.value is None:
-        return old.value is not new.value
+    if old.value is None or new.value is None or old.value == new.value:
+        return old.value != new.value
     if old.interval is None or new.interval is None:
         return old.value != new.value
     return not (_holds(old.interval, new.value) or _holds(new.interval, old.value))

@@ -17,7 +17,9 @@ from ..errors import ConfigurationError, InfoptError
 from ..naming import nearest
 from ..options import Settings
 from ..report.registry import reports
+from ..report.text import defused
 from ..version import __version__
+from .comment import comment
 from .comparison import comparison_lines
 from .runs import found_run
 from .verification import verify
@@ -53,6 +55,13 @@ def _compare(given: argparse.Namespace) -> int:
     before, after = (found_run(run) for run in (given.before, given.after))
     width = shutil.get_terminal_size().columns
     print("\n".join(comparison_lines(before.result, after.result, width)))
+    return 0
+
+
+def _comment(given: argparse.Namespace) -> int:
+    against = given.against and found_run(given.against).result
+    text = comment(found_run(given.run).result, against)
+    print("\n".join(map(defused, text.split("\n"))))  # a CI runner may read it
     return 0
 
 
@@ -93,6 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     verifying = commands.add_parser("verify", help="judge a run's stored samples once more")
     verifying.add_argument("run", help=a_run)
     verifying.set_defaults(command=_verify)
+
+    commenting = commands.add_parser("comment", help="a run as Markdown for a pull request")
+    commenting.add_argument("run", help=a_run)
+    commenting.add_argument("--against", help="the run before: what is otherwise is told")
+    commenting.set_defaults(command=_comment)
 
     report = commands.add_parser("report", help="write a run's HTML page, or another report, anew")
     report.add_argument("run", help=a_run)

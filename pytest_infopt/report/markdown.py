@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _SPECIAL = re.compile(
     re.IGNORECASE,
 )
 
-_MARKS = {
+MARKS = {
     Verdict.PASS: "✅",
     Verdict.FAIL: "❌",
     Verdict.INCONCLUSIVE: "❔",
@@ -56,7 +57,7 @@ def fenced(text: str) -> str:
 def markdown_summary(run: RunResult) -> str:
     """Verdict, a table per candidate, what was not run, and the message of each gate not passed."""
     view = run_view(run)
-    sections = [f"## {_MARKS[run.verdict]} {view.verdict_line}", _origin(run)]
+    sections = [f"## {MARKS[run.verdict]} {view.verdict_line}", _origin(run)]
     sections += map(_candidate, view.candidates)
     sections += [
         _measured(gate, table)
@@ -98,7 +99,7 @@ def _candidate(candidate: CandidateView) -> str:
     rows = [line for gate in candidate.gates for line in _gate_rows(gate)]
     return "\n".join(
         [
-            f"{title}{_MARKS[candidate.verdict]} {candidate.verdict}",
+            f"{title}{MARKS[candidate.verdict]} {candidate.verdict}",
             "",
             f"| gate | {' | '.join(COLUMNS)} | time |",
             "|---|---|---|---|---:|---|---:|",
@@ -110,7 +111,7 @@ def _candidate(candidate: CandidateView) -> str:
 def _gate_rows(gate: GateView) -> list[str]:
     notes = "; ".join(escaped(note) for note in gate.notes)
     head = [f"**{escaped(gate.gate)}**", notes, "", "", ""]
-    lines = [[*head, f"{_MARKS[gate.verdict]} {gate.word}", gate.time]]
+    lines = [[*head, f"{MARKS[gate.verdict]} {gate.word}", gate.time]]
     lines += [["", escaped(row.cells[0]), *row.cells[1:], ""] for row in gate.rows]
     return [f"| {' | '.join(line)} |" for line in lines]
 
@@ -119,7 +120,7 @@ def _measured(gate: GateView, table: dict[str, Any]) -> str:
     header, *rows = [[escaped(cell) for cell in row] for row in cell_rows(table)]
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     notes = [escaped(str(note)) for note in table.get("notes", ())]
-    return _folded(
+    return folded(
         f"{escaped(gate.candidate)}: {escaped(str(table['title']))}",
         *(f"| {' | '.join(line)} |" for line in lines),
         *(line for note in notes for line in ("", f"Note: {note}")),
@@ -128,10 +129,17 @@ def _measured(gate: GateView, table: dict[str, Any]) -> str:
 
 def _failure(gate: GateView) -> str:
     summary = f"{escaped(gate.candidate)} {escaped(gate.gate)}: {gate.word}"
-    return _folded(summary, fenced(gate.message))
+    return folded(summary, fenced(gate.message))
 
 
-def _folded(summary: str, *lines: str) -> str:
+def table_of(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
+    rule = ["---"] * len(header)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
+
+
+def folded(summary: str, *lines: str) -> str:
+    """Lines that a reader unfolds; the summary is Markdown already."""
     # The blank lines around them make GitHub read Markdown inside <details>.
     opening = f"<details><summary>{summary}</summary>"
     return "\n".join([opening, "", *lines, "", "</details>"])

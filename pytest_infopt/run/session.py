@@ -142,8 +142,9 @@ class InfoptSession:
         """Fail the pytest item, or skip it where nothing was shown, unless the result passed or the
         policy lets it be."""
         __tracebackhide__ = True
-        if result.verdict is Verdict.INCONCLUSIVE:
-            if self.release.statistics.policy != "warn":
+        policy = self.release.statistics.policy
+        if result.verdict is Verdict.INCONCLUSIVE and policy != "fail":
+            if policy != "warn":
                 pytest.skip(failure_message(result))
         elif result.verdict is not Verdict.PASS:
             pytest.fail(failure_message(result), pytrace=False)

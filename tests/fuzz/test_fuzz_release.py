@@ -50,7 +50,7 @@ USUAL = {  # of keys that are text of which little is allowed
     "engine": ["transformers"],
     "device": ["auto", "cpu", "cuda:1"],
     "oracle": ["auto", "float64", "float32"],
-    "policy": ["block", "warn"],
+    "policy": ["block", "warn", "fail"],
     "url": ["http://localhost:1/v1", "localhost"],
 }
 GIVEN = st.sampled_from(

@@ -28,7 +28,8 @@ NO_REPORT = object()
 
 def test_ours_are_registered_and_the_terminal_comes_first() -> None:
     assert list(reports()) == [
-        "terminal", "github-annotations", "github-summary", "html", "json", "markdown",
+        "terminal", "badge", "github-annotations", "github-summary", "html", "json", "json-lines",
+        "markdown", "model-card",
     ]  # fmt: skip
 
 
@@ -57,10 +58,8 @@ def test_a_report_that_raises_keeps_no_other_from_being_written(
     assert failures[1].startswith("report bbb failed: TypeError")
     assert len(failures) == 2
     assert {path.name for path in tmp_path.iterdir()} == {
-        "report.html",
-        "result.json",
-        "summary.md",
-    }
+        "badge.json", "gates.jsonl", "model-card.md", "report.html", "result.json", "summary.md",
+    }  # fmt: skip
     # Every report that could be written tells of those that could not.
     assert read_result(tmp_path / "result.json") == written
     assert written.verdict in (Verdict.ERROR, Verdict.FAIL)

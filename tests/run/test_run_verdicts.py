@@ -110,6 +110,21 @@ def test_policy_warn_lets_an_inconclusive_release_through(gate, result, pytester
     assert result()["verdict"] == "INCONCLUSIVE"
 
 
+def test_policy_fail_makes_an_inconclusive_gate_a_failed_test(gate, result, pytester) -> None:
+    run = gate(
+        *["-k", "quality", "--infopt-policy=fail", "--junitxml=junit.xml"],
+        candidates={"bf16": 'dtype = "bfloat16"'},
+        corpus=one_document(pytester),
+        budgets="kl_mean = 10",
+    )
+    assert run.ret == ExitStatus.INCONCLUSIVE
+    assert result()["verdict"] == "INCONCLUSIVE"
+    assert result()["failed_tests"] == []
+    (case,) = ElementTree.parse(pytester.path / "junit.xml").iter("testcase")
+    (failure,) = case.iter("failure")
+    assert "need about" in failure.get("message", "")
+
+
 def test_result_json_keeps_to_its_schema(gate, result, damaged) -> None:
     import jsonschema
 
@@ -126,6 +141,8 @@ def test_junit_carries_every_gate(gate, pytester: pytest.Pytester) -> None:
     values = {p.get("name"): p.get("value") for p in cases["test_quality[same]"].iter("property")}
     assert values["infopt.verdict"] == "PASS"
     assert values["infopt.kl_mean"] == "0"
+    classes = {case.get("classname") for case in cases.values()}
+    assert "infopt_suites.gates.quality.test_gate_quality" in classes
 
 
 def test_gates_are_ordinary_items(gate) -> None:
