@@ -22,10 +22,11 @@ from pytest_infopt.store.baselines import Baselines
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 BY_HAND = (".venv/bin/", "fresh/bin/", "python3")  # the steps of a release
-EXECUTED = {  # by test_documentation_examples
+EXECUTED = {  # by test_documentation_examples, and the last by test_documentation_services
     "docs/tutorial/check-a-component.md",
     "docs/how-to/own-tests.md",
     "docs/how-to/add-a-loader.md",
+    "docs/how-to/ci.md",
 }
 
 
