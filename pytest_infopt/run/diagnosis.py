@@ -80,6 +80,7 @@ class _Search:
     def _made(self, index: int, cause: Cause, worst: Sequence[TokenFinding]) -> Sample:
         session, started = self.session, time.monotonic()
         left = session.release.diagnosis.seconds - session.diagnosing_seconds
+        session.show_progress(f"{self.candidate.name} diagnosis", 0, 0, [], started + left)
         places = [(finding.document, finding.position) for finding in worst]
         try:
             measure = session.models.of(self.candidate, self.spec).proxy(_MEASURE)
