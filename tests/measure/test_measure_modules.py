@@ -21,7 +21,7 @@ from weight_layouts import LAYOUTS, make_layout
 from pytest_infopt.engines.registry import load_engine
 from pytest_infopt.measure.modules.comparison import Models, ModuleComparison
 from pytest_infopt.measure.modules.envelope import envelope, student_quantile
-from pytest_infopt.measure.modules.output_errors import output_errors
+from pytest_infopt.measure.modules.output_errors import ExactOutput
 from pytest_infopt.measure.modules.positions import far_call, rounding_of_angles
 from pytest_infopt.release import ModelSource
 
@@ -549,18 +549,18 @@ def test_three_faulty_siblings_of_ten_hardly_move_the_envelope() -> None:
 def test_figures_of_a_scaled_output() -> None:
     x, weight = torch.randn(50, 32), torch.randn(16, 32)
     y = x @ weight.T
-    found = output_errors(1.05 * y, y, x)
+    found = ExactOutput(y, x).errors(1.05 * y)
     assert found.slope == pytest.approx(0.05, rel=1e-4)
     assert found.error == pytest.approx(0.05, rel=1e-4)
     assert found.slope_error < 1e-6
-    assert output_errors(y, y, x).identical
+    assert ExactOutput(y, x).errors(y).identical
 
 
 def test_figures_do_not_follow_one_large_token() -> None:
     x, weight = torch.randn(50, 32), torch.randn(16, 32)
     x[0] *= 1000
     y = x @ weight.T
-    found = output_errors(y * torch.tensor([1.0] + [1.1] * 49)[:, None], y, x)
+    found = ExactOutput(y, x).errors(y * torch.tensor([1.0] + [1.1] * 49)[:, None])
     assert found.slope == pytest.approx(0.1, abs=0.01)
 
 

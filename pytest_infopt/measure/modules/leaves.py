@@ -22,9 +22,10 @@ import torch
 from infopt_reference.weight_matrices import layer_matrix
 from torch import nn
 
+from .. import OUTPUT_FACTOR
 from ..module_calls import called_like, copied, first_tensor, nudged, watched
 from ..paired_modules import ModulePair, kind_of
-from .output_errors import OutputErrors, output_errors
+from .output_errors import ExactOutput, OutputErrors
 from .positions import far_call, rounding_of_angles
 from .storage import Storage, storage_of
 
@@ -45,7 +46,8 @@ class Figures:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A module, or an expert of a stack, on the reference's input; a matrix on noise as well.
+    """A module, or an expert of a stack, on the reference's input; a matrix that errs by more than
+    its dtype costs on noise as well.
 
     ``uneven`` is what a matrix errs by otherwise, as the text's tokens come in reverse order, each
     half as large.
@@ -67,6 +69,14 @@ class Leaf:
     @property
     def cost(self) -> OutputErrors:
         return self.text.cost
+
+    @property
+    def as_its_dtype(self) -> bool:
+        """Whether it errs by no more than unquantized weights may in this dtype."""
+        return all(
+            getattr(self.errors, figure) <= OUTPUT_FACTOR * getattr(self.cost, figure)
+            for figure in ("error", "channel_error", "token_error")
+        )
 
     @property
     def of_weights(self) -> Figures:
@@ -149,7 +159,7 @@ class LeafRun:
             composed=pair.name in self._whole,
         )
         self.leaves[pair.name] = leaf
-        if matrix is not None and inputs is not None and not leaf.errors.identical:
+        if matrix is not None and inputs is not None and not leaf.as_its_dtype:
             with suppress(RuntimeError, TypeError, ValueError, AttributeError):
                 self.leaves[pair.name] = self._as_a_matrix(leaf, pair, inputs, exact, made)
 
@@ -185,7 +195,7 @@ class LeafRun:
         return replace(
             leaf,
             noise=_figures(self._outputs(pair, (noise,), {}), on_noise, noise),
-            uneven=Figures(output_errors(uneven, exact, inputs), leaf.cost),
+            uneven=Figures(ExactOutput(exact, inputs).errors(uneven), leaf.cost),
         )
 
     def _outputs(self, pair: ModulePair, args: Any, kwargs: Any) -> Outputs:
@@ -225,8 +235,9 @@ class LeafRun:
 
 
 def _figures(made: Outputs, exact: torch.Tensor, inputs: torch.Tensor | None) -> Figures:
-    errors = output_errors(made[0], exact, inputs)
-    return Figures(errors, errors if errors.identical else output_errors(made[1], exact, inputs))
+    known = ExactOutput(exact, inputs)
+    errors = known.errors(made[0])
+    return Figures(errors, errors if errors.identical else known.errors(made[1]))
 
 
 def _reversed(tokens: torch.Tensor) -> torch.Tensor:

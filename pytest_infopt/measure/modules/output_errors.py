@@ -47,35 +47,53 @@ class OutputErrors:
         return self.error == 0
 
 
-@torch.no_grad()
-def output_errors(
-    output: torch.Tensor, reference: torch.Tensor, inputs: torch.Tensor | None = None
-) -> OutputErrors:
-    """The figures of an output [..., O] against the reference's on inputs [..., I].
+class ExactOutput:
+    """A reference's output [..., O] on inputs [..., I], that others are measured against.
 
     Rows in which the reference itself has NaN or infinity are left out.
     """
-    if torch.equal(output, reference.to(output.dtype)):
-        return OutputErrors()
-    y = reference.reshape(-1, reference.shape[-1]).float()
-    other = output.reshape(-1, reference.shape[-1]).to(y.device).float()
-    x = y if inputs is None else inputs.reshape(-1, inputs.shape[-1]).float()
-    x = x if len(x) == len(y) else y
-    finite = y.isfinite().all(-1) & x.isfinite().all(-1)
-    lengths = x.norm(dim=-1, keepdim=True)
-    share = torch.where(finite[:, None] & (lengths > 0), 1 / lengths, torch.zeros_like(lengths))
-    y = torch.where(finite[:, None], y, torch.zeros_like(y)) * share
-    e = torch.where(finite[:, None], other * share - y, torch.zeros_like(y))
-    if not bool(e.isfinite().all()):
-        token = int((~e.isfinite()).any(-1).nonzero()[0])
-        return replace(OutputErrors(*_INFINITE), token=token)
-    return _figures(e, y, int(finite.sum()))
+
+    def __init__(self, reference: torch.Tensor, inputs: torch.Tensor | None = None) -> None:
+        self._reference = reference
+        y = _rows(reference)
+        x = y if inputs is None else _rows(inputs)
+        x = x if len(x) == len(y) else y
+        # A sum is finite where all that it adds is, and takes one pass without copies.
+        finite = (y.sum(-1) + x.sum(-1)).isfinite()  # [N]
+        lengths = x.norm(dim=-1, keepdim=True)
+        usable = finite[:, None] & (lengths > 0)
+        self._finite = finite
+        self._share = torch.where(usable, 1 / lengths, torch.zeros_like(lengths))  # [N, 1]
+        self._y = self._shared(y)
+
+    @torch.no_grad()
+    def errors(self, output: torch.Tensor) -> OutputErrors:
+        """The figures of an output [..., O] on the same inputs."""
+        if torch.equal(output, self._reference.to(output.dtype)):
+            return OutputErrors()
+        e = self._shared(_rows(output).to(self._y.device)).sub_(self._y)
+        sums = e.sum(-1)
+        if not bool(sums.isfinite().all()):
+            token = int((~sums.isfinite()).nonzero()[0])
+            return replace(OutputErrors(*_INFINITE), token=token)
+        return _figures(e, self._y, int(self._finite.sum()))
+
+    def _shared(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows [N, O] for inputs of length 1, those left out as zeros."""
+        shared = rows * self._share
+        if not bool(self._finite.all()):
+            shared[~self._finite] = 0
+        return shared
+
+
+def _rows(values: torch.Tensor) -> torch.Tensor:
+    return values.detach().reshape(-1, values.shape[-1]).float()
 
 
 def _figures(e: torch.Tensor, y: torch.Tensor, count: int) -> OutputErrors:
-    own, errors = y.square().sum(0), e.square().sum(0)  # [O]
+    own, errors = (torch.linalg.vector_norm(v, dim=0).square() for v in (y, e))  # [O]
     heard = own > 0
-    slopes = ((e * y).sum(0)[heard] / own[heard]).double()
+    slopes = (torch.linalg.vecdot(e, y, dim=0)[heard] / own[heard]).double()
     slope, rest = _median(slopes), _median(slopes + (errors[heard] / own[heard]).double())
     whole = float(own.sum().sqrt()) or 1.0
     channels = (errors / own.clamp(min=float(own.mean()) * 1e-6)).sqrt()

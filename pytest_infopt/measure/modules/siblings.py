@@ -57,7 +57,7 @@ class SiblingJudge:
         return sorted(found, key=lambda accusation: -accusation.times)
 
     def _accuse(self, leaf: Leaf, suspects: Sequence[Leaf], rate: float) -> Accusation | None:
-        if _against_dtype(leaf) is None:  # whatever its siblings do: permuted heads, say
+        if leaf.as_its_dtype:  # whatever its siblings do: permuted heads, say
             return None
         siblings = [other for other in suspects if _alike(leaf, other)]
         if len(siblings) < FEWEST_SIBLINGS:
