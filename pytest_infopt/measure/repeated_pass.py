@@ -23,6 +23,7 @@ TEXT = (
     "The same words are read when a model is new, and again later: what it says of them must not "
     "have changed by a single bit."
 )
+_TOKENS = 24  # where the text has none
 
 
 class RepeatedPass:
@@ -30,8 +31,7 @@ class RepeatedPass:
     that was, in seconds of `time.perf_counter`. Raises what the engine's pass raises."""
 
     def __init__(self, engine: WholeLogitsEngine) -> None:
-        # A vocabulary of a toy may know none of the words.
-        self.token_ids = (engine.encode(TEXT) or [0])[: engine.context_window]
+        self.token_ids = _tokens(engine)[: engine.context_window]
         self._engine = engine
         self.made = time.perf_counter()
         self.first = self.again()
@@ -39,6 +39,15 @@ class RepeatedPass:
     def again(self) -> torch.Tensor:
         """The logits of the same pass, made now, [T, V]."""
         return self._engine.full_logits(self.token_ids).clone()
+
+
+def _tokens(engine: WholeLogitsEngine) -> list[int]:
+    """The text's tokens; ids from all over the vocabulary where it knows none of the words: the
+    unknown token's embedding may be zeros, of which every pass makes the same."""
+    known = engine.encode(TEXT)
+    if len(set(known)) > 1:
+        return list(known)
+    return [(7919 * index + 1) % engine.vocabulary for index in range(_TOKENS)]
 
 
 def differing_rows(one: torch.Tensor, other: torch.Tensor) -> list[int]:

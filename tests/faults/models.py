@@ -130,8 +130,8 @@ max_tokens = 256
 prompts = 3
 tokens = 48
 [stability]
-repeats = 256
-seconds = 10
+repeats = 1024
+seconds = 60
 {_SERVED}{_CANDIDATES}"""
 _SMOLLM2_RELEASE = f"""
 reference = {{model = "embedded:smollm2", dtype = "float32"}}
