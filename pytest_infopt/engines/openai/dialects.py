@@ -23,6 +23,7 @@ from .token_texts import TokenTexts
 
 Row = Mapping[int, float]
 Prompt = str | list[int]
+_CERTAINLY = 1e4  # added to a logit
 _ROUNDING = 2.0**-8  # of probabilities that were computed in bfloat16
 
 
@@ -218,7 +219,13 @@ class LlamaCppCompletions(Completions):
         raise ServerRefusedError("llama.cpp's server scores no texts")
 
     def next_row(self, token_ids: Sequence[int]) -> Row:
-        found = self.client.ask(self.path, self.body(list(token_ids), 1, n_probs=self.top))
+        body = self.body(list(token_ids), 1, n_probs=self.top)
+        found = self.client.ask(self.path, body)
+        if not found.get("completion_probabilities"):
+            # It tells none of an end token, and none of a token that holds half of a character.
+            # Made to say another token, it tells the probabilities of before it was made to.
+            forced = [[self.texts.whole_word, _CERTAINLY]]
+            found = self.client.ask(self.path, {**body, "logit_bias": forced})
         top = self._told(self._told(found, "completion_probabilities")[0], "top_logprobs")
         return self._row({int(each["id"]): each["logprob"] for each in top})
 
