@@ -208,12 +208,24 @@ class LlamaCppCompletions(Completions):
 
     def pieces(self, prompt: Prompt, count: int) -> Iterator[Piece]:
         body = self.body(prompt, count, to_the_length=self.ignores_end)
+        seen = 0
         for event in self.client.events(self.path, body):
             if event.get("stop"):  # repeats nothing of what it streamed
                 usage = {"completion_tokens": event.get("tokens_predicted")}
                 yield Piece("", (), {key: value for key, value in usage.items() if value})
             else:
-                yield Piece(str(event.get("content") or ""), self._ids(event))
+                yield self._piece(event, seen)
+                seen = event.get("tokens_predicted", seen)
+
+    def _piece(self, event: Mapping[str, Any], seen: int) -> Piece:
+        """What arrived. Of a character that several tokens make, the server tells the last token,
+        and counts all; the text is then read here."""
+        text, ids = str(event.get("content") or ""), self._ids(event)
+        arrived = event.get("tokens_predicted", seen) - seen
+        if ids is not None and len(ids) < arrived:
+            read = self.texts.ids_of(text, None)
+            ids = tuple(read) if len(read) == arrived else ids
+        return Piece(text, ids)
 
     def text_rows(self, token_ids: Sequence[int]) -> list[Row]:
         raise ServerRefusedError("llama.cpp's server scores no texts")
