@@ -133,6 +133,11 @@ class CorpusSource:
     )
     max_documents: int = setting(256, "Most documents compared.", ge=1)
     max_tokens: int = setting(512, "Documents are cut to this many tokens.", ge=2)
+    population: bool = setting(
+        False,
+        "The documents are all there is: limits are about their own mean, which takes every one "
+        "and no statistics. Else they stand for texts like them.",
+    )
     min_tokens: int = setting(16, "Shorter documents are left out.", ge=2)
     begins_with: str = setting(
         "tokenizer",

@@ -125,6 +125,8 @@ def _terms(spec: GateSpec, budget: Budget, release: Release, corpus: _CorpusSize
     origin = "default" if budget.origin.startswith("default") else budget.origin
     if budget.metric.rule in (Rule.WORST, Rule.EXACT):
         return origin  # everything planned is measured, however it goes
+    if spec.population(release):
+        return f"{origin}, all {spec.samples} of the corpus"
     promise = make_test(budget.metric, budget.limit, planned=1).promise()
     fewest = f"at least {_fewest(spec, budget, release, corpus)} {spec.samples}"
     return ", ".join(filter(None, (origin, promise, fewest)))
@@ -133,7 +135,8 @@ def _terms(spec: GateSpec, budget: Budget, release: Release, corpus: _CorpusSize
 def _estimated_only(spec: GateSpec, budget: Budget, release: Release, corpus: _CorpusSize) -> str:
     available = spec.most_samples(release, corpus.documents)
     alpha = spec.alpha or release.statistics.alpha_pass
-    if available is None or not spared(budget, alpha, available):
+    counts = available is None or spec.population(release)
+    if counts or not spared(budget, alpha, available or 0):
         return ""
     return f"; only estimated, there are {available}"
 
@@ -179,6 +182,8 @@ def _too_few(
     """The limits that as many samples cannot PASS."""
     unless = ", unless its outputs are identical" if spec.identical_outputs_pass else ""
     available = spec.most_samples(release, corpus.documents)
+    if spec.population(release):
+        return
     for name, budget in spec.limits_among(candidate.budgets).items():
         needed = _fewest(spec, budget, release, corpus)
         alpha = spec.alpha or release.statistics.alpha_pass

@@ -97,6 +97,10 @@ def _unknown(release: Release, of_the_corpus: int | None) -> int | None:
     return None
 
 
+def _sampled(release: Release) -> bool:
+    return False
+
+
 @dataclass(frozen=True, eq=False)
 class GateSpec:
     """A gate. Only ``package``, ``name``, ``summary`` and ``metrics`` must be given.
@@ -128,6 +132,8 @@ class GateSpec:
         causes: where the cause of a metric's FAIL is looked for, by metric; nowhere by default.
         fewest_documents: the fewest documents of the corpus without which it cannot be run.
         imports: what the release has the gate import, as "module:name".
+        population: whether the release declares that its samples are all there is: their own mean
+            is then judged, without statistics.
         announced: what the plan says of a release beside limits, a sentence each.
         budget_seconds: its measuring time where the release grants none.
     """
@@ -155,6 +161,7 @@ class GateSpec:
     causes: Mapping[str, Cause] = field(default_factory=dict)
     fewest_documents: Callable[[Release], int] = _no_document
     imports: Callable[[Release], Sequence[str]] = _nothing
+    population: Callable[[Release], bool] = _sampled
     announced: Callable[[Release], Sequence[str]] = _nothing
     budget_seconds: float = 120.0
 

@@ -153,26 +153,33 @@ class MeanBelow(EProcess):
 
 
 def units_to_decide(process: EProcess, alpha: float) -> int | None:
-    """About how many more units would bring the wealth to 1/``alpha`` with probability 0.8.
+    """About how many more units would bring the wealth to 1/``alpha``, four times in five at least.
 
     Assumes that later units are like those seen, and allows for how little those say: after r more
     of them, a fraction's log wealth has grown by r·mean ± deviation·√(r + r²/n). None where it is
-    not clear that wealth grows: the truth is too near the limit for the units seen to tell.
+    not clear that wealth grows: the truth is too near the limit for the units seen to tell; nor
+    where there are few of them.
+
+    The quantile that four in five would take of normal steps is too small: steps are skewed, the
+    few seen rarely hold the worst, and advice is given where they happen to look clear. `_CAUTION`
+    is what simulation asks for (docs/explanation/verdicts.md).
     """
     growth = process.growth()
-    if process.n < 2:
+    if process.n < _FEWEST_TO_TELL:
         return None
     target = math.log(max(len(growth), 1) / alpha)
     counts = [_units(row, process.n, target - row.log_wealth) for row in growth]
     return min((count for count in counts if count is not None), default=None)
 
 
-_NORMAL_80 = 0.8416212335729143  # the standard normal's 80 % quantile
+_CAUTION = 2.0  # standard deviations; of fewer units than these more, by the root of their number
+_ENOUGH_TO_TELL = 24
+_FEWEST_TO_TELL = 8
 
 
 def _units(growth: Growth, n: int, deficit: float) -> int | None:
     """The fewest r ≥ 1 with r·mean − z·deviation·√(r + r²/n) ≥ deficit."""
-    spread = _NORMAL_80 * growth.deviation
+    spread = _CAUTION * math.sqrt(max(1.0, _ENOUGH_TO_TELL / n)) * growth.deviation
     if not growth.mean > spread / math.sqrt(n) or not math.isfinite(deficit):
         return None
 

@@ -25,11 +25,11 @@ class GateJudge:
 
     ``planned`` is the most units that may come, ``samples`` what they are called;
     ``identical_outputs_pass`` says that outputs with the same bits pass, however few;
-    ``every_metric`` that one metric's FAIL does not decide the others. The state
-    depends on the updates and on nothing else, so that replaying a journal reaches the same
-    judgements bit for bit. Raises ValueError for
-    a budget whose metric is not judged here, a budget relative to a reference that nobody has put
-    in, error rates that are none, and planned < 1.
+    ``every_metric`` that one metric's FAIL does not decide the others; ``population`` that the
+    planned units are all there is, so that limits are about their own mean. The state depends on
+    the updates and on nothing else, so that replaying a journal reaches the same judgements bit for
+    bit. Raises ValueError for a budget whose metric is not judged here, a budget relative to a
+    reference that nobody has put in, error rates that are none, and planned < 1.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class GateJudge:
         identical_outputs_pass: bool = False,
         every_metric: bool = False,
         undecided_passes: str = "",
+        population: bool = False,
     ) -> None:
         _check(metrics, budgets, alpha_pass, alpha_fail, planned)
         self.metrics = list(metrics)
@@ -55,15 +56,13 @@ class GateJudge:
         self.identical_outputs_pass = identical_outputs_pass
         self.every_metric = every_metric
         self.undecided_passes = undecided_passes
-        self._tests = {
-            metric.name: make_test(
-                metric, budgets[metric.name].limit if metric.name in budgets else None, planned
-            )
-            for metric in metrics
-        }
+        self.population = population
+        limits = {name: budget.limit for name, budget in budgets.items()}
+        tests = [make_test(m, limits.get(m.name), planned, population=population) for m in metrics]
+        self._tests = {test.metric.name: test for test in tests}
         self._budgeted = [self._tests[name] for name in self._tests if name in budgets]
         counts_from = {n: fewest_that_count(b, alpha_pass) for n, b in budgets.items()}
-        alone = all(counts_from.values())
+        alone = population or all(counts_from.values())
         self._counts_from = dict.fromkeys(budgets, 0) if alone else counts_from
         self._identical_enough = fewest_documents(alpha_pass)
 

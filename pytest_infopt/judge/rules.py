@@ -7,6 +7,7 @@ from ..metrics.metric import Metric, Rule, Unit
 from .exceedance import ExceedanceTest
 from .log_mean import LogMeanTest
 from .mean import MeanTest
+from .population import RULES, PopulationTest
 from .protocol import MetricTest
 from .sign import SignTest
 from .worst import ExactTest, WorstTest
@@ -17,8 +18,13 @@ def fails_by_chance(budget: Budget) -> bool:
     return make_test(budget.metric, budget.limit, planned=1).statistical
 
 
-def make_test(metric: Metric, limit: float | None, planned: int) -> MetricTest:
-    """The test that the metric's rule names. Raises ValueError for a rule that does not fit."""
+def make_test(
+    metric: Metric, limit: float | None, planned: int, *, population: bool = False
+) -> MetricTest:
+    """The test that the metric's rule names; of a ``population``, what the ``planned`` units
+    themselves come to. Raises ValueError for a rule that does not fit."""
+    if population and limit is not None and metric.rule in RULES:
+        return PopulationTest(metric, limit, planned, make_test(metric, limit, planned))
     directed = metric.rule in (Rule.MEAN, Rule.EXCEEDANCE) and metric.higher_is_better
     if directed and not (metric.rule is Rule.MEAN and metric.unit is Unit.SHARE):
         raise ValueError(

@@ -18,6 +18,7 @@ _PLAIN = (
     "identical_outputs_pass",
     "every_metric",
     "undecided_passes",
+    "population",
 )
 
 
@@ -44,4 +45,4 @@ def judge_of(terms: Mapping[str, Any]) -> GateJudge:
         name: Budget(by_name[name], row["limit"], origin=row["origin"])
         for name, row in terms["budgets"].items()
     }
-    return GateJudge(metrics, budgets, **{name: terms[name] for name in _PLAIN})
+    return GateJudge(metrics, budgets, **{k: terms[k] for k in _PLAIN if k in terms})

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..corpus import TokenisedDocument, load_corpus, shuffled, tokenise
 from ..engines.base import Engine
 from ..engines.registry import load_engine
-from ..errors import InvalidComparisonError, NoChatTemplateError
+from ..errors import ConfigurationError, InvalidComparisonError, NoChatTemplateError
 from ..release import ModelSource, Release
 
 
@@ -18,6 +18,11 @@ def documents_of(
 ) -> list[TokenisedDocument]:
     """The release's documents in the order of measuring: random, decided by the seed."""
     by_id = {d.id: d for d in load_corpus(release.corpus, root)}
+    if release.corpus.population and len(by_id) > release.corpus.max_documents:
+        raise ConfigurationError(
+            f"[corpus] population = true, and max_documents = {release.corpus.max_documents} of "
+            f"{len(by_id)} documents are compared; raise max_documents"
+        )
     order = shuffled(by_id, release.statistics.seed)
     documents = [by_id[name] for name in order]  # max_documents cuts a random sample
     return tokenise(documents, encode, release.corpus, window).documents

@@ -201,6 +201,7 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
             budgets = {m.name: self.budgets[m.name] for m in metrics if m.name in self.budgets}
         limits = self._session.budgets_of(self.candidate).values()
         statistics = self.release.statistics
+        terms["population"] = self.spec.population(self.release)
         judge, estimated = make_judge(self.spec, statistics, metrics, budgets, limits, **terms)
         self.note(estimated)
         return judge

@@ -27,6 +27,7 @@ def make_judge(
     every_metric: bool,
     undecided_passes: str = "",
     error_share: float = 1.0,
+    population: bool = False,
 ) -> tuple[GateJudge, list[str]]:
     """The judge of ``metrics`` on ``planned`` samples at most, and why it leaves out the default
     limits that so few cannot decide.
@@ -38,7 +39,9 @@ def make_judge(
     """
     alpha_pass = statistics.alpha_pass if spec.alpha is None else spec.alpha
     alpha_fail = statistics.alpha_fail if spec.alpha is None else spec.alpha
-    estimated = {name: spared(b, alpha_pass, planned) for name, b in budgets.items()}
+    estimated = {
+        name: "" if population else spared(b, alpha_pass, planned) for name, b in budgets.items()
+    }
     budgets = {name: budget for name, budget in budgets.items() if not estimated[name]}
     ours = sum(map(fails_by_chance, budgets.values()))
     share = min(1.0, ours / max(1, sum(map(fails_by_chance, of_the_candidate)))) or 1.0
@@ -52,6 +55,7 @@ def make_judge(
         identical_outputs_pass=spec.identical_outputs_pass,
         every_metric=every_metric,
         undecided_passes=undecided_passes,
+        population=population,
     )
     return judge, [reason for reason in estimated.values() if reason]
 
@@ -86,7 +90,7 @@ def judgements_of(judge: GateJudge, samples: Iterable[Sample]) -> list[Judgement
             verdict = None if budget is None or budget.is_default else row.verdict
             row = replace(row, verdict=verdict, reason=reason)
         elif row.n and budget is not None and row.verdict is Verdict.INCONCLUSIVE and not failed:
-            reason = spared(budget, judge.alpha_pass, row.units)
+            reason = "" if judge.population else spared(budget, judge.alpha_pass, row.units)
             if reason:
                 row = replace(row, verdict=None, budget=None, needed=None, reason=reason)
         found.append(row)

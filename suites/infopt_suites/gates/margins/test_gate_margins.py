@@ -41,7 +41,7 @@ def test_margins(infopt_gate: GateRun[MarginsMeasure]) -> None:
         [0],
         lambda _: Sample("limits", 1, {BELOW.name: float(len(below))}),
         planned=1,
-        phase="limits",
+        phase=f"limits after {len(gate.samples)}",
     )
     if below:
         gate.judgements = []

@@ -73,6 +73,11 @@ PROFILE = (
 )
 
 
+def population(release: Release) -> bool:
+    """Whether the corpus is declared to be all there is."""
+    return release.corpus.population
+
+
 GATE = GateSpec(
     package=__package__,
     name="quality",
@@ -84,6 +89,7 @@ GATE = GateSpec(
     most_samples=most_samples,
     sample_tokens=sample_tokens,
     identical_outputs_pass=True,
+    population=population,
     causes={metric.name: Cause.WEIGHTS for metric in (*OF_DOCUMENTS, *PROFILE)},
     metrics=(*OF_DOCUMENTS, *PROFILE),
 )

@@ -40,13 +40,24 @@ def test_quality(infopt_gate: GateRun[QualityMeasure]) -> None:
     for table in quality_tables(in_order, summary):
         infopt_gate.show(table.to_json())
     if not infopt_gate.failed:
+        # What follows depends on how many there are: a resumed run, which may have more, does not
+        # take it from the journal.
+        so_far = f"after {len(in_order)}"
         more = missing_lengths(documents, (sample.unit for sample in in_order))
         infopt_gate.collect(
-            more, measure.document, planned=max(1, len(more)), phase="lengths", metrics=[]
+            more,
+            measure.document,
+            planned=max(1, len(more)),
+            phase=f"lengths {so_far}",
+            metrics=[],
         )
         rest = infopt_gate.samples[len(in_order) :]
         judgements += infopt_gate.collect(
-            [0], lambda _: profile(in_order, rest), planned=1, phase="profile", metrics=PROFILE
+            [0],
+            lambda _: profile(in_order, rest),
+            planned=1,
+            phase=f"profile {so_far}, {len(rest)}",
+            metrics=PROFILE,
         )
         infopt_gate.judgements = judgements
     infopt_gate.show_samples()
