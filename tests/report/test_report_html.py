@@ -20,6 +20,7 @@ from pytest_infopt.gates.registry import metrics
 from pytest_infopt.report.document import result_document
 from pytest_infopt.report.html import figures as figures_module
 from pytest_infopt.report.html import page as page_module
+from pytest_infopt.report.html.candidates import compared, comparison_figure
 from pytest_infopt.report.html.figures import MISSING, can_draw, figure
 from pytest_infopt.report.html.gauge import gauge
 from pytest_infopt.report.html.page import html_page
@@ -182,3 +183,52 @@ def test_the_gauge_has_the_value_on_the_side_of_the_limit_where_it_is(
 def test_a_table_does_not_plot_columns_that_it_lacks() -> None:
     with pytest.raises(ValueError, match=r"its plot names \['seconds'\]"):
         MeasuredTable("t", ("a",), (), plot=Plot("a", ("seconds",), "s"))
+
+
+def measured(name: str, weights: float, time: float, loss: float) -> list[GateResult]:
+    values = {"weight_bytes": weights, "tpot_ratio": time, "kl_mean": loss}
+    return [
+        GateResult(metric, name, 1.0, [Judgement(metric, value, 9, 9, interval=(value, value))])
+        for metric, value in values.items()
+    ]
+
+
+amounts = st.floats(0.1, 100)
+
+
+@given(places=st.lists(st.tuples(amounts, amounts, amounts), min_size=2, max_size=6))
+def test_the_front_has_who_is_beaten_by_nobody(places: list[tuple[float, float, float]]) -> None:
+    gates_of = [gate for n, place in enumerate(places) for gate in measured(f"c{n}", *place)]
+    run = RunResult("1", "", "id", {}, {"name": "r"}, [], gates_of, 1.0)
+    found = compared(run)
+    assert [candidate.place for candidate in found] == places
+    assert any(candidate.is_on_front for candidate in found)
+    for candidate, place in zip(found, places, strict=True):
+        beaten = [
+            other
+            for other in places
+            if all(a <= b for a, b in zip(other, place, strict=True)) and other != place
+        ]
+        assert candidate.is_on_front is not bool(beaten)
+
+
+@drawing
+@given(name=text, ends=st.tuples(numbers, numbers))
+@RELAXED
+def test_candidates_are_drawn_whatever_they_are_called(
+    name: str, ends: tuple[float | None, float | None]
+) -> None:
+    gates_of = [*measured(name, 2.0, 3.0, 0.0), *measured(f"{name}2", 4.0, 1.0, 1e9)]
+    low, high = (1.0 if end is None else float(end) for end in ends)
+    gates_of[1] = replace(gates_of[1], judgements=[Judgement("tpot_ratio", 3.0, 9, 9, None, None,
+                                                             (low, high))])  # fmt: skip
+    run = RunResult("1", "", "id", {}, {"name": "r"}, [], gates_of, 1.0)
+    svg = comparison_figure(compared(run))
+    assert svg is not None
+    ElementTree.fromstring(svg)
+
+
+def test_one_candidate_is_compared_with_nobody() -> None:
+    run = RunResult("1", "", "id", {}, {"name": "r"}, [], measured("a", 1, 1, 1), 1.0)
+    assert compared(run) == []
+    assert comparison_figure([]) is None

@@ -46,7 +46,7 @@ def figure(table: Mapping[str, Any]) -> Markup | None:
         return None
     label = f"{visible(str(table['title']))}: {visible(plot['title'])} against {_x_title(plot)}"
     try:
-        return _drawn(specification(plot, points, _labels(table, plot)), label)
+        return drawn(specification(plot, points, _labels(table, plot)), label)
     except ValueError:  # of the library's: the table is there, and no report fails for a plot
         return None
 
@@ -75,7 +75,7 @@ def specification(
         "params": [{"name": "labels", "value": labels}],
         "data": {"values": points},
         "layer": layers,
-        "config": _STYLE,
+        "config": STYLE,
     }
 
 
@@ -175,7 +175,8 @@ def _mark(mark: str) -> dict[str, Any]:
     return {"type": mark, "color": colour, **({"filled": True} if mark == "point" else {})}
 
 
-_STYLE = {
+# What all plots look like.
+STYLE = {
     "background": "transparent",
     "aria": False,
     "font": "Arial, sans-serif",  # measured with Liberation Sans, which is as wide
@@ -196,6 +197,8 @@ _STYLE = {
     },
     "legend": {
         "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "titleFontWeight": "normal",
         "labelFontSize": 11,
         "labelLimit": 150,
         "columnPadding": 24,
@@ -211,7 +214,8 @@ def _converter() -> Any:
     return vl_convert
 
 
-def _drawn(spec: dict[str, Any], label: str) -> Markup:
+def drawn(spec: dict[str, Any], label: str) -> Markup:
+    """A Vega-Lite specification as SVG; raises ValueError where it cannot be drawn."""
     svg = str(_converter().vegalite_to_svg(spec))
     opening = Markup('<svg role="img" aria-label="{}" viewBox="{}">')
     begun = _OPENING.search(svg)

@@ -25,6 +25,8 @@ from ..message import finding_context, finding_evidence, finding_place, top_text
 from ..registry import ReportSpec
 from ..text import visible
 from ..view import COLUMNS, CandidateView, GateView, RunView, run_view
+from .candidates import COLUMNS as COMPARISON_COLUMNS
+from .candidates import compared, comparison_figure
 from .figures import MISSING, can_draw, figure
 from .gauge import gauge
 
@@ -60,13 +62,16 @@ class CandidateOnPage:
 
 def html_page(run: RunResult) -> str:
     """The page; without the plotting library it has a sentence in place of plots."""
-    view = run_view(run)
+    view, comparison = run_view(run), compared(run)
     page: str = _template().render(
         run=run,
         view=view,
         candidates=list(map(_candidate, range(len(view.candidates)), view.candidates)),
         gate_names=list(dict.fromkeys(g.gate for each in view.candidates for g in each.gates)),
         columns=_COLUMNS,
+        comparison=comparison,
+        comparison_columns=COMPARISON_COLUMNS,
+        comparison_figure=comparison_figure(comparison),
         models=model_rows([run.reference, *run.candidates]),
         environment=_pairs(run.environment),
         missing=MISSING if not can_draw() and any(_plots(view)) else "",

@@ -1,0 +1,144 @@
+"""All candidates of a run in one table and one plot: memory against time, colour is quality.
+
+A candidate is on the front where no other weighs less, takes less time and loses less, by the
+estimates. What is not measured of a candidate has no number, and puts it on no front.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from ...results.run_result import RunResult
+from ...results.verdict import Judgement
+from ..text import visible
+from ..wording import ABSENT, estimate_text
+from .figures import HEIGHT, STYLE, WIDTH, can_draw, drawn
+
+WEIGHTS, TIME, LOSS = "weight_bytes", "tpot_ratio", "kl_mean"
+AGREEMENT = "top1_agreement"
+COLUMNS = ("candidate", "weights", "time of a token", "KL", "same best token", "front")
+_LEAST_LOSS = 1e-5  # nats: a copy of the reference loses nothing, which no logarithm has
+_SHOWN = (WEIGHTS, TIME, LOSS, AGREEMENT)
+
+
+@dataclass(frozen=True)
+class ComparedCandidate:
+    """A candidate's judgements by metric, as far as they have values."""
+
+    name: str
+    found: dict[str, Judgement]
+    is_on_front: bool = False
+
+    @property
+    def place(self) -> tuple[float, ...] | None:
+        """Weights, time and loss; None where one of them was not measured."""
+        values = [self.found[name].value for name in (WEIGHTS, TIME, LOSS) if name in self.found]
+        known = [value for value in values if value is not None and math.isfinite(value)]
+        return tuple(known) if len(known) == 3 else None
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """A cell for each of `COLUMNS`."""
+        texts = (
+            estimate_text(self.found[name]) if name in self.found else ABSENT for name in _SHOWN
+        )
+        return (self.name, *texts, "yes" if self.is_on_front else "")
+
+
+def compared(run: RunResult) -> list[ComparedCandidate]:
+    """The candidates that were measured; none where fewer than two were."""
+    found: dict[str, dict[str, Judgement]] = {}
+    for gate in run.gates:
+        for judgement in gate.judgements:
+            if judgement.metric in _SHOWN and judgement.value is not None:
+                found.setdefault(visible(gate.candidate), {})[judgement.metric] = judgement
+    candidates = [
+        ComparedCandidate(name, of_it)
+        for name, of_it in found.items()
+        if {WEIGHTS, LOSS} & of_it.keys()
+    ]
+    if len(candidates) < 2:
+        return []
+    places = [c.place for c in candidates if c.place is not None]
+    return [ComparedCandidate(c.name, c.found, _is_on_front(c.place, places)) for c in candidates]
+
+
+def _is_on_front(place: tuple[float, ...] | None, places: list[tuple[float, ...]]) -> bool:
+    if place is None:
+        return False
+    others = (other for other in places if other != place)
+    return not any(all(a <= b for a, b in zip(o, place, strict=True)) for o in others)
+
+
+def comparison_figure(candidates: list[ComparedCandidate]) -> Markup | None:
+    """Each candidate as a point with its interval; None where fewer than two have all three."""
+    points = [_point(c) for c in candidates if c.place is not None]
+    if len(points) < 2 or not can_draw():
+        return None
+    try:
+        return drawn(_specification(points), "memory against time of the candidates")
+    except ValueError:  # of the library's: the table is there
+        return None
+
+
+def _point(candidate: ComparedCandidate) -> dict[str, Any]:
+    weights, time, loss = candidate.place or (math.nan,) * 3
+    ends = candidate.found[TIME].interval or (time, time)
+    low, high = (end if math.isfinite(end) and end > 0 else time for end in ends)
+    return {
+        "name": candidate.name,
+        "x": weights / 2**20,
+        "y": time,
+        "low": low,
+        "high": high,
+        "loss": max(loss, _LEAST_LOSS),
+        "front": candidate.is_on_front,
+    }
+
+
+def _specification(points: list[dict[str, Any]]) -> dict[str, Any]:
+    x = {"field": "x", "type": "quantitative", "title": "weights, MiB", "scale": {"zero": False}}
+    y = {"field": "y", "type": "quantitative", "title": "time of a token, × the reference's"}
+    log = {"type": "log", "nice": False, "padding": 12}
+    low = {"field": "low", "type": "quantitative", "scale": log, "title": y["title"]}
+    shades = {"type": "log", "range": ["#2da44e", "#d4a72c", "#cf222e"], "interpolate": "rgb"}
+    colour = {
+        "field": "loss",
+        "type": "quantitative",
+        "scale": shades,
+        "legend": {
+            "title": "KL, nats",
+            "orient": "top",
+            "gradientLength": 160,
+            "tickCount": 3,
+            "format": ".1g",
+        },
+    }
+    outline = {"condition": {"test": "datum.front", "value": 2.5}, "value": 0.5}
+    return {
+        "width": 1.2 * WIDTH,
+        "height": 1.4 * HEIGHT,
+        "data": {"values": points},
+        "encoding": {"x": x, "y": {**y, "scale": log}},
+        "layer": [
+            {
+                "mark": {"type": "rule", "color": "var(--bar)"},
+                "encoding": {"y": low, "y2": {"field": "high"}},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 130, "opacity": 1,
+                         "stroke": "currentColor"},
+                "encoding": {"color": colour, "strokeWidth": outline},
+            },
+            {
+                "mark": {"type": "text", "align": "left", "dx": 9, "dy": -7, "fontSize": 11,
+                         "color": "currentColor"},
+                "encoding": {"text": {"field": "name"}},
+            },
+        ],
+        "config": STYLE,
+    }  # fmt: skip
