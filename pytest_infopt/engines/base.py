@@ -38,6 +38,7 @@ __all__ = [
     "HiddenStateEngine",
     "InProcessEngine",
     "KVSizeEngine",
+    "LoadEngine",
     "MemoryFootprint",
     "ModuleEngine",
     "Scores",
@@ -67,6 +68,7 @@ class Capability(StrEnum):
     CACHE = "cache"  # can be driven step by step through its KV cache
     KV_SIZE = "KV cache size"  # its KV cache can be weighed, and predicted
     STREAM = "stream"  # can generate token by token, with arrival times
+    LOAD = "concurrent streams"  # can serve many requests at once, with arrival times
     MEMORY = "memory"  # can say what its weights weigh
     SERVING_PATHS = "serving paths"  # can compute the same logits as servers do
     DRAFTS = "drafted generation"  # can generate with tokens that a draft proposes
@@ -336,6 +338,19 @@ class StreamingEngine(Engine, Protocol):
         """Greedy tokens as they arrive; exactly max_new_tokens, whatever the end token says."""
 
 
+class LoadEngine(Engine, Protocol):
+    """An engine that serves many requests at once, from one event loop."""
+
+    async def open_streams(self, count: int) -> None:
+        """Get ready for so many requests at once, on the running event loop."""
+
+    async def load_stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> list[TokenEvent]:
+        """As `stream`, once the last token has arrived; raises where the request fails."""
+
+    def close_streams(self) -> None:
+        """Give back what `open_streams` made."""
+
+
 class WeighedEngine(Engine, Protocol):
     """An engine that knows what it weighs."""
 
@@ -382,6 +397,7 @@ class InProcessEngine(
     CachedEngine,
     KVSizeEngine,
     StreamingEngine,
+    LoadEngine,
     WeighedEngine,
     ServingPathsEngine,
     DraftedEngine,
@@ -401,6 +417,7 @@ _PROTOCOLS: Mapping[Capability, type] = {
     Capability.CACHE: CachedEngine,
     Capability.KV_SIZE: KVSizeEngine,
     Capability.STREAM: StreamingEngine,
+    Capability.LOAD: LoadEngine,
     Capability.MEMORY: WeighedEngine,
     Capability.SERVING_PATHS: ServingPathsEngine,
     Capability.DRAFTS: DraftedEngine,

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infopt_reference.measurement import sorted_quantile
+
 from ..metrics.metric import Metric
 from .dependence import FEWEST_UNITS, dependence_length
 from .e_process import (
@@ -123,7 +125,7 @@ class ExceedanceTest(BettingTest):
     @property
     def estimate(self) -> float:
         self._seen()
-        return quantile(self._pooled(), self.quantile)
+        return sorted_quantile(self._pooled(), self.quantile)
 
     def _pooled(self) -> list[float]:
         return sorted(value for unit in self._units for value in unit)
@@ -222,15 +224,3 @@ def allowed_share(metric: Metric) -> float:
 
 def _share_beyond(ordered: array[float], threshold: float) -> float:
     return (len(ordered) - bisect_right(ordered, threshold)) / len(ordered)
-
-
-def quantile(ordered: Sequence[float], level: float) -> float:
-    """NumPy's 'linear' quantile of ascending values: at position (n − 1)·level, interpolated."""
-    position = (len(ordered) - 1) * level
-    below = math.floor(position)
-    above = min(below + 1, len(ordered) - 1)
-    part, step = position - below, ordered[above] - ordered[below]
-    # From the nearer end, as NumPy does, so that both give the same bits.
-    if part < 0.5:
-        return ordered[below] + step * part
-    return ordered[above] - step * (1 - part)

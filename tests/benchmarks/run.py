@@ -28,6 +28,7 @@ BENCHMARKS = (
     "batching",
     "continuous",
     "speculative",
+    "load",
 )
 
 

@@ -65,7 +65,7 @@ def test_capabilities_are_observed(checkpoint: Path, dialect: str) -> None:
         found = engine.dialect
         assert found.name == ("openai" if dialect == "text" else dialect)
         told = {Capability.TOP_SCORES} if dialect != "text" else set()
-        assert engine.capabilities == {Capability.GREEDY, Capability.STREAM, *told}
+        assert engine.capabilities == {Capability.GREEDY, Capability.LOAD, Capability.STREAM, *told}
         assert found.takes_ids is (dialect != "text")
         assert found.scores_texts is (dialect in ("vllm", "openai"))
         assert found.ignores_end is (dialect != "text")
@@ -113,7 +113,7 @@ def test_misaligned_log_probabilities_are_refused(
     ):
         pass
     with served(checkpoint, dialect, {"log_probs": False}, shift=shift) as (engine, _):
-        assert engine.capabilities == {Capability.GREEDY, Capability.STREAM}
+        assert engine.capabilities == {Capability.GREEDY, Capability.LOAD, Capability.STREAM}
 
 
 def test_wrong_usage_is_named(checkpoint: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,14 @@ import psutil
 import pytest
 from infopt_reference import measurement as reference
 from infopt_suites import LatencyMeterSuite, MemoryMeterSuite
-from infopt_suites.measurement import Chunk, DeviceMemory, HeapMemory, Machine, PageMemory
+from infopt_suites.measurement import (
+    Chunk,
+    DeviceMemory,
+    HeapMemory,
+    LoadResult,
+    Machine,
+    PageMemory,
+)
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.benchmark import Timer
 
@@ -31,12 +39,33 @@ class ReferenceMeter(reference.LatencyMeter):
     def quantile(self, samples: Sequence[float], level: float) -> float:
         return reference.quantile(samples, level)
 
+    async def run_load(
+        self,
+        send: Callable[[int], AsyncIterator[Chunk]],
+        due: Sequence[float],
+        concurrency: int | None,
+    ) -> list[LoadResult]:
+        async def token_ids(place: int) -> AsyncIterator[tuple[int, ...]]:
+            async for chunk in send(place):
+                yield chunk.token_ids
+
+        results = await reference.open_load(
+            lambda place: reference.arrivals_of(token_ids(place), time.perf_counter),
+            due,
+            concurrency=concurrency,
+            clock=time.perf_counter,
+        )
+        return [
+            LoadResult(True) if r.timing is None else LoadResult(False, r.timing.ttft, r.timing.e2e)
+            for r in results
+        ]
+
     def pooled_quantile(self, workers: Sequence[Sequence[float]], level: float) -> float:
         return reference.quantile((x for worker in workers for x in worker), level)
 
 
 class TestReference(LatencyMeterSuite):
-    capabilities = frozenset(LatencyMeterSuite.offers) - {"load"}
+    capabilities = frozenset(LatencyMeterSuite.offers)
 
     @pytest.fixture
     def make_latency_meter(self):

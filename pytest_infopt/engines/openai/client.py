@@ -10,9 +10,10 @@ which hides no field of an answer. Sources: OpenAI API reference; RFC 9110 secti
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from time import sleep
 from typing import Any, Self, TypeVar
@@ -25,6 +26,7 @@ from ...release import ServerSource
 __all__ = ["ServerClient"]
 
 Answer = TypeVar("Answer")
+Moment = TypeVar("Moment")
 _END = "[DONE]"
 _EXCERPT = 200  # characters of a refusal
 _FOR_THE_MOMENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -40,8 +42,9 @@ class ServerClient:
         self.source = source
         self._url = source.url.rstrip("/")
         key = os.environ.get(source.api_key_env, "none") if source.api_key_env else "none"
+        self.authorization = f"Bearer {key}"
         self._client = httpx2.Client(
-            headers={"Authorization": f"Bearer {key}"}, timeout=source.timeout_seconds
+            headers={"Authorization": self.authorization}, timeout=source.timeout_seconds
         )
         self._answers_as = ""
 
@@ -67,9 +70,9 @@ class ServerClient:
     def page(self, path: str) -> str | None:
         """The text of a page; None where there is none."""
         try:
-            response = self._client.get(self._address(path))
+            response = self._client.get(self.address(path))
         except httpx2.HTTPError as error:
-            raise self._unavailable(repr(error)) from error
+            raise self.unavailable(repr(error)) from error
         return None if response.is_error else response.text
 
     def events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -78,20 +81,38 @@ class ServerClient:
         Raises as `ask`, and ServerUnavailableError where the stream ends before its answer does.
         """
         deadline = time.monotonic() + self.source.timeout_seconds
+
+        def arriving() -> Iterator[tuple[str, float]]:
+            with self._sent(path, {**body, "stream": True}) as response:
+                for event in httpx2.EventSource(response):
+                    if (now := time.monotonic()) > deadline:
+                        raise self.too_slow()
+                    yield event.data, now
+
+        for event, _ in self.whole_events(arriving()):
+            yield event
+
+    def whole_events(
+        self, arriving: Iterable[tuple[str, Moment]]
+    ) -> Iterator[tuple[dict[str, Any], Moment]]:
+        """The objects of a streamed answer's events, each with what came with it.
+
+        Raises ServerUnavailableError where they end before the answer does.
+        """
         ended = False
-        with self._sent(path, {**body, "stream": True}) as response:
-            for event in httpx2.EventSource(response):
-                if time.monotonic() > deadline:
-                    raise self._too_slow()
-                if event.data == _END:  # read on, so that the connection can be used again
-                    ended = True
-                    continue
-                found = self._object(event.json())
-                choices = found.get("choices") or ()
-                ended |= bool(found.get("stop")) or any(c.get("finish_reason") for c in choices)
-                yield found
+        for data, moment in arriving:
+            if data == _END:  # read on, so that the connection can be used again
+                ended = True
+                continue
+            try:
+                found = self._object(json.loads(data))
+            except ValueError as error:
+                raise self.unavailable(f"its stream was cut: {error}") from error
+            choices = found.get("choices") or ()
+            ended |= bool(found.get("stop")) or any(c.get("finish_reason") for c in choices)
+            yield found, moment
         if not ended:
-            raise self._unavailable("its stream was cut before the answer's end")
+            raise self.unavailable("its stream was cut before the answer's end")
 
     def retried(self, call: Callable[[], Answer]) -> Answer:
         """What ``call`` returns, once it does not find the server unavailable."""
@@ -118,7 +139,7 @@ class ServerClient:
             for part in response.iter_bytes():
                 parts.append(part)
                 if time.monotonic() > deadline:
-                    raise self._too_slow()
+                    raise self.too_slow()
         try:
             return self._object(httpx2.Response(200, content=b"".join(parts)).json())
         except ValueError as error:
@@ -129,31 +150,30 @@ class ServerClient:
         method = "GET" if body is None else "POST"
         content = None if body is None else {**self.source.body, **body}
         try:
-            with self._client.stream(method, self._address(path), json=content) as response:
-                self._check_status(path, response)
+            with self._client.stream(method, self.address(path), json=content) as response:
+                self.check_status(path, response)
                 yield response
         except httpx2.ConnectError as error:  # nobody listens there
             raise self.wrong(repr(error)) from error
         except httpx2.HTTPError as error:  # the network's
-            raise self._unavailable(repr(error)) from error
-        except ValueError as error:  # an event that is no JSON
-            raise self._unavailable(f"its stream was cut: {error}") from error
+            raise self.unavailable(repr(error)) from error
 
-    def _check_status(self, path: str, response: httpx2.Response) -> None:
+    def check_status(self, path: str, response: httpx2.Response) -> None:
+        """Raise what a status that is an error means."""
         if not response.is_error:
             return
         excerpt = response.read().decode(errors="replace")[:_EXCERPT]
         why = f"refuses {path} with status {response.status_code}: {excerpt}"
         if response.status_code not in _FOR_THE_MOMENT:
             raise ServerRefusedError(f"server {self.source.url}: {why}")
-        raise self._unavailable(why, _wait_named(response.headers.get("Retry-After", "")))
+        raise self.unavailable(why, _wait_named(response.headers.get("Retry-After", "")))
 
     def _object(self, found: object) -> dict[str, Any]:
         """An answer or event; the model's name in it may not change."""
         if not isinstance(found, dict):
             raise self.wrong(f"answers with no JSON object but {str(found)[:_EXCERPT]!r}")
         if found.get("error"):
-            raise self._unavailable(f"reports an error: {str(found['error'])[:_EXCERPT]}")
+            raise self.unavailable(f"reports an error: {str(found['error'])[:_EXCERPT]}")
         name = found.get("model")
         if isinstance(name, str) and name:
             self._answers_as = self._answers_as or name
@@ -164,15 +184,18 @@ class ServerClient:
                 )
         return found
 
-    def _address(self, path: str) -> str:
+    def address(self, path: str) -> str:
+        """The URL of a path, as `ask` takes it."""
         if path.startswith("/"):
             return self._url.removesuffix("/v1") + path
         return f"{self._url}/{path}"
 
-    def _unavailable(self, why: str, wait: float | None = None) -> ServerUnavailableError:
+    def unavailable(self, why: str, wait: float | None = None) -> ServerUnavailableError:
+        """An error about what the server does for the moment."""
         return ServerUnavailableError(f"server {self.source.url}: {why}", wait)
 
-    def _too_slow(self) -> InvalidComparisonError:
+    def too_slow(self) -> InvalidComparisonError:
+        """An error about an answer that does not end in time."""
         return self.wrong(
             f"did not end its answer within {self.source.timeout_seconds:g} s; raise "
             "server.timeout_seconds if it is slow rather than hanging"

@@ -13,15 +13,16 @@ by id; row t is about the token t + 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import NonFiniteLogitsError, ServerRefusedError
 from .client import ServerClient
 from .token_texts import TokenTexts
 
 Row = Mapping[int, float]
+Moment = TypeVar("Moment")
 Prompt = str | list[int]
 _CERTAINLY = 1e4  # added to a logit
 _ROUNDING = 2.0**-8  # of probabilities that were computed in bfloat16
@@ -84,12 +85,23 @@ class Completions:
 
     def pieces(self, prompt: Prompt, count: int) -> Iterator[Piece]:
         """The greedy answer as it arrives."""
+        events = self.client.events(self.path, self.stream_body(prompt, count))
+        for piece, _ in self.pieces_of((event, None) for event in events):
+            yield piece
+
+    def stream_body(self, prompt: Prompt, count: int) -> dict[str, Any]:
+        """A request of a streamed greedy answer."""
         more: dict[str, Any] = {"stream_options": {"include_usage": True}}
-        body = self.body(prompt, count, to_the_length=self.ignores_end, **more)
-        for event in self.client.events(self.path, body):
+        return self.body(prompt, count, to_the_length=self.ignores_end, **more)
+
+    def pieces_of(
+        self, events: Iterable[tuple[Mapping[str, Any], Moment]]
+    ) -> Iterator[tuple[Piece, Moment]]:
+        """What the events of a streamed answer bring, each with its moment."""
+        for event, moment in events:
             for choice in event.get("choices") or [{}]:
                 text = str(choice.get("text") or "")
-                yield Piece(text, self._ids(choice), event.get("usage") or {})
+                yield Piece(text, self._ids(choice), event.get("usage") or {}), moment
 
     def text_rows(self, token_ids: Sequence[int]) -> list[Row]:
         """Row t for each token of the text but its last, from one request."""
@@ -206,15 +218,16 @@ class LlamaCppCompletions(Completions):
             ended,
         )
 
-    def pieces(self, prompt: Prompt, count: int) -> Iterator[Piece]:
-        body = self.body(prompt, count, to_the_length=self.ignores_end)
+    def pieces_of(
+        self, events: Iterable[tuple[Mapping[str, Any], Moment]]
+    ) -> Iterator[tuple[Piece, Moment]]:
         seen = 0
-        for event in self.client.events(self.path, body):
+        for event, moment in events:
             if event.get("stop"):  # repeats nothing of what it streamed
                 usage = {"completion_tokens": event.get("tokens_predicted")}
-                yield Piece("", (), {key: value for key, value in usage.items() if value})
+                yield Piece("", (), {key: value for key, value in usage.items() if value}), moment
             else:
-                yield self._piece(event, seen)
+                yield self._piece(event, seen), moment
                 seen = event.get("tokens_predicted", seen)
 
     def _piece(self, event: Mapping[str, Any], seen: int) -> Piece:

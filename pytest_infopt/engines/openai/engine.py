@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...errors import InfoptError, InvalidComparisonError
 from ..base import Capability, TokenEvent
 from ..tokenizer_texts import TokenizerTexts
-from .dialects import Answer, Completions, Prompt, Row
+from .dialects import Answer, Completions, Piece, Prompt, Row
+from .streams import StreamConnections
 
 
 class OpenAIEngine(TokenizerTexts):
@@ -36,11 +37,12 @@ class OpenAIEngine(TokenizerTexts):
         self.capabilities: frozenset[Capability] = frozenset()  # until it is connected
         self._tokenizer = tokenizer
         self._dialect: Completions | None = None
+        self._connections: StreamConnections | None = None
 
     def connect(self, dialect: Completions) -> None:
         """Serve from now on what the server was found to offer."""
         self._dialect = dialect
-        found = {Capability.GREEDY, Capability.STREAM}
+        found = {Capability.GREEDY, Capability.STREAM, Capability.LOAD}
         if dialect.scores_texts or dialect.scores_next:
             found.add(Capability.TOP_SCORES)
         self.capabilities = frozenset(found)
@@ -81,14 +83,36 @@ class OpenAIEngine(TokenizerTexts):
 
     def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
         # Not repeated: the time of a repetition is not that of a request.
-        dialect = self.dialect
-        ids = list(prompt_ids)
-        prompt: Prompt = ids if dialect.takes_ids else dialect.texts.nearest_text(ids)
+        pieces = self.dialect.pieces(self._nearest_prompt(prompt_ids), max_new_tokens)
+        yield from self._events((piece, time.perf_counter()) for piece in pieces)
+
+    async def open_streams(self, count: int) -> None:
+        self._connections = StreamConnections(self.dialect.client)
+        await self._connections.open(count)
+
+    async def load_stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> list[TokenEvent]:
+        dialect, connections = self.dialect, self._connections
+        if connections is None:
+            raise InfoptError(f"model {self.name!r}: streams were not opened; call open_streams")
+        body = dialect.stream_body(self._nearest_prompt(prompt_ids), max_new_tokens)
+        events = await connections.events(dialect.path, body)
+        return list(self._events(dialect.pieces_of(events)))
+
+    def close_streams(self) -> None:
+        if self._connections is not None:
+            self._connections.close()
+        self._connections = None
+
+    def _nearest_prompt(self, prompt_ids: Sequence[int]) -> Prompt:
+        dialect, ids = self.dialect, list(prompt_ids)
+        return ids if dialect.takes_ids else dialect.texts.nearest_text(ids)
+
+    def _events(self, pieces: Iterable[tuple[Piece, float]]) -> Iterator[TokenEvent]:
+        """The tokens of an answer that came in pieces, each with the piece that completed it."""
         arrivals: list[tuple[str, float]] = []
         counted = None
         told = 0
-        for piece in dialect.pieces(prompt, max_new_tokens):
-            now = time.perf_counter()
+        for piece, now in pieces:
             counted = piece.usage.get("completion_tokens", counted)
             if piece.text:
                 arrivals.append((piece.text, now))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from ..base import CacheReading, MemoryFootprint, TokenEvent
+from ..one_at_a_time import OneAtATime
 from ..weight_precision import StoredWeights
 from .cached_rows import CachedRows
 from .footprint import derived_buffers, storage_bytes, stored_weights, weight_tensors
@@ -20,7 +21,7 @@ from .scoring import TransformersScorer
 from .serving_paths import ServingPaths
 
 
-class TransformersEngine(TransformersScorer, ServingPaths):
+class TransformersEngine(TransformersScorer, ServingPaths, OneAtATime):
     """`engines.base.InProcessEngine` over a loaded transformers model, all prompts left-padded.
 
     Its arguments are those of `LoadedModel`; `engines.base` says what its methods do.

@@ -7,9 +7,9 @@ x_⌊h⌋ + (h − ⌊h⌋) · (x_⌈h⌉ − x_⌊h⌋). Source: Hyndman and Fa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["quantile"]
+__all__ = ["quantile", "sorted_quantile"]
 
 
 def quantile(samples: Iterable[float], level: float) -> float:
@@ -22,6 +22,16 @@ def quantile(samples: Iterable[float], level: float) -> float:
         raise ValueError(f"{len(ordered)} samples, NaN among them or none: no quantile is theirs")
     if not 0 <= level <= 1:
         raise ValueError(f"the level is {level}; a quantile's is between 0 and 1")
-    place = level * (len(ordered) - 1)
-    below, above = ordered[math.floor(place)], ordered[math.ceil(place)]
-    return below + (place - math.floor(place)) * (above - below)
+    return sorted_quantile(ordered, level)
+
+
+def sorted_quantile(ordered: Sequence[float], level: float) -> float:
+    """The same of ascending samples."""
+    position = (len(ordered) - 1) * level
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    part, step = position - below, ordered[above] - ordered[below]
+    # From the nearer end, as NumPy does, so that both give the same bits.
+    if part < 0.5:
+        return ordered[below] + step * part
+    return ordered[above] - step * (1 - part)
