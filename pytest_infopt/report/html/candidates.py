@@ -76,7 +76,8 @@ def _is_on_front(place: tuple[float, ...] | None, places: list[tuple[float, ...]
 
 def comparison_figure(candidates: list[ComparedCandidate]) -> Markup | None:
     """Each candidate as a point with its interval; None where fewer than two have all three."""
-    points = [_point(c) for c in candidates if c.place is not None]
+    placed = [c for c in candidates if c.place is not None]
+    points = [{**_point(c), "above": index % 2 == 0} for index, c in enumerate(placed)]
     if len(points) < 2 or not can_draw():
         return None
     try:
@@ -101,9 +102,10 @@ def _point(candidate: ComparedCandidate) -> dict[str, Any]:
 
 
 def _specification(points: list[dict[str, Any]]) -> dict[str, Any]:
-    x = {"field": "x", "type": "quantitative", "title": "weights, MiB", "scale": {"zero": False}}
+    wide = {"zero": False, "padding": 20}
+    x = {"field": "x", "type": "quantitative", "title": "weights, MiB", "scale": wide}
     y = {"field": "y", "type": "quantitative", "title": "time of a token, × the reference's"}
-    log = {"type": "log", "nice": False, "padding": 12}
+    log = {"type": "log", "nice": False, "padding": 26}
     low = {"field": "low", "type": "quantitative", "scale": log, "title": y["title"]}
     shades = {"type": "log", "range": ["#2da44e", "#d4a72c", "#cf222e"], "interpolate": "rgb"}
     colour = {
@@ -134,11 +136,18 @@ def _specification(points: list[dict[str, Any]]) -> dict[str, Any]:
                          "stroke": "currentColor"},
                 "encoding": {"color": colour, "strokeWidth": outline},
             },
-            {
-                "mark": {"type": "text", "align": "left", "dx": 9, "dy": -7, "fontSize": 11,
-                         "color": "currentColor"},
-                "encoding": {"text": {"field": "name"}},
-            },
+            _names(-7, [point for point in points if point["above"]]),
+            _names(15, [point for point in points if not point["above"]]),
         ],
         "config": STYLE,
     }  # fmt: skip
+
+
+def _names(below: int, points: list[dict[str, Any]]) -> dict[str, Any]:
+    """Names beside their points, so many px below: neighbours of equal place take turns."""
+    mark = {"type": "text", "align": "left", "dx": 9, "dy": below, "fontSize": 11}
+    return {
+        "data": {"values": points},
+        "mark": {**mark, "color": "currentColor"},
+        "encoding": {"text": {"field": "name"}},
+    }
