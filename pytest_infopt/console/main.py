@@ -21,6 +21,7 @@ from ..report.text import defused
 from ..version import __version__
 from .comment import comment
 from .comparison import comparison_lines
+from .history import history_lines
 from .runs import found_run
 from .verification import verify
 
@@ -62,6 +63,12 @@ def _comment(given: argparse.Namespace) -> int:
     against = given.against and found_run(given.against).result
     text = comment(found_run(given.run).result, against)
     print("\n".join(map(defused, text.split("\n"))))  # a CI runner may read it
+    return 0
+
+
+def _history(given: argparse.Namespace) -> int:
+    width = shutil.get_terminal_size().columns
+    print("\n".join(history_lines(given.folder, given.metric, width)))
     return 0
 
 
@@ -118,6 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("before", help=a_run)
     compare.add_argument("after", help=a_run)
     compare.set_defaults(command=_compare)
+
+    history = commands.add_parser("history", help="the runs, or how a metric went over them")
+    history.add_argument("metric", nargs="?", help="such as kl_mean")
+    history.add_argument("--folder", type=Path, default=Path(".infopt"), help="of the reports")
+    history.set_defaults(command=_history)
 
     scores = commands.add_parser("scores", help="keep the reference's scores, to gate without it")
     scores.add_argument("folder", type=Path, nargs="?", help="by default the one that it names")
