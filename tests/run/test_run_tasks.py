@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai_server_fake import Behaviour, openai_server
 from tiny_models import VOCABULARY
 
 from pytest_infopt.console.runs import found_run
@@ -136,6 +137,26 @@ def test_written_answers_are_numbers_or_texts(gate, result, reference, tmp_path)
     run = gate(*GATE, budgets=TEN_POINTS, more=asked(*files, more="new_tokens = 3"))
     assert run.ret == ExitStatus.PASSED, run.stdout.str()
     assert rows(result)[LOSS]["n"] == 55
+
+
+def test_a_server_writes_answers_too(gate, result, reference, tmp_path) -> None:
+    """The candidate is a URL: the same model passes, and choices, which it cannot score, are NOT
+    RUN."""
+    items = [
+        {"id": f"{index}", "question": question, "answer": next_words(reference, question)[0]}
+        for index, question in zip(range(55), questions(3), strict=False)
+    ]
+    files, lines = [written(tmp_path / "words.jsonl", items)], "new_tokens = 1"
+    with openai_server(reference, Behaviour("vllm")) as server:
+        served = {"served": f'engine = "openai"\nserver.url = "{server.url}"'}
+        run = gate(*GATE, candidates=served, budgets=TEN_POINTS, more=asked(*files, more=lines))
+        assert run.ret == ExitStatus.PASSED, run.stdout.str()
+        assert rows(result)[LOSS]["n"] == 55
+        choices = [{**item, "choices": [item["answer"], "one", "two"]} for item in items]
+        files.append(written(tmp_path / "choices.jsonl", choices))
+        run = gate(*GATE, candidates=served, budgets=TEN_POINTS, more=asked(*files, more=lines))
+    assert run.ret == ExitStatus.INCONCLUSIVE
+    assert "lacks: scores" in json.dumps(result())
 
 
 def test_a_task_that_the_reference_cannot_do_shows_nothing(gate, result, choices) -> None:
