@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from pytest_infopt.console import main
 from pytest_infopt.gates.registry import metrics
 from pytest_infopt.report.document import result_document
 from pytest_infopt.report.html import figures as figures_module
-from pytest_infopt.report.html import page as page_module
 from pytest_infopt.report.html.candidates import compared, comparison_figure
 from pytest_infopt.report.html.figures import MISSING, can_draw, figure
 from pytest_infopt.report.html.gauge import gauge
@@ -116,17 +116,25 @@ def test_every_number_of_a_plot_stands_in_its_table() -> None:
     assert all(cell in parts.text for row in cell_rows(table) for cell in row)
 
 
+def unimportable() -> None:
+    raise ImportError("once per process")
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "said"),
+    [("find_spec", lambda _: None, MISSING), ("_converter", unimportable, "once per process")],
+)
 def test_without_the_plotting_library_the_page_has_tables_and_says_so(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, name: str, found: Callable[..., None], said: str
 ) -> None:
-    for module in (page_module, figures_module):
-        monkeypatch.setattr(module, "can_draw", lambda: False)
+    monkeypatch.setattr(figures_module, "find_spec", lambda _: "a spec")
+    monkeypatch.setattr(figures_module, name, found)
     plot = Plot("a", ("b",), "b")
     table = MeasuredTable("t", ("a", "b"), ((1, 2.5),), plot=plot).to_json()
     run = RunResult("1", "", "id", {}, {"name": "r"}, [],
                     [GateResult("g", "c", 1.0, details={"tables": [table]})], 1.0)  # fmt: skip
     parts = PageParts(html_page(run))
-    assert MISSING in parts.text
+    assert said in parts.text
     assert "2.5" in parts.text
     assert "svg" not in parts.elements
 

@@ -31,9 +31,20 @@ _ROLES = re.compile(r' (?:role="graphics-\w+"|aria-roledescription="[^"]*")')
 _OPENING = re.compile(r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>")
 
 
+def why_no_plots() -> str:
+    """Why nothing can be drawn, as a sentence; "" where it can."""
+    if find_spec("vl_convert") is None:
+        return MISSING
+    try:
+        _converter()
+    except ImportError as error:  # a process that forgot its modules cannot take it in once more
+        return f"Plots are left out: vl_convert cannot be imported: {error}."
+    return ""
+
+
 def can_draw() -> bool:
-    """Whether the plotting library is installed."""
-    return find_spec("vl_convert") is not None
+    """Whether the plotting library can be used."""
+    return not why_no_plots()
 
 
 def figure(table: Mapping[str, Any]) -> Markup | None:

@@ -27,7 +27,7 @@ from ..text import visible
 from ..view import COLUMNS, CandidateView, GateView, RunView, run_view
 from .candidates import COLUMNS as COMPARISON_COLUMNS
 from .candidates import compared, comparison_figure
-from .figures import MISSING, can_draw, figure
+from .figures import figure, why_no_plots
 from .gauge import gauge
 
 _METRIC, _BUDGET, _VALUE, _COUNT, _VERDICT = COLUMNS
@@ -74,7 +74,7 @@ def html_page(run: RunResult) -> str:
         comparison_figure=comparison_figure(comparison),
         models=model_rows([run.reference, *run.candidates]),
         environment=_pairs(run.environment),
-        missing=MISSING if not can_draw() and any(_plots(view)) else "",
+        missing=why_no_plots() if any(_plots(view)) else "",
         css=files(__package__).joinpath("page.css").read_text(encoding="utf-8"),
     )
     return page
