@@ -333,6 +333,7 @@ def test_remedy_names_the_units_to_add(gate: str) -> None:
         "speculative": "prompts",
         "semantic-cache": "hits",
         "latency": "pairs of requests",
+        "throughput": "loads",
         "memory": "readings",
         "modules": "passes",
         "stability": "readings",

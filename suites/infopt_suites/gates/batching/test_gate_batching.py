@@ -52,7 +52,7 @@ def timed(gate: GateRun[BatchingMeasure]) -> list[Judgement]:
         lambda index: measure.throughput(index, gate.coin(index)),
         planned=pairs,
         seconds=gate.seconds,
-        phase="throughput",
+        phase="pairs",
         metrics=[THROUGHPUT],
     )
     window = gate.collect(
