@@ -77,6 +77,12 @@ def test_what_a_suite_is_made_of_needs_no_torch() -> None:
     assert not {"torch", "numpy", "transformers"} & {*done.stdout.split()}
 
 
+def test_every_property_of_a_shipped_suite_counts_as_one() -> None:
+    """A class that shares properties says so by a topic, be it empty."""
+    for suite in shipped_suites():
+        assert {name for name in dir(suite) if name.startswith("test_")} == set(suite_tests(suite))
+
+
 @pytest.mark.parametrize("topic", sorted(registered(GROUP)))
 def test_properties_ask_for_the_fixture_of_their_suite(topic: str) -> None:
     suite: Any = import_named(registered(GROUP)[topic].value)

@@ -20,6 +20,8 @@ FEWER = 6  # faults of parameters are coarse: such a fraction of the tokens show
 class SampledSuite(Suite):
     """What is drawn, and how often drafts are accepted."""
 
+    topic = ""
+
     fixture = "make_speculative_decoder"
     fixture_returns = "a callable: target, draft, lookahead -> decoder"
     sampled_tokens: ClassVar[int] = 72_000
