@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from .text import cells, defused, wrapped
 
-GAP = 2
+GAPS = (2, 1)  # cells between columns: the first where there is room
 NARROWEST = 2  # cells: a wide character must fit
 
 
@@ -27,33 +27,37 @@ def table_lines(rows: list[Row], width: int) -> list[str]:
 
     Where the longest words of the columns do not fit beside each other, no row has columns.
     """
-    widths = _column_widths([row for row in rows if len(row.cells) > 1], width)
+    wide = [row for row in rows if len(row.cells) > 1]
+    widths, gap = list[int](), GAPS[0]
+    for gap in GAPS:
+        if widths := _column_widths(wide, width, gap):
+            break
     lines: list[str] = []
     for row in rows:
         if len(row.cells) == 1 or not widths:
             lines += wrapped(" ".join(row.cells), width, " " * row.indent)
         else:
-            lines += _row_lines(row, widths)
+            lines += _row_lines(row, widths, gap)
     return lines
 
 
-def _row_lines(row: Row, widths: list[int]) -> list[str]:
+def _row_lines(row: Row, widths: list[int], gap: int) -> list[str]:
     first = widths[0] - row.indent
     columns = [
         wrapped(cell, room) for cell, room in zip(row.cells, [first, *widths[1:]], strict=True)
     ]
     return [
-        defused(_line(row.indent, parts, [first, *widths[1:]]))
+        defused(_line(row.indent, parts, [first, *widths[1:]], gap))
         for parts in zip_longest(*columns, fillvalue="")
     ]
 
 
-def _line(indent: int, parts: tuple[str, ...], widths: list[int]) -> str:
+def _line(indent: int, parts: tuple[str, ...], widths: list[int], gap: int) -> str:
     padded = (part + " " * (room - cells(part)) for part, room in zip(parts, widths, strict=True))
-    return (" " * indent + (" " * GAP).join(padded)).rstrip()
+    return (" " * indent + (" " * gap).join(padded)).rstrip()
 
 
-def _column_widths(rows: list[Row], width: int) -> list[int]:
+def _column_widths(rows: list[Row], width: int, gap: int) -> list[int]:
     """Natural widths; while too wide, the widest column above its longest word gives a cell. None
     at all where even the longest words do not fit."""
     if not rows:
@@ -61,7 +65,7 @@ def _column_widths(rows: list[Row], width: int) -> list[int]:
     columns = range(len(rows[0].cells))
     widths = [max(_width(row, i, [row.cells[i]]) for row in rows) for i in columns]
     words = [max(_width(row, i, row.cells[i].split(" ")) for row in rows) for i in columns]
-    room = width - GAP * (len(widths) - 1)
+    room = width - gap * (len(widths) - 1)
     if sum(words) > room:
         return []
     while sum(widths) > room:

@@ -281,9 +281,12 @@ def test_a_table_that_fits_has_one_line_a_row_and_aligned_columns() -> None:
     assert lines == ["a      日本  x", "  abc  d     y"]
 
 
-def test_columns_that_would_break_words_are_given_up() -> None:
+def test_columns_move_together_before_they_are_given_up() -> None:
+    """They are given up where words would break."""
     row = Row(("a_long_name", "0.5", "INCONCLUSIVE"), indent=1)
     rows = [Row(("metric", "value", "verdict")), row]
+    closer = ["metric       value verdict", " a_long_name 0.5   INCONCLUSIVE"]
+    assert table_lines(rows, 32) == table_lines(rows, 31) == closer
     assert table_lines(rows, 28) == ["metric value verdict", " a_long_name 0.5", " INCONCLUSIVE"]
     with pytest.raises(ValueError, match="takes two"):
         wrapped("abc", 3, "  ")
