@@ -31,6 +31,12 @@ def test_pace(infopt_benchmark):
 """
 
 
+@pytest.fixture(autouse=True)
+def as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest-benchmark times nothing in a worker of pytest-xdist; the runs in here are none."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
 @pytest.mark.parametrize(
     ("factor", "rounds", "outcome"),
     [
