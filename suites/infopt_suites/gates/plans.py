@@ -50,7 +50,7 @@ class CachesPlan(Plan):
 
     prompts: int = setting(2, "How many prompts of [equivalence] run through the caches.", ge=1)
     lengths: tuple[int, ...] = setting(
-        (64, 128, 256, 512),
+        (64, 128, 256),
         "Tokens at which the KV cache is weighed and its steps are timed, rising.",
         each={"ge": 2},
         check=rising,
