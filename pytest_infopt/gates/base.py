@@ -115,7 +115,6 @@ class GateSpec:
         plans: the tables of infopt.toml that it reads. Gates may share a plan.
         switch: a plan and its field; without a value there, the release does not ask for the gate.
         requires: what the engines of reference and candidate must offer.
-        requires_of_server: what a candidate's engine must offer instead, where it asks a server.
         unnamed: what a candidate has to name for this gate and does not; "" where it does.
         default_budgets: the limits by metric where nobody wrote any, in the metric's unit; on
             bytes, as a share of the reference's.
@@ -147,7 +146,6 @@ class GateSpec:
     plans: tuple[type[Plan], ...] = ()
     switch: tuple[type[Plan], str] | None = None
     requires: frozenset[Capability] = frozenset()
-    requires_of_server: frozenset[Capability] | None = None
     unnamed: Callable[[Candidate], str] = _nothing_named
     default_budgets: Callable[[BudgetContext], Mapping[str, float]] = no_budgets
     subjects: Callable[[Release], Sequence[Candidate]] | None = None
@@ -228,10 +226,8 @@ class GateSpec:
     def unable(self, candidate: ModelSource, reference: ModelSource) -> Unable | None:
         """The engine of the two that cannot be asked what the gate asks; None where both can."""
         for source in (candidate, reference):
-            engine, required = engine_named(source.engine), self.requires
-            if source is candidate and engine.served and self.requires_of_server is not None:
-                required = self.requires_of_server
-            if lacks := missing(engine.capabilities, required):
+            engine = engine_named(source.engine)
+            if lacks := missing(engine.capabilities, self.requires):
                 return Unable(engine.name, lacks)
         return None
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..engines.base import Capability, Engine, ModuleEngine, WholeLogitsEngine, able
+from ..engines.spread_ids import spread_ids
 from .module_calls import tensors_by_place, watched
 
 TEXT = (
@@ -47,7 +48,7 @@ def _tokens(engine: WholeLogitsEngine) -> list[int]:
     known = engine.encode(TEXT)
     if len(set(known)) > 1:
         return list(known)
-    return [(7919 * index + 1) % engine.vocabulary for index in range(_TOKENS)]
+    return spread_ids(_TOKENS, engine.vocabulary)
 
 
 def differing_rows(one: torch.Tensor, other: torch.Tensor) -> list[int]:

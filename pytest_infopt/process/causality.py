@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..engines.base import WholeLogitsEngine
+from ..engines.spread_ids import spread_ids
 from ..errors import ModelLoadError
 
 _TOKENS = 8
@@ -20,7 +21,7 @@ def check_causality(engine: WholeLogitsEngine) -> None:
     Single ones may: a router near a tie sends a token to another expert. Raises ModelLoadError.
     """
     count = min(_TOKENS, engine.context_window)
-    ids = [(7919 * index + 1) % engine.vocabulary for index in range(count)]
+    ids = spread_ids(count, engine.vocabulary)
     other = [*ids[:-1], (ids[-1] + 1) % engine.vocabulary]
     before, after = (engine.full_logits(tokens).double() for tokens in (ids, other))
     changes = (after - before).abs().amax(-1)  # [T]

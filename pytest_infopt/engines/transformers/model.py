@@ -17,6 +17,7 @@ from infopt_reference.attention.transformers_cache import cache_argument, forwar
 
 from ...errors import InfoptError, ModelLoadError, NonFiniteLogitsError
 from ..files.checkpoints import tokenizer_fingerprint_of
+from ..spread_ids import spread_ids
 from ..tokenizer_texts import TokenizerTexts
 from .precision import Float64Arithmetic
 
@@ -108,9 +109,8 @@ class LoadedModel(TokenizerTexts):
         return Float64Arithmetic() if self._dtype is torch.float64 else nullcontext()
 
     def _probe_ids(self, count: int) -> torch.Tensor:
-        """Ids [1, count] spread over the vocabulary by a stride prime to most sizes."""
-        ids = (torch.arange(count, device=self._device) * 7919 + 1) % self._input_rows
-        return ids[None]
+        """Ids [1, count] spread over the vocabulary."""
+        return torch.tensor([spread_ids(count, self._input_rows)], device=self._device)
 
     def _ids(self, token_ids: Sequence[int]) -> torch.Tensor:
         """Checked ids as [1, T] on the device."""
