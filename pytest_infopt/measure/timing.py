@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -65,18 +66,10 @@ def _wait_for_device(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def warm_up(
-    engine: TimedStream,
-    prompt_ids: Sequence[int],
-    new_tokens: int,
-    calls: int,
-    clock: Clock = time.perf_counter,
-) -> RequestTiming | None:
-    """Requests of the shape to be timed, whose times do not count; returns the last one's."""
-    timing = None
+def warm_up(engine: TimedStream, prompt_ids: Sequence[int], new_tokens: int, calls: int) -> None:
+    """Requests that do not count, read to their ends: a server may answer one with no token."""
     for _ in range(calls):
-        timing = time_request(engine, prompt_ids, new_tokens, clock)
-    return timing
+        deque(engine.stream(prompt_ids, new_tokens), maxlen=0)
 
 
 def measure_pair(
@@ -127,7 +120,7 @@ def _settled_request(
 ) -> RequestTiming:
     """A request timed after one that was not; that one's tokens are others, so that a cache of
     prefixes does not know the prompt."""
-    warm_up(engine, prompt_ids[: -SETTLING_TOKENS - 1 : -1], 1, 1, clock)
+    warm_up(engine, prompt_ids[: -SETTLING_TOKENS - 1 : -1], 1, 1)
     return time_request(engine, prompt_ids, new_tokens, clock)
 
 

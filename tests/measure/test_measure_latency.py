@@ -188,13 +188,21 @@ def test_a_time_per_output_token_that_does_not_exist_is_left_out(
     assert set(sample.values) == {"ttft_ratio", "e2e_ratio", "ttft_mean_ratio", "e2e_mean_ratio"}
 
 
-def test_warm_up_makes_its_calls_and_keeps_no_times(clock: FakeClock) -> None:
-    engine = ScriptedEngine("e", clock, [1.0])
-    last = warm_up(engine, [1], 1, 3, clock)
+@pytest.mark.parametrize("delays", [[1.0], []], ids=["a token", "no token"])
+def test_warm_up_makes_its_calls(clock: FakeClock, delays: list[float]) -> None:
+    engine = ScriptedEngine("e", clock, delays)
+    warm_up(engine, [1], 1, 3)
     assert engine.log == ["e"] * 3
-    assert last is not None
-    assert last.ttft == 1.0
-    assert warm_up(engine, [1], 1, 0, clock) is None
+
+
+def test_a_server_may_end_the_request_that_settles_it_at_once(clock: FakeClock) -> None:
+    class EndsShortOnes(ScriptedEngine):
+        def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
+            events = super().stream(prompt_ids, max_new_tokens)
+            yield from list(events) if max_new_tokens > 1 else ()
+
+    engines = [EndsShortOnes(name, clock, [1.0, 2.0]) for name in ("reference", "candidate")]
+    assert measure_pair(*engines, [1, 2, 3], 2, False, "u", clock).weight == 2
 
 
 # The slowed engine
