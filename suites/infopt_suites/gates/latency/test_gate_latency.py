@@ -15,7 +15,7 @@ import pytest
 
 from pytest_infopt import GateRun, Judgement, Verdict
 
-from ..timing import time_pairs
+from ..timing import METRICS, time_pairs
 from .tables import latency_tables
 
 if TYPE_CHECKING:
@@ -27,17 +27,19 @@ pytestmark = pytest.mark.infopt_gate("latency")
 def test_latency(infopt_gate: GateRun[LatencyMeasure]) -> None:
     """Time to first token, per output token and end to end stay within their budgets.
 
-    A FAIL has to be confirmed by models loaded anew: where they happen to lie in memory costs or
-    saves a few percent by itself.
+    A FAIL has to be confirmed by models loaded anew, on the metrics that failed: where they happen
+    to lie in memory costs or saves a few percent by itself.
     """
     if infopt_gate.timing_distrust:
         infopt_gate.abstain(infopt_gate.timing_distrust)
         return
     seconds = infopt_gate.seconds
     first = time_pairs(infopt_gate, "main", seconds)
-    if any(judgement.verdict is Verdict.FAIL for judgement in first):
+    failed = {judgement.metric for judgement in first if judgement.verdict is Verdict.FAIL}
+    if failed:
         infopt_gate.reload_models()
-        second = time_pairs(infopt_gate, "confirmation", seconds, every_metric=True)
+        doubted = [metric for metric in METRICS if metric.name in failed]
+        second = time_pairs(infopt_gate, "confirmation", seconds, doubted, every_metric=True)
         infopt_gate.judgements = confirmed(first, second)
     for table in latency_tables(infopt_gate.samples):
         infopt_gate.show(table.to_json())
