@@ -16,13 +16,17 @@ import torch
 from pytest_infopt.engines.transformers.engine import TransformersEngine
 
 Fault = Callable[["_Handler", dict[str, Any]], bool]  # whether it has answered
+# Of a prompt, and those before it: how many of its tokens are said to be cached, and the prompt as
+# the model then sees it.
+PrefixCache = Callable[[list[int], list[list[int]]], tuple[int, list[int]]]
 
 
 @dataclass
 class Behaviour:
     """``dialect`` is "vllm", "llama.cpp", "openai" (ids and echo) or "text" (neither, and unknown
     fields are refused, as transformers' server does). ``faults`` meet one request each, ``always``
-    meets all. ``shift`` moves the rows of a text; ``counts`` is added to the tokens counted."""
+    meets all. ``shift`` moves the rows of a text; ``counts`` is added to the tokens counted. Cached
+    tokens are told where there is a ``cache``."""
 
     dialect: str
     faults: list[Fault] = field(default_factory=list)
@@ -31,6 +35,7 @@ class Behaviour:
     counts: int = 0
     name: str = "tiny"
     listed: bool = True
+    cache: PrefixCache | None = None
 
 
 class FakeServer(ThreadingHTTPServer):
@@ -41,6 +46,7 @@ class FakeServer(ThreadingHTTPServer):
         self.engine, self.behaviour = engine, behaviour
         self.lock = threading.Lock()
         self.bodies: list[dict[str, Any]] = []
+        self.prompts: list[list[int]] = []
 
     @property
     def url(self) -> str:
@@ -99,9 +105,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         prompt = body["prompt"]
         ids = engine.encode(prompt) if isinstance(prompt, str) else prompt
-        tokens = self.server.greedy(ids, body.get("max_tokens", body.get("n_predict")))
+        cached, seen = behaviour.cache(ids, self.server.prompts) if behaviour.cache else (0, ids)
+        self.server.prompts.append(ids)
+        tokens = self.server.greedy(seen, body.get("max_tokens", body.get("n_predict")))
         if body.get("stream"):
-            self.stream(ids, tokens)
+            self.stream(ids, tokens, cached)
         elif behaviour.dialect == "llama.cpp":
             self.answer(self.native(ids, tokens, body))
         else:
@@ -114,9 +122,11 @@ class _Handler(BaseHTTPRequestHandler):
                 {"model": behaviour.name, "choices": [choice], "usage": self.usage(ids, tokens)}
             )
 
-    def usage(self, ids: list[int], tokens: list[int]) -> dict[str, int]:
-        counted = len(tokens) + self.server.behaviour.counts
-        return {"prompt_tokens": len(ids), "completion_tokens": counted}
+    def usage(self, ids: list[int], tokens: list[int], cached: int = 0) -> dict[str, Any]:
+        behaviour = self.server.behaviour
+        told = {"prompt_tokens_details": {"cached_tokens": cached}} if behaviour.cache else {}
+        counted = len(tokens) + behaviour.counts
+        return {"prompt_tokens": len(ids), "completion_tokens": counted, **told}
 
     def rows(self, ids: list[int]) -> torch.Tensor:
         """Row t is of the token t + 1, unless they are shifted."""
@@ -171,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
             found["completion_probabilities"] = [{"top_logprobs": told}]
         return found
 
-    def stream(self, ids: list[int], tokens: list[int]) -> None:
+    def stream(self, ids: list[int], tokens: list[int], cached: int) -> None:
         behaviour = self.server.behaviour
         self.begin_stream()
         for place, token in enumerate(tokens):
@@ -181,10 +191,11 @@ class _Handler(BaseHTTPRequestHandler):
                 continue
             told = {"token_ids": [token]} if behaviour.dialect == "vllm" else {}
             self.event({"model": behaviour.name, "choices": [{"text": text, **told}]})
-        counted = self.usage(ids, tokens)
+        counted = self.usage(ids, tokens, cached)
         if behaviour.dialect == "llama.cpp":
             predicted = counted["completion_tokens"]
-            self.event({"content": "", "tokens": [], "stop": True, "tokens_predicted": predicted})
+            told = {"tokens_predicted": predicted, "timings": {"cache_n": cached}}
+            self.event({"content": "", "tokens": [], "stop": True, **told})
         else:
             self.event({"choices": [{"text": "", "finish_reason": "length"}], "usage": counted})
         self.chunk(b"data: [DONE]\n\n")

@@ -30,6 +30,8 @@ __all__ = [
     "CachedEngine",
     "CannotCropError",
     "Capability",
+    "CountedAnswer",
+    "CountedEngine",
     "DraftedEngine",
     "Drafting",
     "Engine",
@@ -67,6 +69,7 @@ class Capability(StrEnum):
     BATCHES = "batches"  # several prompts in one pass
     CACHE = "cache"  # can be driven step by step through its KV cache
     KV_SIZE = "KV cache size"  # its KV cache can be weighed, and predicted
+    COUNTS = "counts of cached tokens"  # answers with what its prefix cache spared it, if it says
     STREAM = "stream"  # can generate token by token, with arrival times
     LOAD = "concurrent streams"  # can serve many requests at once, with arrival times
     MEMORY = "memory"  # can say what its weights weigh
@@ -129,6 +132,16 @@ class Generated:
         more than ``drafted``.
         """
         return len(self.token_ids) - self.passes
+
+
+@dataclass(frozen=True)
+class CountedAnswer:
+    """Greedy tokens, fewer than asked for where the engine ended its answer; how many tokens of the
+    prompt came from a prefix cache, None where that is not told; the time to the first token."""
+
+    token_ids: tuple[int, ...]
+    cached_tokens: int | None
+    first_token_seconds: float
 
 
 @dataclass(frozen=True)
@@ -217,6 +230,13 @@ class GreedyEngine(Engine, Protocol):
 
     def greedy_tokens(self, token_ids: Sequence[int], count: int) -> list[int]:
         """At most ``count`` greedy tokens; fewer where the engine ends its answer."""
+
+
+class CountedEngine(Engine, Protocol):
+    """An engine that keeps the beginnings of prompts, and may say what that spared it."""
+
+    def counted_answer(self, token_ids: Sequence[int], count: int) -> CountedAnswer:
+        """At most ``count`` greedy tokens, asked for once: a repetition would find a cache."""
 
 
 class WholeLogitsEngine(Engine, Protocol):
@@ -404,7 +424,7 @@ class InProcessEngine(
     ModuleEngine,
     Protocol,
 ):
-    """An engine that can do everything."""
+    """An engine that can do everything but what servers alone do: count cached tokens."""
 
 
 _PROTOCOLS: Mapping[Capability, type] = {
@@ -416,6 +436,7 @@ _PROTOCOLS: Mapping[Capability, type] = {
     Capability.BATCHES: BatchEngine,
     Capability.CACHE: CachedEngine,
     Capability.KV_SIZE: KVSizeEngine,
+    Capability.COUNTS: CountedEngine,
     Capability.STREAM: StreamingEngine,
     Capability.LOAD: LoadEngine,
     Capability.MEMORY: WeighedEngine,

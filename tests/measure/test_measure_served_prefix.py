@@ -9,11 +9,8 @@ import torch
 from chat_server_fake import chat_server
 from infopt_suites.gates.chat_server import ChatServer
 from infopt_suites.gates.models_answers import ModelsAnswers
-from infopt_suites.gates.prefix_cache.served_chats import (
-    ChatTexts,
-    measure_served_chat,
-    served_table,
-)
+from infopt_suites.gates.prefix_cache.served_chats import ChatTexts, measure_served_chat
+from infopt_suites.gates.served_table import served_table
 from served_model import COUNT, Served, dtype_error_in, served_engine
 
 from pytest_infopt.engines.transformers.engine import TransformersEngine

@@ -331,6 +331,7 @@ def test_remedy_names_the_units_to_add(gate: str) -> None:
         "endpoint": "documents",
         "kv-cache": "prompts",
         "prefix-cache": "prompts",
+        "served-prefix": "prompts",
         "long-context": "texts",
         "batching": "pairs of runs",
         "speculative": "prompts",

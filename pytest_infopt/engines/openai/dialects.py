@@ -83,16 +83,20 @@ class Completions:
             choice.get("finish_reason") == "stop",
         )
 
-    def pieces(self, prompt: Prompt, count: int) -> Iterator[Piece]:
-        """The greedy answer as it arrives."""
-        events = self.client.events(self.path, self.stream_body(prompt, count))
+    def pieces(self, prompt: Prompt, count: int, *, to_the_length: bool = True) -> Iterator[Piece]:
+        """The greedy answer as it arrives; ``to_the_length`` goes on behind an end token, where the
+        server can."""
+        body = self.stream_body(prompt, count, to_the_length=to_the_length)
+        events = self.client.events(self.path, body)
         for piece, _ in self.pieces_of((event, None) for event in events):
             yield piece
 
-    def stream_body(self, prompt: Prompt, count: int) -> dict[str, Any]:
+    def stream_body(
+        self, prompt: Prompt, count: int, *, to_the_length: bool = True
+    ) -> dict[str, Any]:
         """A request of a streamed greedy answer."""
         more: dict[str, Any] = {"stream_options": {"include_usage": True}}
-        return self.body(prompt, count, to_the_length=self.ignores_end, **more)
+        return self.body(prompt, count, to_the_length=to_the_length and self.ignores_end, **more)
 
     def pieces_of(
         self, events: Iterable[tuple[Mapping[str, Any], Moment]]
@@ -224,7 +228,11 @@ class LlamaCppCompletions(Completions):
         seen = 0
         for event, moment in events:
             if event.get("stop"):  # repeats nothing of what it streamed
-                usage = {"completion_tokens": event.get("tokens_predicted")}
+                usage = {
+                    "completion_tokens": event.get("tokens_predicted"),
+                    "prompt_tokens": event.get("tokens_evaluated"),
+                    "timings": event.get("timings"),
+                }
                 yield Piece("", (), {key: value for key, value in usage.items() if value}), moment
             else:
                 yield self._piece(event, seen), moment

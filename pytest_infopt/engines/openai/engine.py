@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...errors import InfoptError, InvalidComparisonError
-from ..base import Capability, TokenEvent
+from ..base import Capability, CountedAnswer, TokenEvent
 from ..tokenizer_texts import TokenizerTexts
 from .dialects import Answer, Completions, Piece, Prompt, Row
 from .streams import StreamConnections
+from .usage import cached_tokens
 
 
 class OpenAIEngine(TokenizerTexts):
-    """`engines.base.GreedyEngine`, `StreamingEngine` and, where the server tells log-probabilities,
-    `TopScoresEngine`, over a server. The tokenizer is a local copy of the server's."""
+    """`engines.base.CountedEngine`, `StreamingEngine`, `LoadEngine` and, where the server tells
+    log-probabilities, `TopScoresEngine`, over a server. The tokenizer is a local copy of the
+    server's."""
 
     device = "server"
 
@@ -42,7 +45,7 @@ class OpenAIEngine(TokenizerTexts):
     def connect(self, dialect: Completions) -> None:
         """Serve from now on what the server was found to offer."""
         self._dialect = dialect
-        found = {Capability.GREEDY, Capability.STREAM, Capability.LOAD}
+        found = {Capability.GREEDY, Capability.COUNTS, Capability.STREAM, Capability.LOAD}
         if dialect.scores_texts or dialect.scores_next:
             found.add(Capability.TOP_SCORES)
         self.capabilities = frozenset(found)
@@ -80,6 +83,24 @@ class OpenAIEngine(TokenizerTexts):
         if answer.token_ids is not None:
             return list(answer.token_ids[:count])
         return dialect.texts.ids_of(answer.text, answer.tokens)[:count]
+
+    def counted_answer(self, token_ids: Sequence[int], count: int) -> CountedAnswer:
+        dialect, usage = self.dialect, dict[str, Any]()
+        started = time.perf_counter()
+
+        def arriving() -> Iterator[tuple[Piece, float]]:
+            prompt = self._prompt(token_ids)
+            for piece in dialect.pieces(prompt, count, to_the_length=False):
+                usage.update(piece.usage)
+                yield piece, time.perf_counter()
+
+        events = list(self._events(arriving()))
+        self._check_read(usage.get("prompt_tokens"), len(token_ids))
+        return CountedAnswer(
+            tuple(event.token_id for event in events[:count]),
+            cached_tokens(usage),
+            events[0].arrived - started if events else math.nan,
+        )
 
     def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
         # Not repeated: the time of a repetition is not that of a request.
@@ -155,12 +176,8 @@ class OpenAIEngine(TokenizerTexts):
 
     def _check_counts(self, answer: Answer, sent: int, count: int) -> None:
         """Whether the server counts the tokens that there are."""
-        read, told = answer.prompt_tokens, answer.tokens
-        if read is not None and read != sent:
-            raise InvalidComparisonError(
-                f"model {self.name!r}: the server read {read} prompt tokens where {sent} were "
-                "sent; its tokenizer is another, or it puts special tokens before them"
-            )
+        self._check_read(answer.prompt_tokens, sent)
+        told = answer.tokens
         if told is not None and told > count:
             raise InvalidComparisonError(
                 f"model {self.name!r}: the server counts {told} tokens of an answer of {count} at "
@@ -171,4 +188,11 @@ class OpenAIEngine(TokenizerTexts):
             raise InvalidComparisonError(
                 f"model {self.name!r}: the server counts {told} tokens of an answer in which it "
                 f"tells {there}"
+            )
+
+    def _check_read(self, read: int | None, sent: int) -> None:
+        if read is not None and read != sent:
+            raise InvalidComparisonError(
+                f"model {self.name!r}: the server read {read} prompt tokens where {sent} were "
+                "sent; its tokenizer is another, or it puts special tokens before them"
             )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ...errors import ModelLoadError
-from ..base import Capability, Scores
+from ..base import Capability, InProcessEngine, Scores, capabilities_of
 from .footprint import noting_states
 from .kv_caches import keeps_latents
 from .model import LoadedModel, check_finite, check_logits
@@ -75,7 +75,7 @@ class TransformersScorer(LoadedModel):
         missing = set() if self._body_output else {Capability.HIDDEN_STATES}
         if self._cache_argument is None:
             missing |= {Capability.CACHE, Capability.KV_SIZE}
-        self.capabilities = frozenset(Capability) - missing
+        self.capabilities = capabilities_of(InProcessEngine) - missing
 
     def close(self) -> None:
         self._body = None

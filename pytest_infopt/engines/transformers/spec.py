@@ -1,11 +1,11 @@
 """The engine of transformers, as it is registered."""
 
-from ..base import Capability
+from ..base import InProcessEngine, capabilities_of
 from ..registry import EngineSpec
 
 ENGINE = EngineSpec(
     name="transformers",
     summary="transformers in process, on CPU or CUDA",
-    capabilities=frozenset(Capability),
+    capabilities=capabilities_of(InProcessEngine),
     load="pytest_infopt.engines.transformers.load:load_transformers",
 )

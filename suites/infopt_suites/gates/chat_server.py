@@ -1,10 +1,9 @@
 """A server that speaks OpenAI's chat completions, as the serving engine of a candidate.
 
 Requests are greedy and streamed: the stream tells when the first token arrives, its last event how
-many tokens of the prompt came from the server's prefix cache (``usage.prompt_tokens_details``),
-which vLLM, SGLang and OpenAI report, and how many were drafted and accepted (``timings``), which
-llama.cpp's server reports. vLLM counts the latter for all requests together, on its page of
-Prometheus metrics. Source: OpenAI API reference, "Chat completions".
+many tokens of the prompt came from the server's prefix cache, and how many were drafted and
+accepted (``timings``), which llama.cpp's server reports. vLLM counts the latter for all requests
+together, on its page of Prometheus metrics. Source: OpenAI API reference, "Chat completions".
 PYTEST_DONT_REWRITE: it times.
 """
 
@@ -19,6 +18,7 @@ from typing import Any, Self
 
 from pytest_infopt import ServerSource
 from pytest_infopt.engines.openai.client import ServerClient
+from pytest_infopt.engines.openai.usage import cached_tokens
 
 Message = dict[str, str]
 
@@ -102,7 +102,7 @@ class ChatServer:
         return ServedAnswer(
             "".join(parts),
             int(usage.get("prompt_tokens") or 0),
-            _cached(usage),
+            cached_tokens({**usage, "timings": timings}),
             first - started,
             _drafts(timings),
         )
@@ -117,12 +117,6 @@ class ChatServer:
             for asked in ("draft", "accepted")
         )
         return DraftCounts(drafted, accepted)
-
-
-def _cached(usage: dict[str, Any]) -> int | None:
-    details = usage.get("prompt_tokens_details") or {}
-    cached = details.get("cached_tokens")
-    return None if cached is None else int(cached)
 
 
 def _drafts(timings: dict[str, Any]) -> DraftCounts | None:

@@ -5,22 +5,14 @@ from __future__ import annotations
 import time
 from functools import cached_property
 
-from infopt_reference.quantization import ulp
-
 from pytest_infopt import Capability, ModelPair, Sample, remote
 from pytest_infopt.engines.base import Engine, GreedyEngine, TopScoresEngine, able
 from pytest_infopt.errors import NotSupportedError
-from pytest_infopt.measure import (
-    dtype_error_of,
-    dtype_named,
-    near_tie_gap,
-    two_runs,
-)
 
 from ..plans import EquivalencePlan
+from ..told_rows import Row, positions_of, told_rows, whole_rows
+from ..told_tokens import NearTie, document_divergence, judge_tokens, near_tie_of
 from .gate import AGREEMENT, KL, MISMATCHES, EndpointPlan
-from .rows import Row, positions_of, told_rows, whole_rows
-from .tokens import NearTie, document_divergence, judge_tokens
 
 
 class EndpointMeasure:
@@ -126,13 +118,4 @@ class EndpointMeasure:
 
     @cached_property
     def _near_tie(self) -> NearTie:
-        """What may differ; not known where the reference is served, whose logits in the candidate's
-        dtype cannot be had."""
-        pair = self._pair
-        if Capability.FULL_LOGITS not in pair.reference.capabilities:
-            return NearTie(None)
-        prompts = pair.prompt_set(pair.release.plan(EquivalencePlan))
-        dtype = dtype_named(pair.candidate.dtype)
-        errors = dtype_error_of(prompts.oracle[0].double(), prompts.plain[0], dtype)
-        spacing = float(ulp(prompts.plain[0].max()[None], dtype))
-        return NearTie(near_tie_gap(two_runs(errors), spacing), spacing)
+        return near_tie_of(self._pair, self._pair.release.plan(EquivalencePlan))

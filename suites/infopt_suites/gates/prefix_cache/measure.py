@@ -15,13 +15,10 @@ from pytest_infopt.measure import dtype_error_of, dtype_named
 from ..chat_server import ChatServer
 from ..models_answers import ModelsAnswers, ServedEngine
 from ..plans import CachesPlan, EquivalencePlan, LatencyPlan
+from ..served_table import served_table
 from .prefix_server import PagedEngine, PrefixServer
 from .prompts import measure_prefix_prompt, shared_prompt_table
-from .served_chats import (
-    ChatTexts,
-    measure_served_chat,
-    served_table,
-)
+from .served_chats import ChatTexts, measure_served_chat
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pytest_infopt import TokenFinding
-from pytest_infopt.measure import Decode, best_token, lumped_divergence
+from infopt_reference.quantization import ulp
 
-from .rows import Row
+from pytest_infopt import Capability, ModelPair, TokenFinding
+from pytest_infopt.measure import (
+    Decode,
+    best_token,
+    dtype_error_of,
+    dtype_named,
+    lumped_divergence,
+    near_tie_gap,
+    two_runs,
+)
+
+from .plans import EquivalencePlan
+from .told_rows import Row
 
 _CONTEXT_TOKENS = 24
 
@@ -21,6 +32,18 @@ class NearTie:
 
     gap: float | None
     spacing: float = math.nan
+
+
+def near_tie_of(pair: ModelPair, plan: EquivalencePlan) -> NearTie:
+    """What may differ between reference and candidate; not known where the reference is served,
+    whose logits in the candidate's dtype cannot be had."""
+    if Capability.FULL_LOGITS not in pair.reference.capabilities:
+        return NearTie(None)
+    prompts = pair.prompt_set(plan)
+    dtype = dtype_named(pair.candidate.dtype)
+    errors = dtype_error_of(prompts.oracle[0].double(), prompts.plain[0], dtype)
+    spacing = float(ulp(prompts.plain[0].max()[None], dtype))
+    return NearTie(near_tie_gap(two_runs(errors), spacing), spacing)
 
 
 @dataclass(frozen=True)
@@ -74,6 +97,25 @@ def judge_tokens(
             found = _finding(whole, position, row, chosen, unit, decode)
             mismatches.append(replace(found, gap_ulps=gap / near_tie.spacing))
     return JudgedTokens(agreeing / len(rows), mismatches)
+
+
+def parting(
+    row: Row,
+    context: Sequence[int],
+    tokens: tuple[int, int],
+    near_tie: NearTie,
+    unit: str,
+    decode: Decode,
+) -> TokenFinding | None:
+    """What a row behind ``context`` says of two tokens that came there: None where both may come.
+    Where no near-tie is known, only equally probable ones may."""
+    own, other = tokens
+    gap = abs(row[own] - row[other])
+    if gap <= (near_tie.gap or 0.0):
+        return None
+    one, another = {own: row[own]}, {other: row[other]}
+    found = _finding([*context, own], len(context), one, another, unit, decode)
+    return replace(found, gap_ulps=gap / near_tie.spacing)
 
 
 def _finding(
