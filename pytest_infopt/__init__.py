@@ -13,6 +13,9 @@ import pytest
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .axes.answers import Answer
+    from .axes.assertion import Equivalence, assert_equivalent
+    from .axes.sides import Side
     from .engines.base import Capability, Engine
     from .gates.base import BudgetContext, Cause, GateSpec
     from .gates.plan import Plan, one_of, rising, setting
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("infopt_suites")
 
 _MODULES = {
+    ".axes.answers": ("Answer",),
+    ".axes.assertion": ("Equivalence", "assert_equivalent"),
+    ".axes.sides": ("Side",),
     ".engines.base": ("Capability", "Engine"),
     ".gates.base": ("BudgetContext", "Cause", "GateSpec"),
     ".gates.plan": ("Plan", "one_of", "rising", "setting"),
@@ -50,6 +56,7 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "TAIL",
+    "Answer",
     "Budget",
     "BudgetContext",
     "Candidate",
@@ -57,6 +64,7 @@ __all__ = [
     "Cause",
     "Draft",
     "Engine",
+    "Equivalence",
     "GateResult",
     "GateRun",
     "GateSpec",
@@ -72,11 +80,13 @@ __all__ = [
     "RunResult",
     "Sample",
     "ServerSource",
+    "Side",
     "Statistics",
     "TokenFinding",
     "Unit",
     "Verdict",
     "__version__",
+    "assert_equivalent",
     "one_of",
     "quantiles",
     "remote",

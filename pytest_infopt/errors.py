@@ -1,15 +1,18 @@
 """Errors that a user can act on: each names what is wrong, where, and the remedy."""
 
 __all__ = [
+    "AxisNotExercisedError",
     "ConfigurationError",
     "InfoptError",
     "InvalidComparisonError",
     "ModelLoadError",
     "NoChatTemplateError",
     "NonFiniteLogitsError",
+    "NotEquivalentError",
     "NotSupportedError",
     "ServerRefusedError",
     "ServerUnavailableError",
+    "UndecidedError",
     "WorkerError",
 ]
 
@@ -36,6 +39,19 @@ class NoChatTemplateError(ConfigurationError):
 
 class InvalidComparisonError(InfoptError):
     """Reference and candidate cannot be compared: another tokenizer, vocabulary, or corpus."""
+
+
+class AxisNotExercisedError(InvalidComparisonError):
+    """Nothing shows that what should differ between two sides did: their equality says nothing."""
+
+
+class UndecidedError(InfoptError):
+    """There is evidence neither for two sides' equivalence nor against it."""
+
+
+class NotEquivalentError(AssertionError):
+    """Two sides part by more than rounding, and by more than one of them does from itself: a
+    verdict, and no fault of the comparison."""
 
 
 class ServerRefusedError(InvalidComparisonError):

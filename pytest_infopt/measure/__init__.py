@@ -23,6 +23,8 @@ from .greedy import Mismatches, first_finding, greedy_mismatches, near_tie_gap
 from .inner_shapes import shapes_follow_tokens
 from .length_effect import Difference, length_effect
 from .lumped import best_token, lumped_divergence
+from .module_calls import nudged, rounded_once_more
+from .passes import rows_of_passes
 from .repeated_pass import RepeatedPass, calls_of_modules, differing_rows, first_difference
 from .resolution import Resolution, resolution_of
 from .row_errors import least_factor
@@ -65,9 +67,12 @@ __all__ = [
     "most_probable",
     "named_tokens",
     "near_tie_gap",
+    "nudged",
     "resolution_of",
     "rms",
+    "rounded_once_more",
     "row_rms",
+    "rows_of_passes",
     "seen_by_softmax",
     "shapes_follow_tokens",
     "time_request",

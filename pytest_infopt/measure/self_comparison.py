@@ -22,10 +22,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import torch
 
-from ..engines.base import Engine
 from ..errors import InvalidComparisonError
 from .dtype_error import (
     OUTPUT_FACTOR,
@@ -41,6 +41,13 @@ from .row_errors import least_factor
 Pair = tuple[torch.Tensor, torch.Tensor]  # logits [S, V] of a route, and what they are held to
 
 
+class Computes(Protocol):
+    """What is compared, by its compute dtype's name."""
+
+    @property
+    def dtype(self) -> str: ...
+
+
 class SelfComparison:
     """``errors`` and ``mismatches`` (greedy tokens that no near-tie excuses) by route; ``notes`` on
     routes by which the reference itself comes to something else.
@@ -52,7 +59,7 @@ class SelfComparison:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Computes,
         oracle: torch.Tensor,
         plain: torch.Tensor,
         unit: str,

@@ -25,6 +25,7 @@ BY_HAND = (".venv/bin/", "fresh/bin/", "python3")  # the steps of a release
 EXECUTED = {  # by test_documentation_examples, and the last by test_documentation_services
     "docs/tutorial/check-a-component.md",
     "docs/how-to/own-tests.md",
+    "docs/how-to/compare-engines.md",
     "docs/how-to/add-a-loader.md",
     "docs/how-to/ci.md",
 }

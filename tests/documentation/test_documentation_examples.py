@@ -47,6 +47,16 @@ def test_a_test_of_ones_own_runs_with_and_without_infopt(pytester: pytest.Pytest
     )
 
 
+def test_an_engine_is_compared_with_itself(pytester: pytest.Pytester) -> None:
+    files = write_files(pytester.path, "how-to/compare-engines.md")
+    pytester.runpytest_inprocess(*QUIET, *files).assert_outcomes(passed=1, xfailed=1)
+    code = files["test_serving.py"]
+    (pytester.path / "test_serving.py").write_text(code.replace("[token]", "[token + hit]"))
+    run = pytester.runpytest_inprocess(*QUIET, "test_serving.py")
+    run.assert_outcomes(failed=1)
+    run.stdout.fnmatch_lines(["*not equivalent along cold/warm: 8 of 8 prompts part*"])
+
+
 def test_the_quantizer_conforms_until_it_is_broken(pytester: pytest.Pytester) -> None:
     ((name, code),) = write_files(pytester.path, "tutorial/check-a-component.md").items()
     outcomes = pytester.runpytest_inprocess(*QUIET, name).parseoutcomes()

@@ -47,7 +47,7 @@ def _connected(
     tokenizer: Any,
     config: dict[str, Any],
 ) -> OpenAIEngine:
-    served = _model_there(client, server)
+    served = model_there(client, server)
     dtype = source.dtype if source.dtype in DTYPES else str(config.get("dtype") or _USUAL_DTYPE)
     identity = {"server": server.url, "model": served, "body": server.body, "dtype": dtype}
     engine = OpenAIEngine(
@@ -93,7 +93,7 @@ def _tokenizer(source: ModelSource, files: LocalFiles) -> Any:
     return tokenizer
 
 
-def _model_there(client: ServerClient, server: ServerSource) -> dict[str, Any]:
+def model_there(client: ServerClient, server: ServerSource) -> dict[str, Any]:
     """What the server's list says of the model: of the named one, or of the only one."""
     # Asked for once: transformers' server has none where its cache of downloads is not there yet.
     listed = json.loads(client.page("models") or "{}").get("data") or []

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from ..base import StoredWeights
+from ..weight_precision import StoredWeights
 
 __all__ = [
     "derived_buffers",

@@ -92,7 +92,7 @@ class ServingPaths(LibraryGeneration):
 
     @torch.no_grad()
     def uncompiled_logits(self, token_ids: Sequence[int]) -> torch.Tensor | None:
-        if not any(_is_compiled(part) for part in self.module.modules()):
+        if not any(is_compiled(part) for part in self.module.modules()):
             return None
         with torch.compiler.set_stance("force_eager"):
             logits: torch.Tensor = self.forward(input_ids=self._ids(token_ids)).logits[0]
@@ -100,9 +100,10 @@ class ServingPaths(LibraryGeneration):
         return logits
 
 
-def _is_compiled(module: torch.nn.Module) -> bool:
-    """Whether torch.compile has a part in a module's call: as `module.compile()` leaves it, as a
-    wrapper around it, or as its forward."""
-    by_call = getattr(module, "_compiled_call_impl", None) is not None
-    wraps = hasattr(module, "_orig_mod")
-    return by_call or wraps or hasattr(module.forward, "_torchdynamo_orig_callable")
+def is_compiled(part: object) -> bool:
+    """Whether torch.compile has a part in the call of a module or function: as `module.compile()`
+    leaves it, as a wrapper around it, or as its forward."""
+    by_call = getattr(part, "_compiled_call_impl", None) is not None
+    wraps = hasattr(part, "_orig_mod")
+    forward = getattr(part, "forward", part)
+    return by_call or wraps or hasattr(forward, "_torchdynamo_orig_callable")

@@ -17,8 +17,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
@@ -38,11 +37,8 @@ from infopt_reference.batching import (
 from pytest_infopt import MeasuredTable, Sample
 from pytest_infopt.engines.base import (
     BatchEngine,
-    Capability,
     Engine,
-    ModuleEngine,
     WholeLogitsEngine,
-    able,
 )
 from pytest_infopt.errors import InfoptError, InvalidComparisonError
 from pytest_infopt.measure import (
@@ -51,6 +47,7 @@ from pytest_infopt.measure import (
     SameShapeComparison,
     SelfComparison,
     host_logits,
+    rows_of_passes,
     shapes_follow_tokens,
 )
 
@@ -219,23 +216,6 @@ class _Batch:
 
 def _others(engine: Engine, token_ids: Sequence[int]) -> list[int]:
     return [(token + 1) % engine.vocabulary for token in token_ids]
-
-
-@contextmanager
-def rows_of_passes(engine: Engine) -> Iterator[list[int]]:
-    """Rows of each pass that an engine's model makes meanwhile; none where it is not at hand."""
-    rows: list[int] = []
-    if Capability.MODULES not in engine.capabilities:
-        yield rows
-        return
-    embeddings = able(engine, ModuleEngine).module.get_input_embeddings()
-    hook = embeddings.register_forward_pre_hook(
-        lambda module, inputs: rows.append(len(inputs[0])) if inputs else None
-    )
-    try:
-        yield rows
-    finally:
-        hook.remove()
 
 
 # Throughput

@@ -18,13 +18,6 @@ OUTPUTS = (
         "other tokens behind, other cache rows beside, other tokens taken back",
     ),
 )
-COARSE = Metric(
-    "kv_coarse_tensors",
-    Unit.COUNT,
-    Rule.WORST,
-    "keys, values and states by layer whose values are coarser than the dtype that keeps them",
-    self_comparison=True,
-)
 LONG = (
     error_ratio(
         "kv_long_error_ratio",
@@ -34,7 +27,13 @@ LONG = (
         "kv_long_greedy_mismatches",
         "greedy tokens that the KV cache changes at the end of a long prompt, near-ties aside",
     ),
-    COARSE,
+    Metric(
+        "kv_coarse_tensors",
+        Unit.COUNT,
+        Rule.WORST,
+        "keys, values and states by layer whose values are coarser than the dtype that keeps them",
+        self_comparison=True,
+    ),
 )
 SIZE = Metric(
     "kv_size_error",
@@ -45,12 +44,9 @@ SIZE = Metric(
 
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
-    """In any format, a cache changes nothing beyond rounding, keeps the compute dtype unless the
-    release names another, and holds what its formula says, where there is one."""
-    outputs = limits((*OUTPUTS, *LONG), context)
-    if context.candidate.kv_cache is not None:
-        del outputs[COARSE.name]
-    return {**outputs, SIZE.name: 0.0}
+    """In any format, a cache changes nothing beyond rounding, keeps the compute dtype, and holds
+    what its formula says, where there is one for the architecture."""
+    return {**limits((*OUTPUTS, *LONG), context), SIZE.name: 0.0}
 
 
 GATE = GateSpec(

@@ -1,1 +1,0 @@
-"""GGUF files in llama.cpp's own kernels, in process."""
