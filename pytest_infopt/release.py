@@ -41,6 +41,7 @@ class ModelSource:
     ``model`` is a directory, a hub id, or ``embedded:smollm2``. ``engine`` names what computes with
     it (`engines.registry`), ``quantization`` one of `engines.formats` ("none", "int8", "nf4",
     "bitsandbytes-nf4", …) with its ``options``. ``server`` is who serves it, where one does.
+    ``kv_cache`` is the format of its KV cache (`engines.kv_cache_formats`), None for the model's.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ModelSource:
     options: dict[str, Any] = field(default_factory=dict)
     engine: str = "transformers"
     server: ServerSource | None = None
+    kv_cache: str | None = None
 
 
 PROMPT_LOOKUP = "prompt-lookup"

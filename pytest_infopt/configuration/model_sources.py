@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from .schema import DraftTable, ModelTable
 
 # A candidate is made from the reference's checkpoint where it names no model of its own, with all
-# that belongs to the checkpoint. Quantization and server are what candidates differ in, and are
-# not inherited.
-_OWN_KEYS = {"name", "quantization", "options", "server"}
+# that belongs to the checkpoint. Quantization, KV cache and server are what candidates differ in,
+# and are not inherited.
+_OWN_KEYS = {"name", "quantization", "options", "server", "kv_cache"}
 _CHECKPOINT_KEYS = {key.name for key in fields(ModelSource)} - _OWN_KEYS
 
 
@@ -95,7 +95,7 @@ def _applied(text: str, reference: ModelSource) -> ModelSource | None:
 
 def _plain(reference: ModelSource) -> ModelSource:
     """The reference's checkpoint, as a candidate is made from it."""
-    reference = replace(reference, options={})
+    reference = replace(reference, options={}, kv_cache=None)
     if engine_named(reference.engine).reference_only:
         return replace(reference, engine=ModelSource.engine)
     return reference

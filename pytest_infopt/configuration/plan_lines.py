@@ -72,6 +72,7 @@ def _describe(source: ModelSource) -> str:
     details = {
         "quantization": source.quantization if source.quantization != "none" else None,
         "GGUF file": source.gguf_file,
+        "KV cache": source.kv_cache,
         "dtype": source.dtype,
         "device": source.device,
         "revision": source.revision,

@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from ..engines.formats import DTYPE_ALIASES, DTYPES, FORMATS, OWN_LOADER
+from ..engines.kv_cache_formats import KV_CACHES
 from ..engines.registry import GROUP as ENGINES
 from ..gates import registry
 from ..gates.plan import setting_of
@@ -80,6 +81,7 @@ def _by_name(topics: Any) -> Any:
 Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
 Device = Annotated[str, AfterValidator(_check_device)]
 Quantization = Annotated[str, _one_of("quantization", FORMATS, OWN_LOADER)]
+KVCache = Annotated[str, _one_of("kv_cache", KV_CACHES, OWN_LOADER)]
 Dtype = Annotated[
     str,
     AfterValidator(lambda text: DTYPE_ALIASES.get(text, text)),
@@ -119,6 +121,13 @@ class ModelTable(Table):
         description="How weights are quantized while loading: "
         + ", ".join(f"{form.name} ({form.summary})" for form in FORMATS.values())
         + "; or a loader of your own, module:function, taking a LoadRequest.",
+    )
+    kv_cache: KVCache | None = Field(
+        default=None,
+        description="The format of the KV cache: "
+        + ", ".join(f"{form.name} ({form.summary})" for form in KV_CACHES.values())
+        + "; or a function of your own, module:function, that makes an empty cache of a model's "
+        "configuration. None: the model's own.",
     )
     trust_remote_code: bool = Field(
         default=False,

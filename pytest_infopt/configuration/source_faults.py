@@ -11,6 +11,7 @@ from typing import Any
 
 from ..corpus.documents import load_corpus
 from ..engines.formats import FORMATS, format_of
+from ..engines.kv_cache_formats import KV_CACHES
 from ..engines.registry import engine_named
 from ..errors import ConfigurationError
 from ..release import CorpusSource, ModelSource
@@ -24,6 +25,7 @@ def source_faults(source: ModelSource, root: Path, folders: Sequence[Path]) -> I
     """
     yield from _files(source)
     form = format_of(source.quantization)
+    yield from _kv_cache(source, folders)
     if engine_named(source.engine).served:
         if source.server is None:
             yield f"engine {source.engine!r} asks a server: name its url in a table server"
@@ -39,6 +41,13 @@ def source_faults(source: ModelSource, root: Path, folders: Sequence[Path]) -> I
             load_corpus(CorpusSource(files=patterns), root)
     except ConfigurationError as error:
         yield str(error)
+
+
+def _kv_cache(source: ModelSource, folders: Sequence[Path]) -> Iterator[str]:
+    if why := engine_named(source.engine).refuses(source):
+        yield why
+    elif (own := source.kv_cache) not in {None, *KV_CACHES}:
+        yield from filter(None, [target_fault(str(own), folders)])
 
 
 def _files(source: ModelSource) -> Iterator[str]:

@@ -22,8 +22,6 @@ from ..errors import NotSupportedError
 if TYPE_CHECKING:
     import torch
 
-    from .weight_precision import StoredWeights
-
 __all__ = [
     "BatchEngine",
     "CacheReading",
@@ -46,6 +44,7 @@ __all__ = [
     "Scores",
     "ScoringEngine",
     "ServingPathsEngine",
+    "StoredWeights",
     "StreamingEngine",
     "TokenEvent",
     "TopScoresEngine",
@@ -152,6 +151,16 @@ class MemoryFootprint:
     buffer_bytes: int
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """What a loaded model's weights are kept as: ``floats`` values in 16 bits or more, most of them
+    in ``float_bits``, and ``coded_bytes`` of narrower codes."""
+
+    floats: int
+    float_bits: int
+    coded_bytes: int
 
 
 @dataclass(frozen=True)

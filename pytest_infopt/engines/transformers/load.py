@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 
 from ...corpus import corpus_fingerprint
 from ...errors import ConfigurationError, InfoptError, ModelLoadError
+from ...naming import import_named
 from ...release import ModelSource
-from ..base import InProcessEngine
+from ..base import Engine
 from ..files.checkpoints import read_config, stored_dtype
 from ..files.sources import LocalFiles, locate
 from ..formats import DTYPES, ORACLE_DTYPE, Format, format_of, needs, unknown
+from ..kv_cache_formats import kv_cache_format
 from ..loaders import LoadRequest
 from .causal import check_config
 from .engine import TransformersEngine
+from .kv_cached import KVCachedEngine
 from .quiet import drop_known_chatter, no_progress_bars
 
 _DTYPES = (*DTYPES, ORACLE_DTYPE)
 
 
-def load_transformers(source: ModelSource) -> InProcessEngine:
+def load_transformers(source: ModelSource) -> Engine:
     """Load a source as an engine that has run its first forward pass.
 
     Raises ConfigurationError for an unknown quantization, dtype, device or option (with the nearest
@@ -43,14 +48,18 @@ def load_transformers(source: ModelSource) -> InProcessEngine:
         tokenizer = request.tokenizer()
     if form.options is None:
         dtype = _dtype_in(module) or dtype
-    return TransformersEngine(
-        source.name,
-        module,
-        tokenizer,
-        dtype=dtype,
-        rounds_to=_coarser(dtype, form.rounds_to.get(device.type)),
-        fingerprint=files.fingerprint(_description(form, request)),
-    )
+    details: dict[str, Any] = {
+        "dtype": dtype,
+        "rounds_to": _coarser(dtype, form.rounds_to.get(device.type)),
+        "fingerprint": files.fingerprint(_description(form, request)),
+    }
+    if source.kv_cache is not None:
+        cache = kv_cache_format(source.kv_cache)
+        if cache.module is not None:
+            request.require(cache.module, cache.extra)
+        make = cast(Callable[[Any], Any], import_named(cache.make))
+        return KVCachedEngine(source.name, module, tokenizer, cache, make, **details)
+    return TransformersEngine(source.name, module, tokenizer, **details)
 
 
 def _description(form: Format, request: LoadRequest) -> dict[str, object]:
@@ -60,6 +69,8 @@ def _description(form: Format, request: LoadRequest) -> dict[str, object]:
         "dtype": str(request.dtype),
         "options": request.source.options,
     }
+    if request.source.kv_cache is not None:
+        described["kv_cache"] = request.source.kv_cache
     if form.calibrated:  # files change under the same name, embedded texts with Python
         described["calibration"] = corpus_fingerprint(request.calibration_documents())
     return described

@@ -15,12 +15,12 @@ import torch
 
 from ...errors import ModelLoadError
 from ..base import Capability, InProcessEngine, Scores, capabilities_of
+from ..whole_scores import top_scores
 from .footprint import noting_states
 from .kv_caches import keeps_latents
 from .model import LoadedModel, check_finite, check_logits
 
 _PROBE_TOKENS = 8
-_TOP = 20  # tokens of a position, as most servers tell at most
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,7 @@ class TransformersScorer(LoadedModel):
     def top_scores(
         self, token_ids: Sequence[int], positions: Sequence[int]
     ) -> list[Mapping[int, float]]:
-        scores, rows = self.score(token_ids), list[Mapping[int, float]]()
-        for position in positions:
-            log_p = torch.log_softmax(scores.logits(position, position + 1)[0].double(), -1)
-            best = log_p.topk(min(_TOP, len(log_p)))
-            row = dict(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-            if position + 1 < len(token_ids):
-                row[token_ids[position + 1]] = float(log_p[token_ids[position + 1]])
-            rows.append(row)
-        return rows
+        return top_scores(self.score(token_ids), token_ids, positions)
 
     def scores_from_hidden(self, hidden: torch.Tensor) -> Scores:
         self._check_open()

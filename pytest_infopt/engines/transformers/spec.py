@@ -7,5 +7,6 @@ ENGINE = EngineSpec(
     name="transformers",
     summary="transformers in process, on CPU or CUDA",
     capabilities=capabilities_of(InProcessEngine),
+    takes_kv_cache=True,
     load="pytest_infopt.engines.transformers.load:load_transformers",
 )

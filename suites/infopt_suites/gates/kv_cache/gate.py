@@ -18,6 +18,13 @@ OUTPUTS = (
         "other tokens behind, other cache rows beside, other tokens taken back",
     ),
 )
+COARSE = Metric(
+    "kv_coarse_tensors",
+    Unit.COUNT,
+    Rule.WORST,
+    "keys, values and states by layer whose values are coarser than the dtype that keeps them",
+    self_comparison=True,
+)
 LONG = (
     error_ratio(
         "kv_long_error_ratio",
@@ -27,13 +34,7 @@ LONG = (
         "kv_long_greedy_mismatches",
         "greedy tokens that the KV cache changes at the end of a long prompt, near-ties aside",
     ),
-    Metric(
-        "kv_coarse_tensors",
-        Unit.COUNT,
-        Rule.WORST,
-        "keys, values and states by layer whose values are coarser than the dtype that keeps them",
-        self_comparison=True,
-    ),
+    COARSE,
 )
 SIZE = Metric(
     "kv_size_error",
@@ -44,9 +45,12 @@ SIZE = Metric(
 
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
-    """In any format, a cache changes nothing beyond rounding, keeps the compute dtype, and holds
-    what its formula says, where there is one for the architecture."""
-    return {**limits((*OUTPUTS, *LONG), context), SIZE.name: 0.0}
+    """In any format, a cache changes nothing beyond rounding, keeps the compute dtype unless the
+    release names another, and holds what its formula says, where there is one."""
+    outputs = limits((*OUTPUTS, *LONG), context)
+    if context.candidate.kv_cache is not None:
+        del outputs[COARSE.name]
+    return {**outputs, SIZE.name: 0.0}
 
 
 GATE = GateSpec(

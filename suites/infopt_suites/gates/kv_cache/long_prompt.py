@@ -58,13 +58,15 @@ def measure_long_prompt(
     unit: str,
     control: Callable[[], CacheEngine] | None = None,
     lengths: Callable[[], Difference] = Difference,
+    requested: str | None = None,
 ) -> Sample:
     """The end of a long prompt through the cache, against the engine's own plain pass.
 
     ``oracle`` and ``plain`` [T, V] are the reference's logits of a short prompt in the widest dtype
     and in the engine's: they tell what this dtype costs. ``control`` gives the reference's weights
     in this dtype, which go the same way where the engine's logits differ, and ``lengths`` their
-    `length_effect` (`SelfComparison`).
+    `length_effect` (`SelfComparison`). ``requested`` is the format of keys and values that was
+    asked for; by default the engine's dtype.
     """
     started = time.perf_counter()
     found = SelfComparison(engine, oracle, plain, unit, least_tokens=1, lengths=lengths)
@@ -98,7 +100,7 @@ def measure_long_prompt(
             **found.details(),
             "coarse": coarse,
             "notes": notes,
-            "tables": [_observed(engine, token_ids, reads, coarse).to_json()],
+            "tables": [_observed(requested or engine.dtype, token_ids, reads, coarse).to_json()],
         },
         seconds=time.perf_counter() - started,
     )
@@ -132,7 +134,7 @@ def coarse_tensors(
 
 
 def _observed(
-    engine: CacheEngine,
+    requested: str,
     token_ids: Sequence[int],
     reads: Mapping[str, torch.Tensor],
     coarse: Mapping[str, float],
@@ -142,7 +144,7 @@ def _observed(
     return observed_table(
         (
             "keys, values and states",
-            engine.dtype,
+            requested,
             ", ".join(dtypes),
             f"{len(reads)} tensors, {len(coarse)} of them coarser",
         ),

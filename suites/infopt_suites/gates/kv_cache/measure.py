@@ -66,6 +66,7 @@ class KvCacheMeasure:
             "long-prompt",
             lambda: able(pair.plain, CacheEngine),
             lambda: pair.length_effect(equivalence),
+            pair.source.kv_cache,
         )
         details = {**sample.details, "notes": [*sample.details["notes"], *notes]}
         return pair.noted(replace(sample, details=details))

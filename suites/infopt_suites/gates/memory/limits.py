@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 from pytest_infopt import BudgetContext
+from pytest_infopt.engines.base import Capability
 from pytest_infopt.engines.format_options import sparsity_of
 from pytest_infopt.engines.formats import FORMATS
+from pytest_infopt.engines.registry import engine_named
 from pytest_infopt.engines.weight_precision import dtype_bits
 
 # Share of a model's weights that weight-only quantization leaves alone: embeddings, output head,
@@ -45,10 +47,15 @@ def _weight_share(context: BudgetContext) -> float:
     return math.ceil(100 * (_UNQUANTIZED_SHARE + (1 - _UNQUANTIZED_SHARE) * quantized)) / 100
 
 
+def _weights_are_seen(context: BudgetContext) -> bool:
+    source = context.candidate
+    return not context.served and Capability.MODULES in engine_named(source.engine).offers(source)
+
+
 def _of_changes(context: BudgetContext) -> dict[str, float]:
     """What quantization or pruning by one of the named formats has to have done."""
     form = FORMATS.get(context.candidate.quantization)
-    if form is None or context.precision.lossless or context.served:
+    if form is None or context.precision.lossless or not _weights_are_seen(context):
         return {}
     options = context.candidate.options
     limits = {"changed_share": _CHANGED_SHARE}
