@@ -14,7 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from infopt_suites.gates.tasks.answer_text import number_in, same_number, same_text
-from infopt_suites.gates.tasks.answers import Answering, log_likelihood
+from infopt_suites.gates.tasks.answers import Answering
+from infopt_suites.gates.tasks.choices import log_likelihood
 from infopt_suites.gates.tasks.measure import TasksMeasure, outcome
 from infopt_suites.gates.tasks.release_tasks import tasks_of
 from infopt_suites.gates.tasks.task_data import (
@@ -337,6 +338,43 @@ def test_a_log_likelihood_is_the_sum_of_the_continuations_own() -> None:
     assert math.isfinite(found)
 
 
+class ToldEngine(TableEngine):
+    """Tells the log-probabilities of the ``top`` most probable tokens, as a server; of whole texts,
+    or of the next token alone."""
+
+    def __init__(self, likely: str, *, scores_texts: bool, top: int = 5) -> None:
+        super().__init__(likely)
+        self.capabilities = frozenset({Capability.TOP_SCORES})
+        self.scores_texts, self._top = scores_texts, top
+
+    def top_scores(
+        self, token_ids: Sequence[int], positions: Sequence[int]
+    ) -> list[dict[int, float]]:
+        row = self._logits.double().log_softmax(-1)
+        told = row.topk(self._top).indices.tolist()
+        own = [token_ids[t + 1 : t + 2] if self.scores_texts else () for t in positions]
+        return [{token: float(row[token]) for token in [*told, *more]} for more in own]
+
+
+def test_log_likelihoods_that_a_server_tells_are_those_of_the_model() -> None:
+    asked = [ord(c) for c in "xa"], [ord(c) for c in "bzb"]
+    exact = log_likelihood(TableEngine("ab"), *asked)
+    assert log_likelihood(ToldEngine("ab", scores_texts=True), *asked) == pytest.approx(exact)
+
+
+@pytest.mark.parametrize(("likely", "answer"), [("A", "yes"), ("B", "no"), ("xyzvw", "")])
+def test_by_letters_the_most_probable_one_is_the_answer(likely: str, answer: str) -> None:
+    """One that the server does not tell is no answer. Examples are answered by letters, too."""
+    examples = (Item("0", "How?", "no", ("yes", "no")),)
+    task = Task("t", (Item("1", "Why?", "yes", ("yes", "no")),), examples)
+    asked = Answering(task, "chat", True, 9, by_letters=True)
+    found = asked.answer(ToldEngine(likely, scores_texts=False), task.items[0])
+    assert (found.text, found.right) == (answer, answer == "yes")
+    assert asked.prompt(task.items[0]) == (
+        "Question: How?\nA. yes\nB. no\nAnswer: B\n\nQuestion: Why?\nA. yes\nB. no\nAnswer:"
+    )
+
+
 @pytest.mark.parametrize(
     ("writes", "text"),
     [
@@ -421,6 +459,24 @@ def test_a_unit_tells_its_outcomes_and_both_answers(measure) -> None:
 def test_a_task_that_an_engine_cannot_be_asked_says_so(measure) -> None:
     (task,) = measure(TableEngine("a", "", Capability.SCORES)).tasks()
     assert task.problem == "engine 'table' lacks: scores"
+
+
+def test_both_are_asked_by_letters_where_one_cannot_score(measure) -> None:
+    """It is said, and is another task than the same file by log-likelihoods."""
+    letters = ToldEngine("A", scores_texts=False)
+    found = measure(letters, ToldEngine("B", scores_texts=True), begins_with="chat")
+    (task,) = found.tasks()
+    assert (task.problem, "by letters" in task.note) == ("", True)
+    assert found.unit(0, 0).tokens[Rule.PAIRED][0] == Outcome.GAINED  # A is right
+    own = measure(ToldEngine("A", scores_texts=True), begins_with="chat")
+    assert own.tasks()[0].note == ""
+    assert own.tasks()[0].digest != task.digest
+
+
+def test_letters_have_to_be_tokens(measure) -> None:
+    """Behind a blank they take two of these tokens."""
+    (task,) = measure(ToldEngine("A", scores_texts=False)).tasks()
+    assert "the letters A to B are not a token each" in task.problem
 
 
 def test_whatever_changes_a_prompt_or_its_reading_changes_the_digest(measure) -> None:

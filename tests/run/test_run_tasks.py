@@ -139,23 +139,30 @@ def test_written_answers_are_numbers_or_texts(gate, result, reference, tmp_path)
     assert rows(result)[LOSS]["n"] == 55
 
 
-def test_a_server_writes_answers_too(gate, result, reference, tmp_path) -> None:
-    """The candidate is a URL: the same model passes, and choices, which it cannot score, are NOT
-    RUN."""
+def test_a_server_writes_answers_and_chooses_where_it_scores_texts(
+    gate, result, reference, tmp_path
+) -> None:
+    """The candidate is a URL: the same model passes; where it tells no log-probabilities, choices
+    are NOT RUN."""
     items = [
         {"id": f"{index}", "question": question, "answer": next_words(reference, question)[0]}
         for index, question in zip(range(55), questions(3), strict=False)
     ]
     files, lines = [written(tmp_path / "words.jsonl", items)], "new_tokens = 1"
-    with openai_server(reference, Behaviour("vllm")) as server:
-        served = {"served": f'engine = "openai"\nserver.url = "{server.url}"'}
-        run = gate(*GATE, candidates=served, budgets=TEN_POINTS, more=asked(*files, more=lines))
-        assert run.ret == ExitStatus.PASSED, run.stdout.str()
-        assert rows(result)[LOSS]["n"] == 55
-        choices = [{**item, "choices": [item["answer"], "one", "two"]} for item in items]
-        files.append(written(tmp_path / "choices.jsonl", choices))
-        run = gate(*GATE, candidates=served, budgets=TEN_POINTS, more=asked(*files, more=lines))
-    assert run.ret == ExitStatus.INCONCLUSIVE
+    choices = [{**item, "choices": [item["answer"], "one", "two"]} for item in items]
+    files.append(written(tmp_path / "choices.jsonl", choices))
+
+    def run(dialect: str) -> pytest.RunResult:
+        with openai_server(reference, Behaviour(dialect)) as server:
+            served = {"served": f'engine = "openai"\nserver.url = "{server.url}"'}
+            return gate(
+                *GATE, candidates=served, budgets=TEN_POINTS, more=asked(*files, more=lines)
+            )
+
+    found = run("vllm")
+    assert found.ret == ExitStatus.PASSED, found.stdout.str()
+    assert rows(result)[LOSS]["n"] == 55
+    assert run("text").ret == ExitStatus.INCONCLUSIVE
     assert "lacks: scores" in json.dumps(result())
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
 
 from pytest_infopt import Engine
 from pytest_infopt.engines.base import (
     Capability,
     ModuleEngine,
-    ScoringEngine,
     StreamingEngine,
+    TopScoresEngine,
     able,
 )
 
 from ..models_answers import end_tokens
 from .answer_text import same_number, same_text
-from .task_data import CHOICE, NUMBER, Item, Task
+from .choices import letter_tokens, lettered, log_likelihood, most_probable_letter
+from .task_data import CHOICE, LETTERS, NUMBER, Item, Task
 
 _NEXT_QUESTION = "\n\nQuestion:"
 
@@ -30,10 +28,20 @@ class Answer:
 
 
 class Answering:
-    """Puts a task's items to an engine, by the settings of [tasks]."""
+    """Puts a task's items to an engine, by the settings of [tasks]; ``by_letters``, choices as
+    letters."""
 
-    def __init__(self, task: Task, begins_with: str, normalise: bool, new_tokens: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        begins_with: str,
+        normalise: bool,
+        new_tokens: int,
+        *,
+        by_letters: bool = False,
+    ) -> None:
         self._task = task
+        self._by_letters = by_letters
         self._begins_with = begins_with
         self._normalise = normalise
         self._new_tokens = new_tokens
@@ -45,17 +53,27 @@ class Answering:
     def prompt(self, item: Item) -> str:
         """The examples with their answers, and the question."""
         parts = [
-            f"Question: {each.question}\nAnswer: {each.answer}" for each in self._task.examples
+            f"Question: {self._question(each)}\nAnswer: {self._told(each)}"
+            for each in self._task.examples
         ]
         if self._chat and not parts:
+            return self._question(item)
+        return "\n\n".join([*parts, f"Question: {self._question(item)}\nAnswer:"])
+
+    def _question(self, item: Item) -> str:
+        if not self._by_letters:
             return item.question
-        return "\n\n".join([*parts, f"Question: {item.question}\nAnswer:"])
+        ask = "\nAnswer with the letter alone." if self._chat and not self._task.examples else ""
+        return lettered(item.question, item.choices) + ask
+
+    def _told(self, item: Item) -> str:
+        return LETTERS[item.choices.index(item.answer)] if self._by_letters else item.answer
 
     def answer(self, engine: Engine, item: Item) -> Answer:
         """Raises NotSupportedError where the engine cannot be asked in the task's way."""
         prompt = engine.encode(self.prompt(item), self._begins_with)
         if self._task.kind == CHOICE:
-            text = self._chosen(able(engine, ScoringEngine), prompt, item.choices)
+            text = self._chosen(engine, prompt, item)
             return Answer(text, text == item.answer)
         text = self._written(able(engine, StreamingEngine), prompt)
         return Answer(text, self._is_right(text, item))
@@ -66,9 +84,14 @@ class Answering:
         same = same_number if self._task.kind == NUMBER else same_text
         return same(text, item.answer)
 
-    def _chosen(self, engine: ScoringEngine, prompt: list[int], choices: Sequence[str]) -> str:
+    def _chosen(self, engine: Engine, prompt: list[int], item: Item) -> str:
         """The choice of the largest log-likelihood, by bytes where normalised (lm-eval's acc_norm);
-        of equal ones the first."""
+        of equal ones the first. By letters, that of the most probable one, or none."""
+        choices = item.choices
+        if self._by_letters:
+            letters = letter_tokens(engine, len(choices), self._chat)
+            place = most_probable_letter(able(engine, TopScoresEngine), prompt, letters)
+            return choices[place] if place >= 0 else ""
         scores = []
         for choice in choices:
             text = choice if self._chat else f" {choice}"
@@ -88,14 +111,6 @@ class Answering:
             if _NEXT_QUESTION in (text := engine.decode(tokens)):
                 return text.partition(_NEXT_QUESTION)[0].strip()
         return engine.decode(tokens).strip()
-
-
-def log_likelihood(engine: ScoringEngine, prompt: list[int], continuation: list[int]) -> float:
-    """ln P(continuation | prompt), in nats."""
-    scores = engine.score([*prompt, *continuation])
-    logits = scores.logits(len(prompt) - 1, len(prompt) + len(continuation) - 1)  # [T, V]
-    chosen = torch.tensor(continuation, device=logits.device)[:, None]
-    return float(logits.double().log_softmax(-1).gather(1, chosen).sum())
 
 
 def _ends(engine: Engine) -> frozenset[int]:

@@ -7,11 +7,12 @@ import json
 import time
 from functools import cached_property
 
-from pytest_infopt import ModelPair, Rule, Sample, remote
-from pytest_infopt.engines.base import ScoringEngine, StreamingEngine, capabilities_of, lacking
+from pytest_infopt import Engine, ModelPair, Rule, Sample, remote
+from pytest_infopt.engines.base import StreamingEngine, capabilities_of, lacking
 from pytest_infopt.judge.paired import Outcome
 
 from .answers import Answer, Answering
+from .choices import BY_LETTERS, cannot_choose, scores_texts
 from .release_tasks import tasks_of
 from .task_data import CHOICE, AskedTask, Item, Task
 from .task_plan import FLIPS_GAINED, FLIPS_LOST, TasksPlan
@@ -33,6 +34,7 @@ class TasksMeasure:
                 task.chance,
                 self._digest(task),
                 self._problem(task),
+                f"task {task.name}: {BY_LETTERS}" if self._by_letters(task) else "",
             )
             for task in self._tasks
         ]
@@ -66,7 +68,21 @@ class TasksMeasure:
 
     def _answering(self, task: Task) -> Answering:
         plan = self._plan
-        return Answering(task, plan.begins_with, plan.normalise, plan.new_tokens)
+        return Answering(
+            task,
+            plan.begins_with,
+            plan.normalise,
+            plan.new_tokens,
+            by_letters=self._by_letters(task),
+        )
+
+    @property
+    def _engines(self) -> tuple[Engine, Engine]:
+        return self._pair.reference, self._pair.candidate
+
+    def _by_letters(self, task: Task) -> bool:
+        """Whether one of the two cannot be asked in another way; both are then asked in this."""
+        return task.kind == CHOICE and not all(map(scores_texts, self._engines))
 
     def _answers(self, task: Task, item: Item) -> tuple[Answer, Answer]:
         answering = self._answering(task)
@@ -76,9 +92,13 @@ class TasksMeasure:
         )
 
     def _problem(self, task: Task) -> str:
-        protocol = ScoringEngine if task.kind == CHOICE else StreamingEngine
-        for engine in (self._pair.reference, self._pair.candidate):
-            if problem := lacking(engine.name, engine.capabilities, capabilities_of(protocol)):
+        for engine in self._engines:
+            if task.kind == CHOICE:
+                problem = cannot_choose(task, engine, self._plan.begins_with == "chat")
+            else:
+                required = capabilities_of(StreamingEngine)
+                problem = lacking(engine.name, engine.capabilities, required)
+            if problem:
                 return problem
         return ""
 
@@ -94,7 +114,8 @@ class TasksMeasure:
             )
             for item in task.items
         ]
-        asked = [task.kind, plan.normalise, plan.new_tokens, told]
+        kind = BY_LETTERS if self._by_letters(task) else task.kind
+        asked = [kind, plan.normalise, plan.new_tokens, told]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 

@@ -21,7 +21,7 @@ from pytest_infopt.errors import ConfigurationError
 from .answer_text import number_in
 
 CHOICE, NUMBER, TEXT, VERIFIED = "multiple choice", "number", "exact match", "verified"
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ class Task:
 @dataclass(frozen=True)
 class AskedTask:
     """A task as the procedure sees it. ``digest`` tells its items, their order, the prompts with
-    chat template and examples, and how answers are read; ``problem`` is why it cannot be run."""
+    chat template and examples, and how answers are read; ``problem`` is why it cannot be run,
+    ``note`` what is to be known of how it is asked."""
 
     name: str
     kind: str
@@ -97,6 +98,7 @@ class AskedTask:
     chance: float
     digest: str
     problem: str
+    note: str = ""
 
 
 def read_task(path: Path, name: str = "") -> Task:
@@ -143,7 +145,7 @@ def _right_choice(answer: Any, choices: tuple[str, ...]) -> str:
         raise ValueError(f"choices are two or more different texts, got {choices!r}")
     if answer in choices:
         return str(answer)
-    place = answer if isinstance(answer, int) else _LETTERS.find(str(answer))
+    place = answer if isinstance(answer, int) else LETTERS.find(str(answer))
     if isinstance(answer, bool) or not 0 <= place < len(choices) or str(answer) == "":
         raise ValueError(f"answer {answer!r} is no choice, letter or place from 0")
     return choices[place]

@@ -43,6 +43,7 @@ def test_tasks(infopt_gate: GateRun[TasksMeasure]) -> None:
     tasks = gate.measure.tasks()
     budget = gate.budgets.get(LOSS.name)
     limit, alpha = budget.limit if budget else None, gate.release.statistics.alpha_pass
+    gate.note([task.note for task in tasks if task.note and not task.problem])
     gate.note(first_notes([(task.name, task.units) for task in tasks], limit, alpha))
     started, found = time.monotonic(), list[JudgedTask]()
     for place, task in enumerate(tasks):
