@@ -6,7 +6,7 @@ Plain data: `configuration` makes it from infopt.toml or the command line, every
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,8 @@ class ServerSource:
     one that it has), and the environment variable that holds its key.
 
     ``command`` starts it; ``{port}`` in it and in ``url`` is a free port. Without a command the
-    server is there already. ``body`` are fields that every request gets besides ours.
+    server is there already. ``body`` are fields that every request gets besides ours. ``replicas``
+    are more addresses of the same server, among which pytest-xdist's workers are shared out.
     """
 
     url: str
@@ -32,6 +33,19 @@ class ServerSource:
     ready_seconds: float = 600.0
     timeout_seconds: float = 300.0
     body: dict[str, Any] = field(default_factory=dict)
+    replicas: tuple[str, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All of them, the first one first."""
+        return (self.url, *self.replicas)
+
+    def share(self, worker: int) -> ServerSource:
+        """The server as the worker of that number asks it: at an address of its own, as far as
+        there are enough."""
+        there = self.addresses
+        own = there[worker % len(there)]
+        return replace(self, url=own, replicas=tuple(url for url in there if url != own))
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,8 @@ def _source(name: str, keys: dict[str, Any], directory: Path, settings: Settings
     keys = {**keys, "model": locate_model(keys["model"], directory)}
     if keys.get("server") is not None:
         server = keys["server"].model_dump()
-        keys["server"] = ServerSource(**server | {"command": tuple(server["command"])})
+        listed = {key: tuple(server[key]) for key in ("command", "replicas")}
+        keys["server"] = ServerSource(**server | listed)
     if "calibration" in keys.get("options", {}):
         keys["options"] = _with_absolute_globs(keys["options"], directory)
     if isinstance(folder := keys.get("options", {}).get("scores"), str):

@@ -173,6 +173,11 @@ class ServerTable(Table):
         default_factory=dict,
         description="Fields that every request gets besides ours, such as ignore_eos = true.",
     )
+    replicas: list[Annotated[str, AfterValidator(_check_url)]] = Field(
+        default=[],
+        description="More addresses of the same server; workers of pytest-xdist are shared out "
+        "among all of them.",
+    )
 
 
 class ServedModelTable(ModelTable):

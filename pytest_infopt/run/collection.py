@@ -9,6 +9,7 @@ import pytest
 
 from ..configuration import missing, plan_lines
 from ..conformance.hooks import collect_too, plan_lines_of
+from ..engines.registry import engine_named
 from ..gates.base import GateSpec
 from ..gates.registry import gates
 from .gate_items import MARKER, is_for_infopt, is_gate, spec_of, subject_of
@@ -129,7 +130,7 @@ class CollectionHooks:
         items[:] = gate_items + own
         if config.pluginmanager.hasplugin("xdist"):  # whose marker nobody else knows
             for item in gate_items:
-                item.add_marker(pytest.mark.xdist_group(subject_of(item)))
+                item.add_marker(pytest.mark.xdist_group(self._group(item)))
 
     def pytest_report_header(self, config: pytest.Config) -> list[str]:
         release = self._release
@@ -149,6 +150,15 @@ class CollectionHooks:
         if not config.option.collectonly:
             return []
         return plan_lines(self._release) + plan_lines_of(items)
+
+    def _group(self, item: pytest.Item) -> str:
+        """What one worker runs: a candidate's gates, which share its loaded model; a gate alone
+        where replicas serve the candidate, and loading it costs nothing."""
+        subject = subject_of(item)
+        sources = [c.source for c in self._release.candidates if c.name == subject]
+        servers = [each.server for each in sources if engine_named(each.engine).served]
+        shared = any(server is not None and server.replicas for server in servers)
+        return f"{subject} {spec_of(item).name}" if shared else subject
 
     def _order(self, item: pytest.Item) -> tuple[int, int, str]:
         """Candidate by candidate, so that one is loaded at a time; before them, what judges none

@@ -20,13 +20,14 @@ class LoadedModels:
     """Loads what gates ask for.
 
     ``directory`` is the run's folder, beside whose parent the cache lies. ``learn`` is told what
-    each pair says of its models and machine.
+    each pair says of its models and machine. ``worker`` is pytest-xdist's number of this process.
     """
 
     release: Release
     root: Path
     directory: Path
     learn: Callable[[str, dict[str, Any]], None]
+    worker: int = 0
     _client: ModelPairClient | None = None
     _broken: dict[str, InfoptError] = field(default_factory=dict)
 
@@ -93,5 +94,7 @@ class LoadedModels:
         )
 
     def _served(self, source: ModelSource) -> ModelSource:
-        """The source with the server that answers, started where the release says how."""
-        return replace(source, server=self._servers.of(source.server, source.name))
+        """The source with the server that answers, started where the release says how, or the
+        worker's own among its replicas."""
+        server = self._servers.of(source.server, source.name)
+        return replace(source, server=server.share(self.worker) if server else None)

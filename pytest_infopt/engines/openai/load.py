@@ -49,7 +49,8 @@ def _connected(
 ) -> OpenAIEngine:
     served = model_there(client, server)
     dtype = source.dtype if source.dtype in DTYPES else str(config.get("dtype") or _USUAL_DTYPE)
-    identity = {"server": server.url, "model": served, "body": server.body, "dtype": dtype}
+    where = sorted(server.addresses)  # whichever of them this process asks
+    identity = {"server": where, "model": served, "body": server.body, "dtype": dtype}
     engine = OpenAIEngine(
         source.name,
         tokenizer,
