@@ -132,8 +132,8 @@ def _source(name: str, keys: dict[str, Any], directory: Path, settings: Settings
         server = keys["server"].model_dump()
         listed = {key: tuple(server[key]) for key in ("command", "replicas")}
         keys["server"] = ServerSource(**server | listed)
-    if "calibration" in keys.get("options", {}):
-        keys["options"] = _with_absolute_globs(keys["options"], directory)
+    for option in {"calibration", "files"} & keys.get("options", {}).keys():
+        keys["options"] = _with_absolute_globs(option, keys["options"], directory)
     if isinstance(folder := keys.get("options", {}).get("scores"), str):
         keys["options"] = {**keys["options"], "scores": str(directory.absolute() / folder)}
     if settings.device is not None:
@@ -145,15 +145,15 @@ def _source(name: str, keys: dict[str, Any], directory: Path, settings: Settings
     return ModelSource(name=name, **keys)
 
 
-def _with_absolute_globs(options: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """Calibration files are relative to the configuration's file, as those of the corpus."""
-    patterns = options["calibration"]
+def _with_absolute_globs(option: str, options: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """Files in options are relative to the configuration's file, as those of the corpus."""
+    patterns = options[option]
     patterns = [patterns] if isinstance(patterns, str) else patterns
     if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
         return options  # the loader says what is wrong with them
     root = Path(glob.escape(str(directory.absolute())))
     absolute = [str(root / Path(pattern).expanduser()) for pattern in patterns]
-    return {**options, "calibration": absolute}
+    return {**options, option: absolute}
 
 
 def _name_of(model: str) -> str:

@@ -22,6 +22,8 @@ from ..errors import NotSupportedError
 if TYPE_CHECKING:
     import torch
 
+    from .result_files.recording import Recording
+
 __all__ = [
     "BatchEngine",
     "CacheReading",
@@ -41,6 +43,7 @@ __all__ = [
     "LoadEngine",
     "MemoryFootprint",
     "ModuleEngine",
+    "RecordedEngine",
     "Scores",
     "ScoringEngine",
     "ServingPathsEngine",
@@ -75,6 +78,7 @@ class Capability(StrEnum):
     SERVING_PATHS = "serving paths"  # can compute the same logits as servers do
     DRAFTS = "drafted generation"  # can generate with tokens that a draft proposes
     MODULES = "modules"  # the model is at hand: dtype errors, localisation, other caches
+    RECORDED = "recorded results"  # says what other tools have measured of it, and nothing else
 
 
 class Scores(Protocol):
@@ -417,6 +421,14 @@ class ModuleEngine(Engine, Protocol):
         """The model's own forward in the engine's arithmetic, without a cache unless asked."""
 
 
+class RecordedEngine(Engine, Protocol):
+    """An engine that tells what was measured of it elsewhere."""
+
+    @property
+    def recordings(self) -> Sequence[Recording]:
+        """Sessions and answers, in the order in which their files are named."""
+
+
 class InProcessEngine(
     HiddenStateEngine,
     TopScoresEngine,
@@ -433,7 +445,7 @@ class InProcessEngine(
     ModuleEngine,
     Protocol,
 ):
-    """An engine that can do everything but what servers alone do: count cached tokens."""
+    """An engine that can do everything on a model of its own; servers alone count cached tokens."""
 
 
 _PROTOCOLS: Mapping[Capability, type] = {
@@ -452,6 +464,7 @@ _PROTOCOLS: Mapping[Capability, type] = {
     Capability.SERVING_PATHS: ServingPathsEngine,
     Capability.DRAFTS: DraftedEngine,
     Capability.MODULES: ModuleEngine,
+    Capability.RECORDED: RecordedEngine,
 }
 
 Able = TypeVar("Able")

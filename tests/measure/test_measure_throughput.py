@@ -2,73 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-import time
-from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from infopt_suites.batching.clock import VirtualClock
-from infopt_suites.gates.throughput import measure as module
-from infopt_suites.gates.throughput.gate import ThroughputPlan
-from infopt_suites.gates.throughput.measure import ThroughputMeasure
+from timed_engine import TimedEngine, measured, virtual_time
 
-from pytest_infopt.engines.base import Capability, TokenEvent
 from pytest_infopt.errors import InvalidComparisonError
-
-PLAN = ThroughputPlan(concurrency=(1, 4), requests=8, new_tokens=5, rate=1.0, ttft=1.5, tpot=0.3)
-
-
-class TimedEngine:
-    """The first token takes a second, each other ``gap``; ``parallel`` requests at once."""
-
-    capabilities = frozenset({Capability.LOAD})
-
-    def __init__(self, name: str, gap: float = 0.25, parallel: int = 4, fails: int = -1) -> None:
-        self.name, self.gap, self.parallel, self.fails = name, gap, parallel, fails
-        self.short = False
-        self.asked = 0
-
-    async def open_streams(self, count: int) -> None:
-        self._room = asyncio.Semaphore(self.parallel)
-
-    async def load_stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> list[TokenEvent]:
-        self.asked += 1
-        if self.asked - 1 == self.fails:
-            raise ConnectionError("cut")
-        events = []
-        async with self._room:
-            for place in range(max_new_tokens - self.short):
-                await asyncio.sleep(self.gap if place else 1.0)
-                events.append(TokenEvent(place, time.perf_counter()))
-        return events
-
-    def close_streams(self) -> None:
-        del self._room
-
-
-def measured(reference: Any, candidate: Any) -> ThroughputMeasure:
-    pair: Any = SimpleNamespace(
-        release=SimpleNamespace(plan=lambda kind: PLAN),
-        reference=reference,
-        candidate=candidate,
-        request=lambda length, index: [index % 7] * length,
-    )
-    return ThroughputMeasure(pair)
 
 
 @pytest.fixture(autouse=True)
-def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(coroutine: Any) -> Any:
-        clock = VirtualClock()
-        try:
-            return clock.run(coroutine)
-        finally:
-            clock.close()
-
-    monkeypatch.setattr(module, "asyncio", SimpleNamespace(run=run))
+def on_virtual_time() -> Iterator[None]:
+    with virtual_time():
+        yield
 
 
 @pytest.mark.parametrize("candidate_first", [True, False])

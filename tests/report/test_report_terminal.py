@@ -338,6 +338,7 @@ def test_remedy_names_the_units_to_add(gate: str) -> None:
         "semantic-cache": "hits",
         "latency": "pairs of requests",
         "throughput": "loads",
+        "recorded": "units",
         "memory": "readings",
         "modules": "passes",
         "stability": "readings",

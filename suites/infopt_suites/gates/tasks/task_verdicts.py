@@ -6,12 +6,12 @@ The tasks share the error rate of FAIL evenly; PASS needs no correction, since a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pytest_infopt import Budget, Judgement, MeasuredTable, Plot, Sample, Verdict
-from pytest_infopt.binomial import upper_bound
 
+from ..several_tasks import without_guesses, worst_of
 from .task_data import AskedTask
 from .task_plan import KEPT, LOSS
 
@@ -45,47 +45,14 @@ def not_run(task: AskedTask, budgets: Mapping[str, Budget]) -> JudgedTask:
 def doubted(judgement: Judgement, chance: float, alpha: float) -> Judgement:
     """A PASS that shows nothing is none: where the reference hardly beats chance, a candidate that
     knows nothing would keep the limit, too."""
-    if judgement.verdict is not Verdict.PASS or judgement.metric not in (LOSS.name, KEPT.name):
+    if judgement.metric not in (LOSS.name, KEPT.name):
         return judgement
-    assert judgement.budget is not None
-    right = round(judgement.details["reference_accuracy"] * judgement.n)
-    least = 1 - upper_bound(judgement.n - right, judgement.n, alpha)
-    lost = least - chance
-    if judgement.metric == LOSS.name and lost > judgement.budget:
-        return judgement
-    if judgement.metric == KEPT.name and chance < judgement.budget * least:
-        return judgement
-    return replace(
-        judgement,
-        verdict=Verdict.INCONCLUSIVE,
-        reason=(
-            f"the reference answers {100 * right / judgement.n:.3g} % of {judgement.n} items right "
-            f"(at least {100 * least:.3g} %), chance {100 * chance:.3g} %: a candidate that knows "
-            "nothing would keep the limit, too; take a task that the reference can do"
-        ),
-    )
+    return without_guesses(judgement, chance, alpha, kept=judgement.metric == KEPT.name)
 
 
 def together(tasks: Sequence[JudgedTask]) -> list[Judgement]:
     """One judgement for each metric: that of the task that decides, which the reason names."""
-    names = dict.fromkeys(each.metric for task in tasks for each in task.judgements)
-    return [_deciding(name, tasks) for name in names]
-
-
-def _deciding(metric: str, tasks: Sequence[JudgedTask]) -> Judgement:
-    found = [(each.task.name, j) for each in tasks if (j := each.of(metric)) is not None]
-    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS, None):
-        if some := [(name, each) for name, each in found if each.verdict is verdict]:
-            name, worst = max(some, key=lambda pair: _badness(pair[1]))
-            break
-    return replace(worst, reason=f"{name}: {worst.reason}".rstrip(": "))
-
-
-def _badness(judgement: Judgement) -> float:
-    """Larger is worse; a task without a value is the worst."""
-    if judgement.value is None:
-        return float("inf")
-    return -judgement.value if judgement.metric == KEPT.name else judgement.value
+    return worst_of([(each.task.name, each.judgements) for each in tasks], {KEPT.name})
 
 
 def accuracy_table(tasks: Sequence[JudgedTask]) -> MeasuredTable:

@@ -1,0 +1,1 @@
+"""What other tools measured of a model, read from the files that they wrote."""
