@@ -14,6 +14,7 @@ from error_rates.sessions import Values
 
 LIMIT = 1.05
 DOCUMENTS, PAIRS, CALLS = 256, 300, 120
+MOST_PAIRS = 3000  # of [latency], by default
 Generator = np.random.Generator
 
 
@@ -151,6 +152,74 @@ def comparisons(generator: Generator, count: int) -> Iterator[Compared]:
             "MLPerf": rivals.mlperf(late, 0.9),
         },
     )
+    yield from _orders(generator, count)
+    yield from _files(generator, count)
+    yield from _decided(generator, count)
+
+
+def _orders(generator: Generator, count: int) -> Iterator[Compared]:
+    """Why a coin draws the order of each pair: fixed orders meet noise of the same period, in the
+    worse of its two phases."""
+    for name in ("every other slot 8 % slower", "slots slow, fast, fast, slow"):
+        noise = NOISE[name](generator, count, PAIRS)
+        gap = noise[..., 0] - noise[..., 1]
+        alternating = np.where(np.arange(PAIRS) % 2, -1.0, 1.0)
+        orders = {"coin": ratios(noise, generator), "ABAB": gap, "ABBA": alternating * gap}
+        yield Compared(
+            "FAIL, unchanged code, by the order of pairs",
+            name,
+            {order: max(_worst(x)[1], _worst(-x)[1]) for order, x in orders.items()},
+        )
+
+
+def _worst(x: Values) -> sessions.Verdicts:
+    """The larger shares of both rules on ratios."""
+    one, two = sessions.sign(x, LIMIT), sessions.log_mean(x, LIMIT)
+    return max(one[0], two[0]), max(one[1], two[1])
+
+
+FILES, FILE_LIMIT = 10, 1.10
+
+
+def _files(generator: Generator, count: int) -> Iterator[Compared]:
+    """Files of sessions that differ by 8 %, and by 4 % within: ours alternate and are a session
+    each; inference-doctor's are all from one session of either side, as its users have them."""
+    for question, slower, which in (
+        ("FAIL, unchanged code, 10 result files of each, limit 1.10", 1.0, 1),
+        ("PASS, 20 % slower, 10 result files of each, limit 1.10", 1.2, 0),
+    ):
+        own = generator.normal(0, math.hypot(0.08, 0.04), (count, FILES, 2))
+        blocks = math.log(slower) + own[..., 1] - own[..., 0]
+        sides = generator.normal(0, 0.08, (2, count, 1))
+        reference, candidate = sides + generator.normal(0, 0.04, (2, count, FILES))
+        welch = rivals.inference_doctor(reference, candidate + math.log(slower), FILE_LIMIT)
+        rates = {
+            "recorded_ttft_ratio": sessions.sign(blocks, FILE_LIMIT)[which],
+            "inference-doctor": float(welch[which].mean()),
+        }
+        yield Compared(question, "sessions differ by 8 %", rates)
+
+
+def _decided(generator: Generator, count: int) -> Iterator[Compared]:
+    """What the promises cost: sessions that end with the right verdict."""
+    for name in ("independent", "autocorrelation .98", "bursts"):
+        noise = NOISE[name](generator, count, MOST_PAIRS)
+        x = math.log(1.1) + ratios(noise, generator)
+        seconds = np.exp(noise.reshape(count, -1)[:, : 2 * CALLS].clip(-20, 20))
+        slow = 1.1 * seconds[:, CALLS:]
+        rates = {f"infopt, {n:,} pairs": _worst(x[:, :n])[1] for n in (PAIRS, MOST_PAIRS)}
+        rates |= {n: float(r(seconds[:, :CALLS], slow).mean()) for n, r in rivals.TIMING.items()}
+        yield Compared("FAIL, 10 % slower, limit 1.05", name, rates)
+    for times, which in ((0.5, 0), (2.0, 1)):
+        documents = times * traces.at_the_limit(traces.lognormal(0.5, 512)(generator, count, 256))
+        rates = {
+            f"{most} documents": sessions.mean(documents[:, :most], 1.0, traces.CLIP)[which]
+            for most in (20, 50, 100)
+        }
+        verdict = "FAIL" if which else "PASS"
+        yield Compared(
+            f"{verdict}, KL at {times:g} × the limit, τ .5", "within so many documents", rates
+        )
 
 
 def _by_name(generator: Generator, count: int) -> Iterator[Compared]:

@@ -78,6 +78,17 @@ def nel_gate(reference: Values, candidate: Values, margin: float) -> Flags:
     return np.asarray(gain.mean(1) - reach > -margin)
 
 
+def inference_doctor(reference: Values, candidate: Values, limit: float) -> tuple[Flags, Flags]:
+    """PASS and FAIL where Welch's 90 % interval of the ratio lies below or beyond the limit
+    (inference-doctor 0.4.1, stats.py). Values are logarithms of medians, [sessions, files]."""
+    parts = [np.var(side, axis=1, ddof=1) / side.shape[1] for side in (reference, candidate)]
+    whole = parts[0] + parts[1]
+    freedom = whole**2 / sum(part**2 / (reference.shape[1] - 1) for part in parts)
+    reach = stats.t.ppf(0.95, freedom) * np.sqrt(whole)
+    gap = candidate.mean(1) - reference.mean(1)
+    return np.asarray(gap + reach < math.log(limit)), np.asarray(gap - reach > math.log(limit))
+
+
 def mlperf(late: Flags, quantile: float) -> float:
     """The share of sessions that LoadGen's early stopping ends as valid, run on as long as it asks
     for more (loadgen/early_stopping.cc and results.cc, revision b66003e): after t late requests
