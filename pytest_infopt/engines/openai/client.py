@@ -28,6 +28,7 @@ __all__ = ["ServerClient"]
 Answer = TypeVar("Answer")
 Moment = TypeVar("Moment")
 _END = "[DONE]"
+_DECODE = json.JSONDecoder().decode  # what json.loads comes to, for every token of a load
 _EXCERPT = 200  # characters of a refusal
 _FOR_THE_MOMENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MOST_REPETITIONS = 6
@@ -105,11 +106,10 @@ class ServerClient:
                 ended = True
                 continue
             try:
-                found = self._object(json.loads(data))
+                found = self._object(_DECODE(data))
             except ValueError as error:
                 raise self.unavailable(f"its stream was cut: {error}") from error
-            choices = found.get("choices") or ()
-            ended |= bool(found.get("stop")) or any(c.get("finish_reason") for c in choices)
+            ended = ended or _is_last(found)
             yield found, moment
         if not ended:
             raise self.unavailable("its stream was cut before the answer's end")
@@ -200,6 +200,16 @@ class ServerClient:
             f"did not end its answer within {self.source.timeout_seconds:g} s; raise "
             "server.timeout_seconds if it is slow rather than hanging"
         )
+
+
+def _is_last(event: dict[str, Any]) -> bool:
+    """Whether an event says that the answer has ended. Asked for every token, hence the loop."""
+    if event.get("stop"):
+        return True
+    for choice in event.get("choices") or ():  # noqa: SIM110
+        if choice.get("finish_reason"):
+            return True
+    return False
 
 
 def _wait_named(text: str) -> float | None:
