@@ -15,6 +15,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .axes.answers import Answer
     from .axes.assertion import Equivalence, assert_equivalent
+    from .axes.same_model import SameModel, assert_same_model
     from .axes.sides import Side
     from .engines.base import Capability, Engine
     from .gates.base import BudgetContext, Cause, GateSpec
@@ -37,6 +38,7 @@ pytest.register_assert_rewrite("infopt_suites")
 _MODULES = {
     ".axes.answers": ("Answer",),
     ".axes.assertion": ("Equivalence", "assert_equivalent"),
+    ".axes.same_model": ("SameModel", "assert_same_model"),
     ".axes.sides": ("Side",),
     ".engines.base": ("Capability", "Engine"),
     ".gates.base": ("BudgetContext", "Cause", "GateSpec"),
@@ -78,6 +80,7 @@ __all__ = [
     "Release",
     "Rule",
     "RunResult",
+    "SameModel",
     "Sample",
     "ServerSource",
     "Side",
@@ -87,6 +90,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "assert_equivalent",
+    "assert_same_model",
     "one_of",
     "quantiles",
     "remote",

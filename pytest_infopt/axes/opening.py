@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from ..engines.base import Engine
+from ..release import ServerSource
 from .engine_side import compiled_setting, engine_side
 from .served_side import served_side
 from .sides import Side, Sided
@@ -15,7 +16,7 @@ def side_of(asked: Sided, new_tokens: int) -> Side:
     generates. Raises TypeError for anything else."""
     if isinstance(asked, Side):
         return asked
-    if isinstance(asked, str):
+    if isinstance(asked, (str, ServerSource)):
         return served_side(asked, new_tokens)
     if hasattr(asked, "capabilities"):
         return engine_side(cast(Engine, asked), new_tokens)

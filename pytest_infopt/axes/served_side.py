@@ -27,12 +27,14 @@ _WORD = re.compile(r"\s*\S+|\s+$")
 _VERSIONS = {"/version": "version", "/props": "build_info"}
 
 
-def served_side(url: str, new_tokens: int) -> Side:
-    """The server at ``url``, such as ``http://localhost:8000/v1``.
+def served_side(server: str | ServerSource, new_tokens: int) -> Side:
+    """The server at an address, such as ``http://localhost:8000/v1``, or a source that names its
+    model, too.
 
-    Raises InvalidComparisonError where it cannot be reached, or has several models.
+    Raises InvalidComparisonError where it cannot be reached, or has several models and none is
+    named.
     """
-    source = ServerSource(url)
+    source = ServerSource(server) if isinstance(server, str) else server
     client = ServerClient(source)
     try:
         model, settings = str(model_there(client, source)["id"]), _settings(client)

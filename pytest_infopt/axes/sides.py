@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..engines.base import Engine
+from ..release import ServerSource
 from .answers import Prompt
 
 __all__ = ["Side", "Sided"]
@@ -41,4 +42,4 @@ class Side:
     close: Callable[[], object] = lambda: None
 
 
-Sided = Side | Engine | str | Callable[[Prompt], object]
+Sided = Side | Engine | ServerSource | str | Callable[[Prompt], object]

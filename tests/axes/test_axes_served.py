@@ -13,7 +13,7 @@ import pytest
 from axis_sides import PROMPTS, tiny_engine
 from openai_server_fake import Behaviour, FakeServer, openai_server
 
-from pytest_infopt import assert_equivalent
+from pytest_infopt import ServerSource, assert_equivalent
 from pytest_infopt.axes.answers import answer_of
 from pytest_infopt.axes.served_side import served_side
 from pytest_infopt.errors import AxisNotExercisedError, NotEquivalentError
@@ -101,7 +101,9 @@ def test_a_warm_server_is_held_to_its_cold_answers() -> None:
 
 def test_a_prompt_that_was_asked_before_is_not_cold() -> None:
     with serving(Telling(caches=True)) as server:
-        assert_equivalent(server.url, axis="cold/warm", prompts=TEXTS)
+        named = ServerSource(server.url, model="tiny")
+        assert_equivalent(named, axis="cold/warm", prompts=TEXTS)
+        assert {body["model"] for body in server.bodies} == {"tiny"}
         with pytest.raises(AxisNotExercisedError, match="of cold prompts"):
             assert_equivalent(server.url, axis="cold/warm", prompts=TEXTS)
         # The corpus begins with a number that is drawn: each time it is new.
