@@ -19,6 +19,7 @@ from ..options import Settings
 from ..report.registry import reports
 from ..report.text import defused
 from ..version import __version__
+from .baselines import baseline_lines
 from .comment import comment
 from .comparison import comparison_lines
 from .history import history_lines
@@ -69,6 +70,11 @@ def _comment(given: argparse.Namespace) -> int:
 def _history(given: argparse.Namespace) -> int:
     width = shutil.get_terminal_size().columns
     print("\n".join(history_lines(given.folder, given.metric, width)))
+    return 0
+
+
+def _baselines(given: argparse.Namespace) -> int:
+    print("\n".join(baseline_lines(given.file, shutil.get_terminal_size().columns)))
     return 0
 
 
@@ -130,6 +136,10 @@ def _parser() -> argparse.ArgumentParser:
     history.add_argument("metric", nargs="?", help="such as kl_mean")
     history.add_argument("--folder", type=Path, default=Path(".infopt"), help="of the reports")
     history.set_defaults(command=_history)
+
+    baselines = commands.add_parser("baselines", help="limits of a file, and where they come from")
+    baselines.add_argument("file", type=Path, help="such as baselines.json")
+    baselines.set_defaults(command=_baselines)
 
     scores = commands.add_parser("scores", help="keep the reference's scores, to gate without it")
     scores.add_argument("folder", type=Path, nargs="?", help="by default the one that it names")
