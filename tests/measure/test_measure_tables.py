@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from infopt_reference.decoding import PassCosts
 from infopt_suites.gates.latency.tables import MOST_PAIRS, PERCENTILES, latency_tables, pair_table
 from infopt_suites.gates.memory.tables import category_table
 from infopt_suites.gates.quality.tables import (
@@ -16,8 +18,11 @@ from infopt_suites.gates.quality.tables import (
     distribution_table,
     document_table,
 )
+from infopt_suites.gates.quality.training import STATE, training_table
+from infopt_suites.gates.speculative.lookahead import LOOKAHEADS, lookahead_table
 
 from pytest_infopt import Sample
+from pytest_infopt.strict_json import dumps
 
 losses = st.lists(st.floats(0, 1e3) | st.just(math.inf), min_size=1, max_size=30)
 
@@ -97,3 +102,41 @@ def test_memory_shows_what_either_model_has() -> None:
         ("peak allocated", None, 4.0),
         ("KV cache, 2 of 9 tokens", None, 0.5),
     )
+
+
+@given(acceptance=st.floats(0.05, 0.95), lookahead=st.sampled_from(LOOKAHEADS))
+def test_free_drafts_speed_up_by_the_tokens_of_a_pass(acceptance: float, lookahead: int) -> None:
+    """Leviathan et al. 2023, equation 1: (1 − α^(k+1)) / (1 − α)."""
+    tokens = (1 - acceptance ** (lookahead + 1)) / (1 - acceptance)
+    sample = Sample("prompt", 1, {}, details={"tokens": 1000 * tokens, "passes": 1000})
+    table = lookahead_table(PassCosts(lambda size: 0.25, 0.0), [sample], lookahead)
+    observed = table.rows[0][1]
+    found = {row[0]: row[2] for row in table.rows if row[1] == observed}
+    assert set(found) == set(LOOKAHEADS)
+    assert found[lookahead] == pytest.approx(tokens, rel=1e-6)
+
+
+@given(st.lists(st.tuples(st.integers(1, 999), st.floats(0, 99), st.booleans()), min_size=1))
+def test_a_trainers_losses_are_all_in_the_table(
+    tmp_path_factory: pytest.TempPathFactory, logged: list[tuple[int, float, bool]]
+) -> None:
+    folder = tmp_path_factory.mktemp("student")
+    history = [
+        {"step": step, "eval_loss" if held_out else "loss": loss, "epoch": 1.0}
+        for step, loss, held_out in logged
+    ]
+    text = dumps({"log_history": [*history, {"step": 9, "train_runtime": 2.5}]})
+    (folder / STATE).write_text(text, encoding="utf-8")
+    table = training_table(folder)
+    assert table is not None
+    names = {False: "trained on", True: "held out"}
+    expected = [(step, names[held_out], loss) for step, loss, held_out in logged]
+    assert sorted(map(repr, table.rows)) == sorted(map(repr, expected))
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"log_history": [{"loss": 1}]}',
+                                  '{"log_history": []}', '{"log_history": 5}'])  # fmt: skip
+def test_a_candidate_that_no_trainer_left_has_no_curves(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / STATE).write_text(text, encoding="utf-8")
+    assert training_table(tmp_path) is None

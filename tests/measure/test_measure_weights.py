@@ -12,7 +12,9 @@ import torch
 from default_limits import default_budgets
 from infopt_reference.pruning import prune_model
 from infopt_reference.quantization import preset, quantize_model
+from infopt_reference.weight_matrices import select_weight_matrices
 from infopt_suites.gates.memory.changes import with_changes
+from infopt_suites.gates.memory.histograms import weight_histograms
 from weight_layouts import LAYOUTS, MIXTURES, make_layout
 
 from pytest_infopt import Sample
@@ -198,3 +200,49 @@ def test_a_table_that_a_checkpoint_holds_counts_as_it_is() -> None:
     before = bytes_at(8.0, reference)
     reference.register_buffer("decays", torch.zeros(1000))
     assert bytes_at(8.0, reference) == before + 4000
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral"])
+def test_histograms_have_all_weights_and_those_of_a_copy_have_no_error(name: str) -> None:
+    model = make_layout(name)
+    weights, errors = weight_histograms(model, copy.deepcopy(model), (), torch.float32)
+    assert sum(row[1] for row in weights.rows) == pytest.approx(1, abs=1e-5)
+    assert all(before == after for _, before, after in weights.rows)
+    assert errors.rows == (("0", 1.0),)
+
+
+@pytest.mark.parametrize("bits", ["int4", "int8"])
+def test_errors_of_rounding_lie_below_half_a_step_and_fill_it(bits: str) -> None:
+    """In units of σ: half a step of absmax is max|w| / (2 · qmax), and max|w| / σ is below √n."""
+    reference, candidate = make_layout("llama"), make_layout("llama")
+    quantize_model(candidate, preset(bits))
+    _, errors = weight_histograms(reference, candidate, (), torch.float32)
+    matrices = [m.weight.flatten() for m in select_weight_matrices(reference, ()).chosen.values()]
+    half = [w.abs().max() / w.std() / (2 * (2 ** (preset(bits).bits - 1) - 1)) for w in matrices]
+    starts = [float(start) for start, share in errors.rows if share]
+    assert max(starts) <= 1.5 * max(half)  # σ is that of the sampled columns
+    assert max(starts) >= min(half) / 10**1.5
+
+
+def test_pruned_weights_stand_at_zero() -> None:
+    reference, candidate = make_layout("llama"), make_layout("llama")
+    prune_model(candidate, sparsity=0.5)
+    weights, _ = weight_histograms(reference, candidate, (), torch.float32)
+    kept = [row for row in weights.rows if row[0] != 0]
+    assert len(kept) == len(weights.rows) - 1
+    assert all(after <= before for _, before, after in kept)
+    assert sum(after for *_, after in kept) < 1
+
+
+def test_layers_that_take_no_vectors_are_left_out() -> None:
+    class Deaf(torch.nn.Module):
+        def forward(self, tokens: Any) -> Any:
+            raise TypeError("takes ids")
+
+    reference, candidate = make_layout("llama"), make_layout("llama")
+    for layer in candidate.model.layers:
+        layer.self_attn.q_proj = Deaf()
+    weights, _ = weight_histograms(reference, candidate, (), torch.float32)
+    all_of_them, _ = weight_histograms(reference, make_layout("llama"), (), torch.float32)
+    count = lambda table: int(re.findall(r"of (\d+) matrices", table.notes[0])[0])  # noqa: E731
+    assert count(all_of_them) - count(weights) == len(candidate.model.layers)

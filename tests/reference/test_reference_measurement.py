@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from infopt_reference.measurement import (
@@ -18,9 +20,11 @@ from infopt_reference.measurement import (
     LoadSummary,
     Objective,
     RequestTiming,
+    Roofline,
     arrivals_of,
     bursts,
     closed_load,
+    measure_roofline,
     open_load,
     poisson,
     quantile,
@@ -193,3 +197,23 @@ def test_an_objective_is_kept_by_what_has_times() -> None:
 def test_a_load_without_requests_has_no_summary() -> None:
     with pytest.raises(ValueError, match="without requests"):
         LoadSummary.of(list[LoadResult]())
+
+
+@given(peak=st.floats(1, 1e15), bandwidth=st.floats(1, 1e13), intensity=st.floats(1e-3, 1e4))
+def test_a_roof_is_bound_by_memory_up_to_its_ridge_and_by_arithmetic_beyond(
+    peak: float, bandwidth: float, intensity: float
+) -> None:
+    roofline = Roofline(peak, bandwidth)
+    assert roofline.roof(roofline.ridge) == pytest.approx(peak)
+    bound = peak if intensity > roofline.ridge else bandwidth * intensity
+    assert roofline.roof(intensity) == pytest.approx(bound)
+
+
+def test_the_fastest_round_counts_and_the_first_does_not() -> None:
+    moments = itertools.accumulate([0, 0.5, 1, 4, 1, 2, 1, 3] * 2)
+    clock = map(float, moments)
+    cpu = torch.device("cpu")
+    roofline = measure_roofline(cpu, torch.float32, rounds=3, clock=lambda: next(clock))
+    assert roofline == Roofline(2 * 512**3 / 2, 4096 * 8192 * 4 / 2)
+    with pytest.raises(ValueError, match="give 1 or more"):
+        measure_roofline(cpu, torch.float32, rounds=0)

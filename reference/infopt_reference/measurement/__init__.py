@@ -6,6 +6,7 @@ from .load import LoadResult, LoadSummary, Objective, arrivals_of, closed_load, 
 from .memory_meter import Allocator, MemoryMeter, MemoryReading
 from .quantiles import quantile, sorted_quantile
 from .request_times import RequestTiming
+from .roofline import Roofline, measure_roofline
 
 __all__ = [
     "Allocator",
@@ -16,11 +17,13 @@ __all__ = [
     "MemoryReading",
     "Objective",
     "RequestTiming",
+    "Roofline",
     "TracedRequest",
     "arrivals_of",
     "bursts",
     "closed_load",
     "collector_paused",
+    "measure_roofline",
     "no_device",
     "open_load",
     "poisson",

@@ -43,6 +43,8 @@ def test_latency(infopt_gate: GateRun[LatencyMeasure]) -> None:
         infopt_gate.judgements = confirmed(first, second)
     for table in latency_tables(infopt_gate.samples):
         infopt_gate.show(table.to_json())
+    if roofline := infopt_gate.measure.roofline():
+        infopt_gate.show(roofline)
     infopt_gate.conclude()
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 from pytest_infopt import ModelPair, Sample, remote
-from pytest_infopt.engines.base import StreamingEngine, WeighedEngine, able
+from pytest_infopt.engines.base import ModuleEngine, StreamingEngine, WeighedEngine, able
+from pytest_infopt.measure import dtype_named
 from pytest_infopt.measure.weights import WeightChanges
 
 from ..plans import LatencyPlan
-from .changes import quantized_bytes, weight_changes, with_changes
+from .changes import quantized_bytes, skipped, weight_changes, with_changes
 from .footprint import MeasuredEngine, measure_memory, peak_resident_bytes, run_request
+from .histograms import weight_histograms
 
 
 class MemoryMeasure:
@@ -33,6 +36,22 @@ class MemoryMeasure:
             reference=able(self._pair.reference, MeasuredEngine),
         )
         return with_changes(sample, self._changes, self._pair.source)
+
+    @remote
+    def weight_tables(self) -> list[dict[str, Any]]:
+        """Histograms of the weights before and after, and of their errors, where any changed."""
+        if self._changes is None or not self._changes.changed:
+            return []
+        reference, candidate = (
+            able(engine, ModuleEngine) for engine in (self._pair.reference, self._pair.candidate)
+        )
+        tables = weight_histograms(
+            reference.module,
+            candidate.module,
+            skipped(self._pair.source),
+            dtype_named(candidate.cache_dtype),
+        )
+        return [table.to_json() for table in tables]
 
     @cached_property
     def _changes(self) -> WeightChanges | None:

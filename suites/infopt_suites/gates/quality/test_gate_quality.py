@@ -6,6 +6,7 @@ never counted as independent.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from .gate import OF_DOCUMENTS, PROFILE
 from .profile import missing_lengths, profile
 from .summary import summarise
 from .tables import quality_tables
+from .training import training_table
 
 if TYPE_CHECKING:
     from .measure import QualityMeasure
@@ -61,4 +63,6 @@ def test_quality(infopt_gate: GateRun[QualityMeasure]) -> None:
         )
         infopt_gate.judgements = judgements
     infopt_gate.show_samples()
+    if training := training_table(Path(infopt_gate.candidate.source.model)):
+        infopt_gate.show(training.to_json())
     infopt_gate.conclude()

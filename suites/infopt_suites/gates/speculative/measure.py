@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_infopt import Draft, MeasuredTable, ModelPair, Plot, Sample, remote
 from pytest_infopt.engines.base import (
+    BatchEngine,
     Capability,
     Drafting,
     Engine,
@@ -24,6 +25,7 @@ from ..models_answers import ModelsAnswers, ServedEngine
 from ..plans import EquivalencePlan
 from .drafted_prompts import Decoding, SpeculatingEngine, measure_drafted_prompt
 from .gate import BYTES, SpeculativePlan
+from .lookahead import lookahead_table, measure_pass_costs
 from .served_drafts import measure_served_draft
 
 
@@ -99,9 +101,16 @@ class SpeculativeMeasure:
         )
 
     @remote
-    def table(self, samples: list[Sample]) -> dict[str, Any]:
-        """Tokens a pass, and what a token took, with the draft and without."""
-        return drafted_table(samples, self._draft).to_json()
+    def tables(self, samples: list[Sample], timed: bool) -> list[dict[str, Any]]:
+        """Tokens a pass, and what a token took, with the draft and without; and, from times of
+        passes, what other numbers of drafted tokens would bring."""
+        tables = [drafted_table(samples, self._draft)]
+        if timed:
+            engine, draft = able(self._pair.candidate, BatchEngine), self._drafting.engine
+            drafting = None if draft is None else able(draft, BatchEngine)
+            costs = measure_pass_costs(engine, drafting, self._plan.tokens)
+            tables.append(lookahead_table(costs, samples, self._draft.num_speculative_tokens))
+        return [table.to_json() for table in tables]
 
     @property
     def _engine(self) -> SpeculatingEngine:

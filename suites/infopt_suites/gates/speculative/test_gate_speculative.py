@@ -52,7 +52,8 @@ def in_process(gate: GateRun[SpeculativeMeasure]) -> list[Judgement]:
             replace(each, reason=distrust) if each.metric == SPEED_UP.name else each
             for each in judgements
         ]
-    gate.show(measure.table(gate.samples))
+    for table in measure.tables(gate.samples, not distrust):
+        gate.show(table)
     reference = {BYTES.name: measure.reference_bytes()}
     added = gate.collect(
         [0],
