@@ -156,6 +156,10 @@ OPTIONS: dict[str, Option] = {
                "reference), a model, or FORMAT@MODEL. A directory is written with a slash: ./name",
                Kind.LIST, "CANDIDATE", _candidate,
                "a candidate's name, a number format, a model, or FORMAT@MODEL", toml="candidates"),
+        Option("compare_techniques", "in place of the release's candidates and limits, measure "
+               "techniques side by side, made from the reference: half precision, INT8, INT4, NF4, "
+               "GPTQ, pruning, decoding without a KV cache, batches, drafts", Kind.FLAG,
+               default=False, ini=False),
         Option("device", "device of all models: " + DEVICES,
                metavar="DEVICE", read=_only(is_device), allowed=DEVICES, toml="reference.device",
                gates=False),
@@ -294,6 +298,7 @@ class Settings(NamedTuple):
     config: Path | None = None
     reference: str | None = None
     candidate: tuple[str, ...] | None = None
+    compare_techniques: bool | None = None
     device: str | None = None
     report_dir: Path | None = None
     baseline: Path | None = None

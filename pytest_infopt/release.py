@@ -95,13 +95,14 @@ class Candidate:
 
     ``draft`` is who drafts its tokens, where the release says so.
     ``written`` are the limits that somebody wrote, None for a default that was switched off; the
-    other budgets are defaults.
+    other budgets are defaults, which a candidate may do without: ``has_defaults``.
     """
 
     source: ModelSource
     budgets: dict[str, Budget]
     written: Mapping[str, Budget | None] = field(default_factory=dict)
     draft: Draft | None = None
+    has_defaults: bool = True
 
     @property
     def name(self) -> str:
@@ -189,6 +190,11 @@ class Statistics:
     )
     budget_seconds: float | None = setting(
         None, "Measuring time of a gate; where none is given, each gate's own.", **_SECONDS
+    )
+    stop_when_decided: bool = setting(
+        True,
+        "Whether a gate ends as soon as every limit is decided. If not, it measures until its "
+        "samples or its time are used up: intervals are narrower, verdicts no other.",
     )
     seed: int = setting(0, "Seed of document order, prompts and pair order.", ge=0)
     policy: str = setting("block", "What INCONCLUSIVE does.", check=_policy)

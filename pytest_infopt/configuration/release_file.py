@@ -8,9 +8,8 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
@@ -35,6 +34,7 @@ from ..release import (
 from .budget_resolver import BudgetResolver
 from .model_sources import candidate_source, command_line_candidate, draft_of, reference_source
 from .model_words import check_candidate_word, check_model_word
+from .techniques import EMBEDDED, techniques_source
 from .toml_source import Key, TomlSource, place_in, read_toml
 
 if TYPE_CHECKING:
@@ -56,21 +56,26 @@ def load_release(
     [tool.infopt], from the folder that pytest was ``started`` in (by default ``rootdir``) upwards,
     to the top of the repository. Without a file, the command line's reference and candidates are
     compared; without a reference either, the release embedded in this package is the file.
-    ``settings`` win over the file; `Settings.candidate` selects from its candidates or adds others.
+    ``settings`` win over the file; `Settings.candidate` selects from its candidates or adds others,
+    and `Settings.compare_techniques` puts others in the place of its candidates and limits.
 
     Raises ConfigurationError naming file, line and key, or the option.
     """
     source = _find(rootdir, settings, started or rootdir)
     embedded = source is None and settings.reference is None
     if embedded:
-        source = read_toml(Path(str(files("pytest_infopt"))) / "embedded" / FILE_NAME)
+        source = read_toml(EMBEDDED / FILE_NAME)
     # Not at the top: pydantic takes 0.1 s to import, and other helpers need only the plain data.
     from .schema import release_file_model
     from .validation import validate
 
     schema = release_file_model()
     file = schema() if source is None else validate(source, schema)
-    return _Assembly(file, source, settings, embedded).release()
+    directory = Path() if source is None else source.path.parent
+    if settings.compare_techniques:
+        source = techniques_source(None if embedded else source, embedded)
+        file = validate(source, schema)
+    return _Assembly(file, source, settings, embedded, directory).release()
 
 
 def _find(rootdir: Path, settings: Settings, started: Path) -> TomlSource | None:
@@ -118,23 +123,23 @@ def _configuration_in(folder: Path) -> TomlSource | None:
     return read_toml(file)
 
 
+@dataclass(eq=False)
 class _Assembly:
-    """Puts a release together from the checked file and the settings that win over it."""
+    """Puts a release together from the checked file and the settings that win over it. Paths of the
+    file are relative to ``directory``."""
 
-    def __init__(
-        self, file: ReleaseFile, source: TomlSource | None, settings: Settings, embedded: bool
-    ) -> None:
-        self.file = file
-        self.source = source
-        self.settings = settings
-        self.embedded = embedded
-        self.directory = source.path.parent if source is not None else Path()
+    file: ReleaseFile
+    source: TomlSource | None
+    settings: Settings
+    embedded: bool
+    directory: Path
 
     def release(self) -> Release:
         reference = self._reference()
         sources = self._candidate_sources(reference)
         not_run: tuple[str, ...] = ()
-        if self.embedded and self.settings.candidate is None:
+        ours = self.embedded or self.settings.compare_techniques
+        if ours and self.settings.candidate is None:
             missing = {source.name: format_of(source.quantization).missing() for source in sources}
             not_run = tuple(f"{name}: {why}" for name, why in missing.items() if why)
             sources = [source for source in sources if not missing[source.name]]
@@ -158,6 +163,8 @@ class _Assembly:
         return place_in(self.source, key)
 
     def _origin(self) -> str:
+        if self.settings.compare_techniques:
+            return "comparison of techniques"
         if self.embedded:
             return Release.origin
         return "command line" if self.source is None else str(self.source.path)
@@ -239,6 +246,9 @@ class _Assembly:
         own = self.file.candidates[source.name] if self._is_of_file(source.name) else None
         draft = self._draft(source, own.draft) if own and own.draft else None
         written = self._budgets.written(source.name, own.budgets if own else {})
+        if self.settings.compare_techniques:  # what is compared is measured, and nothing else
+            said = {name: budget for name, budget in written.items() if budget is not None}
+            return Candidate(source, said, written, draft, has_defaults=False)
         limits = candidate_limits(
             self._plans,
             source,

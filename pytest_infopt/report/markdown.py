@@ -14,6 +14,8 @@ from typing import Any
 
 from ..results.run_result import RunResult
 from ..results.verdict import Verdict
+from .comparison import COLUMNS as COMPARED
+from .comparison import HOW_TIMED, compared
 from .measured import cell_rows
 from .registry import ReportSpec
 from .text import visible
@@ -58,6 +60,9 @@ def markdown_summary(run: RunResult) -> str:
     """Verdict, a table per candidate, what was not run, and the message of each gate not passed."""
     view = run_view(run)
     sections = [f"## {MARKS[run.verdict]} {view.verdict_line}", _origin(run)]
+    if comparison := compared(run):
+        rows = [list(map(escaped, candidate.cells)) for candidate in comparison]
+        sections.append(f"### Candidates compared\n\n{table_of(COMPARED, rows)}\n\n{HOW_TIMED}")
     sections += map(_candidate, view.candidates)
     sections += [
         _measured(gate, table)

@@ -164,7 +164,7 @@ class GateRun(GateRecord, Generic[AnyMeasure]):
                 self.add(sample)
                 take(judge, sample)
                 show(index + 1, planned, judge.undecided, deadline)
-                if judge.decided:
+                if judge.decided and self.release.statistics.stop_when_decided:
                     break
         finally:
             self.settle(judgements_of(judge, self.samples), stands=not provisional)

@@ -104,7 +104,8 @@ class InfoptSession:
         """All of a candidate's limits; where its precision, or the reference's size, shows once the
         models are loaded, the defaults are then those of what was seen."""
         release, seen = self.release, self.descriptions.get(candidate.name)
-        if seen is None or candidate not in release.candidates:
+        own = candidate in release.candidates and candidate.has_defaults
+        if seen is None or not own:
             return candidate.budgets
         return candidate_limits(
             release.plans,

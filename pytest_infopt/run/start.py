@@ -152,4 +152,6 @@ def _source_arguments(config: pytest.Config) -> list[str]:
         name, equals, _ = word.partition("=")
         if name in ("--infopt-config", "--infopt-reference", "--infopt-candidate"):
             kept += [word] if equals else words[index : index + 2]
+        elif name == "--infopt-compare-techniques":
+            kept.append(word)
     return kept

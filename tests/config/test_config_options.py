@@ -21,6 +21,7 @@ CASES: dict[str, tuple[list[str], str, Any, Any]] = {
         ("int8", "nf4@org/a"),
         ("int4", "org/b"),
     ),
+    "compare_techniques": (["--infopt-compare-techniques"], "", True, None),
     "device": (["--infopt-device", "cuda:1"], "infopt_device = cpu", "cuda:1", "cpu"),
     "report_dir": (["--infopt-report-dir", "a"], "infopt_report_dir = b", "a", "b"),
     "baseline": (["--infopt-baseline", "a.json"], "infopt_baseline = b.json", "a.json", "b.json"),

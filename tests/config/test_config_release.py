@@ -108,7 +108,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     caches, sweep = release.plan(CachesPlan), release.plan(LongContextPlan)
     assert (caches.lengths, caches.batch_sizes) == ((32, 64), (8,))
     assert (sweep.lengths, sweep.texts) == ((512, 4096), 1)
-    assert release.statistics == Statistics(0.05, 0.01, 5, 4, "warn", 60.0)
+    assert release.statistics == Statistics(0.05, 0.01, 5, True, 4, "warn", 60.0)
     (implementation,) = release.implementations
     assert (implementation.title, implementation.target) == (
         "quantizer package.module:Factory",
@@ -265,7 +265,7 @@ def test_settings_win_over_the_file(tmp_path: Path) -> None:
     assert [c.name for c in release.candidates] == ["int8", "nf4"]
     assert {c.source.model for c in release.candidates} == {"org/new"}
     assert {c.source.device for c in release.candidates} == {"mps"} == {release.reference.device}
-    assert release.statistics == Statistics(0.05, 0.01, 1.5, 9, "block", 7.0)
+    assert release.statistics == Statistics(0.05, 0.01, 1.5, True, 9, "block", 7.0)
     assert release.report_dir == tmp_path / "elsewhere"
     assert release.baseline == tmp_path / "b.json"
 
@@ -627,3 +627,45 @@ def test_the_plan_tells_of_options_that_no_limit_can_follow_from(
     plan = plan_lines(load(tmp_path, ONE + lines), tmp_path)
     name = option.partition(" ")[0]
     assert any("missing: candidate" in line and name in line for line in plan)
+
+
+def test_techniques_are_made_from_the_reference_of_the_file(tmp_path: Path) -> None:
+    """The file keeps its reference, texts and sizes; candidates and limits are the comparison's."""
+    (tmp_path / "infopt.toml").write_text(WHOLE)
+    own = load_release(tmp_path)
+    release = load_release(tmp_path, Settings(compare_techniques=True))
+    assert release.reference == own.reference
+    assert release.corpus == own.corpus
+    assert release.directory == own.directory
+    assert release.plan(LatencyPlan).new_tokens == own.plan(LatencyPlan).new_tokens
+    made = {candidate.name: candidate for candidate in release.candidates}
+    unmade = {line.partition(":")[0] for line in release.not_run}
+    assert made.keys() | unmade == TECHNIQUES
+    assert {candidate.source.model for candidate in made.values()} == {own.reference.model}
+    for candidate in made.values():
+        formats.format_of(candidate.source.quantization).check_options(candidate.source.options)
+        assert set(candidate.budgets) == {n for n, b in candidate.written.items() if b is not None}
+
+
+TECHNIQUES = {
+    "fp32", "bf16", "fp16", "int8", "int4", "nf4", "gptq", "pruned",
+    "no-kv-cache", "batched", "drafted",
+}  # fmt: skip
+
+
+def test_techniques_of_a_named_model_are_in_its_own_dtype(tmp_path: Path) -> None:
+    release = load_release(tmp_path, Settings(compare_techniques=True, reference="org/model"))
+    assert release.reference == ModelSource("reference", "org/model")
+    dtypes = {candidate.name: candidate.source.dtype for candidate in release.candidates}
+    assert dtypes["batched"] == "auto"
+    assert dtypes["fp32"] == "float32"
+
+
+def test_a_technique_that_cannot_be_made_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "_is_installed", lambda module: False)
+    release = load_release(tmp_path, Settings(compare_techniques=True))
+    assert "pruned" in {candidate.name for candidate in release.candidates}
+    (int8,) = (line for line in release.not_run if line.startswith("int8: "))
+    assert "pip install 'pytest-infopt[torchao]'" in int8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from page_parts import ATTRIBUTES, ELEMENTS, PageParts
 from report_strategies import RELAXED, gates, runs, text
@@ -18,10 +19,11 @@ from report_strategies import RELAXED, gates, runs, text
 from pytest_infopt import MeasuredTable, Plot
 from pytest_infopt.console import main
 from pytest_infopt.gates.registry import metrics
+from pytest_infopt.report.comparison import compared
 from pytest_infopt.report.document import result_document
 from pytest_infopt.report.html import figures as figures_module
-from pytest_infopt.report.html.candidates import compared, comparison_figure
-from pytest_infopt.report.html.figures import MISSING, can_draw, figure
+from pytest_infopt.report.html.candidates import comparison_figure
+from pytest_infopt.report.html.figures import MISSING, can_draw, figure, standalone
 from pytest_infopt.report.html.gauge import gauge
 from pytest_infopt.report.html.page import html_page
 from pytest_infopt.report.measured import cell_rows
@@ -240,3 +242,81 @@ def test_one_candidate_is_compared_with_nobody() -> None:
     run = RunResult("1", "", "id", {}, {"name": "r"}, [], measured("a", 1, 1, 1), 1.0)
     assert compared(run) == []
     assert comparison_figure([]) is None
+
+
+ratios = st.floats(0.25, 4)
+
+
+@pytest.mark.parametrize(
+    ("metric", "serving", "power"),
+    [
+        ("tpot_ratio", "", 1),
+        ("speculative_speed_up", "with its draft", -1),
+        ("batching_throughput_ratio", "in batches", -1),
+        ("kv_step_speed_up", "without a KV cache", 1),
+    ],
+)
+@given(ends=st.tuples(ratios, ratios, ratios).map(sorted))
+@example(ends=[0.0, 2.0, math.inf])
+def test_each_way_of_serving_is_a_time_over_plain_decoding(
+    metric: str, serving: str, power: int, ends: list[float]
+) -> None:
+    low, value, high = ends
+    other = measured("a", 2.0, 1.0, 0.1)
+    served = [*measured("b", 2.0, 1.0, 0.1)[::2], GateResult("g", "b", 1.0, [
+        Judgement(metric, value, 9, 9, Verdict.PASS, 0.01, (low, high))])]  # fmt: skip
+    run = RunResult("1", "", "id", {}, {"name": "r"}, [], [*other, *served], 1.0)
+    _, candidate = compared(run)
+    time = candidate.found["tpot_ratio"]
+    assert candidate.serving == serving
+    assert time.value == pytest.approx(value**power)
+    assert time.interval is not None
+    inverse = [1 / high, 1 / low if low else math.inf]
+    assert time.interval == pytest.approx((low, high) if power > 0 else inverse)
+
+
+def test_a_drafts_bytes_count_among_the_weights() -> None:
+    drafted = GateResult("s", "a", 1.0, [Judgement("draft_bytes", 5.0, 1, 1)])
+    gates_of = [*measured("a", 2.0, 1.0, 0.1), drafted, *measured("b", 2.0, 1.0, 0.1)]
+    run = RunResult("1", "", "id", {}, {"name": "r"}, [], gates_of, 1.0)
+    assert [candidate.weight_bytes for candidate in compared(run)] == [7.0, 2.0]
+
+
+@drawing
+def test_a_plot_that_stands_alone_has_its_colours_in_light_and_dark() -> None:
+    gates_of = [*measured("a", 2.0, 3.0, 0.1), *measured("b", 4.0, 1.0, 0.2)]
+    run = RunResult("1", "", "id", {}, {"name": "r"}, [], gates_of, 1.0)
+    svg = comparison_figure(compared(run))
+    assert svg is not None
+    root = ElementTree.fromstring(standalone(svg))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    (style,) = root.findall("{http://www.w3.org/2000/svg}style")
+    assert style.text is not None
+    light, dark = style.text.split("prefers-color-scheme: dark")
+    used = set(re.findall(r"var\((--[\w-]+)\)", svg))
+    assert used
+    assert all(f"{name}:" in light and f"{name}:" in dark for name in used)
+
+
+@drawing
+def test_labels_of_numbers_keep_their_zeros() -> None:
+    rows = (("0.001", 0.25), ("0.003", 0.75))
+    plot = Plot("KL from", ("share",), "share of tokens", "bar", ordered=True)
+    svg = figure(MeasuredTable("d", ("KL from", "share"), rows, plot=plot).to_json())
+    assert svg is not None
+    assert {"0.001", "0.003"} <= set(re.findall(r">([\d.]+)<", svg))
+
+
+@drawing
+def test_nothing_but_zeros_is_a_table_and_no_empty_plot() -> None:
+    plot = Plot("document", ("nats",), "KL, nats", "bar", ordered=True)
+    table = MeasuredTable("kl", ("document", "nats"), (("a", 0.0), ("b", 0.0)), plot=plot)
+    assert figure(table.to_json()) is None
+
+
+def test_a_column_is_set_to_the_right_where_all_of_it_are_numbers() -> None:
+    rows = (("a", 1.5, "few"), ("b", 2, 3))
+    gate = GateResult("g", "c", 1.0, details={"tables": [
+        MeasuredTable("t", ("what", "number", "word"), rows).to_json()]})  # fmt: skip
+    page = html_page(RunResult("1", "", "id", {}, {"name": "r"}, [], [gate], 1.0))
+    assert re.findall(r'class="number">([^<]*)<', page) == ["number", "1.5", "2"]

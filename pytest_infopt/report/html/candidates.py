@@ -1,77 +1,16 @@
-"""All candidates of a run in one table and one plot: memory against time, colour is quality.
-
-A candidate is on the front where no other weighs less, takes less time and loses less, by the
-estimates. What is not measured of a candidate has no number, and puts it on no front.
-"""
+"""The candidates of a run in one plot: memory against time, colour is quality."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
-from ...results.run_result import RunResult
-from ...results.verdict import Judgement
-from ..text import visible
-from ..wording import ABSENT, estimate_text
+from ..comparison import TIME, ComparedCandidate
 from .figures import HEIGHT, STYLE, WIDTH, can_draw, drawn
 
-WEIGHTS, TIME, LOSS = "weight_bytes", "tpot_ratio", "kl_mean"
-AGREEMENT = "top1_agreement"
-COLUMNS = ("candidate", "weights", "time of a token", "KL", "same best token", "front")
 _LEAST_LOSS = 1e-5  # nats: a copy of the reference loses nothing, which no logarithm has
-_SHOWN = (WEIGHTS, TIME, LOSS, AGREEMENT)
-
-
-@dataclass(frozen=True)
-class ComparedCandidate:
-    """A candidate's judgements by metric, as far as they have values."""
-
-    name: str
-    found: dict[str, Judgement]
-    is_on_front: bool = False
-
-    @property
-    def place(self) -> tuple[float, ...] | None:
-        """Weights, time and loss; None where one of them was not measured."""
-        values = [self.found[name].value for name in (WEIGHTS, TIME, LOSS) if name in self.found]
-        known = [value for value in values if value is not None and math.isfinite(value)]
-        return tuple(known) if len(known) == 3 else None
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """A cell for each of `COLUMNS`."""
-        texts = (
-            estimate_text(self.found[name]) if name in self.found else ABSENT for name in _SHOWN
-        )
-        return (self.name, *texts, "yes" if self.is_on_front else "")
-
-
-def compared(run: RunResult) -> list[ComparedCandidate]:
-    """The candidates that were measured; none where fewer than two were."""
-    found: dict[str, dict[str, Judgement]] = {}
-    for gate in run.gates:
-        for judgement in gate.judgements:
-            if judgement.metric in _SHOWN and judgement.value is not None:
-                found.setdefault(visible(gate.candidate), {})[judgement.metric] = judgement
-    candidates = [
-        ComparedCandidate(name, of_it)
-        for name, of_it in found.items()
-        if {WEIGHTS, LOSS} & of_it.keys()
-    ]
-    if len(candidates) < 2:
-        return []
-    places = [c.place for c in candidates if c.place is not None]
-    return [ComparedCandidate(c.name, c.found, _is_on_front(c.place, places)) for c in candidates]
-
-
-def _is_on_front(place: tuple[float, ...] | None, places: list[tuple[float, ...]]) -> bool:
-    if place is None:
-        return False
-    others = (other for other in places if other != place)
-    return not any(all(a <= b for a, b in zip(o, place, strict=True)) for o in others)
 
 
 def comparison_figure(candidates: list[ComparedCandidate]) -> Markup | None:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any
 
@@ -48,12 +49,12 @@ def can_draw() -> bool:
 
 
 def figure(table: Mapping[str, Any]) -> Markup | None:
-    """The table's plot; None where it has none, or no number that its axes hold."""
+    """The table's plot; None where it has none, no number that its axes hold, or only zeros."""
     plot = table.get("plot")
     if not plot or not can_draw():
         return None
     points = list(_points(table, plot))
-    if not points:
+    if not any(point["y"] for point in points):
         return None
     label = f"{visible(str(table['title']))}: {visible(plot['title'])} against {_x_title(plot)}"
     try:
@@ -94,16 +95,18 @@ def _points(table: Mapping[str, Any], plot: Mapping[str, Any]) -> Iterator[dict[
     columns = list(table["columns"])
     x, group = columns.index(plot["x"]), plot.get("group")
     places = _places(table, plot)
+    unit = plot["title"].rpartition(", ")[2]  # the axis has it: the legend need not
     for row in table["rows"]:
         if not plot["ordered"] and not _is_drawable(row[x], plot["log_x"]):
             continue
         for name in plot["y"]:
             value = row[columns.index(name)]
             if _is_drawable(value, plot["log_y"]):
-                words = [name] if len(plot["y"]) > 1 or not group else []
+                named = len(plot["y"]) > 1 or not group
+                words = [name.removesuffix(f", {unit}")] if named else []
                 words += [f"{group} {cell_text(row[columns.index(group)])}"] if group else []
                 at = places[cell_text(row[x])] if plot["ordered"] else row[x]
-                yield {"x": at, "y": value, "series": visible(", ".join(words))}
+                yield {"x": at, "y": value, "series": _drawable_word(visible(", ".join(words)))}
 
 
 def _is_drawable(value: object, on_log_axis: bool) -> bool:
@@ -127,13 +130,22 @@ def _labels(table: Mapping[str, Any], plot: Mapping[str, Any]) -> list[str]:
 
 
 def _shared_start(words: list[str]) -> str:
-    """What all words begin with, up to a full stop: "model.layers." of a model's layers."""
+    """What all words begin with, up to a full stop: "model.layers." of a model's layers, and not
+    the "0." of numbers."""
     first, last = min(words, default=""), max(words, default="")
     common = next((n for n, pair in enumerate(zip(first, last)) if pair[0] != pair[1]), 0)  # noqa: B905
-    return first[: first.rfind(".", 0, common) + 1]
+    shared = first[: first.rfind(".", 0, common) + 1]
+    return shared if any(map(str.isalpha, shared)) else ""
+
+
+def _drawable_word(word: str) -> str:
+    """The library cuts long words between the halves of a surrogate pair, and then draws nothing:
+    what takes such a pair is a box."""
+    return "".join(letter if ord(letter) < 0x10000 else "□" for letter in word)
 
 
 def _short(word: str) -> str:
+    word = _drawable_word(word)
     return word if len(word) <= _LONGEST_LABEL else word[: _LONGEST_LABEL - 1] + "…"
 
 
@@ -233,3 +245,16 @@ def drawn(spec: dict[str, Any], label: str) -> Markup:
     if begun is None:
         raise ValueError(f"vl-convert-python drew no SVG: {svg[:60]!r}")
     return opening.format(label, begun[1]) + Markup(_ROLES.sub("", svg[begun.end() :]))
+
+
+def page_style() -> str:
+    """The page's style sheet, whose variables are the colours of plots."""
+    return files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+
+
+def standalone(svg: Markup) -> str:
+    """A drawn plot as a file of its own, in the page's colours, light and dark."""
+    colours = page_style().partition("* {")[0]
+    style = f"<style>{colours}svg {{ background: var(--page); color: var(--text); }}</style>"
+    opening, rest = str(svg).split(">", 1)
+    return f'{opening} xmlns="http://www.w3.org/2000/svg">{style}{rest}\n'

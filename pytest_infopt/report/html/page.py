@@ -20,14 +20,15 @@ from markupsafe import Markup, escape
 
 from ...results.run_result import RunResult
 from ...results.verdict import Verdict
+from ..comparison import COLUMNS as COMPARISON_COLUMNS
+from ..comparison import HOW_TIMED, compared
 from ..measured import cell_rows
 from ..message import finding_context, finding_evidence, finding_place, top_text
 from ..registry import ReportSpec
 from ..text import visible
 from ..view import COLUMNS, CandidateView, GateView, RunView, run_view
-from .candidates import COLUMNS as COMPARISON_COLUMNS
-from .candidates import compared, comparison_figure
-from .figures import figure, why_no_plots
+from .candidates import comparison_figure
+from .figures import figure, page_style, standalone, why_no_plots
 from .gauge import gauge
 
 _METRIC, _BUDGET, _VALUE, _COUNT, _VERDICT = COLUMNS
@@ -72,10 +73,11 @@ def html_page(run: RunResult) -> str:
         comparison=comparison,
         comparison_columns=COMPARISON_COLUMNS,
         comparison_figure=comparison_figure(comparison),
+        how_timed=HOW_TIMED,
         models=model_rows([run.reference, *run.candidates]),
         environment=_pairs(run.environment),
         missing=why_no_plots() if any(_plots(view)) else "",
-        css=files(__package__).joinpath("page.css").read_text(encoding="utf-8"),
+        css=page_style(),
     )
     return page
 
@@ -95,8 +97,10 @@ def _gate(anchor: str, view: GateView) -> GateOnPage:
 
 
 def write_page(run: RunResult, directory: Path) -> None:
-    """report.html in the run's folder."""
+    """report.html in the run's folder, and candidates.svg where several are compared."""
     (directory / "report.html").write_text(html_page(run), encoding="utf-8")
+    if plot := comparison_figure(compared(run)):
+        (directory / "candidates.svg").write_text(standalone(plot), encoding="utf-8")
 
 
 def model_rows(models: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -116,6 +120,12 @@ def value_text(value: object) -> str:
     return visible(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
+def _number_columns(rows: Sequence[Sequence[str]]) -> set[int]:
+    """The columns of a table, behind its first, that have numbers alone below their header."""
+    columns = list(zip(*rows[1:], strict=True))
+    return {n for n, cells in enumerate(columns) if n and all(map(_NUMBER.fullmatch, cells))}
+
+
 def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(visible(key), value_text(value)) for key, value in values.items()]
 
@@ -131,11 +141,11 @@ def _template() -> Any:
         "context": finding_context,
         "evidence": finding_evidence,
         "gauge": gauge,
+        "number_columns": _number_columns,
         "place": finding_place,
         "top": top_text,
         "visible": lambda text: visible(str(text)),
     }
-    environment.tests["number_like"] = lambda text: _NUMBER.fullmatch(text) is not None
     source = files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source)
 

@@ -65,6 +65,9 @@ class CachesPlan(Plan):
         "declares a window or block of up to four times as many.",
         ge=2,
     )
+    step_pairs: int = setting(
+        30, "Most timed pairs of a decoding step with the KV cache and without.", ge=1
+    )
     system_tokens: int = setting(256, "Tokens of the shared system prompt.", ge=1)
     question_tokens: int = setting(32, "Tokens of each request behind it.", ge=1)
     requests: int = setting(4, "Requests that share the system prompt.", ge=2)

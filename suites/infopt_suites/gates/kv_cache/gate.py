@@ -42,6 +42,13 @@ SIZE = Metric(
     Rule.WORST,
     "largest |KV cache held − predicted by formula| over lengths and batch sizes",
 )
+SPEED_UP = Metric(
+    "kv_step_speed_up",
+    Unit.RATIO,
+    Rule.SIGN,
+    "time of a decoding step without the KV cache / with it, at the longest of [caches] lengths",
+    higher_is_better=True,
+)
 
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
@@ -64,5 +71,5 @@ GATE = GateSpec(
     default_budgets=default_budgets,
     fewest_documents=one_document_a_prompt,
     causes={metric.name: Cause.CACHE for metric in (*OUTPUTS, *LONG)},
-    metrics=(*OUTPUTS, *LONG, SIZE),
+    metrics=(*OUTPUTS, *LONG, SIZE, SPEED_UP),
 )

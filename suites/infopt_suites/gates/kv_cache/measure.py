@@ -10,6 +10,7 @@ from pytest_infopt.engines.base import able
 from ..plans import CachesPlan, EquivalencePlan
 from .cache_passes import CacheEngine
 from .long_prompt import TAIL, long_prompt_of, measure_long_prompt
+from .step_pair import measure_step_pair
 from .ways import (
     measure_kv_growth,
     measure_kv_prompt,
@@ -74,8 +75,7 @@ class KvCacheMeasure:
     @remote
     def growth(self) -> Sample:
         """Sizes and step costs of the candidate's KV cache; its tables are in the details."""
-        plan, window = self._plan, self._engine.context_window
-        lengths = [n for n in plan.lengths if n <= window] or [window]
+        plan, window, lengths = self._plan, self._engine.context_window, self._lengths
         reference = able(self._pair.reference, CacheEngine)
         growth = measure_kv_growth(self._engine, lengths, plan.batch_sizes, reference)
         tables = [step_cost_table(growth), size_table(growth)]
@@ -84,3 +84,13 @@ class KvCacheMeasure:
             tables.append(paged_table(one, documents, max(documents)))
         kept = {name: growth.details.get(name, {}) for name in ("notes", "not_judged")}
         return replace(growth, details={"tables": [table.to_json() for table in tables], **kept})
+
+    @remote
+    def step_pair(self, index: int, cached_first: bool) -> Sample:
+        """A decoding step at the longest length, with the KV cache and without."""
+        return measure_step_pair(self._engine, self._lengths[-1], cached_first, f"pair-{index}")
+
+    @property
+    def _lengths(self) -> list[int]:
+        window = self._engine.context_window
+        return [n for n in self._plan.lengths if n <= window] or [window]

@@ -1,4 +1,7 @@
-"""KV cache: does a token come out of it as without it, and is it as large as it should be?"""
+"""KV cache: does a token come out of it as without it, and is it as large as it should be?
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_infopt import GateRun, Metric, Sample
+from pytest_infopt import GateRun, Judgement, Metric, Sample
 
 from ..plans import CachesPlan, EquivalencePlan
-from .gate import LONG, OUTPUTS, SIZE
+from .gate import LONG, OUTPUTS, SIZE, SPEED_UP
 
 if TYPE_CHECKING:
     from .measure import KvCacheMeasure
@@ -26,6 +29,7 @@ def test_kv_cache(infopt_gate: GateRun[KvCacheMeasure]) -> None:
     Where one way alone is wrong, its name says what to look at (``details.errors``): padding and
     positions for the ragged batch, the mask's corner for chunked prefill, ``crop`` for what was
     taken back. The reports have what a step costs with and without the cache, and its memory.
+    What a step saves is judged where it has a limit.
     """
     measure = infopt_gate.measure
     prompts = infopt_gate.plan(CachesPlan).prompts_of(infopt_gate.plan(EquivalencePlan))
@@ -44,4 +48,21 @@ def test_kv_cache(infopt_gate: GateRun[KvCacheMeasure]) -> None:
         )
         infopt_gate.judgements = judgements
     infopt_gate.show_samples("errors", "mismatches", "left_out")
+    if SPEED_UP.name in infopt_gate.budgets and not infopt_gate.failed:
+        infopt_gate.judgements = [*judgements, *timed(infopt_gate)]
     infopt_gate.conclude()
+
+
+def timed(gate: GateRun[KvCacheMeasure]) -> list[Judgement]:
+    """What a step saves by the cache, in pairs drawn by a coin."""
+    if distrust := gate.timing_distrust:
+        return gate.undecided({SPEED_UP.name: gate.budgets[SPEED_UP.name]}, distrust)
+    pairs, measure = gate.plan(CachesPlan).step_pairs, gate.measure
+    return gate.collect(
+        range(pairs),
+        lambda index: measure.step_pair(index, gate.coin(index)),
+        planned=pairs,
+        seconds=gate.seconds,
+        phase="pairs",
+        metrics=[SPEED_UP],
+    )

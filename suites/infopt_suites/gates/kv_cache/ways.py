@@ -41,8 +41,8 @@ from pytest_infopt.measure import (
 from ..kv_formula import FormulaCheck
 from .cache_passes import CacheEngine, CachePasses, Routes
 from .growth import fitted_exponent
+from .step_pair import TIMED_STEPS
 
-TIMED_STEPS = 2  # whose mean is the cost of a step at a length
 GENERATED = 5  # tokens by the library's own generation
 BLOCK_SIZE = 16  # tokens of a block, as vLLM's default
 _GENERATION = "the library's generation"

@@ -37,7 +37,8 @@ def test_memory(infopt_gate: GateRun[MemoryMeasure]) -> None:
     readings = [measure.candidate(), measure.candidate()]
     infopt_gate.details["reference"] = reference.values
     infopt_gate.details["weights"] = readings[0].details.get("weights", {})
-    infopt_gate.show(category_table(reference, readings[0]).to_json())
+    for table in (category_table(reference, readings[0]).to_json(), *measure.weight_tables()):
+        infopt_gate.show(table)
     sizes = infopt_gate.collect(
         readings,
         lambda reading: reading,
@@ -45,7 +46,8 @@ def test_memory(infopt_gate: GateRun[MemoryMeasure]) -> None:
         metrics=SIZES,
         budgets=limits_in_bytes(infopt_gate, reference, readings[0]),
     )
-    if not infopt_gate.failed:
+    wanted = infopt_gate.candidate.has_defaults or RESIDENT.name in infopt_gate.budgets
+    if wanted and not infopt_gate.failed:
         infopt_gate.judgements = [*sizes, *resident(infopt_gate)]
     infopt_gate.conclude()
 
