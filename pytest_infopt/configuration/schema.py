@@ -14,7 +14,16 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
 from ..engines.formats import DTYPE_ALIASES, DTYPES, FORMATS, OWN_LOADER
 from ..engines.kv_cache_formats import KV_CACHES
@@ -178,6 +187,13 @@ class ServerTable(Table):
         description="More addresses of the same server; workers of pytest-xdist are shared out "
         "among all of them.",
     )
+
+    @field_validator("replicas")
+    @classmethod
+    def _are_there_already(cls, replicas: list[str], others: ValidationInfo) -> list[str]:
+        if replicas and others.data.get("command"):
+            raise ValueError("are of a server that is there already; command starts another")
+        return replicas
 
 
 class ServedModelTable(ModelTable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from openai_server_fake import Behaviour, openai_server
 from test_run_endpoint import PLAN, model
 
+from pytest_infopt.configuration import load_release
+from pytest_infopt.errors import ConfigurationError
 from pytest_infopt.release import ServerSource
 from pytest_infopt.run.exit_status import ExitStatus
 
@@ -24,6 +27,17 @@ def test_workers_have_addresses_of_their_own_as_far_as_there_are_enough(
     assert [share.url for share in shares[:count]] == urls
     assert all(share.url == urls[place % count] for place, share in enumerate(shares))
     assert all(sorted(share.addresses) == sorted(urls) for share in shares)
+
+
+def test_replicas_of_a_server_that_is_started_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "infopt.toml").write_text(
+        '[candidates.served]\nengine = "openai"\nserver.url = "http://localhost:1/v1"\n'
+        'server.command = ["serve"]\nserver.replicas = ["http://localhost:2/v1"]\n'
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"server\.replicas: are of a server that is there"
+    ):
+        load_release(tmp_path)
 
 
 def values(document: dict[str, Any]) -> dict[tuple[str, str], tuple[Any, ...]]:
