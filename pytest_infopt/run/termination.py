@@ -13,8 +13,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Termination:
-    """Makes SIGTERM and SIGHUP end a run as Ctrl-C does, while a session lasts. A second one ends
-    the process at once."""
+    """Makes SIGTERM and SIGHUP end a run as Ctrl-C does, while a session lasts and unless they are
+    ignored. A second one ends the process at once."""
 
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
@@ -23,7 +23,9 @@ class Termination:
         # Only the main thread may say what a signal does; xdist's workers are ended by theirs.
         main = threading.current_thread() is threading.main_thread()
         if main and not hasattr(session.config, "workerinput"):
-            self._before = {each: signal.signal(each, self._interrupt) for each in _SIGNALS}
+            # What is ignored stays so: nohup ignores SIGHUP for all that it starts.
+            heeded = [each for each in _SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+            self._before = {each: signal.signal(each, self._interrupt) for each in heeded}
 
     def pytest_unconfigure(self) -> None:
         self._restore()

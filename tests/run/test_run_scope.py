@@ -345,6 +345,23 @@ def test_workers_tell_what_was_left_out(
 # Signals
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_hang_up_ends_a_run_unless_it_is_ignored(
+    release: None, plugin, pytester: pytest.Pytester, ignored: bool
+) -> None:
+    """nohup starts a run that a closed terminal is not to end."""
+    hangs_up = plugin(
+        "import signal\ndef pytest_collection_finish():\n    signal.raise_signal(signal.SIGHUP)\n"
+    )
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else lambda *_: None)
+    try:
+        words = ("--infopt", "--collect-only", *hangs_up)
+        run = pytester.runpytest_inprocess(*words, no_reraise_ctrlc=True)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert run.ret == (pytest.ExitCode.OK if ignored else pytest.ExitCode.INTERRUPTED)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_ended_run_writes_reports_that_do_not_pass(

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import pytest
 
 from ..base import Suite
-from ..properties import tried
+from ..properties import noted, tried
 from ..wall_clock import virtual_time
 from .protocol import Answer, CacheSpec, Request, VirtualClock
 from .redis_entries import RedisEntries
@@ -36,6 +36,10 @@ _PATIENCE = 200  # milliseconds for what may never come
 _PAUSE = 0.01  # seconds between two looks at what is on its way
 _CLOSES = 5.0  # seconds in which caches close
 _HANGS = 30.0  # seconds after which a property has hung: the properties take less than a few
+_NO_SERVER = (
+    'spec.redis_url was None, since the capability "redis" is not claimed; a cache that keeps its '
+    "entries in Redis claims it"
+)
 
 
 class Trial:
@@ -70,8 +74,9 @@ class Trial:
         """A further cache, of the same namespace unless another is given."""
         spec = replace(self.spec, **options)
         spec.directory.joinpath(spec.namespace).mkdir(exist_ok=True)
-        made = self._make(replace(spec, directory=spec.directory / spec.namespace))
-        cache = _Awaited(await made if inspect.isawaitable(made) else made)
+        with noted("" if spec.redis_url else _NO_SERVER):
+            made = self._make(replace(spec, directory=spec.directory / spec.namespace))
+            cache = _Awaited(await made if inspect.isawaitable(made) else made)
         self._opened.append(cache)
         return cache
 
