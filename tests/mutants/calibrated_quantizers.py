@@ -738,6 +738,7 @@ CALIBRATED_MUTANTS = [
     CalibratedMutant(PermutationNotUndone, NEARER),
     CalibratedMutant(PermutationNotUndone, "test_unrelated_inputs_do_no_harm"),
     CalibratedMutant(NotDamped, COLUMNS),
+    CalibratedMutant(NotDamped, "test_fewer_tokens_than_features_are_enough"),
     CalibratedMutant(AbsoluteDamping, "test_scaling_inputs_by_powers_of_two_changes_nothing"),
     CalibratedMutant(TenfoldDamping, COLUMNS),
     CalibratedMutant(DeadColumnsDivide, DEAD),

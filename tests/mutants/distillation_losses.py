@@ -808,6 +808,51 @@ class OneTokenShort(SmallLoss):
         return super().written(student, teacher, prompts, count - 1)
 
 
+class SmallRuledOut(SmallLoss):
+    """Sound: tokens that the teacher rules out are taken out before anything is computed."""
+
+    def divergence(self, q: Tensor, p: Tensor) -> Tensor:
+        gone = p.isneginf()
+        p, q = p.masked_fill(gone, 0.0), q.masked_fill(gone, 0.0)
+        return self.weighed(p.exp() * (p - q), gone).sum(-1)
+
+    def weighed(self, terms: Tensor, gone: Tensor) -> Tensor:
+        return terms.masked_fill(gone, 0.0)
+
+
+class RuledOutStay(SmallRuledOut):
+    """Not listed: 0 · (−∞ + ∞) is NaN."""
+
+    def divergence(self, q: Tensor, p: Tensor) -> Tensor:
+        return (p.exp() * (p - q)).sum(-1)
+
+
+class RuledOutInValueAlone(SmallRuledOut):
+    """Not listed: the NaN of a term is left out, and comes back with its gradient."""
+
+    def divergence(self, q: Tensor, p: Tensor) -> Tensor:
+        p, q = p.exp(), q.exp()
+        return torch.where(p == 0, 0.0, p * (p / q).log()).sum(-1)
+
+
+class RuledOutAsCertain(SmallRuledOut):
+    """Not listed: what was set to 0 is a logarithm, and counts as a probability of 1."""
+
+    def weighed(self, terms: Tensor, gone: Tensor) -> Tensor:
+        return terms + gone
+
+
+class KnownInAnotherOrder(SmallLoss):
+    """Not listed: the student is read by ids, the teacher by what its tokens weigh."""
+
+    def of_top_k(self, student: Tensor, teacher: Tensor, labels: Tensor, k: int) -> Tensor:
+        s, t, targets = self.counted(student, teacher, labels)
+        p, q = (t / self.warm).softmax(-1), (s / self.warm).softmax(-1)
+        known = p.topk(k, dim=-1)
+        soft = self.of_known(known.values, q.gather(-1, known.indices.sort(-1).values))
+        return self.mixed(soft, self.hard(s, targets)).mean()
+
+
 @dataclass(frozen=True)
 class LossMutant:
     """A fault, the property that finds it, and what the implementation declares."""
@@ -818,8 +863,10 @@ class LossMutant:
 
 
 JSD: dict[str, Any] = {**DECLARED, "divergence": "jsd", "beta": 0.3}
+RULED_OUT: dict[str, Any] = {"capabilities": {"temperature", "vocabulary", "ruled-out"}}
 SOUND: dict[str, tuple[type[SmallLoss], dict[str, Any]]] = {
     "small": (SmallLoss, DECLARED),
+    "ruled-out": (SmallRuledOut, RULED_OUT),
     "by-rows": (
         ByRows,
         {
@@ -863,7 +910,13 @@ TOKENIZERS = "test_models_of_two_tokenizers_are_refused"
 WRITES = "test_the_student_writes_the_text"
 FLOWS = "test_gradients_flow_through_the_log_probabilities_of_that_text_alone"
 
+RULED = "test_tokens_that_both_rule_out_change_nothing"
+
 LOSS_MUTANTS = [
+    LossMutant(RuledOutStay, RULED, RULED_OUT),
+    LossMutant(RuledOutInValueAlone, RULED, RULED_OUT),
+    LossMutant(RuledOutAsCertain, RULED, RULED_OUT),
+    LossMutant(KnownInAnotherOrder, "test_a_top_k_of_all_tokens_is_the_whole_teacher"),
     LossMutant(NoTemperatureSquared, WARM),
     LossMutant(NoTemperatureSquared, VALUE),
     LossMutant(TemperatureOnce, WARM),

@@ -450,6 +450,7 @@ PRUNER_MUTANTS = [
     PrunerMutant(KeptCountTruncated, COUNT),
     PrunerMutant(PatternInverted, BLOCKS),
     PrunerMutant(BlocksDownTheColumns, BLOCKS),
+    PrunerMutant(BlocksDownTheColumns, "test_permuting_rows_permutes_the_mask"),
     PrunerMutant(SignForgotten, RANKING),
     PrunerMutant(LargestRemoved, RANKING),
     PrunerMutant(ScoresInHalf, "test_size_and_sign_of_weights_do_not_matter"),

@@ -5,7 +5,7 @@ Legend: R groups, n weights of a group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -723,6 +723,41 @@ class NanPasses(SmallQuantizer):
         return super().quantize(weight.nan_to_num())
 
 
+class SmallVisible(SmallQuantizer):
+    """Sound: what is no number comes back as none, and spares the rest of its group."""
+
+    def quantize(self, weight: Tensor) -> dict[str, Any]:
+        finite = weight.where(weight.isfinite(), 0.0)
+        return {**super().quantize(finite), "spoilt": self.spoilt(weight)}
+
+    def spoilt(self, weight: Tensor) -> Tensor:
+        return ~weight.isfinite()
+
+    def dequantize(self, quantized: dict[str, Any]) -> Tensor:
+        return super().dequantize(quantized).masked_fill(quantized["spoilt"], torch.nan)
+
+
+class InfinityIsAnEnd(SmallVisible):
+    """Not listed: NaN stays, and an infinite weight is clamped."""
+
+    def spoilt(self, weight: Tensor) -> Tensor:
+        return weight.isnan()
+
+
+class NanIsACode(SmallVisible):
+    """Not listed: NaN is cast to an integer, which is some code."""
+
+    def spoilt(self, weight: Tensor) -> Tensor:
+        return weight.isinf()
+
+
+class ShiftedLevels(SmallQuantizer):
+    """Not listed: the decoder gives the middle of a step, and the encoder rounds to its end."""
+
+    def decode(self, codes: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+        return super().decode(codes, scales, zeros) + scales / 4 * (codes % 2)
+
+
 def _copy(scheme: QuantizationScheme) -> QuantizationScheme:
     copied = object.__new__(QuantizationScheme)
     for name, value in vars(scheme).items():
@@ -773,12 +808,14 @@ class QuantizerMutant:
     fault: type[SmallQuantizer]
     broken: str
     schemes: Sequence[QuantizationScheme]
+    capabilities: Collection[str] = frozenset(CAPABILITIES)
 
     @property
     def attributes(self) -> dict[str, Any]:
-        return {"capabilities": CAPABILITIES, "schemes": tuple(self.schemes)}
+        return {"capabilities": self.capabilities, "schemes": tuple(self.schemes)}
 
 
+VISIBLE = "test_nonfinite_weights_stay_visible"
 DOUBLED = _groups(64, bits=4, codebook="nf4", double_quantization=True)
 NARROW = _groups(32, bits=2)
 SOUND: dict[type[SmallQuantizer], dict[str, Any]] = {
@@ -789,6 +826,7 @@ SOUND: dict[type[SmallQuantizer], dict[str, Any]] = {
     SmallFollowing: {"capabilities": {"scales", "state"}, "schemes": (SYMMETRIC, INT8)},
     SmallPowers: {"capabilities": {"scales", "ragged"}, "schemes": (SYMMETRIC, INT8)},
     SmallUlp: {"schemes": (SYMMETRIC,), "exact_groups": False},
+    SmallVisible: {"capabilities": {"propagates-nonfinite"}, "schemes": (INT8, ASYMMETRIC)},
 }
 
 
@@ -840,6 +878,9 @@ QUANTIZER_MUTANTS = [
     QuantizerMutant(MemoryOrder, "test_memory_layout_does_not_matter", [INT8]),
     QuantizerMutant(FloatResult, SHAPE, [INT8]),
     QuantizerMutant(NanPasses, "test_nonfinite_weights_are_refused", [INT8]),
+    QuantizerMutant(InfinityIsAnEnd, VISIBLE, [INT8], {"propagates-nonfinite"}),
+    QuantizerMutant(NanIsACode, VISIBLE, [INT8], {"propagates-nonfinite"}),
+    QuantizerMutant(ShiftedLevels, "test_quantizing_again_changes_nothing", [INT8]),
     QuantizerMutant(OneStepForAllBlocks, BOUND, [DOUBLED]),
     QuantizerMutant(StepsOfOneBlockMore, BOUND, [DOUBLED]),
     QuantizerMutant(LastBlockOfScalesForgotten, BOUND, [DOUBLED]),

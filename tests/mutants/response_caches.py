@@ -521,6 +521,29 @@ class WholeCallHashed(SmallResponseCache):
         return dict(request)
 
 
+class SaltOfTheInstance(SmallResponseCache):
+    """Not listed: keys are salted anew by each instance."""
+
+    def key(self, request: Request) -> str:
+        return f"{super().key(request)}{id(self)}"
+
+
+class RequestIsTheKey(InMemory):
+    """Not listed: requests are kept as they came, and change with their conversations."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.pairs: list[tuple[Request, Answer]] = []
+
+    async def set(self, request: Request, answer: Answer) -> None:
+        self.pairs.append((request, copy.deepcopy(answer)))
+
+    async def get(self, request: Request) -> Any:
+        wanted = self.content(request)
+        found = [answer for kept, answer in self.pairs if self.content(kept) == wanted]
+        return copy.deepcopy(found[-1]) if found else None
+
+
 class NoNamespace(SmallResponseCache):
     """Not listed: all applications on a server share their entries (upstash/semantic-cache#5)."""
 
@@ -988,6 +1011,19 @@ class AllOrNothing(SmallResponseCache):
         return answers
 
 
+class KeptBeforeItIsComputed(SmallResponseCache):
+    """Not listed: each entry is there, with an answer to come, before the model is called."""
+
+    async def get_or_compute_batch(self, requests: Sequence[Request], compute: Any) -> Any:
+        async def kept_first(missing: Sequence[Request]) -> Any:
+            to_come = {"content": "…", "finish_reason": "stop"}
+            for request in missing:
+                await self.set(request, to_come)
+            return await compute(missing)
+
+        return await super().get_or_compute_batch(requests, kept_first)
+
+
 class OncePerPlace(SmallResponseCache):
     """C10: a request that stands twice in a batch gets one answer."""
 
@@ -1128,6 +1164,24 @@ class NoTimeout(SmallResponseCache):
         return None
 
 
+class LateReplies(SmallResponseCache):
+    """Not listed: what came too late for one question answers the next (redis/redis-py#2624)."""
+
+    late: asyncio.Future[Any] | None = None
+
+    def timeout(self) -> float | None:
+        return None
+
+    async def fetch(self, key: str) -> bytes | None:
+        reply = self.late or asyncio.ensure_future(super().fetch(key))
+        self.late = None
+        done, _ = await asyncio.wait([reply], timeout=self.spec.redis_timeout)
+        if not done:
+            self.late = reply
+            raise TimeoutError
+        return reply.result()
+
+
 class NotWarned(SmallResponseCache):
     """Not listed: nobody is told that the store fails."""
 
@@ -1203,6 +1257,7 @@ COST = "test_a_look_up_costs_the_same_however_much_is_kept"
 DAMAGED = "test_damaged_entries_are_misses"
 FAILS = "test_a_store_that_fails_is_a_miss"
 DOWN = "test_a_store_that_is_down_at_the_start_is_a_miss"
+SLOW = "test_a_slow_store_is_waited_for_or_done_without"
 TOO_FULL = "test_a_store_that_is_too_full_can_be_opened"
 COUNTS = "test_counters_lose_nothing"
 MUTANTS = [
@@ -1290,6 +1345,11 @@ MUTANTS = [
     CacheMutant(NoTimeout, FAILS),
     CacheMutant(NotWarned, "test_a_store_that_fails_is_told_of"),
     CacheMutant(DownForGood, FAILS),
+    CacheMutant(DownForGood, SLOW),
+    CacheMutant(LateReplies, SLOW),
+    CacheMutant(KeptBeforeItIsComputed, "test_a_batch_that_fails_keeps_nothing"),
+    CacheMutant(SaltOfTheInstance, "test_another_instance_finds_it"),
+    CacheMutant(RequestIsTheKey, "test_changing_a_request_does_not_change_what_is_kept"),
     CacheMutant(ConnectedAtTheStart, DOWN, RedisError),
     CacheMutant(CounterRaisedHere, COUNTS),
     CacheMutant(HitsThatFailCounted, COUNTS),

@@ -417,6 +417,32 @@ class SignOfSmallNumbersLost(SmallFloat8):
         return torch.where(values.abs() < 2.0**-6, codes & 127, codes)
 
 
+class NanIsTheLargest(SmallFloat8):
+    """Not listed: NaN is taken for an overflow, and saturates."""
+
+    def encode(self, values: Tensor) -> Tensor:
+        return super().encode(values.nan_to_num(nan=math.inf))
+
+
+class CheckedBook(SmallBook):
+    """Sound: it refuses what has no nearest level."""
+
+    def encode(self, values: Tensor) -> Tensor:
+        if self.seen(values).isnan().any():
+            raise ValueError("a number is NaN")
+        return super().encode(values)
+
+    def seen(self, values: Tensor) -> Tensor:
+        return values
+
+
+class FirstIsChecked(CheckedBook):
+    """Not listed: of a block, the first number is looked at."""
+
+    def seen(self, values: Tensor) -> Tensor:
+        return values[:1]
+
+
 @dataclass(frozen=True)
 class CodebookMutant:
     fault: type[Any]
@@ -438,6 +464,10 @@ CODEBOOK_MUTANTS = [
     CodebookMutant(TopBinadeIsNan, "test_every_code_decodes_to_its_level", "e4m3fn"),
     CodebookMutant(SubnormalsFlushed, NEAREST, "e4m3fn"),
     CodebookMutant(SignOfSmallNumbersLost, "test_encoding_is_monotone_and_keeps_signs", "e4m3fn"),
+    CodebookMutant(SearchByFloor, "test_zero_encodes_to_zero", "nf4"),
+    CodebookMutant(CodesNotSortedBack, "test_zero_encodes_to_zero", "fp4"),
+    CodebookMutant(NanIsTheLargest, "test_nan_stays_nan", "e4m3fn"),
+    CodebookMutant(FirstIsChecked, "test_nan_is_refused", "checked"),
 ]
 
 
@@ -451,7 +481,9 @@ def claims(name: str) -> dict[str, Any]:
         return {**common, "levels": tuple(SmallSigns().table.tolist()), "ties": "down"}
     if name == "e4m3fn":
         levels = tuple(SmallFloat8().decode(torch.arange(256, dtype=torch.uint8)).tolist())
-        return {**common, "levels": levels, "ties": "even"}
+        return {"capabilities": {"saturates", "keeps-nan"}, "levels": levels, "ties": "even"}
+    if name == "checked":
+        return {**claims("nf4"), "capabilities": {"saturates", "refuses-nan"}}
     return {**common, "levels": tuple(SmallBook(name).table.tolist()), "ties": "down"}
 
 
@@ -503,6 +535,7 @@ SOUND_BOOKS = {
     "e4m3fn": SmallFloat8(),
     "e8m0": SmallExponents(),
     "signs": SmallSigns(),
+    "checked": CheckedBook(),
 }
 CODEBOOK_MUTANTS += [
     CodebookMutant(ExponentsRoundedUp, NEAREST, "e8m0"),
