@@ -271,10 +271,10 @@ def _first_token(engine: Any, prompt: list[int], continuation: list[int]) -> flo
 
 
 def _chosen_by(length: Callable[[str], int]) -> Callable[..., str]:
-    def chosen(self: Any, engine: Any, prompt: list[int], choices: Sequence[str]) -> str:
-        likelihood = MODULES["answers"].log_likelihood
+    def chosen(self: Any, engine: Any, prompt: list[int], item: Any) -> str:
+        likelihood, choices = MODULES["answers"].log_likelihood, item.choices
         scores = [likelihood(engine, prompt, engine.encode(f" {c}")) / length(c) for c in choices]
-        return choices[max(range(len(choices)), key=scores.__getitem__)]
+        return str(choices[max(range(len(choices)), key=scores.__getitem__)])
 
     return chosen
 
