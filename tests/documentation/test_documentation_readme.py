@@ -98,6 +98,13 @@ def test_the_readmes_runs_are_parts_of_the_whole_ones() -> None:
                 assert line in whole or line.startswith("["), line
 
 
+def test_the_readmes_comparison_is_the_pages() -> None:
+    page = (DOCS / "how-to" / "choose-a-quantization.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .* MiB \| .*x \[.*$", TEXT, flags=re.MULTILINE)
+    assert rows
+    assert rows == [row for row in page.splitlines() if row in rows]
+
+
 def test_exit_statuses_are_the_codes_own() -> None:
     rows = re.findall(r"^\| (\d+) \|", TEXT, flags=re.MULTILINE)
     assert set(rows) == {str(int(status)) for status in ExitStatus}
