@@ -29,6 +29,7 @@ BENCHMARKS = (
     "continuous",
     "speculative",
     "load",
+    "same_model",
 )
 
 
