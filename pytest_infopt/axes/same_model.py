@@ -20,7 +20,7 @@ Legend: T positions, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,9 +43,9 @@ _FIRST, _BORDER, _SEEDED = "first token", "border inputs", "shared seed"
 
 @dataclass(frozen=True)
 class SameModel:
-    """What was seen of a side that was not told from the reference: requests, readings (tokens by
-    shared seed, else requests), those of which one was farther, and the p-value that holds whenever
-    it is read. It is no proof of sameness: a nearer model takes more requests to tell."""
+    """What was seen of a side that was not told from the reference: requests, one reading of each,
+    those of which one was farther, and the p-value that holds whenever it is read. It is no proof
+    of sameness: a nearer model takes more requests to tell."""
 
     by: str
     requests: int
@@ -163,8 +163,9 @@ def _border_token(base: Answer, other: Answer, seed: int) -> Iterable[float]:
     return [float(found[0] != found[1])]
 
 
-def _seeded_tokens(base: Answer, other: Answer, seed: int) -> Iterator[float]:
-    """By how much the token that the other draws at each position falls short under the noise."""
+def _seeded_tokens(base: Answer, other: Answer, seed: int) -> Iterable[float]:
+    """By how much the tokens that the other draws fall short under the noise, on average: tokens of
+    a request share what the request met, so that it is one reading."""
     import torch
 
     if base.logits is None or other.logits is None:
@@ -175,7 +176,7 @@ def _seeded_tokens(base: Answer, other: Answer, seed: int) -> Iterator[float]:
     own, drawn = (_noisy(logits_of(answer), seed) for answer in (base, other))
     tokens = drawn.argmax(-1, keepdim=True)
     short = own.amax(-1) - own.gather(1, tokens)[:, 0]
-    yield from torch.nan_to_num(short).tolist()
+    return [float(torch.nan_to_num(short).mean())]
 
 
 def _noisy(logits: torch.Tensor, seed: int) -> torch.Tensor:

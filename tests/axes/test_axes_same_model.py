@@ -64,7 +64,7 @@ def test_another_model_is_told(by: str) -> None:
 @pytest.mark.parametrize("by", KINDS)
 def test_the_same_bits_are_never_told(by: str) -> None:
     found = assert_same_model(model, lambda prompt: model(prompt), by=by, prompts=PROMPTS)
-    readings = len(PROMPTS) * (ROWS if by == "shared seed" else 1)
+    readings = len(PROMPTS)
     assert (found.decisive, found.p) == (0, 1.0)
     assert found.readings == (readings // 2 if by == "border inputs" else readings)
 
