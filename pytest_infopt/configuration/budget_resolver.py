@@ -32,13 +32,13 @@ class BudgetResolver:
         self._source = source
         self._plans = plans
 
-    def written(self, candidate: str, own: Mapping[str, Any]) -> dict[str, Budget | None]:
+    def written(self, candidate: ModelSource, own: Mapping[str, Any]) -> dict[str, Budget | None]:
         """The limits that the file sets on a candidate, by metric; ``own`` is its table.
 
         Raises ConfigurationError for an unknown metric, a limit that fits none, and one on a gate
         that the file does not ask for.
         """
-        key: Key = ("candidates", candidate, "budgets")
+        key: Key = ("candidates", candidate.name, "budgets")
         for name in own:
             if self._gate(name, (*key, name)).per_release:
                 raise ConfigurationError(
@@ -48,7 +48,7 @@ class BudgetResolver:
         written = {**self._read(("budgets",), self._file.budgets), **self._read(key, own)}
         for spec in registry.gates().values():
             if not spec.per_release:
-                self._check_asked_for(spec, written)
+                self._check_asked_for(spec, written, candidate)
         return written
 
     def of_release(self) -> dict[str, dict[str, Budget]]:
@@ -65,9 +65,14 @@ class BudgetResolver:
                 found[spec.name] = gate_limits(spec, written, context, "default")
         return {name: budgets for name, budgets in found.items() if budgets}
 
-    def _check_asked_for(self, spec: GateSpec, written: Mapping[str, Budget | None]) -> bool:
+    def _check_asked_for(
+        self,
+        spec: GateSpec,
+        written: Mapping[str, Budget | None],
+        candidate: ModelSource | None = None,
+    ) -> bool:
         """Whether the release asks for the gate; where it does not, nothing may limit it."""
-        if spec.asked_for(self._plans):
+        if spec.asked_for(self._plans, candidate):
             return True
         self._require_none(spec, written)
         return False

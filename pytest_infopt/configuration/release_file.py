@@ -245,7 +245,7 @@ class _Assembly:
     def _candidate(self, source: ModelSource, reference: ModelSource) -> Candidate:
         own = self.file.candidates[source.name] if self._is_of_file(source.name) else None
         draft = self._draft(source, own.draft) if own and own.draft else None
-        written = self._budgets.written(source.name, own.budgets if own else {})
+        written = self._budgets.written(source, own.budgets if own else {})
         if self.settings.compare_techniques:  # what is compared is measured, and nothing else
             said = {name: budget for name, budget in written.items() if budget is not None}
             return Candidate(source, said, written, draft, has_defaults=False)

@@ -89,6 +89,10 @@ def _nothing(release: Release) -> Sequence[str]:
     return ()
 
 
+def _by_nobody(source: ModelSource) -> bool:
+    return False
+
+
 def _nothing_named(candidate: Candidate) -> str:
     return ""
 
@@ -114,6 +118,7 @@ class GateSpec:
         samples: what one independent unit is called, in the plural.
         plans: the tables of infopt.toml that it reads. Gates may share a plan.
         switch: a plan and its field; without a value there, the release does not ask for the gate.
+        wanted_by: candidates that ask for it by themselves, whatever the switch.
         requires: what the engines of reference and candidate must offer.
         unnamed: what a candidate has to name for this gate and does not; "" where it does.
         default_budgets: the limits by metric where nobody wrote any, in the metric's unit; on
@@ -145,6 +150,7 @@ class GateSpec:
     samples: str = "samples"
     plans: tuple[type[Plan], ...] = ()
     switch: tuple[type[Plan], str] | None = None
+    wanted_by: Callable[[ModelSource], bool] = _by_nobody
     requires: frozenset[Capability] = frozenset()
     unnamed: Callable[[Candidate], str] = _nothing_named
     default_budgets: Callable[[BudgetContext], Mapping[str, float]] = no_budgets
@@ -199,9 +205,10 @@ class GateSpec:
     def metric_names(self) -> frozenset[str]:
         return frozenset(metric.name for metric in self.metrics)
 
-    def asked_for(self, plans: Iterable[Plan]) -> bool:
-        """Whether a release with these plans sets what switches the gate on."""
-        if self.switch is None:
+    def asked_for(self, plans: Iterable[Plan], candidate: ModelSource | None = None) -> bool:
+        """Whether a release with these plans sets what switches the gate on, or the candidate asks
+        for it by itself."""
+        if self.switch is None or (candidate is not None and self.wanted_by(candidate)):
             return True
         kind, name = self.switch
         return any(getattr(plan, name) for plan in plans if isinstance(plan, kind))

@@ -38,7 +38,7 @@ def candidate_limits(
     of about so many parameters."""
     plans, budgets, source = tuple(plans), dict[str, Budget](), _with_sound_options(source)
     for spec in registry.gates().values():
-        if not spec.per_release and spec.asked_for(plans):
+        if not spec.per_release and spec.asked_for(plans, source):
             context = BudgetContext(
                 source, reference, precision, dict(budgets), served, drafted, parameters, written
             )

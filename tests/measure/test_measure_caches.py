@@ -464,8 +464,8 @@ def long_sample(candidate: TransformersEngine, length: int) -> Sample:
     module = make_model("llama")
     ids = seeded_ids("long", length, VOCABULARY)
     reference, oracle = engine_of(module), engine_of(module, torch.float64)
-    tails = [tail_logits(each, ids, 8) for each in (reference, oracle, reference)]
-    return measure_long_text(candidate, *tails, ids, f"text of {length}")
+    tails = [tail_logits(each.score(ids), 8) for each in (reference, oracle, reference)]
+    return measure_long_text(candidate, candidate.score(ids), *tails, ids, f"text of {length}")
 
 
 def test_long_texts_of_the_reference_itself_lose_nothing() -> None:

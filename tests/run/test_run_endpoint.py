@@ -111,7 +111,7 @@ def test_what_was_asked_for_and_no_server_serves_is_not_run(gate, result, tiny_r
     reasons = {item["gate"]: item["not_run"] for item in document["items"] if item["not_run"]}
     assert reasons == {
         "quality": "engine 'openai' lacks: scores",
-        "long-context": "engine 'openai' lacks: scores, cache",
+        "long-context": "engine 'openai' lacks: scores",
     }
     assert "quality" not in document["not_applicable"][0]
 

@@ -112,7 +112,12 @@ def test_an_earlier_journal_replays_to_its_result(
         if line["kind"] == "sample"
     }
     # Pairs of the gate batching were of a phase that was called otherwise.
-    assert more == {("quality", "profile"), ("kv-cache", "long prompt"), ("batching", "pairs")}
+    assert more == {
+        ("quality", "profile"),
+        ("kv-cache", "long prompt"),
+        ("long-context", "needles"),
+        ("batching", "pairs"),
+    }
     records = [json.loads(line) for line in read("journal.jsonl.gz").splitlines()]
     assert not more & {(r["gate"], r["phase"]) for r in records if r["kind"] == "sample"}
 

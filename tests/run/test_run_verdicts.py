@@ -250,10 +250,12 @@ def test_the_long_context_sweep_runs_where_lengths_are_named(gate, result) -> No
     run = gate("-k", "long_context", more="[long_context]\nlengths = [16, 64]\ntail = 8")
     assert run.ret == ExitStatus.PASSED
     (item,) = result()["items"]
-    (table,) = item["details"]["tables"]
-    assert [row[0] for row in table["rows"]] == [16, 64]
+    ends, buckets, _ = item["details"]["tables"]
+    assert [row[0] for row in ends["rows"]] == [row[0] for row in buckets["rows"]] == [16, 64]
+    assert buckets["columns"] == ["tokens", "0–15", "0–63"]
     assert {r["metric"]: r["verdict"] for r in result()["gates"]} == {
         "long_context_kl": "PASS",
+        "long_context_bucket_kl": "PASS",
         "long_context_error_ratio": "PASS",
     }
 

@@ -23,6 +23,7 @@ from .engine import TransformersEngine
 from .kv_cached import KVCachedEngine
 from .quiet import drop_known_chatter, no_progress_bars
 
+_FEW_BITS = "bfloat16"
 _DTYPES = (*DTYPES, ORACLE_DTYPE)
 
 
@@ -50,7 +51,7 @@ def load_transformers(source: ModelSource) -> Engine:
         dtype = _dtype_in(module) or dtype
     details: dict[str, Any] = {
         "dtype": dtype,
-        "rounds_to": _coarser(dtype, form.rounds_to.get(device.type)),
+        "rounds_to": _coarser(dtype, _rounds_to(source, form, device)),
         "fingerprint": files.fingerprint(_description(form, request)),
     }
     if source.kv_cache is not None:
@@ -100,6 +101,12 @@ def _load(form: Format, request: LoadRequest) -> torch.nn.Module:
             f"{request.dtype} on {request.device}) cannot be loaded: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _rounds_to(source: ModelSource, form: Format, device: torch.device) -> str | None:
+    """What the model is rounded to on the way. A cache of few bits may round two numbers that
+    differ in their last bit to neighbouring codes, as integer activations do."""
+    return form.rounds_to.get(device.type) if source.kv_cache is None else _FEW_BITS
 
 
 def _coarser(dtype: torch.dtype, name: str | None) -> torch.dtype | None:

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_infopt import GateRun
 
-from .gate import LongContextPlan
+from .gate import NEEDLES, SWEPT, LongContextPlan
 
 if TYPE_CHECKING:
     from .measure import LongContextMeasure
@@ -17,13 +17,24 @@ pytestmark = pytest.mark.infopt_gate("long-context")
 
 
 def test_long_context(infopt_gate: GateRun[LongContextMeasure]) -> None:
-    """At every length of the sweep, the last positions keep KL and the cache's error within limits.
+    """At every length, all positions keep the KL and the last ones the cache's error within limits,
+    and no pass key is lost that the reference finds.
 
     KL that grows with length, where short texts pass the quality gate, points to positions: a rope
     that is scaled otherwise, a window, a cache whose own errors add up.
     """
-    measure, plan = infopt_gate.measure, infopt_gate.plan(LongContextPlan)
-    texts = len(plan.lengths) * plan.texts
-    infopt_gate.collect(range(texts), measure.text, planned=texts)
-    infopt_gate.show(measure.table(infopt_gate.samples))
+    measure, texts = infopt_gate.measure, infopt_gate.measure.count()
+    judgements = infopt_gate.collect(range(texts), measure.text, planned=texts, metrics=SWEPT)
+    for table in measure.tables(infopt_gate.samples):
+        infopt_gate.show(table)
+    if infopt_gate.plan(LongContextPlan).needles and not infopt_gate.failed:
+        judgements += infopt_gate.collect(
+            [measure.needles],
+            lambda measured: measured(),
+            planned=1,
+            phase="needles",
+            metrics=[NEEDLES],
+        )
+        infopt_gate.judgements = judgements
+    infopt_gate.show_samples()
     infopt_gate.conclude()

@@ -13,65 +13,81 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from itertools import pairwise
 
 import torch
 
 from pytest_infopt import MeasuredTable, Plot, Sample
-from pytest_infopt.engines.base import CachedEngine, ScoringEngine
+from pytest_infopt.engines.base import CachedEngine, Capability, Scores, ScoringEngine, able
 from pytest_infopt.measure import (
     Difference,
     SelfComparison,
+    compare,
     dtype_error_of,
     dtype_named,
     host_logits,
 )
 
 CHUNK = 512  # tokens of a prefill pass
+FIRST_BUCKET = 128  # positions; each later bucket reaches twice as far
+THROUGH = "long_context_error_ratio"
 
 
-class TailEngine(ScoringEngine, CachedEngine, Protocol):
-    """What the sweep takes."""
+def tail_logits(scores: Scores, tail: int) -> torch.Tensor:
+    """The last ``tail`` rows [tail, V] of a text's scores, in float64 on the CPU."""
+    return host_logits(scores.logits(scores.positions - tail, scores.positions))
 
 
-def tail_logits(engine: ScoringEngine, token_ids: Sequence[int], tail: int) -> torch.Tensor:
-    """Logits [tail, V] of the last tokens from one plain pass, in float64 on the CPU."""
-    count = len(token_ids)
-    return host_logits(engine.score(token_ids).logits(count - tail, count))
+def bucket_divergences(
+    reference: Scores, candidate: Scores, token_ids: Sequence[int], dtype: torch.dtype
+) -> dict[str, float]:
+    """Mean KL(reference ‖ candidate) in nats of the positions 0–128, 128–256, 256–512, …"""
+    kl = compare(reference, candidate, token_ids, dtype).kl  # [T − 1]
+    starts = [0, FIRST_BUCKET]
+    while starts[-1] < len(kl):
+        starts.append(2 * starts[-1])
+    edges = [(start, min(stop, len(kl))) for start, stop in pairwise(starts) if start < len(kl)]
+    return {f"{start}–{stop}": float(kl[start:stop].mean()) for start, stop in edges}
 
 
 def measure_long_text(
-    candidate: TailEngine,
+    candidate: ScoringEngine,
+    scores: Scores,
     reference: torch.Tensor,
     oracle: torch.Tensor,
     plain: torch.Tensor,
     token_ids: Sequence[int],
     unit: str,
-    control: Callable[[], TailEngine] | None = None,
+    control: Callable[[], CachedEngine] | None = None,
     lengths: Callable[[], Difference] = Difference,
 ) -> Sample:
-    """The last S positions of one text.
+    """The last S positions of one text, whose ``scores`` are the candidate's.
 
     ``reference``, ``oracle`` and ``plain`` [S, V] are the reference's logits there: its own, in the
     widest dtype, and in the candidate's. ``long_context_kl`` is KL(reference ‖ candidate), the mean
     over S; ``long_context_error_ratio`` the RMS difference between what comes through the cache and
     what comes without, in the units of `SelfComparison`, left out where the oracle is no finer than
-    the candidate's dtype. ``control`` gives the reference's weights in this dtype, which go the
-    same way where that difference is too large; ``lengths`` gives their `length_effect`.
+    the candidate's dtype, or where it has no cache to drive. ``control`` gives the reference's
+    weights in this dtype, which go the same way where that difference is too large; ``lengths``
+    gives their `length_effect`.
     """
     started = time.perf_counter()
     tail = len(oracle)
-    logits = tail_logits(candidate, token_ids, tail)
+    logits = tail_logits(scores, tail)
     log_p, log_q = torch.log_softmax(reference, -1), torch.log_softmax(logits, -1)
     kl = (log_p.exp() * (log_p - log_q)).sum(-1).clamp(min=0)  # [S]
     values = {"long_context_kl": float(kl.mean())}
     notes: list[str] = []
-    if dtype_error_of(oracle, plain, dtype_named(candidate.dtype)).usable:
+    not_judged: dict[str, str] = {}
+    if Capability.CACHE not in candidate.capabilities:
+        not_judged = {THROUGH: f"engine {candidate.name!r} has no cache to drive"}
+    elif dtype_error_of(oracle, plain, dtype_named(candidate.dtype)).usable:
         found = SelfComparison(candidate, oracle, plain, unit, least_tokens=1, lengths=lengths)
         tail_of = partial(_tail_through_cache, token_ids=token_ids, tail=tail)
         pair = partial(_control_tail, control, plain, tail_of)
-        found.add("through the cache", tail_of(candidate), logits, control=pair)
-        values["long_context_error_ratio"] = found.errors["through the cache"]
+        cached = tail_of(able(candidate, CachedEngine))
+        found.add("through the cache", cached, logits, control=pair)
+        values[THROUGH] = found.errors["through the cache"]
         notes = found.notes
     return Sample(
         unit=unit,
@@ -80,7 +96,8 @@ def measure_long_text(
         identical=torch.equal(logits, reference),
         details={
             "tokens": len(token_ids),
-            "notes": notes,
+            "notes": [*notes, *not_judged.values()],
+            "not_judged": not_judged,
             "top1_agreement": float((log_p.argmax(-1) == log_q.argmax(-1)).double().mean()),
         },
         seconds=time.perf_counter() - started,
@@ -94,7 +111,7 @@ def _tail_through_cache(
 
 
 def _control_tail(
-    control: Callable[[], TailEngine] | None,
+    control: Callable[[], CachedEngine] | None,
     plain: torch.Tensor,
     tail_of: Callable[[CachedEngine], torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -109,10 +126,21 @@ def sweep_table(samples: Sequence[Sample], tail: int) -> MeasuredTable:
             int(sample.details["tokens"]),
             sample.values["long_context_kl"],
             float(sample.details["top1_agreement"]),
-            sample.values.get("long_context_error_ratio"),
+            sample.values.get(THROUGH),
         )
         for sample in ordered
     )
     columns = ("tokens", "KL, nats", "top-1 agreement", "through the cache / dtype's own error")
     plot = Plot("tokens", ("KL, nats",), "KL(reference ‖ candidate), nats", "point", log_x=True)
     return MeasuredTable(f"long contexts, last {tail} positions", columns, rows, plot=plot)
+
+
+def bucket_table(samples: Sequence[Sample]) -> MeasuredTable:
+    """The KL of each bucket of positions, a row for each text."""
+    names = list(dict.fromkeys(name for s in samples for name in s.details.get("buckets", {})))
+    names.sort(key=lambda name: [int(edge) for edge in name.split("–")])
+    rows = tuple(
+        (int(s.details["tokens"]), *(s.details["buckets"].get(name) for name in names))
+        for s in sorted(samples, key=lambda s: int(s.details["tokens"]))
+    )
+    return MeasuredTable("KL by position, nats", ("tokens", *names), rows)
