@@ -41,9 +41,9 @@ def test_replicas_of_a_server_that_is_started_are_refused(tmp_path: Path) -> Non
 
 
 def values(document: dict[str, Any]) -> dict[tuple[str, str], tuple[Any, ...]]:
-    judged = ("verdict", "value", "low", "high", "n", "clusters")
+    judged = ("verdict", "value", "interval", "n", "clusters")
     return {
-        (row["gate"], row["metric"]): tuple(row.get(key) for key in judged)
+        (row["gate"], row["metric"]): tuple(str(row[key]) for key in judged)
         for row in document["gates"]
     }
 
