@@ -10,12 +10,12 @@ import torch
 from infopt_reference.measurement import Roofline
 from infopt_suites.gates.kv_cache.step_pair import TIMED_STEPS, measure_step_pair
 from infopt_suites.gates.latency import roofline as measured_roofline
-from infopt_suites.gates.latency.roofline import passes_of, roofline_table
+from infopt_suites.gates.latency.roofline import SMALLEST, passes_of, roofline_table
 from weight_layouts import LAYOUTS, VOCABULARY, make_layout
 
 from pytest_infopt.engines.base import CacheReading, MemoryFootprint
 
-TOKENS, STORED, KV = 16, 1000, 8  # bytes of all weights, and of the cache by token
+TOKENS, STORED, KV = 16, SMALLEST, 8  # bytes of all weights, and of the cache by token
 
 
 class ScriptedEngine:
@@ -66,6 +66,11 @@ def test_a_reference_without_known_matrices_has_no_roofline(machine: Roofline) -
     engine = ScriptedEngine()
     engine.module.model.layers = torch.nn.ModuleList()
     assert roofline_table(engine, engine, TOKENS) is None
+
+
+def test_a_model_whose_passes_are_all_calls_has_no_roofline(machine: Roofline) -> None:
+    small = ScriptedEngine(SMALLEST - 1)
+    assert roofline_table(small, small, TOKENS) is None
 
 
 class SteppingEngine:
