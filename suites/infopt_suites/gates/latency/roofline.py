@@ -44,10 +44,10 @@ class Pass:
 
 
 def passes_of(tokens: int) -> tuple[Pass, ...]:
-    """Decoding alone and in a batch, and a prompt, all of about ``tokens`` tokens."""
+    """Decoding alone and in a batch, and a prompt, with ``tokens`` tokens in the cache in all."""
     return (
         Pass("decode", 1, tokens, 1),
-        Pass(f"decode, {_BATCH} rows", _BATCH, tokens, 1),
+        Pass(f"decode, {_BATCH} rows", _BATCH, max(1, tokens // _BATCH), 1),
         Pass(f"prompt of {tokens}", 1, 0, tokens),
     )
 
