@@ -194,7 +194,7 @@ class Statistics:
     stop_when_decided: bool = setting(
         True,
         "Whether a gate ends as soon as every limit is decided. If not, it measures until its "
-        "samples or its time are used up: intervals are narrower, verdicts no other.",
+        "samples or its time are used up: intervals are narrower, error rates the same.",
     )
     seed: int = setting(0, "Seed of document order, prompts and pair order.", ge=0)
     policy: str = setting("block", "What INCONCLUSIVE does.", check=_policy)

@@ -323,6 +323,18 @@ def test_a_gate_ends_with_the_first_metric_that_fails(gate, result, damaged) -> 
         assert f"undecided when {first} failed" in row["reason"]
 
 
+def test_a_gate_measures_on_behind_its_verdict_where_that_is_asked_for(
+    gate, result, damaged, tiny_corpus
+) -> None:
+    path = damaged("broken", shuffle_head)
+    more = "[statistics]\nstop_when_decided = false\n"
+    gate("-k", "quality", candidates={"broken": f'model = "{path}"'}, more=more)
+    rows = [row for row in result()["gates"] if row["gate"] == "quality" and row["budget"]]
+    assert "FAIL" in {row["verdict"] for row in rows}
+    documents = len(tiny_corpus.read_text().splitlines())
+    assert {row["clusters"] for row in rows} == {documents}
+
+
 def test_every_gate_keeps_to_its_time(gate, result) -> None:
     """The first unit is measured however late it is; what is then undecided is INCONCLUSIVE."""
     run = gate(
