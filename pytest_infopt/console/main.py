@@ -10,7 +10,9 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from ..configuration import load_release, missing, plan_lines
 from ..errors import ConfigurationError, InfoptError
@@ -18,8 +20,9 @@ from ..naming import nearest
 from ..options import Settings
 from ..report.registry import reports
 from ..report.text import defused
+from ..store.baselines import Baselines
 from ..version import __version__
-from .baselines import baseline_lines
+from .baselines import baseline_lines, blessed, changed_lines, expired, loaded, sentences
 from .comment import comment
 from .comparison import comparison_lines
 from .history import history_lines
@@ -27,6 +30,7 @@ from .runs import found_run
 from .verification import verify
 
 _UNANSWERED = 2
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +78,30 @@ def _history(given: argparse.Namespace) -> int:
 
 
 def _baselines(given: argparse.Namespace) -> int:
-    print("\n".join(baseline_lines(given.file, shutil.get_terminal_size().columns)))
+    width = shutil.get_terminal_size().columns
+    if given.diff is None:
+        print("\n".join(baseline_lines(given.file, width)))
+    else:
+        print("\n".join(changed_lines(loaded(given.diff), loaded(given.file), width)))
+    return 0
+
+
+def _bless(given: argparse.Namespace) -> int:
+    width, before = shutil.get_terminal_size().columns, Baselines.load(given.file)
+    after, left = blessed(found_run(given.run).result, before, given.loosen)
+    print("\n".join([*changed_lines(before, after, width), *sentences(left, width)]))
+    if not given.diff:
+        after.save()
+    return 0
+
+
+def _expire(given: argparse.Namespace) -> int:
+    width, after = shutil.get_terminal_size().columns, loaded(given.file)
+    before, today = Baselines(given.file, after.entries), datetime.now(UTC).date()
+    which = {"device": given.device, "candidate": given.candidate}
+    expired(after, today, days=given.older_than, **which)
+    print("\n".join(changed_lines(before, after, width)))
+    after.save()
     return 0
 
 
@@ -137,9 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     history.add_argument("--folder", type=Path, default=Path(".infopt"), help="of the reports")
     history.set_defaults(command=_history)
 
-    baselines = commands.add_parser("baselines", help="limits of a file, and where they come from")
-    baselines.add_argument("file", type=Path, help="such as baselines.json")
-    baselines.set_defaults(command=_baselines)
+    _add_baselines(commands, a_run)
 
     scores = commands.add_parser("scores", help="keep the reference's scores, to gate without it")
     scores.add_argument("folder", type=Path, nargs="?", help="by default the one that it names")
@@ -147,3 +172,25 @@ def _parser() -> argparse.ArgumentParser:
     scores.add_argument("--config", type=Path, help="infopt.toml; by default the nearest")
     scores.set_defaults(command=_scores)
     return parser
+
+
+def _add_baselines(commands: Subparsers, a_run: str) -> None:
+    a_file = "such as baselines.json"
+    baselines = commands.add_parser("baselines", help="limits of a file, and where they come from")
+    baselines.add_argument("file", type=Path, help=a_file)
+    baselines.add_argument("--diff", type=Path, metavar="EARLIER", help="what differs from a file")
+    baselines.set_defaults(command=_baselines)
+
+    bless = commands.add_parser("bless", help="make a run's results the limits of its device")
+    bless.add_argument("run", help=a_run)
+    bless.add_argument("file", type=Path, help=f"{a_file}; begun where it is not there")
+    bless.add_argument("--loosen", metavar="REASON", help="looser limits, too; the file keeps why")
+    bless.add_argument("--diff", action="store_true", help="show the change, write nothing")
+    bless.set_defaults(command=_bless)
+
+    expire = commands.add_parser("expire", help="take limits out of a file that are of no use")
+    expire.add_argument("file", type=Path, help=a_file)
+    expire.add_argument("--older-than", type=int, metavar="DAYS", help="by the date of their run")
+    expire.add_argument("--device", help="of a machine that is gone")
+    expire.add_argument("--candidate", help="of a candidate that is gone")
+    expire.set_defaults(command=_expire)

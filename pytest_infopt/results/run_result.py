@@ -19,7 +19,7 @@ class RunResult:
     this run for: gates that were deselected, and candidates of the embedded release that this
     machine cannot run. ``not_applicable`` are gates that nobody asked for, and that an engine
     cannot serve. ``failed_tests`` are tests beside the gates, ``faults`` what broke beside them. A
-    sentence each.
+    sentence each. ``corpus`` is the fingerprint of the documents, "" where no model was loaded.
     """
 
     version: str
@@ -35,6 +35,7 @@ class RunResult:
     not_applicable: list[str] = field(default_factory=list)
     failed_tests: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    corpus: str = ""
 
     @property
     def verdict(self) -> Verdict:

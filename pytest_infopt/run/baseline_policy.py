@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -19,6 +17,8 @@ from ..results.gate_result import GateResult
 from ..results.verdict import Judgement, Verdict
 from ..store.baselines import BaselineError, Baselines, Entry, Provenance, far_bound
 from ..version import __version__
+
+_SOFTWARE = ("torch", "transformers")  # of the environment, to be told beside a limit
 
 
 @dataclass
@@ -56,18 +56,23 @@ class BaselinePolicy:
             raise ConfigurationError(str(error)) from error
         return cls(baselines, tighten, reason)
 
-    def describe(self, candidate: str, description: dict[str, Any], directory: Path) -> None:
+    def describe(
+        self, candidate: str, description: Mapping[str, Any], run_id: str, date: str
+    ) -> None:
         """Learn where the numbers of this candidate come from."""
         environment, reference = description["environment"], description["reference"]
         self.device = environment["device"]
         self.provenance[candidate] = Provenance(
-            run_id=directory.name,
-            date=datetime.now(UTC).date().isoformat(),
+            run_id=run_id,
+            date=date,
             version=__version__,
             model_fingerprint=reference["fingerprint"],
             corpus_fingerprint=description["corpus"],
             dtype=description["candidate"]["dtype"],
             device=environment["device"],
+            software=", ".join(
+                f"{name} {environment[name]}" for name in _SOFTWARE if name in environment
+            ),
         )
 
     def tightest(self, candidate: Candidate, budget: Budget) -> Budget:
@@ -108,13 +113,19 @@ class BaselinePolicy:
                 "--infopt-baseline-update"
             )
 
-    def update(self, results: list[GateResult]) -> None:
+    def update(self, results: Sequence[GateResult]) -> None:
         """Write the file where this run may: tighter limits, looser ones only with a reason.
 
         Raises BaselineError where the file cannot be written.
         """
         if self.baselines is None or not (self.tighten or self.loosen):
             return
+        self.apply(results)
+        self.baselines.save()
+
+    def apply(self, results: Sequence[GateResult]) -> None:
+        """The same without writing the file."""
+        assert self.baselines is not None
         for result in results:
             here = self.provenance.get(result.candidate)
             spec = gates().get(result.gate)
@@ -124,11 +135,6 @@ class BaselinePolicy:
                 self._loosen(result, here, self.loosen)
             if self.tighten and self._comparable(result, here):
                 self.baselines.tighten(result, here)
-        try:
-            self.baselines.save()
-        except OSError as error:
-            path = self.baselines.path
-            raise BaselineError(f"{path} cannot be written: {error.strerror or error}") from error
 
     def _loosen(self, result: GateResult, here: Provenance, reason: str) -> None:
         assert self.baselines is not None

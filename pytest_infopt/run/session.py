@@ -121,7 +121,8 @@ class InfoptSession:
     def learn(self, candidate: str, description: dict[str, Any]) -> None:
         """Keep what a pair, here or in an xdist worker, says of its models and machine."""
         self.descriptions[candidate] = description
-        self.baselines.describe(candidate, description, self.directory)
+        date = self._started.date().isoformat()
+        self.baselines.describe(candidate, description, self.directory.name, date)
 
     def show_progress(
         self, what: str, done: int, planned: int, waiting: Sequence[str], deadline: float
@@ -218,4 +219,5 @@ class InfoptSession:
             not_applicable=list(not_applicable_lines(self.release)),
             failed_tests=broken.tests,
             faults=[*broken.faults, *self.known_faults()],
+            corpus=described.get("corpus", ""),
         )

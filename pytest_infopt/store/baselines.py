@@ -11,6 +11,7 @@ beyond the truth with a probability of up to k times one bound's error rate.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -38,7 +39,8 @@ class Provenance:
     """Where a limit comes from.
 
     ``model_fingerprint`` is the reference's: candidates may change from release to release, that is
-    what the limits are for. ``date`` is ISO 8601, ``version`` pytest-infopt's.
+    what the limits are for. ``date`` is ISO 8601, ``version`` pytest-infopt's, ``software`` the
+    other versions, as people read them.
     """
 
     run_id: str
@@ -48,6 +50,7 @@ class Provenance:
     corpus_fingerprint: str
     dtype: str
     device: str
+    software: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,16 @@ class Baselines:
             ) from error
 
     def save(self) -> None:
-        """Write the file in one step; equal limits give equal bytes."""
-        write_atomically(self.path, self.to_text())
+        """Write the file in one step; equal limits give equal bytes.
+
+        Raises BaselineError where that cannot be done.
+        """
+        try:
+            write_atomically(self.path, self.to_text())
+        except OSError as error:
+            raise BaselineError(
+                f"{self.path} cannot be written: {error.strerror or error}"
+            ) from error
 
     def to_text(self) -> str:
         """The file's text: entries by device, candidate and metric, one number per line."""
@@ -167,7 +178,7 @@ class Baselines:
             raise BaselineError(f"there is no limit for {_name(key)} that could be loosened")
         if not math.isfinite(limit):
             raise BaselineError(f"limit {limit} for {_name(key)}: a limit is a finite number")
-        looser = limit != entry.limit and not _is_tighter(metric, limit, entry.limit)
+        looser = limit != entry.limit and not is_tighter(metric, limit, entry.limit)
         if not (looser or self.mismatch(entry, provenance)):
             raise BaselineError(
                 f"limit {limit:g} for {_name(key)} is not looser than {entry.limit:g}; "
@@ -177,6 +188,13 @@ class Baselines:
         new = replace(entry, limit=limit, provenance=provenance, history=(*entry.history, step))
         self._entries[key] = new
         return new
+
+    def expire(self, gone: Callable[[Entry], bool]) -> list[Entry]:
+        """Take the entries out that are ``gone``; returns them in the file's order."""
+        expired = [entry for entry in self.entries if gone(entry)]
+        for entry in expired:
+            del self._entries[entry.key]
+        return expired
 
     def _tightened(
         self, candidate: str, judgement: Judgement, provenance: Provenance
@@ -193,7 +211,7 @@ class Baselines:
                 f"(run {entry.provenance.run_id}); loosen it with a reason to set it anew"
             )
         present = judgement.budget if entry is None else entry.limit
-        if present is not None and not _is_tighter(judgement.metric, bound, present):
+        if present is not None and not is_tighter(judgement.metric, bound, present):
             return None
         history = () if entry is None else entry.history
         return Entry(candidate, judgement.metric, bound, provenance, history)
@@ -215,7 +233,8 @@ def far_bound(judgement: Judgement) -> float | None:
     return bound if bound is not None and math.isfinite(bound) else None
 
 
-def _is_tighter(metric: str, limit: float, present: float) -> bool:
+def is_tighter(metric: str, limit: float, present: float) -> bool:
+    """Whether the limit allows less than the present one."""
     return limit > present if metrics()[metric].higher_is_better else limit < present
 
 

@@ -113,7 +113,7 @@ def test_top_level_and_rows_have_the_promised_keys(run: RunResult) -> None:
     assert set(document) == {
         "schema", "version", "started", "environment", "reference", "candidates", "gates",
         "verdict", "run_id", "seconds", "items", "not_run", "left_out", "failed_tests", "faults",
-        "not_applicable",
+        "not_applicable", "corpus",
     }  # fmt: skip
     row = document["gates"][0]
     assert set(row) == {
@@ -183,6 +183,7 @@ def test_deleting_any_required_key_breaks_the_schema(run: RunResult) -> None:
         "not_applicable",
         "failed_tests",
         "faults",
+        "corpus",
     }  # earlier versions wrote none of these
     optional = {(): {"nonfinite", *later}, ("items", 0): {"not_run"}}
     deleted = 0

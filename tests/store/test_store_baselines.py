@@ -114,7 +114,7 @@ def test_mismatch_names_what_makes_limits_incomparable(field: str) -> None:
     baselines = empty()
     (entry,) = baselines.tighten(passed("kl_mean", 0.01, 0.02), NOW)
     other = replace(NOW, **{field: "other"})
-    harmless = {"run_id", "date", "version"}
+    harmless = {"run_id", "date", "version", "software"}
     assert Baselines.mismatch(entry, other) == ([] if field in harmless else [field])
 
 
