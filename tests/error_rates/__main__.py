@@ -27,7 +27,7 @@ INTRODUCTION = """# Error rates, simulated
 `make error-rates` simulates every promise of [the rules](verdicts.md#the-rules) with the truth *at*
 the limit, where PASS and FAIL may each happen in 1 % of sessions. Of {sessions:,} sessions a row,
 up to {bound:.2f} % do so by chance. Sessions end as soon as they are decided. KL: {documents}
-documents at most; ratios: {pairs} pairs.
+documents at most; ratios: {pairs} pairs; tasks: 2 points, and 75 % of the items right.
 """
 LIMITS = """
 What is at its limit is what the metric's name and its rule say. For PASS of `kl_mean` it is the

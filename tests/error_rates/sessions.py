@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_infopt.gates.registry import metrics
+from pytest_infopt.judge import paired as paired_rule
 from pytest_infopt.judge.e_process import ABOVE_BETS, BELOW_BETS, SIGN_PROBABILITIES
 from pytest_infopt.judge.log_mean import BETS, LogMeanTest
 from pytest_infopt.judge.rules import make_test
+from pytest_infopt.judge.trinomial import loss_p_value
 
 ALPHA = 0.01
 Values = NDArray[np.float64]
@@ -59,11 +61,28 @@ def one_by_one(name: str, rows: Values, limit: float) -> Verdicts:
     return passed / len(rows), failed / len(rows)
 
 
-def _crossing(gains: Values, bets: tuple[float, ...] | list[float]) -> Values:
+def paired(losses: Values, limit: float) -> Verdicts:
+    """Rule PAIRED on items of their own: 1 where the reference alone answers right, −1 where the
+    candidate alone does, else 0."""
+    early, end = paired_rule.EARLY * ALPHA, (1 - paired_rule.EARLY) * ALPHA
+    items = losses.shape[1]
+    lost, gained = (losses > 0).sum(axis=1), (losses < 0).sum(axis=1)
+    ends = []
+    for side, ours, others in ((1, lost, gained), (-1, gained, lost)):
+        gains = side * (limit - losses) / (1 - side * limit)
+        crossing = _crossing(gains, paired_rule.BETS, early)
+        for session in np.flatnonzero(np.isinf(crossing)):
+            p = loss_p_value(int(ours[session]), int(others[session]), items, side * limit)
+            crossing[session] = items - 1 if p <= end else math.inf
+        ends.append(crossing)
+    return _shares(*ends)
+
+
+def _crossing(gains: Values, bets: tuple[float, ...] | list[float], alpha: float = ALPHA) -> Values:
     """After how many units a session's wealth reaches 1/α; infinity where it never does."""
     logs = np.stack([np.log1p(bet * gains).cumsum(axis=1) for bet in bets])
     wealth = np.logaddexp.reduce(logs, axis=0) - math.log(len(bets))
-    reached = wealth >= -math.log(ALPHA)
+    reached = wealth >= -math.log(alpha)
     return np.where(reached.any(axis=1), reached.argmax(axis=1), math.inf)
 
 

@@ -10,8 +10,10 @@ from scipy import stats
 
 from error_rates import rivals, sessions, traces
 from error_rates.__main__ import PAGE, bound, page
-from error_rates.cells import Cell, Compared, promises
+from error_rates.cells import Cell, Compared, answers, promises
 from error_rates.sessions import Values
+from pytest_infopt.gates.registry import metrics
+from pytest_infopt.judge.rules import make_test
 
 COUNT, UNITS = 40, 80
 
@@ -46,6 +48,24 @@ def test_sessions_at_once_end_as_the_judge_ends_them(
     assert found == sessions.one_by_one(name, rows(truth), limit)
     if truth != 1.0:
         assert max(found) > 0.5
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0.0, 0.0), (0.1, 0.1), (0.4, 0.1), (0.2, 0.0)])
+def test_tasks_at_once_end_as_the_judge_ends_them(lost: float, gained: float) -> None:
+    """Some early, some by the exact test at their end; the judge takes lists of outcomes."""
+    right, left = answers(UNITS, lost, gained, COUNT)
+    limit = 0.2
+    passed = failed = 0
+    for session in 2 * left + right:
+        test = make_test(metrics()["task_accuracy_loss"], limit, UNITS)
+        for outcome in session:
+            test.update([outcome])
+            if min(test.p_pass, test.p_fail) <= sessions.ALPHA:
+                break
+        passed += test.p_pass <= sessions.ALPHA < test.p_fail
+        failed += test.p_fail <= sessions.ALPHA
+    assert sessions.paired(right - left, limit) == (passed / COUNT, failed / COUNT)
+    assert (right - left).mean() == pytest.approx(lost - gained, abs=5 / math.sqrt(right.size))
 
 
 def test_promises_hold_in_a_tenth_of_the_sessions() -> None:
