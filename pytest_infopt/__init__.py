@@ -15,7 +15,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .axes.answers import Answer
     from .axes.assertion import Equivalence, assert_equivalent
-    from .axes.same_model import SameModel, assert_same_model
+    from .axes.model_identity import SameModel, assert_same_model
     from .axes.sides import Side
     from .engines.base import Capability, Engine
     from .gates.base import BudgetContext, Cause, GateSpec
@@ -38,7 +38,7 @@ pytest.register_assert_rewrite("infopt_suites")
 _MODULES = {
     ".axes.answers": ("Answer",),
     ".axes.assertion": ("Equivalence", "assert_equivalent"),
-    ".axes.same_model": ("SameModel", "assert_same_model"),
+    ".axes.model_identity": ("SameModel", "assert_same_model"),
     ".axes.sides": ("Side",),
     ".engines.base": ("Capability", "Engine"),
     ".gates.base": ("BudgetContext", "Cause", "GateSpec"),

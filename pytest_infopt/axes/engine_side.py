@@ -45,7 +45,7 @@ def engine_side(engine: Engine, new_tokens: int) -> Side:
             if Capability.SERVING_PATHS in has
             else None
         ),
-        settings=_settings(able(engine, ModuleEngine)) if modules else {},
+        settings=_settings(able(engine, ModuleEngine)) if modules else _kept(engine),
         model=able(engine, ModuleEngine).module if modules else None,
         encode=lambda text: engine.encode(text, "tokenizer"),
         decode=engine.decode,
@@ -55,6 +55,12 @@ def engine_side(engine: Engine, new_tokens: int) -> Side:
 def _settings(engine: ModuleEngine) -> dict[str, str]:
     found = {CACHE_DTYPE: engine.cache_dtype, VERSION: type(engine).__name__}
     return found | {COMPILED: "eager"} | compiled_setting(engine.module.modules())
+
+
+def _kept(engine: Engine) -> dict[str, str]:
+    """The format of a cache of its own, which hides the model."""
+    kept = getattr(engine, "kv_cache", "")
+    return {CACHE_DTYPE: kept} if kept else {}
 
 
 def compiled_setting(parts: Iterable[object]) -> dict[str, str]:

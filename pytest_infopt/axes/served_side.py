@@ -42,13 +42,13 @@ def served_side(server: str | ServerSource, new_tokens: int) -> Side:
         client.close()
         raise
 
-    def answer(prompt: Prompt) -> Answer:
+    def answer(prompt: Prompt, seed: int = 0, temperature: float = 0.0) -> Answer:
         body: dict[str, Any] = {
             "model": model,
             "prompt": prompt if isinstance(prompt, str) else list(prompt),
             "max_tokens": new_tokens,
-            "temperature": 0.0,
-            "seed": 0,
+            "temperature": temperature,
+            "seed": seed,
             "logprobs": _TOP,
             "stream_options": {"include_usage": True},
         }
@@ -56,6 +56,7 @@ def served_side(server: str | ServerSource, new_tokens: int) -> Side:
 
     return Side(
         answer,
+        seeded=answer,
         settings=settings,
         encode=lambda text: text,
         decode="".join,

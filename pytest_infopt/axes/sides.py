@@ -25,8 +25,9 @@ class Side:
     code would; ``flush`` empties caches. ``settings`` says by axis what the side runs with:
     ``{"cache dtype": "int8"}``. ``model`` is the torch module that computes, where it is in this
     process: it can be made to round otherwise, which shows what rounding may change. ``encode`` and
-    ``decode`` are its tokenizer's. ``keeps_prompts`` says that it may have seen a prompt before
-    this process did. ``close`` is for what was opened for the comparison.
+    ``decode`` are its tokenizer's. ``seeded`` draws tokens behind a prompt by the side's own
+    sampler, from a seed and at a temperature. ``keeps_prompts`` says that it may have seen a prompt
+    before this process did. ``close`` is for what was opened for the comparison.
     """
 
     answer: Callable[[Prompt], object]
@@ -38,6 +39,7 @@ class Side:
     model: Any = None
     encode: Callable[[str], Prompt] | None = None
     decode: Callable[[Sequence[Any]], str] = lambda tokens: " ".join(map(str, tokens))
+    seeded: Callable[[Prompt, int, float], object] | None = None
     keeps_prompts: bool = False
     close: Callable[[], object] = lambda: None
 

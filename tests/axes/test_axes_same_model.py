@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from axis_sides import tiny_engine
 from tiny_models import VOCABULARY
 
 from pytest_infopt import Answer, SameModel, Side, assert_same_model
-from pytest_infopt.axes.same_model import _noisy
+from pytest_infopt.axes.borders import border_prompts
+from pytest_infopt.axes.readings import gumbel_noise
 from pytest_infopt.errors import InvalidComparisonError, NotEquivalentError
 
 KINDS = ("first token", "border inputs", "shared seed")
@@ -64,9 +66,10 @@ def test_another_model_is_told(by: str) -> None:
 @pytest.mark.parametrize("by", KINDS)
 def test_the_same_bits_are_never_told(by: str) -> None:
     found = assert_same_model(model, lambda prompt: model(prompt), by=by, prompts=PROMPTS)
-    readings = len(PROMPTS)
+    asked = len(PROMPTS)
     assert (found.decisive, found.p) == (0, 1.0)
-    assert found.readings == (readings // 2 if by == "border inputs" else readings)
+    assert found.requests == (asked // 2 if by == "border inputs" else asked)
+    assert found.tokens == found.requests * (ROWS if by == "shared seed" else 1)
 
 
 def test_what_a_format_costs_is_granted_by_a_control() -> None:
@@ -91,19 +94,81 @@ def test_it_stops_as_soon_as_the_evidence_is_there() -> None:
         asked.append(prompt)
         return model(prompt).roll(1, -1)
 
-    with pytest.raises(NotEquivalentError, match="in 9 requests and 9 readings, of 9"):
+    with pytest.raises(
+        NotEquivalentError, match="in 9 requests and 9 output tokens; one is farther in 9 "
+    ):
         assert_same_model(model, other, by="first token", prompts=PROMPTS)
     assert len(asked) == 9
 
 
 def test_gumbel_noise_draws_of_the_softmax() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0]]).expand(20_000, 3)
-    drawn = _noisy(logits, 0).argmax(-1).bincount(minlength=3) / len(logits)
+    noise = [gumbel_noise(logits.shape, seed) for seed in (0, 0, 1)]
+    drawn = (logits + noise[0]).argmax(-1).bincount(minlength=3) / len(logits)
     expected = logits[0].softmax(-1)
     spread = (expected * (1 - expected) / len(logits)).sqrt()
     assert bool(((drawn - expected).abs() < 5 * spread).all())
-    assert torch.equal(_noisy(logits, 3), _noisy(logits, 3))
-    assert not torch.equal(_noisy(logits, 3), _noisy(logits, 4))
+    assert torch.equal(noise[0], noise[1])
+    assert not torch.equal(noise[0], noise[2])
+
+
+def drawing(off: float = 0.0, salt: int = 0, keeps_seeds: bool = True, seeds: int = 100) -> Side:
+    """A side that draws by itself, from one of so many seeds, each times another's ``salt``."""
+    count = itertools.count()
+    sound, other = server(0.0, 0), server(0.0, 0, off)
+
+    def seeded(prompt: Any, seed: int, temperature: float) -> list[int]:
+        logits = (other if off else sound)(prompt) / temperature
+        spoilt = 0 if keeps_seeds else 10**6 + next(count)
+        drawn = gumbel_noise(logits.shape, (seed % seeds) * 10**3 + salt + spoilt)
+        return (logits + drawn).argmax(-1).tolist()
+
+    return Side(lambda prompt: [0], seeded=seeded)
+
+
+def test_what_servers_draw_from_their_seeds_is_compared() -> None:
+    found = assert_same_model(drawing(), drawing(), by="shared seed", prompts=PROMPTS)
+    assert (found.decisive, found.tokens) == (0, ROWS * len(PROMPTS))
+    with pytest.raises(NotEquivalentError, match="another model by shared seed"):
+        assert_same_model(drawing(), drawing(off=2.0), by="shared seed", prompts=PROMPTS)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "why"),
+    [
+        ({"keeps_seeds": False}, {}, "with the same seed again"),
+        ({"seeds": 1}, {"seeds": 1}, "it ignores seed or temperature"),
+        ({}, {"salt": 1}, "by another sampler than b"),
+        ({}, {"salt": 1, "off": 2.0}, "by another sampler than b"),
+    ],
+)
+def test_seeds_that_decide_nothing_are_not_used(
+    a: dict[str, Any], b: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(InvalidComparisonError, match=why):
+        assert_same_model(drawing(**a), drawing(**b), by="shared seed", prompts=PROMPTS)
+
+
+def test_border_inputs_are_the_closest_that_rounding_leaves_alone() -> None:
+    spans = torch.arange(1, 33, dtype=torch.float64) / 32  # of eight prompts with four positions
+
+    def gapped(prompt: Any, off: float = 0.0) -> torch.Tensor:
+        start = (prompt[0] - 1) * 4
+        gaps = spans[start : start + len(prompt)]
+        # Rounding moves every gap by as much, to either side.
+        moved = gaps + off * (-1) ** torch.arange(len(prompt))
+        return torch.stack([moved, torch.zeros_like(moved)], -1)
+
+    prompts = [[number, 0, 0, 0] for number in range(1, 9)]
+    told = Side(gapped)
+    assert border_prompts(told, told, prompts) == [
+        prompts[0][:1], prompts[0][:2], prompts[0][:3], prompts[0]
+    ]  # fmt: skip
+    rounded = Side(lambda prompt: gapped(prompt, 1.5 / 32))
+    beyond = border_prompts(told, rounded, prompts)  # 4.5 of 32: the fifth gap is the first
+    assert beyond == [prompts[1][:1], prompts[1][:2], prompts[1][:3], prompts[1]]
+    silent = Side(lambda prompt: [1])
+    assert border_prompts(silent, silent, prompts) == prompts
 
 
 def test_served_sides_are_read_by_what_they_tell() -> None:
@@ -115,7 +180,7 @@ def test_served_sides_are_read_by_what_they_tell() -> None:
         assert_same_model(told(1.0), told(1.1), by="first token", prompts=PROMPTS)
     with pytest.raises(InvalidComparisonError, match="use border inputs"):
         assert_same_model(told(1.0), lambda prompt: [1], by="first token", prompts=PROMPTS)
-    with pytest.raises(InvalidComparisonError, match="both sides give logits"):
+    with pytest.raises(InvalidComparisonError, match="all sides give logits"):
         assert_same_model(told(1.0), told(1.0), by="shared seed", prompts=PROMPTS)
     with pytest.raises(NotEquivalentError, match="by border inputs"):
         assert_same_model(

@@ -49,6 +49,11 @@ class KVCachedEngine(TransformersEngine):
         self._try_cache()
         self.capabilities = self.capabilities & kept_with(form)
 
+    @property
+    def kv_cache(self) -> str:
+        """The format of its cache, by name."""
+        return self._form.name
+
     def _try_cache(self) -> None:
         """Two passes, which the cache has to have seen."""
         title = f"model {self.name!r} with kv_cache {self._form.name!r}"
