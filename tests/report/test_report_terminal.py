@@ -329,6 +329,7 @@ def test_remedy_names_the_units_to_add(gate: str) -> None:
         "equivalence": "prompts",
         "quality": "documents",
         "endpoint": "documents",
+        "same-model": "requests",
         "kv-cache": "prompts",
         "prefix-cache": "prompts",
         "served-prefix": "prompts",

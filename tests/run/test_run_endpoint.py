@@ -134,6 +134,7 @@ def test_a_named_gate_that_no_server_serves_is_not_run(gate, result, tiny_refere
 def test_a_run_in_which_no_gate_applies_is_no_pass(gate, result, tiny_reference) -> None:
     off = '[candidates.served.budgets]\nendpoint_kl_mean = "off"\n'
     off += 'endpoint_token_mismatches = "off"\n'
+    off += 'same_model_distance = "off"\nsame_model_changes = "off"\n'
     run = gate(candidates={"served": served("http://127.0.0.1:9/v1", off)}, more=PLAN)
     assert run.ret not in (ExitStatus.PASSED, ExitStatus.FAILED)
     assert result()["verdict"] == "INCONCLUSIVE"
