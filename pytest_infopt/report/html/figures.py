@@ -26,7 +26,7 @@ _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down
 _LONG = 6  # characters of a label that do not fit below a bar
 _LETTER = 6  # px
 _MOST_LABELS = 24
-_LONGEST_LABEL = 28
+_LONGEST_LABEL = 38
 # Of single marks: the figure has a role and a label of its own.
 _ROLES = re.compile(r' (?:role="graphics-\w+"|aria-roledescription="[^"]*")')
 _OPENING = re.compile(r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>")
@@ -213,7 +213,7 @@ STYLE = {
         "gridColor": "var(--line)",
         "labelFontSize": 11,
         "titleFontSize": 11,
-        "labelLimit": 150,
+        "labelLimit": _LETTER * _LONGEST_LABEL,
         "titlePadding": 10,
         "tickCount": 4,
         "labelOverlap": True,
