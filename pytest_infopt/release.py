@@ -23,7 +23,7 @@ class ServerSource:
 
     ``command`` starts it; ``{port}`` in it and in ``url`` is a free port. Without a command the
     server is there already. ``body`` are fields that every request gets besides ours. ``replicas``
-    are more addresses of the same server, among which pytest-xdist's workers are shared out.
+    are more addresses of the same server; ``asked_too`` those of them that one process asks.
     """
 
     url: str
@@ -34,15 +34,18 @@ class ServerSource:
     timeout_seconds: float = 300.0
     body: dict[str, Any] = field(default_factory=dict)
     replicas: tuple[str, ...] = ()
+    asked_too: tuple[str, ...] = ()
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """All of them, the first one first."""
         return (self.url, *self.replicas)
 
-    def share(self, worker: int) -> ServerSource:
-        """The server as the worker of that number asks it: at an address of its own, as far as
-        there are enough."""
+    def share(self, worker: int | None) -> ServerSource:
+        """The server as a process asks it: pytest-xdist's worker of that number at an address of
+        its own, as far as there are enough; a process that is alone at all of them."""
+        if worker is None:
+            return replace(self, asked_too=self.replicas)
         there = self.addresses
         own = there[worker % len(there)]
         return replace(self, url=own, replicas=tuple(url for url in there if url != own))
@@ -71,6 +74,14 @@ class ModelSource:
     engine: str = "transformers"
     server: ServerSource | None = None
     kv_cache: str | None = None
+
+    @property
+    def replicas(self) -> list[ModelSource]:
+        """The source at each of the other addresses that this process asks."""
+        if self.server is None:
+            return []
+        others = (replace(self.server, url=url) for url in self.server.asked_too)
+        return [replace(self, server=server) for server in others]
 
 
 PROMPT_LOOKUP = "prompt-lookup"

@@ -3,6 +3,7 @@
 Imports torch: for the process of the models, not for pytest's own.
 """
 
+from .asked_ahead import AskedAhead
 from .compact_divergence import compare
 from .control_arms import OracleComparison, compare_with_oracle, control_arms
 from .divergence import TokenComparison, compare_scores, most_probable
@@ -34,6 +35,7 @@ from .timing import SlowedEngine, measure_pair, time_request, warm_up
 
 __all__ = [
     "OUTPUT_FACTOR",
+    "AskedAhead",
     "Decode",
     "Difference",
     "DtypeError",

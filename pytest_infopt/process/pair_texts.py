@@ -46,6 +46,16 @@ class PairTexts:
         return load_engine(self.source)
 
     @cached_property
+    def reference_replicas(self) -> list[Engine]:
+        """The reference, and the same behind the other addresses of its server."""
+        return [self.reference, *map(load_engine, self.release.reference.replicas)]
+
+    @cached_property
+    def candidate_replicas(self) -> list[Engine]:
+        """The candidate, and the same behind the other addresses of its server."""
+        return [self.candidate, *map(load_engine, self.source.replicas)]
+
+    @cached_property
     def documents_by_id(self) -> dict[str, TokenisedDocument]:
         """The release's documents in the order of measuring: random, decided by the seed."""
         window = min(self.reference.context_window, self.candidate.context_window)

@@ -20,14 +20,15 @@ class LoadedModels:
     """Loads what gates ask for.
 
     ``directory`` is the run's folder, beside whose parent the cache lies. ``learn`` is told what
-    each pair says of its models and machine. ``worker`` is pytest-xdist's number of this process.
+    each pair says of its models and machine. ``worker`` is pytest-xdist's number of this
+    process, None without it.
     """
 
     release: Release
     root: Path
     directory: Path
     learn: Callable[[str, dict[str, Any]], None]
-    worker: int = 0
+    worker: int | None = None
     _client: ModelPairClient | None = None
     _broken: dict[str, InfoptError] = field(default_factory=dict)
 

@@ -76,7 +76,8 @@ class InfoptSession:
     _clock: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        worker = int(self.worker_id.removeprefix("gw")) if self.worker_id != "main" else 0
+        alone = self.worker_id == "main"
+        worker = None if alone else int(self.worker_id.removeprefix("gw"))
         self.models = LoadedModels(self.release, self.root, self.directory, self.learn, worker)
 
     def begin(self) -> None:

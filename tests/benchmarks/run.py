@@ -29,6 +29,7 @@ BENCHMARKS = (
     "continuous",
     "speculative",
     "load",
+    "replicas",
     "same_model",
 )
 

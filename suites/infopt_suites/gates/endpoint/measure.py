@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import cached_property
 
 from pytest_infopt import Capability, ModelPair, Sample, remote
 from pytest_infopt.engines.base import Engine, GreedyEngine, TopScoresEngine, able
 from pytest_infopt.errors import NotSupportedError
+from pytest_infopt.measure import AskedAhead
 
 from ..plans import EquivalencePlan
 from ..told_rows import Row, positions_of, told_rows, whole_rows
@@ -19,7 +21,7 @@ class EndpointMeasure:
     def __init__(self, pair: ModelPair) -> None:
         self._pair = pair
         self._plan = pair.release.plan(EndpointPlan)
-        self._server = able(pair.candidate, GreedyEngine)
+        able(pair.candidate, GreedyEngine)
         if not {Capability.SCORES, Capability.TOP_SCORES} & pair.reference.capabilities:
             raise NotSupportedError(f"engine {pair.reference.name!r} lacks: scores, top scores")
 
@@ -38,7 +40,7 @@ class EndpointMeasure:
             return Sample(document_id, 1, {}, details=details)
         ids = self._document(document_id)
         positions = self._positions(ids)
-        told, own = self._both(ids, positions)
+        told, own = self._both(document_id, ids, positions)
         mean, worst = document_divergence(
             own, told, positions, ids, self._near_tie, document_id, pair.reference.decode
         )
@@ -55,13 +57,13 @@ class EndpointMeasure:
         """How the server continues one document's beginning."""
         started, pair = time.perf_counter(), self._pair
         prompt = self._prompt(document_id)
-        tokens = self._server.greedy_tokens(prompt, self._plan.new_tokens)
+        tokens = self._continued(document_id)
         if not tokens:
             return Sample(document_id, 1, {}, details={"notes": ["some answers are empty"]})
         whole = [*prompt, *tokens]
         behind = list(range(len(prompt) - 1, len(whole) - 1))
         chosen: list[Row] = [{token: 0.0} for token in tokens]
-        rows = self._rows(pair.reference, whole, behind, chosen)
+        rows = self._reference_rows(whole, behind, chosen)
         judged = judge_tokens(
             rows, whole, len(prompt), self._near_tie, document_id, pair.reference.decode
         )
@@ -84,14 +86,43 @@ class EndpointMeasure:
     def _document(self, document_id: str) -> list[int]:
         return list(self._pair.documents_by_id[document_id].token_ids)
 
-    def _both(self, ids: list[int], positions: list[int]) -> tuple[list[Row], list[Row]]:
+    def _both(
+        self, document_id: str, ids: list[int], positions: list[int]
+    ) -> tuple[list[Row], list[Row]]:
         """Rows of candidate and reference; first of the one that tells a few tokens alone."""
         candidate, reference = self._pair.candidate, self._pair.reference
         if Capability.SCORES in candidate.capabilities:
-            own = self._rows(reference, ids, positions, [])
-            return self._rows(candidate, ids, positions, own), own
-        told = self._rows(candidate, ids, positions, [])
-        return told, self._rows(reference, ids, positions, told)
+            own = self._told_by_reference(document_id)
+            return whole_rows(self._pair, candidate, ids, positions, own), own
+        told = self._told(document_id)
+        if Capability.SCORES in reference.capabilities:
+            return told, whole_rows(self._pair, reference, ids, positions, told)
+        return told, self._told_by_reference(document_id)
+
+    @cached_property
+    def _told(self) -> Callable[[str], list[Row]]:
+        return AskedAhead(self._pair.candidate_replicas, self._units, self._rows_of)
+
+    @cached_property
+    def _told_by_reference(self) -> Callable[[str], list[Row]]:
+        return AskedAhead(self._pair.reference_replicas, self._units, self._rows_of)
+
+    def _rows_of(self, engine: Engine, document_id: str) -> list[Row]:
+        ids = self._document(document_id)
+        return told_rows(able(engine, TopScoresEngine), ids, self._positions(ids))
+
+    @cached_property
+    def _continued(self) -> Callable[[str], list[int]]:
+        units = self._units[: self._plan.prompts]
+        return AskedAhead(self._pair.candidate_replicas, units, self._tokens_of)
+
+    def _tokens_of(self, engine: Engine, document_id: str) -> list[int]:
+        prompt = self._prompt(document_id)
+        return able(engine, GreedyEngine).greedy_tokens(prompt, self._plan.new_tokens)
+
+    @property
+    def _units(self) -> list[str]:
+        return list(self._pair.documents_by_id)
 
     def _positions(self, ids: list[int]) -> list[int]:
         """All positions but the last, or a few of them where each costs a request."""
@@ -100,11 +131,10 @@ class EndpointMeasure:
         at_once = all(able(engine, TopScoresEngine).scores_texts for engine in asked)
         return positions_of(len(ids), None if at_once else self._plan.positions)
 
-    def _rows(
-        self, engine: Engine, ids: list[int], positions: list[int], told: list[Row]
-    ) -> list[Row]:
-        """The engine's rows: where it sees whole distributions, of the tokens that are told and of
-        its own most probable one."""
+    def _reference_rows(self, ids: list[int], positions: list[int], told: list[Row]) -> list[Row]:
+        """The reference's rows: where it sees whole distributions, of the tokens that are told and
+        of its own most probable one."""
+        engine = self._pair.reference
         if Capability.SCORES not in engine.capabilities:
             return told_rows(able(engine, TopScoresEngine), ids, positions)
         return whole_rows(self._pair, engine, ids, positions, told)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from pytest_infopt import Engine, ModelPair, Rule, Sample, remote
 from pytest_infopt.engines.base import StreamingEngine, capabilities_of, lacking
 from pytest_infopt.judge.paired import Outcome
+from pytest_infopt.measure import AskedAhead
 
 from .answers import Answer, Answering
 from .choices import BY_LETTERS, cannot_choose, scores_texts
 from .release_tasks import tasks_of
 from .task_data import CHOICE, AskedTask, Item, Task
 from .task_plan import FLIPS_GAINED, FLIPS_LOST, TasksPlan
+
+ItemKey = tuple[str, str]  # a task's name, and the item's in it
 
 
 class TasksMeasure:
@@ -85,11 +89,30 @@ class TasksMeasure:
         return task.kind == CHOICE and not all(map(scores_texts, self._engines))
 
     def _answers(self, task: Task, item: Item) -> tuple[Answer, Answer]:
-        answering = self._answering(task)
-        return (
-            answering.answer(self._pair.reference, item),
-            answering.answer(self._pair.candidate, item),
-        )
+        key = task.name, item.id
+        return self._by_reference(key), self._by_candidate(key)
+
+    @cached_property
+    def _by_reference(self) -> Callable[[ItemKey], Answer]:
+        return self._asked(self._pair.reference_replicas)
+
+    @cached_property
+    def _by_candidate(self) -> Callable[[ItemKey], Answer]:
+        return self._asked(self._pair.candidate_replicas)
+
+    def _asked(self, engines: Sequence[Engine]) -> Callable[[ItemKey], Answer]:
+        items = {
+            (task.name, item.id): (task, item)
+            for task in self._tasks
+            for unit in task.units
+            for item in unit
+        }
+
+        def ask(engine: Engine, key: ItemKey) -> Answer:
+            task, item = items[key]
+            return self._answering(task).answer(engine, item)
+
+        return AskedAhead(engines, list(items), ask)
 
     def _problem(self, task: Task) -> str:
         for engine in self._engines:
