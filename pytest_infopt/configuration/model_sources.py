@@ -136,6 +136,8 @@ def _source(name: str, keys: dict[str, Any], directory: Path, settings: Settings
         keys["options"] = _with_absolute_globs(option, keys["options"], directory)
     if isinstance(folder := keys.get("options", {}).get("scores"), str):
         keys["options"] = {**keys["options"], "scores": str(directory.absolute() / folder)}
+    if isinstance(texts := keys.get("options", {}).get("tokenizer"), str):
+        keys["options"] = {**keys["options"], "tokenizer": locate_model(texts, directory)}
     if settings.device is not None:
         keys["device"] = settings.device
     head, _, tail = keys["model"].rpartition("/")

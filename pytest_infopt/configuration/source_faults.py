@@ -59,7 +59,8 @@ def _files(source: ModelSource) -> Iterator[str]:
     elif not path.exists():
         yield f"{path} does not exist"
     elif not path.is_dir():
-        yield f"{path} is a file; a model is a directory, or a .gguf file"
+        if source.engine == ModelSource.engine:  # another engine may have files of its own
+            yield f"{path} is a file; a model is a directory, or a .gguf file"
     elif source.gguf_file is not None:
         if not (path / source.gguf_file).is_file():
             yield f"{path / source.gguf_file} does not exist"

@@ -160,11 +160,13 @@ class MemoryFootprint:
 @dataclass(frozen=True)
 class StoredWeights:
     """What a loaded model's weights are kept as: ``floats`` values in 16 bits or more, most of them
-    in ``float_bits``, and ``coded_bytes`` of narrower codes."""
+    in ``float_bits``, and ``coded_bytes`` of narrower codes; ``integer_activations`` says that what
+    they are multiplied with is rounded to 8 bits, too."""
 
     floats: int
     float_bits: int
     coded_bytes: int
+    integer_activations: bool = False
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ _ROUNDS_ACTIVATIONS = {"cpu": "bfloat16", "cuda": "bfloat16"}
 # RMS error of a weight, of a row's RMS: .009 in int8, where the largest is four times that, and
 # twice as much for each bit less. Mantissas of 3 and 2 bits have .027 and .054. Activations in int8
 # err as weights do, by outliers much more (SmolLM2: KL of .022 and .031 beside .0043 of int8).
-_E4M3, _E5M2, _ACTIVATIONS = 6, 5, 6
+_E4M3, _E5M2 = 6, 5
+INTEGER_ACTIVATIONS = 6
 
 
 @dataclass(frozen=True)
@@ -177,17 +178,17 @@ FORMATS: dict[str, Format] = {
             ("awq", 4, "group-wise integers, channels scaled by activations (AWQ)")),
         *_loaded_by("reference:load_quantized", SKIP | CALIBRATION | {"alpha"},
             ("smoothquant", 8, "integer weights and activations, outliers shared (SmoothQuant)"),
-            rounds_to=_ROUNDS_ACTIVATIONS, loses_as=_ACTIVATIONS),
+            rounds_to=_ROUNDS_ACTIVATIONS, loses_as=INTEGER_ACTIVATIONS),
         *_loaded_by("reference:load_quantized", SKIP | {"threshold"},
             ("llm-int8", 8, "integer weights and activations but for outliers (LLM.int8())"),
-            rounds_to=_ROUNDS_ACTIVATIONS, loses_as=_ACTIVATIONS, couples_rows=True),
+            rounds_to=_ROUNDS_ACTIVATIONS, loses_as=INTEGER_ACTIVATIONS, couples_rows=True),
         *_loaded_by("reference:load_pruned", SKIP | {"sparsity"},
             ("magnitude", None, "smallest weights set to 0"), packed=False, pruned=True),
         *_loaded_by("reference:load_pruned", SKIP | CALIBRATION | {"sparsity"},
             ("wanda", None, "weights of least effect set to 0"), packed=False, pruned=True),
         *_loaded_by("bitsandbytes:load_bitsandbytes_int8", SKIP | {"threshold"},
             ("bitsandbytes-int8", 8, "LLM.int8() of bitsandbytes"),
-            rounds_to=_ROUNDS_INT8, loses_as=_ACTIVATIONS, module="bitsandbytes",
+            rounds_to=_ROUNDS_INT8, loses_as=INTEGER_ACTIVATIONS, module="bitsandbytes",
             couples_rows=True),
         *_loaded_by("bitsandbytes:load_bitsandbytes_4bit", SKIP | {"double_quantization"},
             ("bitsandbytes-nf4", 4, "NF4 of bitsandbytes"),
@@ -197,7 +198,7 @@ FORMATS: dict[str, Format] = {
             ("torchao-int8", 8, "int8 weights of torchao"), module="torchao"),
         *_loaded_by("torchao:load_torchao", SKIP,
             ("torchao-int8-dynamic", 8, "int8 weights and activations of torchao"),
-            rounds_to=_ROUNDS_ACTIVATIONS, loses_as=_ACTIVATIONS, module="torchao"),
+            rounds_to=_ROUNDS_ACTIVATIONS, loses_as=INTEGER_ACTIVATIONS, module="torchao"),
         *_loaded_by("torchao:load_torchao", SKIP | {"group_size"},
             ("torchao-int4", 4, "int4 weights of torchao, a byte each"),
             packed=False, module="torchao"),

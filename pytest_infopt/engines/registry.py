@@ -30,7 +30,8 @@ class EngineSpec:
     its models are behind the server that the source names. ``reference_only``: a candidate that is
     made from the reference's model is not loaded by it. ``integer_activations``: its
     kernels round activations to 8 bits, but for files of floats. ``takes_kv_cache``: its models'
-    KV caches may be of another format.
+    KV caches may be of another format. ``width_when_loaded``: its files are its own, and what their
+    weights are kept as shows once they are loaded.
     """
 
     name: str
@@ -41,6 +42,7 @@ class EngineSpec:
     reference_only: bool = False
     integer_activations: bool = False
     takes_kv_cache: bool = False
+    width_when_loaded: bool = False
 
     def refuses(self, source: ModelSource) -> str:
         """Why it does not take the source; "" where nothing is known against it."""

@@ -16,7 +16,7 @@ from .files.checkpoints import checkpoint_config
 from .files.embedded import PREFIX
 from .files.size import gguf_width
 from .format_options import is_width
-from .formats import DTYPES, format_of
+from .formats import DTYPES, INTEGER_ACTIVATIONS, format_of
 from .kv_cache_formats import kv_cache_format
 from .registry import engine_named
 
@@ -55,7 +55,11 @@ def observed_precision(
         return replace(_unquantized(bits), summary=f"unquantized {bits}-bit floats, as loaded")
     coded = max(1, reference.floats - candidate.floats)
     bits = min(8, max(2, round(8 * candidate.coded_bytes / coded)))
-    return replace(_quantized(bits, packed=True), summary=f"{bits}-bit weights, as loaded")
+    found = replace(_quantized(bits, packed=True), summary=f"{bits}-bit weights, as loaded")
+    if not candidate.integer_activations:
+        return found
+    summary = f"{bits}-bit weights with 8-bit activations, as loaded"
+    return replace(found, summary=summary, loses_as=min(bits, INTEGER_ACTIVATIONS))
 
 
 def precision_of(candidate: ModelSource, reference: ModelSource) -> Precision:
@@ -95,6 +99,8 @@ def _precision_of_weights(candidate: ModelSource, reference: ModelSource) -> Pre
         bits = _bits_option(candidate)
         return _quantized(bits, False) if bits else _of_unknown_width(packed=False, known=False)
     unquantized = _unquantized(min(dtype_bits(candidate), dtype_bits(reference)))
+    if engine_named(candidate.engine).width_when_loaded:
+        return replace(unquantized, known=False)
     if _same_checkpoint(candidate, reference):
         return _rounded_on_the_way(candidate) or unquantized
     if candidate.gguf_file is not None:

@@ -22,12 +22,14 @@ from pytest_infopt.store.baselines import Baselines
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 BY_HAND = (".venv/bin/", "fresh/bin/", "python3")  # the steps of a release
-EXECUTED = {  # by test_documentation_examples, and the last by test_documentation_services
+# By test_documentation_examples, test_documentation_services (ci) and test_run_onnx_runtime.
+EXECUTED = {
     "docs/tutorial/check-a-component.md",
     "docs/how-to/own-tests.md",
     "docs/how-to/compare-engines.md",
     "docs/how-to/add-a-loader.md",
     "docs/how-to/ci.md",
+    "docs/how-to/gate-another-engine.md",
 }
 
 

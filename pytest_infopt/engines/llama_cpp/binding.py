@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import xllamacpp.xllamacpp
 
-from .columns import Column
+from ..contexts.context import Column
 
 _ROOM = 1024  # bytes of a structure's other fields, several times what they take
 _PHYSICAL_BATCH = 512  # tokens that a kernel takes at once: llama.cpp's default
@@ -184,6 +184,11 @@ class LlamaContext:
         self._context: int | None = pointer
         self._memory = library.llama_get_memory(pointer)
         self._vocabulary = vocabulary
+
+    @property
+    def kept(self) -> dict[str, torch.Tensor]:
+        """Nothing: llama.cpp takes the room of its cache as a whole, and shows it to nobody."""
+        return {}
 
     def compute(self, columns: Sequence[Column]) -> torch.Tensor:
         """The logits [R, V] of the wanted among ``columns``, in their order, in float32."""

@@ -1,79 +1,37 @@
-"""A GGUF file in llama.cpp: scored, driven step by step, timed, weighed.
+"""A GGUF file in llama.cpp.
 
-PYTEST_DONT_REWRITE: it times.
+llama.cpp rounds the activations before a quantized matrix to 8 bits, in blocks of 32 or 256. Of the
+dtypes whose own error is granted, bfloat16 has about that resolution; files of floats have no less.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from ..base import MemoryFootprint, StoredWeights, TokenEvent
-from ..one_at_a_time import OneAtATime
-from ..spread_ids import spread_ids
-from .scoring import LlamaCppScorer
-from .sequences import Sequences
+from ..base import StoredWeights
+from ..contexts.engine import ContextEngine
+from .spec import ENGINE
 
+if TYPE_CHECKING:
+    from .binding import LlamaModel
+
+_ROUNDS_TO = "bfloat16"
 _NARROWEST_FLOAT = 16  # bits of a weight; files mix formats, so this is said of all of them
 
 
-class LlamaCppEngine(LlamaCppScorer, OneAtATime):
-    """The protocols of `engines.base` that the spec claims; its arguments are the scorer's."""
+class LlamaCppEngine(ContextEngine):
+    """The protocols of `engines.base` that the spec claims."""
 
-    # Generation
-
-    def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {max_new_tokens}; it takes at least 1")
-        self._check(prompt_ids, max_new_tokens)
-        return self._stream(prompt_ids, max_new_tokens)
-
-    def _stream(self, prompt_ids: Sequence[int], count: int) -> Iterator[TokenEvent]:
-        with self._sequences([prompt_ids], extra=count) as rows:
-            for tokens in self._greedy(rows, len(prompt_ids), count):
-                yield TokenEvent(tokens[0], time.perf_counter())
-
-    def generate(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> list[list[int]]:
-        with self._sequences(prompts, extra=max(counts)) as rows:
-            steps = list(self._greedy(rows, max(map(len, prompts)), max(counts)))
-        return [
-            list(row[:count]) for row, count in zip(zip(*steps, strict=True), counts, strict=True)
-        ]
-
-    @staticmethod
-    def _greedy(rows: Sequences, columns: int, count: int) -> Iterator[list[int]]:
-        for _ in range(count):
-            tokens = [int(row[-1].argmax()) for row in rows.advance(columns, last_only=True)]
-            rows.append(tokens)
-            columns = 1
-            yield tokens
-
-    def greedy_tokens(self, token_ids: Sequence[int], count: int) -> list[int]:
-        return self.generate([token_ids], [count])[0]
-
-    def pass_seconds(self, batch: int, context: int, tokens: int) -> float:
-        ids = spread_ids(context + tokens, self.vocabulary)
-        with self._sequences([ids] * batch) as rows:
-            if context:
-                rows.advance(context, last_only=True)
-            started = time.perf_counter()
-            rows.advance(tokens, last_only=True)
-            return time.perf_counter() - started
-
-    def uncached_step_seconds(self, tokens: int) -> float:
-        return self.pass_seconds(1, 0, tokens)
-
-    # Memory
-
-    def memory(self) -> MemoryFootprint:
-        return MemoryFootprint(self._model.nbytes, 0)
-
-    def reset_peaks(self) -> None:
-        """Nothing: no allocator of the CPU reports peaks."""
+    def __init__(self, name: str, model: LlamaModel, tokenizer: Any, **details: Any) -> None:
+        super().__init__(
+            name, model, tokenizer, dtype=_ROUNDS_TO, capabilities=ENGINE.capabilities, **details
+        )
+        self._file = model
 
     def stored_weights(self) -> StoredWeights:
-        model = self._model
-        bits = 8 * model.nbytes / model.parameters
+        """What the file keeps its weights as, on average."""
+        file = self._file
+        bits = 8 * file.nbytes / file.parameters
         if bits < _NARROWEST_FLOAT:
-            return StoredWeights(0, _NARROWEST_FLOAT, model.nbytes)
-        return StoredWeights(model.parameters, round(bits / 16) * 16, 0)
+            return StoredWeights(0, _NARROWEST_FLOAT, file.nbytes)
+        return StoredWeights(file.parameters, round(bits / 16) * 16, 0)

@@ -51,7 +51,7 @@ class LoadedModel(TokenizerTexts):
         self._device: torch.device = next(iter(module.parameters())).device
         self.device = str(self._device)
         self._config: Any = self._module.config
-        self.context_window = _context_window(self._config, tokenizer)
+        self.context_window = context_window(self._config, tokenizer)
         self._parameters = forward_parameters(self._module)
         self._cache_argument = cache_argument(self._module)
         # Servers compute the head for the last prompt token alone; so does what is timed here.
@@ -167,8 +167,10 @@ def check_finite(rows: torch.Tensor, name: str, first_position: int) -> None:
     )
 
 
-def _context_window(config: Any, tokenizer: Any) -> int:
-    text = config.get_text_config(decoder=True)
+def context_window(config: Any, tokenizer: Any) -> int:
+    """The longest text in tokens that a configuration, if there is one, or else the tokenizer
+    declares."""
+    text = None if config is None else config.get_text_config(decoder=True)
     # MPT's ALiBi biases are a table of max_seq_len positions.
     for name in ("max_position_embeddings", "max_seq_len"):
         declared = getattr(text, name, None)

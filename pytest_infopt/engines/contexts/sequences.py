@@ -1,7 +1,7 @@
-"""Several sequences that go through llama.cpp's KV cache in passes, as `CachedEngine` says it.
+"""Several sequences that go through a context in passes, as `CachedEngine` says it.
 
-A pass covers columns of the batch as if it were padded on the left; llama.cpp itself keeps no
-padding, and computes what lies within a row.
+A pass covers columns of the batch as if it were padded on the left; the context is given what lies
+within a row.
 
 Shapes: T positions, V vocabulary.
 """
@@ -9,25 +9,31 @@ Shapes: T positions, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..base import CannotCropError
-from .columns import Column
-
-if TYPE_CHECKING:
-    from .binding import LlamaContext
+from .context import Column, Context
 
 
 class Sequences:
     """Rows of token ids in an empty context, and how far they are computed."""
 
-    def __init__(self, context: LlamaContext, rows: Sequence[Sequence[int]]) -> None:
+    def __init__(self, context: Context, rows: Sequence[Sequence[int]]) -> None:
         self._context = context
         self._rows = [list(row) for row in rows]
         self._longest = max(map(len, self._rows))
         self.done = 0  # columns
+
+    @property
+    def kept(self) -> dict[str, torch.Tensor]:
+        """See `Context.kept`."""
+        return self._context.kept
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values; 0 where the context shows none."""
+        return sum(tensor.nbytes for tensor in self.kept.values())
 
     def advance(self, count: int, *, last_only: bool = False) -> list[torch.Tensor]:
         """Logits of what lies in the next ``count`` columns, [T_i, V] of each row; with
@@ -63,7 +69,7 @@ class Sequences:
         )
         for index, there in held.items():
             if not self._context.take_back(index, there):
-                raise CannotCropError("llama.cpp's cache takes no tokens back")
+                raise CannotCropError("its cache takes no tokens back")
 
     def _computed(self, row: Sequence[int]) -> int:
         """How many of a row's tokens lie in the columns that are done."""

@@ -1,7 +1,4 @@
-"""A GGUF file in llama.cpp: what it makes of texts, whole and through its cache.
-
-llama.cpp rounds the activations before a quantized matrix to 8 bits, in blocks of 32 or 256. Of the
-dtypes whose own error is granted, bfloat16 has about that resolution; files of floats have no less.
+"""A model in contexts: what it makes of texts, whole and through its cache.
 
 Shapes: T positions, V vocabulary. PYTEST_DONT_REWRITE: it times.
 """
@@ -11,52 +8,49 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ...errors import InfoptError
-from ..base import CacheReading, Scores
+from ..base import CacheReading, Capability, Scores
 from ..spread_ids import spread_ids
 from ..tokenizer_texts import TokenizerTexts
 from ..transformers.model import check_logits
 from ..whole_scores import WholeScores, top_scores
+from .context import Context, ContextModel
 from .sequences import Sequences
-from .spec import ENGINE
-
-if TYPE_CHECKING:
-    from .binding import LlamaContext, LlamaModel
-
-_ROUNDS_TO = "bfloat16"
 
 
-class LlamaCppScorer(TokenizerTexts):
-    """A loaded file that gives logits, as the protocols of `engines.base` say.
+class ContextScorer(TokenizerTexts):
+    """A loaded model that gives logits, as the protocols of `engines.base` say.
 
     One sequence has a context that stays, as in a server; each batch has one of its own.
     """
 
-    capabilities = ENGINE.capabilities
     device = "cpu"
     scores_texts = True
 
     def __init__(
         self,
         name: str,
-        model: LlamaModel,
+        model: ContextModel,
         tokenizer: Any,
         *,
         fingerprint: str,
         context_window: int,
+        dtype: str,
+        capabilities: frozenset[Capability],
     ) -> None:
         self.name = name
         self.fingerprint = fingerprint
-        self.dtype = _ROUNDS_TO
+        self.dtype = dtype
+        self.capabilities = capabilities
         self.vocabulary = model.vocabulary
         self.context_window = context_window
         self._model = model
         self._tokenizer = tokenizer
-        self._single: LlamaContext | None = model.context(context_window)
+        self._single: Context | None = model.context(context_window)
 
     @property
     def tokenizer(self) -> Any:
@@ -117,7 +111,6 @@ class LlamaCppScorer(TokenizerTexts):
         chunk: int,
         reads: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        # llama.cpp gives its keys and values to nobody, so ``reads`` receives none.
         prefill = len(token_ids) - tail
         if not 1 <= tail < len(token_ids) or chunk < 1:
             raise ValueError(
@@ -128,6 +121,8 @@ class LlamaCppScorer(TokenizerTexts):
             while rows.done < prefill:
                 rows.advance(min(chunk, prefill - rows.done), last_only=True)
             logits = torch.cat([rows.advance(1)[0] for _ in range(tail)])
+            if reads is not None:
+                reads.update(rows.kept)
         check_logits(logits, self.name, prefill)
         return logits
 
@@ -149,8 +144,7 @@ class LlamaCppScorer(TokenizerTexts):
                 for _ in range(last):
                     rows.advance(1, last_only=True)
                 seconds = (time.perf_counter() - started) / last
-                # Its room is taken as a whole when the context is made: there is nothing to weigh.
-                found.append(CacheReading(length, batch, 0, seconds))
+                found.append(CacheReading(length, batch, rows.nbytes, seconds))
         return found
 
     # What all of them take

@@ -1,0 +1,1 @@
+"""What engines share whose library keeps sequences in a context, and computes them in passes."""
