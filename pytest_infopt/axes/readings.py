@@ -157,10 +157,14 @@ def _check_samplers(sides: Sides, prompt: Prompt) -> None:
     elif all(token == a[0] for token in a):
         why = f"draws the same token from {_SEEDS} seeds: it ignores seed or temperature"
     elif a != b:
-        why = "draws by another sampler than b: from the same seed, noise alone makes other tokens"
+        why = (
+            "draws by another sampler than b: from the same seed, noise alone makes other tokens; "
+            "where they keep their model's best tokens alone, switch that off in the server's body "
+            "(top_k = 0, min_p = 0)"
+        )
     else:
         return
     raise InvalidComparisonError(
-        f"by shared seed, side a {why} ({a}, {control}, and {b} of b); use first token or border "
-        "inputs"
+        f"by shared seed, side a {why} ({a}, {control}, and {b} of b). Else use first token or "
+        "border inputs"
     )

@@ -49,6 +49,7 @@ def served_side(server: str | ServerSource, new_tokens: int) -> Side:
             "max_tokens": new_tokens,
             "temperature": temperature,
             "seed": seed,
+            "top_p": 1.0,  # llama.cpp's own leaves a single token where the model is certain
             "logprobs": _TOP,
             "stream_options": {"include_usage": True},
         }
