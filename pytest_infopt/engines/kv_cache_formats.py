@@ -23,7 +23,8 @@ _WITHOUT_CACHE = frozenset(
 _BY_TOKEN = frozenset({Capability.CACHE, Capability.BATCHES})
 
 # Mean KL in nats that SmolLM2-135M loses on 5 texts of 300 tokens: int8 .0007, fp8 .0042,
-# transformers-fp8 .0039, int4 .061, quanto-int4 .0094, quanto-int2 .67. Weights in 4 bits lose .36.
+# transformers-fp8 .0039, int4 .061, quanto-int4 .0094, quanto-int2 .67, and on others
+# hqq-int8 .0004, hqq-int4 .090. Weights in 4 bits lose .36.
 _MAKERS = "pytest_infopt.engines.transformers.kv_cache_makers:"
 
 
@@ -48,16 +49,16 @@ class KVCacheFormat:
     extra: str | None = None
 
 
-def _quanto(bits: int, loses_as: int) -> KVCacheFormat:
+def _in_library(backend: str, module: str, bits: int, loses_as: int) -> KVCacheFormat:
     return KVCacheFormat(
-        f"quanto-int{bits}",
+        f"{backend}-int{bits}",
         bits,
-        f"transformers' QuantizedCache with quanto, {bits} bits, the newest 128 tokens as they are",
-        f"{_MAKERS}quanto_int{bits}",
+        f"transformers' QuantizedCache with {backend}, {bits} bits, up to 128 tokens as they are",
+        f"{_MAKERS}{backend}_int{bits}",
         loses_as=loses_as,
         by_token=False,
-        module="optimum.quanto",
-        extra="quanto",
+        module=module,
+        extra=backend,
     )
 
 
@@ -76,8 +77,10 @@ KV_CACHES: dict[str, KVCacheFormat] = {
             f"{_MAKERS}transformers_fp8",
             by_token=False,
         ),
-        _quanto(4, loses_as=6),
-        _quanto(2, loses_as=4),
+        _in_library("quanto", "optimum.quanto", 4, loses_as=6),
+        _in_library("quanto", "optimum.quanto", 2, loses_as=4),
+        _in_library("hqq", "hqq", 8, loses_as=8),
+        _in_library("hqq", "hqq", 4, loses_as=5),
     )
 }
 

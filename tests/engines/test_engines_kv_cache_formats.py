@@ -112,7 +112,7 @@ def test_it_holds_what_its_formula_says_and_less_than_the_models_own(name: str) 
         assert held < exact.kv_cache_bytes(tokens, batch)
 
 
-@pytest.mark.parametrize("name", ["transformers-fp8", "quanto-int4"])
+@pytest.mark.parametrize("name", ["transformers-fp8", "quanto-int4", "hqq-int4"])
 def test_codes_of_a_library_are_weighed_and_have_no_formula(name: str) -> None:
     engine, exact = engine_of(name), reference()
     assert 0 < engine.kv_cache_bytes(90) < exact.kv_cache_bytes(90)

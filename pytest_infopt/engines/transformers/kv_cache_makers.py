@@ -11,7 +11,17 @@ from infopt_reference.attention.transformers_cache import TransformersCache
 from infopt_reference.quantization import Granularity, QuantizationScheme
 from transformers import QuantizedCache as LibraryQuantizedCache
 
-__all__ = ["SCHEMES", "fp8", "int4", "int8", "quanto_int2", "quanto_int4", "transformers_fp8"]
+__all__ = [
+    "SCHEMES",
+    "fp8",
+    "hqq_int4",
+    "hqq_int8",
+    "int4",
+    "int8",
+    "quanto_int2",
+    "quanto_int4",
+    "transformers_fp8",
+]
 
 _GROUP = 64  # transformers' default
 _WHOLE_HEAD = 256  # at least the head dimension of usual models: a scale for each token and head
@@ -50,16 +60,26 @@ def transformers_fp8(config: Any) -> Any:
 
 def quanto_int4(config: Any) -> Any:
     """transformers' own cache in quanto's int4."""
-    return _quanto(config, 4)
+    return _in_library("quanto", config, 4)
 
 
 def quanto_int2(config: Any) -> Any:
     """transformers' own cache in quanto's int2."""
-    return _quanto(config, 2)
+    return _in_library("quanto", config, 2)
 
 
-def _quanto(config: Any, bits: int) -> Any:
+def hqq_int8(config: Any) -> Any:
+    """transformers' own cache in hqq's int8."""
+    return _in_library("hqq", config, 8)
+
+
+def hqq_int4(config: Any) -> Any:
+    """transformers' own cache in hqq's int4."""
+    return _in_library("hqq", config, 4)
+
+
+def _in_library(backend: str, config: Any, bits: int) -> Any:
     # Groups divide what a single token leaves of a layer's keys.
     shape = kv_shape(config)
     group = math.gcd(_GROUP, shape.kv_heads * shape.head_dim)
-    return LibraryQuantizedCache("quanto", config, nbits=bits, q_group_size=group)
+    return LibraryQuantizedCache(backend, config, nbits=bits, q_group_size=group)
