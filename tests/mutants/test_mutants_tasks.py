@@ -161,7 +161,7 @@ def answers_are_paired_by_item() -> None:
     judge = GateJudge(
         [LOSS], {LOSS.name: Budget(LOSS, 0.02)}, alpha_pass=0.01, alpha_fail=0.01, planned=1319
     )
-    right, wrong = (MODULES["answers"].Answer("x", each) for each in (True, False))
+    right, wrong = (MODULES["task_data"].Answer("x", each) for each in (True, False))
     for index in range(1319):
         reference = right if index % 4 else wrong
         flips = index % 100 in (0, 1)

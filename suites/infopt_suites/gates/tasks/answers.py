@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from pytest_infopt import Engine
 from pytest_infopt.engines.base import (
@@ -16,15 +16,9 @@ from pytest_infopt.engines.base import (
 from ..models_answers import end_tokens
 from .answer_text import same_number, same_text
 from .choices import letter_tokens, lettered, log_likelihood, most_probable_letter
-from .task_data import CHOICE, LETTERS, NUMBER, Item, Task
+from .task_data import CHOICE, LETTERS, NUMBER, Answer, Item, Task
 
 _NEXT_QUESTION = "\n\nQuestion:"
-
-
-@dataclass(frozen=True)
-class Answer:
-    text: str
-    right: bool
 
 
 class Answering:
@@ -100,17 +94,25 @@ class Answering:
         return choices[max(range(len(choices)), key=scores.__getitem__)]
 
     def _written(self, engine: StreamingEngine, prompt: list[int]) -> str:
-        """Greedy tokens up to an end token or the next question, which a base model goes on to."""
-        ends = _ends(engine)
-        room = min(self._new_tokens, engine.context_window - len(prompt))
-        tokens: list[int] = []
-        for event in engine.stream(prompt, room):
-            if event.token_id in ends:
-                break
-            tokens.append(event.token_id)
-            if _NEXT_QUESTION in (text := engine.decode(tokens)):
-                return text.partition(_NEXT_QUESTION)[0].strip()
-        return engine.decode(tokens).strip()
+        """A base model goes on to the next question."""
+        return written(engine, prompt, self._new_tokens, [_NEXT_QUESTION]).strip()
+
+
+def written(
+    engine: StreamingEngine, prompt: list[int], new_tokens: int, stops: Sequence[str]
+) -> str:
+    """Greedy tokens up to an end token, or the first of the texts that ``stops`` holds."""
+    ends = _ends(engine)
+    room = min(new_tokens, engine.context_window - len(prompt))
+    tokens: list[int] = []
+    for event in engine.stream(prompt, room):
+        if event.token_id in ends:
+            break
+        tokens.append(event.token_id)
+        text = engine.decode(tokens)
+        if found := [text.index(stop) for stop in stops if stop in text]:
+            return text[: min(found)]
+    return engine.decode(tokens)
 
 
 def _ends(engine: Engine) -> frozenset[int]:

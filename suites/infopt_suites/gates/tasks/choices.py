@@ -41,7 +41,7 @@ def cannot_choose(task: Task, engine: Engine, chat: bool) -> str:
     """Why an engine can choose neither by log-likelihood nor by letters; "" where it can."""
     if scores_texts(engine):
         return ""
-    if Capability.TOP_SCORES not in engine.capabilities:
+    if task.asking is not None or Capability.TOP_SCORES not in engine.capabilities:
         return lacking(engine.name, engine.capabilities, capabilities_of(ScoringEngine))
     count = max(len(item.choices) for item in task.items)
     if len({*letter_tokens(engine, count, chat)}) == count:
@@ -69,13 +69,22 @@ def most_probable_letter(engine: TopScoresEngine, prompt: list[int], letters: li
 
 def log_likelihood(engine: Engine, prompt: list[int], continuation: list[int]) -> float:
     """ln P(continuation | prompt), in nats."""
+    return likelihood(engine, prompt, continuation)[0]
+
+
+def likelihood(engine: Engine, prompt: list[int], continuation: list[int]) -> tuple[float, bool]:
+    """The same, and whether each token of the continuation is the most probable one there."""
     whole, behind = [*prompt, *continuation], range(len(prompt) - 1, len(prompt + continuation) - 1)
     if Capability.SCORES not in engine.capabilities:
         rows = able(engine, TopScoresEngine).top_scores(whole, behind)
-        return sum(row[token] for row, token in zip(rows, continuation, strict=True))
+        told = [
+            (row[token], max(row.values())) for row, token in zip(rows, continuation, strict=True)
+        ]
+        return sum(own for own, _ in told), all(own == best for own, best in told)
     logits = able(engine, ScoringEngine).score(whole).logits(behind.start, behind.stop)  # [T, V]
     chosen = torch.tensor(continuation, device=logits.device)[:, None]
-    return float(logits.double().log_softmax(-1).gather(1, chosen).sum())
+    own = logits.double().log_softmax(-1).gather(1, chosen).sum()
+    return float(own), bool((logits.argmax(-1) == chosen[:, 0]).all())
 
 
 def lettered(question: str, choices: Sequence[str]) -> str:

