@@ -11,6 +11,8 @@ from .e_process import MeanBelow
 from .protocol import Value
 from .rules import make_test
 
+__all__ = ["fewest_to_pass"]
+
 _READINGS = 2  # of a deterministic number
 _MOST = 1 << 16  # units beyond which nobody plans
 

@@ -130,6 +130,30 @@ def test_many_streams_give_each_request_its_tokens(checkpoint: Any, dialect: str
     assert [result.timing.token_ids for result in results if result.timing] == expected
 
 
+def test_a_connection_that_the_server_left_behind_an_answer_is_replaced(
+    checkpoint: Any,  # noqa: F811
+) -> None:
+    """As llama.cpp's server does, which says that it keeps them. One that is left in the middle of
+    an answer, or before any, is a request that failed."""
+    begun = set()
+
+    def left(handler: Any, body: dict[str, Any]) -> bool:
+        """Close at a connection's second request, without a word."""
+        handler.close_connection = handler in begun
+        begun.add(handler)
+        return bool(handler.close_connection)
+
+    with served(checkpoint, "vllm") as (engine, server):
+        server.behaviour.always = left
+        assert [result.error for result in loaded(engine, 6, 2)] == [""] * 6
+        assert len(begun) > 2
+        server.behaviour.always = lambda handler, body: (
+            setattr(handler, "close_connection", True) or True
+        )
+        (result,) = loaded(engine, 1, 1)
+    assert "closed its stream" in result.error
+
+
 def test_a_request_that_fails_is_told_and_harms_no_other(checkpoint: Any) -> None:  # noqa: F811
     with served(checkpoint, "vllm") as (engine, server):
         server.behaviour.faults = [status(500), cut, status(404)]

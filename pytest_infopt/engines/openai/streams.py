@@ -81,7 +81,13 @@ class StreamConnections:
             connection = await self._connected()
         try:
             async with asyncio.timeout(self._client.source.timeout_seconds):
-                parts = await connection.ask(request)
+                try:
+                    parts = await connection.ask(request)
+                except ConnectionError:
+                    if not connection.was_left:
+                        raise
+                    connection = await self._connected()
+                    parts = await connection.ask(request)
         except TimeoutError as error:
             raise self._client.too_slow() from error
         except OSError as error:
@@ -112,6 +118,13 @@ class _Connection(asyncio.Protocol):
         self._length: int | None = None  # of the answer, where its head announces that
         self._taken = 0
         self._tail = b""
+        self._answers = 0
+
+    @property
+    def was_left(self) -> bool:
+        """Whether the server closed it behind an answer, as it may at any time, while the next
+        request was on its way (RFC 9112, section 9.5): nothing of an answer to that has come."""
+        return self._answers > 0 and not self._parts
 
     async def ask(self, request: bytes) -> list[Part]:
         """Send a request; what comes until its answer is whole, or the server closes."""
@@ -152,6 +165,7 @@ class _Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         if self._whole is not None and not self._whole.done():
+            self._answers += 1
             self._whole.set_result(None)
 
 

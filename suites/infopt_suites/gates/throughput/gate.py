@@ -8,12 +8,14 @@ from pytest_infopt import (
     GateSpec,
     Metric,
     Plan,
+    Release,
     Rule,
     Unit,
     rising,
     setting,
 )
 from pytest_infopt.engines.registry import engine_named
+from pytest_infopt.judge.planning import fewest_to_pass
 
 from ..timing import TIMING_SECONDS
 
@@ -66,6 +68,27 @@ def default_budgets(context: BudgetContext) -> dict[str, float]:
     return {THROUGHPUT.name: 0.9}
 
 
+_USUAL_RATE = 100.0  # tokens a second, to say what a load means
+
+
+def announced(release: Release) -> list[str]:
+    """What a PASS takes at least, as tokens and as seconds."""
+    plan, terms = release.plan(ThroughputPlan), release.statistics
+    budgets = [
+        c.budgets[THROUGHPUT.name] for c in release.candidates if THROUGHPUT.name in c.budgets
+    ]
+    if not (plan.concurrency and budgets):
+        return []
+    pairs = max(fewest_to_pass(budget, terms.alpha_pass) for budget in budgets)
+    tokens = 2 * pairs * len(plan.concurrency) * plan.requests * plan.new_tokens
+    granted = terms.budget_seconds or TIMING_SECONDS
+    return [
+        f"{pairs} pairs of loads, the fewest that PASS, are {tokens:,} tokens of both models: "
+        f"{tokens / _USUAL_RATE:,.0f} s at {_USUAL_RATE:g} tokens a second; "
+        f"{granted:g} s (budget_seconds) are enough from {tokens / granted:,.0f} a second"
+    ]
+
+
 GATE = GateSpec(
     package=__package__,
     name="throughput",
@@ -73,6 +96,7 @@ GATE = GateSpec(
     order=85,
     samples="loads",
     plans=(ThroughputPlan,),
+    announced=announced,
     switch=(ThroughputPlan, "concurrency"),
     requires=frozenset({Capability.LOAD}),
     default_budgets=default_budgets,
