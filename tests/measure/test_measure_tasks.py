@@ -471,6 +471,7 @@ class Pair:
 
     def __init__(self, release: Release, reference: TableEngine, candidate: TableEngine) -> None:
         self.release, self.reference, self.candidate = release, reference, candidate
+        self.reference_replicas, self.candidate_replicas = [reference], [candidate]
 
 
 @pytest.fixture

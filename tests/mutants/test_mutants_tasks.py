@@ -85,6 +85,7 @@ def unit(candidate: Letters, reference: Letters, *items: Any) -> Any:
     pair: Any = type("Pair", (), {})()
     pair.release = Release(ModelSource("r", "r"), ())
     pair.reference, pair.candidate = reference, candidate
+    pair.reference_replicas, pair.candidate_replicas = [reference], [candidate]
     measure = MODULES["measure"].TasksMeasure(pair)
     vars(measure)["_tasks"] = [Task("t", tuple(replace(item, group="g") for item in items))]
     return measure.unit(0, 0)
