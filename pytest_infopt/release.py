@@ -24,6 +24,8 @@ class ServerSource:
     ``command`` starts it; ``{port}`` in it and in ``url`` is a free port. Without a command the
     server is there already. ``body`` are fields that every request gets besides ours. ``replicas``
     are more addresses of the same server; ``asked_too`` those of them that one process asks.
+    ``in_turns`` says that it is up only while it is asked, since another server needs its device;
+    it is then started in ``folder``, and its output goes to ``log``.
     """
 
     url: str
@@ -35,6 +37,9 @@ class ServerSource:
     body: dict[str, Any] = field(default_factory=dict)
     replicas: tuple[str, ...] = ()
     asked_too: tuple[str, ...] = ()
+    in_turns: bool = False
+    folder: str = ""
+    log: str = ""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -74,6 +79,11 @@ class ModelSource:
     engine: str = "transformers"
     server: ServerSource | None = None
     kv_cache: str | None = None
+
+    @property
+    def in_turns(self) -> bool:
+        """Whether its server is up only while it is asked."""
+        return self.server is not None and self.server.in_turns
 
     @property
     def replicas(self) -> list[ModelSource]:

@@ -188,6 +188,19 @@ class ServerTable(Table):
         "among all of them.",
     )
 
+    in_turns: bool = Field(
+        default=ServerSource.in_turns,
+        description="Whether the servers of reference and candidate are up in turns, so that one "
+        "device needs to hold either; both are then started by a command.",
+    )
+
+    @field_validator("in_turns")
+    @classmethod
+    def _is_started(cls, in_turns: bool, others: ValidationInfo) -> bool:
+        if in_turns and not others.data.get("command"):
+            raise ValueError("takes a command, which starts the server at each of its turns")
+        return in_turns
+
     @field_validator("replicas")
     @classmethod
     def _are_there_already(cls, replicas: list[str], others: ValidationInfo) -> list[str]:

@@ -64,6 +64,11 @@ class BudgetContext:
         return format_of(self.candidate.quantization).serves
 
     @property
+    def in_turns(self) -> bool:
+        """Whether the servers of candidate and reference are never up together."""
+        return self.candidate.in_turns and self.reference.in_turns
+
+    @property
     def couples_rows(self) -> bool:
         """Whether a row's outputs depend on its neighbours by the candidate's format."""
         return format_of(self.candidate.quantization).couples_rows

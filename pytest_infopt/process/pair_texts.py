@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from ..corpus import TokenisedDocument, load_corpus, shuffled, tokenise
 from ..engines.base import Engine
 from ..engines.registry import load_engine
 from ..errors import ConfigurationError, InvalidComparisonError, NoChatTemplateError
+from ..measure.asked_ahead import Answer, AskedAhead, Unit
 from ..release import ModelSource, Release
+from .turns import Turns
 
 
 def documents_of(
@@ -36,24 +38,35 @@ class PairTexts:
         self.release = release
         self.source = candidate
         self.root = root
+        self._turns = Turns()
 
     @cached_property
     def reference(self) -> Engine:
-        return load_engine(self.release.reference)
+        return self._turns.loaded(self.release.reference)
 
     @cached_property
     def candidate(self) -> Engine:
-        return load_engine(self.source)
+        return self._turns.loaded(self.source)
 
-    @cached_property
-    def reference_replicas(self) -> list[Engine]:
-        """The reference, and the same behind the other addresses of its server."""
-        return [self.reference, *map(load_engine, self.release.reference.replicas)]
+    def by_reference(
+        self, units: Sequence[Unit], ask: Callable[[Engine, Unit], Answer]
+    ) -> AskedAhead[Unit, Answer]:
+        """The reference's answers to units in the order of measuring; its replicas answer at
+        once."""
+        engines = [self.reference, *map(load_engine, self.release.reference.replicas)]
+        return AskedAhead(engines, units, ask, whole=self.in_turns)
 
-    @cached_property
-    def candidate_replicas(self) -> list[Engine]:
-        """The candidate, and the same behind the other addresses of its server."""
-        return [self.candidate, *map(load_engine, self.source.replicas)]
+    def by_candidate(
+        self, units: Sequence[Unit], ask: Callable[[Engine, Unit], Answer]
+    ) -> AskedAhead[Unit, Answer]:
+        """As `by_reference`."""
+        engines = [self.candidate, *map(load_engine, self.source.replicas)]
+        return AskedAhead(engines, units, ask, whole=self.in_turns)
+
+    @property
+    def in_turns(self) -> bool:
+        """Whether the servers of the two are never up together."""
+        return self.source.in_turns and self.release.reference.in_turns
 
     @cached_property
     def documents_by_id(self) -> dict[str, TokenisedDocument]:

@@ -2,11 +2,15 @@
 
 A shell stands between pytest and the server and holds the reading end of a pipe. When pytest is
 gone, however it went, the pipe ends, and the shell kills the server's whole process group, itself
-included. Runs in pytest's own process and imports neither torch nor transformers.
+included. All that it started inherits the writing end of another pipe, which ends when all of it is
+gone: a killed process takes a moment to give its device back. Runs in pytest's own process, or in
+that of the models, and imports neither torch nor transformers.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import subprocess
 import time
@@ -20,6 +24,7 @@ from ..release import ServerSource
 # The watcher reads the pipe as descriptor 3: a background job's own input is not the shell's.
 _WATCH = 'exec 3<&0; "$@" </dev/null & server=$!; { read -r _ <&3; kill -9 0; } & wait $server'
 _POLL_SECONDS = 0.2
+_GONE_SECONDS = 60.0  # a process that left the group, and kept the pipe, is waited for no longer
 _LAST_WORDS = 2000  # characters of the server's log that a message quotes
 _PORT = "{port}"
 
@@ -36,6 +41,8 @@ class ServerProcess:
         port, self._log, self._command = str(free_port()), log, declared.command
         self.source = replace(declared, url=declared.url.replace(_PORT, port), command=())
         words = [word.replace(_PORT, port) for word in declared.command]
+        self._all_gone: int | None
+        self._all_gone, held = os.pipe()
         with log.open("ab") as output:
             self._shell = subprocess.Popen(
                 ["/bin/sh", "-c", _WATCH, "sh", *words],
@@ -44,7 +51,9 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 cwd=folder,
                 start_new_session=True,
+                pass_fds=(held,),
             )
+        os.close(held)
         try:
             self._wait(declared.ready_seconds)
         except BaseException:  # Ctrl-C, too: nobody else knows of it yet
@@ -57,8 +66,13 @@ class ServerProcess:
         return self._shell.poll() is None
 
     def close(self) -> None:
-        """End the server and all that it started."""
+        """End the server and all that it started, and wait until it is gone."""
+        if self._all_gone is None:
+            return
         self._shell.communicate()  # closes the pipe, waits for the shell
+        select.select([self._all_gone], [], [], _GONE_SECONDS)
+        os.close(self._all_gone)
+        self._all_gone = None
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -92,18 +106,35 @@ class ServerProcesses:
         self._folder = folder
         self._log = log
         self._running: dict[tuple[str, tuple[str, ...]], ServerProcess] = {}
+        self._in_turns: dict[tuple[str, tuple[str, ...]], ServerSource] = {}
 
     def of(self, declared: ServerSource | None, name: str) -> ServerSource | None:
-        """The server that answers: as declared, or started for the model of that name."""
+        """The server that answers: as declared, or started for the model of that name. One that
+        takes turns is not started; it learns where."""
         if declared is None or not declared.command:
             return declared
         key = (declared.url, declared.command)
+        if declared.in_turns:
+            if key not in self._in_turns:
+                self._in_turns[key] = self._placed(declared, name)
+            return self._in_turns[key]
         if key in self._running and not self._running[key].alive:
             self._running.pop(key).close()
         if key not in self._running:
             self._running[key] = ServerProcess(declared, self._log(name), self._folder)
         source = self._running[key].source
         return replace(declared, url=source.url, command=())
+
+    def _placed(self, declared: ServerSource, name: str) -> ServerSource:
+        """With a port that is its own, however often it is started."""
+        port = str(free_port())
+        return replace(
+            declared,
+            url=declared.url.replace(_PORT, port),
+            command=tuple(word.replace(_PORT, port) for word in declared.command),
+            folder=str(self._folder),
+            log=str(self._log(name).absolute()),
+        )
 
     def keep(self, declared: ServerSource | None = None) -> None:
         """End every server but one."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from infopt_suites.gates.latency.measure import LatencyMeasure
+from infopt_suites.gates.throughput.measure import ThroughputMeasure
 from openai_server_fake import Behaviour, openai_server
 
 from pytest_infopt.engines.registry import load_engine
 from pytest_infopt.engines.transformers.engine import TransformersEngine
-from pytest_infopt.release import ModelSource
+from pytest_infopt.errors import NotSupportedError
+from pytest_infopt.process.pair_texts import PairTexts
+from pytest_infopt.release import ModelSource, Release, ServerSource
 from pytest_infopt.run.exit_status import ExitStatus
 
 ENDPOINT = ("-k", "endpoint")
@@ -194,3 +199,58 @@ def test_a_server_that_the_release_starts_is_gone_with_the_run(
     assert rows_of(result())["endpoint_kl_mean"]["verdict"] == "PASS"
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
     assert str(script) not in listed.stdout
+
+
+ALONE = """
+import os, sys
+device = os.open("device", os.O_CREAT | os.O_RDWR)
+os.lockf(device, os.F_TLOCK, 0)  # held until the process ends; refused while another holds it
+with open("starts", "a") as starts:
+    starts.write(sys.argv[3] + " ")
+"""
+
+
+@pytest.mark.slow
+def test_two_servers_take_turns_on_one_device(
+    pytester: pytest.Pytester, result: Any, tiny_reference: Path, tiny_corpus: Path
+) -> None:
+    """Each would end at once beside the other; either is asked for all documents in a turn."""
+    (pytester.path / "serve.py").write_text(ALONE + SERVER)
+
+    def lines(name: str) -> str:
+        command = [sys.executable, "serve.py", str(tiny_reference), "{port}", name]
+        more = f"server.command = {command}\nserver.in_turns = true\n"
+        return served("http://127.0.0.1:{port}/v1", more)
+
+    (pytester.path / "infopt.toml").write_text(
+        f'[reference]\nmodel = "{tiny_reference}"\n{lines("reference")}'
+        f"[candidates.served]\n{lines('candidate')}"
+        f'[corpus]\nfiles = ["{tiny_corpus}"]\n{PLAN.replace("prompts = 6", "prompts = 20")}'
+        '[budgets]\nendpoint_top1_agreement = "50 %"\n'
+    )
+    words = ("-p", "no:cacheprovider", "--pyargs", "infopt_suites.gates")
+    run = pytester.runpytest_subprocess("--infopt", *words)
+    assert run.ret == ExitStatus.PASSED
+    rows = rows_of(result())
+    assert rows["endpoint_kl_mean"]["verdict"] == "PASS"
+    assert rows["endpoint_top1_agreement"]["verdict"] == "PASS"
+    assert "latency" not in {row["gate"] for row in result()["gates"]}
+    starts = (pytester.path / "starts").read_text().split()
+    assert starts == ["reference", "candidate"] * 2 + ["reference"]  # tokens, log-probabilities
+
+
+def test_servers_take_turns_with_each_other_alone(gate: Any) -> None:
+    command = 'server.command = ["serve", "{port}"]\nserver.in_turns = true\n'
+    run = gate("--collect-only", candidates={"served": served("http://h:{port}/v1", command)})
+    run.stderr.fnmatch_lines(["*candidates.served.server.in_turns: reference takes no turns*"])
+    alone = served("http://h:1/v1", "server.in_turns = true\n")
+    run = gate("--collect-only", candidates={"served": alone})
+    run.stderr.fnmatch_lines(["*server.in_turns: takes a command*"])
+
+
+def test_gates_on_time_refuse_servers_that_take_turns() -> None:
+    turns = replace(ModelSource("m", "m"), server=ServerSource("http://h", in_turns=True))
+    pair = PairTexts(Release(turns, []), turns, Path())
+    for measure in (LatencyMeasure, ThroughputMeasure):
+        with pytest.raises(NotSupportedError, match="the servers take turns"):
+            measure(pair)  # type: ignore[arg-type]  # nothing else is asked of the pair

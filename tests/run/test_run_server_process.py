@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -125,3 +126,16 @@ def test_models_that_declare_the_same_server_share_it(tmp_path: Path) -> None:
 
 def gone_at_once(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
+
+
+def test_a_closed_server_has_given_its_device_back(tmp_path: Path) -> None:
+    """A process that was killed holds its locks until it is gone: none is held behind close."""
+    script = (
+        "import fcntl, mmap; lock = open('device', 'w'); fcntl.flock(lock, fcntl.LOCK_EX)\n"
+        "held = mmap.mmap(-1, 1 << 28); held.write(b'x' * (1 << 28))\n" + SERVER
+    )
+    for _ in range(3):
+        server = ServerProcess(declared(script, 60, "{port}"), tmp_path / "log", tmp_path)
+        server.close()
+        with (tmp_path / "device").open() as device:
+            fcntl.flock(device, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where somebody holds it

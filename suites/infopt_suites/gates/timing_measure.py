@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from pytest_infopt import ModelPair, Sample, remote
 from pytest_infopt.engines.base import StreamingEngine, able
+from pytest_infopt.errors import NotSupportedError
 from pytest_infopt.measure import measure_pair, warm_up
 
 from .plans import LatencyPlan
+
+
+def refuse_turns(pair: ModelPair) -> None:
+    """Raises NotSupportedError where reference and candidate are never up together."""
+    if pair.in_turns:
+        raise NotSupportedError(
+            "times are compared in pairs, and the servers take turns; leave server.in_turns out "
+            "where the device holds both, or switch the limits of time off"
+        )
 
 
 class TimingMeasure:

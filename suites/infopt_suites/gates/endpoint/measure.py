@@ -9,7 +9,6 @@ from functools import cached_property
 from pytest_infopt import Capability, ModelPair, Sample, remote
 from pytest_infopt.engines.base import Engine, GreedyEngine, TopScoresEngine, able
 from pytest_infopt.errors import NotSupportedError
-from pytest_infopt.measure import AskedAhead
 
 from ..plans import EquivalencePlan
 from ..told_rows import Row, positions_of, told_rows, whole_rows
@@ -101,11 +100,11 @@ class EndpointMeasure:
 
     @cached_property
     def _told(self) -> Callable[[str], list[Row]]:
-        return AskedAhead(self._pair.candidate_replicas, self._units, self._rows_of)
+        return self._pair.by_candidate(self._units, self._rows_of)
 
     @cached_property
     def _told_by_reference(self) -> Callable[[str], list[Row]]:
-        return AskedAhead(self._pair.reference_replicas, self._units, self._rows_of)
+        return self._pair.by_reference(self._units, self._rows_of)
 
     def _rows_of(self, engine: Engine, document_id: str) -> list[Row]:
         ids = self._document(document_id)
@@ -114,7 +113,7 @@ class EndpointMeasure:
     @cached_property
     def _continued(self) -> Callable[[str], list[int]]:
         units = self._units[: self._plan.prompts]
-        return AskedAhead(self._pair.candidate_replicas, units, self._tokens_of)
+        return self._pair.by_candidate(units, self._tokens_of)
 
     def _tokens_of(self, engine: Engine, document_id: str) -> list[int]:
         prompt = self._prompt(document_id)

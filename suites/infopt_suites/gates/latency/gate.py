@@ -14,7 +14,7 @@ def default_budgets(context: BudgetContext) -> dict[str, float]:
     they are not asked alike."""
     sources = (context.candidate, context.reference)
     served = {engine_named(source.engine).served for source in sources}
-    if not context.meant_to_serve or len(served) > 1:
+    if not context.meant_to_serve or len(served) > 1 or context.in_turns:
         return {}
     margin = 1.05 if context.candidate.device.startswith("cuda") else 1.10
     limits = {"ttft_ratio": margin, "tpot_ratio": margin}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_infopt import remote
+from pytest_infopt import ModelPair, remote
 from pytest_infopt.engines.base import able, capabilities_of
 
-from ..timing_measure import TimingMeasure
+from ..timing_measure import TimingMeasure, refuse_turns
 from .roofline import RooflineEngine, roofline_table
 
 
 class LatencyMeasure(TimingMeasure):
     """Pairs of requests to reference and candidate."""
+
+    def __init__(self, pair: ModelPair) -> None:
+        refuse_turns(pair)
+        super().__init__(pair)
 
     @remote
     def roofline(self) -> dict[str, Any] | None:

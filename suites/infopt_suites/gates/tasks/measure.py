@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 
 from pytest_infopt import Engine, ModelPair, Rule, Sample, remote
 from pytest_infopt.engines.base import StreamingEngine, capabilities_of, lacking
 from pytest_infopt.judge.paired import Outcome
-from pytest_infopt.measure import AskedAhead
 
 from .answers import Answering
 from .choices import BY_LETTERS, cannot_choose, scores_texts
@@ -97,25 +96,25 @@ class TasksMeasure:
 
     @cached_property
     def _by_reference(self) -> Callable[[ItemKey], Answer]:
-        return self._asked(self._pair.reference_replicas)
+        return self._pair.by_reference(list(self._items), self._answer)
 
     @cached_property
     def _by_candidate(self) -> Callable[[ItemKey], Answer]:
-        return self._asked(self._pair.candidate_replicas)
+        return self._pair.by_candidate(list(self._items), self._answer)
 
-    def _asked(self, engines: Sequence[Engine]) -> Callable[[ItemKey], Answer]:
-        items = {
+    def _answer(self, engine: Engine, key: ItemKey) -> Answer:
+        task, item = self._items[key]
+        return self._answering(task).answer(engine, item)
+
+    @cached_property
+    def _items(self) -> dict[ItemKey, tuple[Task, Item]]:
+        """In the order of measuring."""
+        return {
             (task.name, item.id): (task, item)
             for task in self._tasks
             for unit in task.units
             for item in unit
         }
-
-        def ask(engine: Engine, key: ItemKey) -> Answer:
-            task, item = items[key]
-            return self._answering(task).answer(engine, item)
-
-        return AskedAhead(engines, list(items), ask)
 
     def _problem(self, task: Task) -> str:
         for engine in self._engines:

@@ -63,7 +63,7 @@ def default_budgets(context: BudgetContext) -> dict[str, float]:
     is not asked alike, and what is no implementation to serve has no limit."""
     sources = (context.candidate, context.reference)
     served = {engine_named(source.engine).served for source in sources}
-    if not context.meant_to_serve or len(served) > 1:
+    if not context.meant_to_serve or len(served) > 1 or context.in_turns:
         return {}
     return {THROUGHPUT.name: 0.9}
 

@@ -22,11 +22,13 @@ from pytest_infopt import ModelPair, Sample, remote
 from pytest_infopt.engines.base import LoadEngine, able
 from pytest_infopt.errors import InvalidComparisonError
 
+from ..timing_measure import refuse_turns
 from .gate import ATTAINMENT, THROUGHPUT, ThroughputPlan
 
 
 class ThroughputMeasure:
     def __init__(self, pair: ModelPair) -> None:
+        refuse_turns(pair)
         self._pair = pair
         self._plan = pair.release.plan(ThroughputPlan)
         self._reference = able(pair.reference, LoadEngine)
