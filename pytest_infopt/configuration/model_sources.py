@@ -52,7 +52,9 @@ def candidate_source(
         base.pop("engine", None)  # what serves the reference serves nothing else
     if "model" in base:
         base["quantization"] = _stored_quantization(reference)
-    return _source(name, base | keys, directory, settings)
+    source = _source(name, base | keys, directory, settings)
+    _check_turns(source, reference)
+    return source
 
 
 def draft_of(
@@ -160,3 +162,14 @@ def _with_absolute_globs(option: str, options: dict[str, Any], directory: Path) 
 
 def _name_of(model: str) -> str:
     return re.sub(r"[^\w.+-]", "-", Path(model).name.removesuffix(".gguf"))
+
+
+def _check_turns(candidate: ModelSource, reference: ModelSource) -> None:
+    """Raises ConfigurationError where one takes turns with a server that takes none."""
+    if candidate.in_turns != reference.in_turns:
+        names = [f"candidates.{candidate.name}", "reference"]
+        taking, other = names if candidate.in_turns else reversed(names)
+        raise ConfigurationError(
+            f"{taking}.server.in_turns: {other} takes no turns with it; start the servers of both "
+            "by a command with in_turns = true"
+        )

@@ -242,17 +242,7 @@ class _Assembly:
                 f"{self._place((*key, 'quantization'))}: gguf needs gguf_file, the file's name"
             )
 
-    def _check_turns(self, source: ModelSource, reference: ModelSource) -> None:
-        if source.in_turns != reference.in_turns:
-            here, there = ("candidates", source.name), ("reference",)
-            taking, other = (here, there) if source.in_turns else (there, here)
-            raise ConfigurationError(
-                f"{self._place((*taking, 'server', 'in_turns'))}: {'.'.join(other)} takes no turns "
-                "with it; start the servers of both by a command with in_turns = true"
-            )
-
     def _candidate(self, source: ModelSource, reference: ModelSource) -> Candidate:
-        self._check_turns(source, reference)
         own = self.file.candidates[source.name] if self._is_of_file(source.name) else None
         draft = self._draft(source, own.draft) if own and own.draft else None
         written = self._budgets.written(source, own.budgets if own else {})

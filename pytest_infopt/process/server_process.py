@@ -2,15 +2,12 @@
 
 A shell stands between pytest and the server and holds the reading end of a pipe. When pytest is
 gone, however it went, the pipe ends, and the shell kills the server's whole process group, itself
-included. All that it started inherits the writing end of another pipe, which ends when all of it is
-gone: a killed process takes a moment to give its device back. Runs in pytest's own process, or in
-that of the models, and imports neither torch nor transformers.
+included. Runs in pytest's own process, or in that of the models, and imports neither torch nor
+transformers.
 """
 
 from __future__ import annotations
 
-import os
-import select
 import socket
 import subprocess
 import time
@@ -24,7 +21,7 @@ from ..release import ServerSource
 # The watcher reads the pipe as descriptor 3: a background job's own input is not the shell's.
 _WATCH = 'exec 3<&0; "$@" </dev/null & server=$!; { read -r _ <&3; kill -9 0; } & wait $server'
 _POLL_SECONDS = 0.2
-_GONE_SECONDS = 60.0  # a process that left the group, and kept the pipe, is waited for no longer
+_GONE_SECONDS = 60.0  # that a killed process may take to give its device back
 _LAST_WORDS = 2000  # characters of the server's log that a message quotes
 _PORT = "{port}"
 
@@ -41,8 +38,6 @@ class ServerProcess:
         port, self._log, self._command = str(free_port()), log, declared.command
         self.source = replace(declared, url=declared.url.replace(_PORT, port), command=())
         words = [word.replace(_PORT, port) for word in declared.command]
-        self._all_gone: int | None
-        self._all_gone, held = os.pipe()
         with log.open("ab") as output:
             self._shell = subprocess.Popen(
                 ["/bin/sh", "-c", _WATCH, "sh", *words],
@@ -51,9 +46,7 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 cwd=folder,
                 start_new_session=True,
-                pass_fds=(held,),
             )
-        os.close(held)
         try:
             self._wait(declared.ready_seconds)
         except BaseException:  # Ctrl-C, too: nobody else knows of it yet
@@ -67,12 +60,10 @@ class ServerProcess:
 
     def close(self) -> None:
         """End the server and all that it started, and wait until it is gone."""
-        if self._all_gone is None:
-            return
         self._shell.communicate()  # closes the pipe, waits for the shell
-        select.select([self._all_gone], [], [], _GONE_SECONDS)
-        os.close(self._all_gone)
-        self._all_gone = None
+        until = time.monotonic() + _GONE_SECONDS
+        while _threads_of(self._shell.pid) and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS / 10)
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -156,6 +147,19 @@ def _answers(url: str) -> bool:
         if status not in (404, 405):
             return status < 500
     return True
+
+
+def _threads_of(group: int) -> int:
+    """How many threads of a process group still run, where the system lists them in /proc. A killed
+    one takes a moment; its files and its device are free when the last one has ended."""
+    count = 0
+    for listed in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+        try:
+            state, _, own, *_ = listed.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        count += int(own) == group and state not in ("Z", "X")
+    return count
 
 
 def free_port() -> int:

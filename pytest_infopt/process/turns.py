@@ -30,7 +30,7 @@ class Turns:
         self._take(server)
         engine = load_engine(source)
         assert isinstance(engine, OpenAIEngine)  # no other engine has a server
-        engine.take_turn = partial(self._take, server)
+        engine.dialect.client.take_turn = partial(self._take, server)
         return engine
 
     def close(self) -> None:

@@ -48,6 +48,7 @@ class ServerClient:
             headers={"Authorization": self.authorization}, timeout=source.timeout_seconds
         )
         self._answers_as = ""
+        self.take_turn: Callable[[], object] = tuple  # of a server that is not always up
 
     def __enter__(self) -> Self:
         return self
@@ -81,6 +82,7 @@ class ServerClient:
 
         Raises as `ask`, and ServerUnavailableError where the stream ends before its answer does.
         """
+        self.take_turn()
         deadline = time.monotonic() + self.source.timeout_seconds
 
         def arriving() -> Iterator[tuple[str, float]]:
@@ -133,6 +135,7 @@ class ServerClient:
         return InvalidComparisonError(f"server {self.source.url}: {why}")
 
     def _asked(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        self.take_turn()
         deadline = time.monotonic() + self.source.timeout_seconds
         with self._sent(path, body) as response:
             parts = []

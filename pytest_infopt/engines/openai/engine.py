@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...errors import InfoptError, InvalidComparisonError
@@ -41,7 +41,6 @@ class OpenAIEngine(TokenizerTexts):
         self._tokenizer = tokenizer
         self._dialect: Completions | None = None
         self._connections: StreamConnections | None = None
-        self.take_turn: Callable[[], object] = tuple  # of a server that is not always up
 
     def connect(self, dialect: Completions) -> None:
         """Serve from now on what the server was found to offer."""
@@ -69,7 +68,6 @@ class OpenAIEngine(TokenizerTexts):
     def top_scores(
         self, token_ids: Sequence[int], positions: Sequence[int]
     ) -> list[Mapping[int, float]]:
-        self.take_turn()
         dialect, ids = self.dialect, list(token_ids)
         if dialect.scores_texts:
             # The row behind the last token takes a token more, whichever.
@@ -79,7 +77,6 @@ class OpenAIEngine(TokenizerTexts):
         return [dialect.next_row(ids[: position + 1]) for position in positions]
 
     def greedy_tokens(self, token_ids: Sequence[int], count: int) -> list[int]:
-        self.take_turn()
         dialect = self.dialect
         answer = dialect.client.retried(lambda: dialect.answer(self._prompt(token_ids), count))
         self._check_counts(answer, len(token_ids), count)
@@ -88,7 +85,6 @@ class OpenAIEngine(TokenizerTexts):
         return dialect.texts.ids_of(answer.text, answer.tokens)[:count]
 
     def counted_answer(self, token_ids: Sequence[int], count: int) -> CountedAnswer:
-        self.take_turn()
         dialect, usage = self.dialect, dict[str, Any]()
         started = time.perf_counter()
 
@@ -107,7 +103,6 @@ class OpenAIEngine(TokenizerTexts):
         )
 
     def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
-        self.take_turn()
         # Not repeated: the time of a repetition is not that of a request.
         pieces = self.dialect.pieces(self._nearest_prompt(prompt_ids), max_new_tokens)
         yield from self._events((piece, time.perf_counter()) for piece in pieces)
