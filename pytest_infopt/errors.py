@@ -55,7 +55,12 @@ class NotEquivalentError(AssertionError):
 
 
 class ServerRefusedError(InvalidComparisonError):
-    """A server that is up does not take a request as it is."""
+    """A server that is up does not take a request as it is; ``status`` is HTTP's, 0 where it takes
+    it and leaves out what was asked for."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ServerUnavailableError(InvalidComparisonError):

@@ -23,9 +23,10 @@ PrefixCache = Callable[[list[int], list[list[int]]], tuple[int, list[int]]]
 
 @dataclass
 class Behaviour:
-    """``dialect`` is "vllm", "llama.cpp", "openai" (ids and echo) or "text" (neither, and unknown
-    fields are refused, as transformers' server does). ``faults`` meet one request each, ``always``
-    meets all. ``shift`` moves the rows of a text; ``counts`` is added to the tokens counted. Cached
+    """``dialect`` is "vllm", "llama.cpp", "openai" (ids and echo), "text" (neither, and unknown
+    fields are refused, as transformers' server does) or "chat" (chats only, with log-probabilities
+    where ``scores``). ``faults`` meet one request each, ``always`` meets all. ``shift`` moves the
+    rows of a text; ``counts`` is added to the tokens counted; ``end`` is an end token. Cached
     tokens are told where there is a ``cache``."""
 
     dialect: str
@@ -36,6 +37,8 @@ class Behaviour:
     name: str = "tiny"
     listed: bool = True
     cache: PrefixCache | None = None
+    scores: bool = True
+    end: int | None = None
 
 
 class FakeServer(ThreadingHTTPServer):
@@ -84,13 +87,14 @@ class _Handler(BaseHTTPRequestHandler):
         if behaviour.faults and behaviour.faults.pop(0)(self, body):
             return
         native = behaviour.dialect == "llama.cpp"
+        paths = {"llama.cpp": "/completion", "chat": "/v1/chat/completions"}
         if self.path == "/tokenize" and behaviour.dialect in ("vllm", "llama.cpp"):
             text = body.get("content" if native else "prompt")
             if text is None:
                 self.refuse(400)
             else:
                 self.answer({"tokens": self.server.engine.encode(text)})
-        elif self.path == ("/completion" if native else "/v1/completions"):
+        elif self.path == paths.get(behaviour.dialect, "/v1/completions"):
             self.complete(body)
         else:
             self.refuse(404)
@@ -103,13 +107,26 @@ class _Handler(BaseHTTPRequestHandler):
         ):
             self.refuse(422)
             return
-        prompt = body["prompt"]
-        ids = engine.encode(prompt) if isinstance(prompt, str) else prompt
+        if behaviour.dialect == "chat":
+            (message,) = body["messages"]
+            ids = engine.encode(message["content"], "chat")
+        else:
+            prompt = body["prompt"]
+            ids = engine.encode(prompt) if isinstance(prompt, str) else prompt
         cached, seen = behaviour.cache(ids, self.server.prompts) if behaviour.cache else (0, ids)
         self.server.prompts.append(ids)
         tokens = self.server.greedy(seen, body.get("max_tokens", body.get("n_predict")))
+        if behaviour.end in tokens and not body.get("ignore_eos"):
+            tokens = tokens[: tokens.index(behaviour.end)]
+        rows = self.told_rows(seen, tokens, body)
         if body.get("stream"):
-            self.stream(ids, tokens, cached)
+            self.stream(ids, tokens, cached, rows)
+        elif behaviour.dialect == "chat":
+            choice = {"index": 0, "message": self.said(tokens), "finish_reason": "length"}
+            choice["logprobs"] = {"content": rows}
+            self.answer(
+                {"model": behaviour.name, "choices": [choice], "usage": self.usage(ids, tokens)}
+            )
         elif behaviour.dialect == "llama.cpp":
             self.answer(self.native(ids, tokens, body))
         else:
@@ -121,6 +138,26 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(
                 {"model": behaviour.name, "choices": [choice], "usage": self.usage(ids, tokens)}
             )
+
+    def said(self, tokens: list[int]) -> dict[str, Any]:
+        return {"role": "assistant", "content": self.server.engine.decode(tokens)}
+
+    def told_rows(
+        self, seen: list[int], tokens: list[int], body: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """What is told of each token of an answer, in the form of chats, which others are made
+        of."""
+        top = body.get("top_logprobs") or body.get("n_probs") or body.get("logprobs")
+        if not top or not self.server.behaviour.scores:
+            return []
+        rows = self.server.log_probabilities([*seen, *tokens])[len(seen) - 1 : -1]
+        return [
+            {
+                **_named(token, row),
+                "top_logprobs": [_named(i, row) for i in row.topk(min(top, 5)).indices.tolist()],
+            }
+            for token, row in zip(tokens, rows, strict=True)
+        ]
 
     def usage(self, ids: list[int], tokens: list[int], cached: int = 0) -> dict[str, Any]:
         behaviour = self.server.behaviour
@@ -181,16 +218,26 @@ class _Handler(BaseHTTPRequestHandler):
             found["completion_probabilities"] = [{"top_logprobs": told}]
         return found
 
-    def stream(self, ids: list[int], tokens: list[int], cached: int) -> None:
+    def stream(
+        self, ids: list[int], tokens: list[int], cached: int, rows: list[dict[str, Any]]
+    ) -> None:
         behaviour = self.server.behaviour
         self.begin_stream()
         for place, token in enumerate(tokens):
             text = f"{' ' if place else ''}w{token}"
+            row = rows[place : place + 1]
             if behaviour.dialect == "llama.cpp":
-                self.event({"content": text, "tokens": [token], "stop": False})
+                told = {"completion_probabilities": row} if row else {}
+                self.event({"content": text, "tokens": [token], "stop": False, **told})
                 continue
-            told = {"token_ids": [token]} if behaviour.dialect == "vllm" else {}
-            self.event({"model": behaviour.name, "choices": [{"text": text, **told}]})
+            if behaviour.dialect == "chat":
+                told = {"delta": {"content": text}, "logprobs": {"content": row}}
+            else:
+                told = {"text": text}
+                told |= {"token_ids": [token]} if behaviour.dialect == "vllm" else {}
+                tops = [{t["token"]: t["logprob"] for t in r["top_logprobs"]} for r in row]
+                told |= {"logprobs": {"top_logprobs": tops}} if tops else {}
+            self.event({"model": behaviour.name, "choices": [told]})
         counted = self.usage(ids, tokens, cached)
         if behaviour.dialect == "llama.cpp":
             predicted = counted["completion_tokens"]
@@ -230,6 +277,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Nothing on stderr."""
+
+
+def _named(token: int, row: torch.Tensor) -> dict[str, Any]:
+    return {"token": f"w{token}", "id": token, "logprob": float(row[token])}
 
 
 def status(code: int, **headers: str) -> Fault:

@@ -55,6 +55,7 @@ __all__ = [
     "WholeLogitsEngine",
     "able",
     "capabilities_of",
+    "completes_chats_only",
     "lacking",
     "missing",
 ]
@@ -140,11 +141,16 @@ class Generated:
 @dataclass(frozen=True)
 class CountedAnswer:
     """Greedy tokens, fewer than asked for where the engine ended its answer; how many tokens of the
-    prompt came from a prefix cache, None where that is not told; the time to the first token."""
+    prompt came from a prefix cache, None where that is not told; the time to the first token.
+
+    ``rows`` has for each token the log-probabilities (nats) of the most probable ones in its place,
+    by id, as far as they are told; it is empty where none are.
+    """
 
     token_ids: tuple[int, ...]
     cached_tokens: int | None
     first_token_seconds: float
+    rows: tuple[Mapping[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -249,6 +255,10 @@ class GreedyEngine(Engine, Protocol):
 
 class CountedEngine(Engine, Protocol):
     """An engine that keeps the beginnings of prompts, and may say what that spared it."""
+
+    @property
+    def prompts_begin_with(self) -> str:
+        """One of `release.BEGINNINGS`: "chat" where only chats are completed."""
 
     def counted_answer(self, token_ids: Sequence[int], count: int) -> CountedAnswer:
         """At most ``count`` greedy tokens, asked for once: a repetition would find a cache."""
@@ -475,6 +485,14 @@ Able = TypeVar("Able")
 def capabilities_of(protocol: type) -> frozenset[Capability]:
     """What an engine has to claim to keep a protocol, or an intersection of them."""
     return frozenset(known for known, own in _PROTOCOLS.items() if own in protocol.__mro__)
+
+
+def completes_chats_only(engine: Engine) -> bool:
+    """Whether an engine's prompts have to be chats, as ``engine.encode(text, "chat")`` gives
+    them."""
+    if Capability.COUNTS not in engine.capabilities:
+        return False
+    return able(engine, CountedEngine).prompts_begin_with == "chat"
 
 
 def missing(has: Set[Capability], required: Set[Capability]) -> str:

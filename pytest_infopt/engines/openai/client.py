@@ -168,7 +168,7 @@ class ServerClient:
         excerpt = response.read().decode(errors="replace")[:_EXCERPT]
         why = f"refuses {path} with status {response.status_code}: {excerpt}"
         if response.status_code not in _FOR_THE_MOMENT:
-            raise ServerRefusedError(f"server {self.source.url}: {why}")
+            raise ServerRefusedError(f"server {self.source.url}: {why}", response.status_code)
         raise self.unavailable(why, _wait_named(response.headers.get("Retry-After", "")))
 
     def _object(self, found: object) -> dict[str, Any]:

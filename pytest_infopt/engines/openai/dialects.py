@@ -4,10 +4,11 @@
     vllm        yes            return_token_ids    prompt_logprobs             logprobs
     llama.cpp   yes            tokens              –                           n_probs
     openai      where taken    –                   echo and logprobs, if given  logprobs, if given
+    chat        –              logprobs, if given  –                   logprobs, if given
 
-Sources: OpenAI API reference, "Completions"; vLLM, "OpenAI-compatible server"; llama.cpp,
-tools/server/README.md. A row is the log-probabilities of one position's most probable next tokens
-by id; row t is about the token t + 1.
+`chats` has the last one. Sources: OpenAI API reference, "Completions"; vLLM, "OpenAI-compatible
+server"; llama.cpp, tools/server/README.md. A row is the log-probabilities of one position's most
+probable next tokens by id; row t is about the token t + 1.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ _ROUNDING = 2.0**-8  # of probabilities that were computed in bfloat16
 
 
 class Piece(NamedTuple):
-    """A part of a streamed answer: its token ids, None where the server does not tell them. Each
-    token of a load makes one, and a tuple takes half of a frozen dataclass's time."""
+    """A part of a streamed answer: its token ids, None where the server does not tell them, and
+    their rows, where those were asked for. Each token of a load makes one, and a tuple takes half
+    of a frozen dataclass's time."""
 
     text: str
     token_ids: tuple[int, ...] | None
     usage: Mapping[str, Any] = MappingProxyType({})
+    rows: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Completions:
 
     name = "openai"
     path = "completions"
+    begins_with = "tokenizer"  # how prompts have to begin, as `Engine.encode` has it
     takes_ids = scores_texts = scores_next = ignores_end = False
     top = 0
 
@@ -72,22 +76,26 @@ class Completions:
         ends = {"ignore_eos": True} if more.pop("to_the_length", False) else {}
         return {**asked, "temperature": 0.0, "seed": 0, **ends, **more}
 
-    def answer(self, prompt: Prompt, count: int) -> Answer:
-        """The greedy answer to a prompt."""
-        found = self.client.ask(self.path, self.body(prompt, count))
+    def answer(self, prompt: Prompt, count: int, **more: Any) -> Answer:
+        """The greedy answer to a prompt; ``more`` are further fields of the request."""
+        found = self.client.ask(self.path, self.body(prompt, count, **more))
         choice, usage = self._choice(found), found.get("usage") or {}
         return Answer(
-            str(choice.get("text") or ""),
+            self._text(choice),
             self._ids(choice),
             usage.get("completion_tokens"),
             usage.get("prompt_tokens"),
             choice.get("finish_reason") == "stop",
         )
 
-    def pieces(self, prompt: Prompt, count: int, *, to_the_length: bool = True) -> Iterator[Piece]:
+    def pieces(
+        self, prompt: Prompt, count: int, *, to_the_length: bool = True, scored: bool = False
+    ) -> Iterator[Piece]:
         """The greedy answer as it arrives; ``to_the_length`` goes on behind an end token, where the
-        server can."""
+        server can, and ``scored`` asks for rows, where it tells them."""
         body = self.stream_body(prompt, count, to_the_length=to_the_length)
+        if scored and self.top:
+            body |= self.scored_fields()
         events = self.client.events(self.path, body)
         for piece, _ in self.pieces_of((event, None) for event in events):
             yield piece
@@ -105,8 +113,12 @@ class Completions:
         """What the events of a streamed answer bring, each with its moment."""
         for event, moment in events:
             for choice in event.get("choices") or [{}]:
-                text = str(choice.get("text") or "")
-                yield Piece(text, self._ids(choice), event.get("usage") or {}), moment
+                logprobs = choice.get("logprobs")
+                rows = self._rows(logprobs) if logprobs else ()
+                usage = event.get("usage") or {}
+                if usage and "timings" in event:
+                    usage = {**usage, "timings": event["timings"]}
+                yield Piece(self._text(choice), self._ids(choice), usage, rows), moment
 
     def text_rows(self, token_ids: Sequence[int]) -> list[Row]:
         """Row t for each token of the text but its last, from one request."""
@@ -128,9 +140,12 @@ class Completions:
     def next_row(self, token_ids: Sequence[int]) -> Row:
         """The row of the token behind the text."""
         prompt = list(token_ids) if self.takes_ids else self.texts.text_of(token_ids)
-        found = self.client.ask(self.path, self.body(prompt, 1, logprobs=self.top))
-        told = self._told(self._choice(found), "logprobs")
-        return self._row(self._by_id(self._told(told, "top_logprobs")[0]))
+        found = self.client.ask(self.path, self.body(prompt, 1, **self.scored_fields()))
+        return self._row(self._tops(self._told(self._choice(found), "logprobs"))[0])
+
+    def scored_fields(self) -> dict[str, Any]:
+        """What a request says to be told of ``top`` tokens at each position of its answer."""
+        return {"logprobs": self.top}
 
     def _choice(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
         choices = found.get("choices")
@@ -145,8 +160,21 @@ class Completions:
             raise ServerRefusedError(f"server {self.client.source.url} tells no {name}")
         return found[name]
 
+    def _text(self, choice: Mapping[str, Any]) -> str:
+        return str(choice.get("text") or "")
+
     def _ids(self, choice: Mapping[str, Any]) -> tuple[int, ...] | None:
         return None
+
+    def _tops(self, logprobs: Mapping[str, Any]) -> list[dict[int, float]]:
+        """What is told of each position of an answer."""
+        return [self._by_id(top or {}) for top in self._told(logprobs, "top_logprobs")]
+
+    def _rows(self, logprobs: Mapping[str, Any]) -> tuple[Row, ...]:
+        """The rows of a part of an answer, empty ones where no token's text is its alone."""
+        if not any(logprobs.values()):
+            return ()
+        return tuple(self._row(top) if top else top for top in self._tops(logprobs))
 
     def _by_id(self, top: Mapping[str, float]) -> dict[int, float]:
         """Log-probabilities of texts by id; a text that several tokens share is left out, and its
@@ -189,12 +217,8 @@ class VllmCompletions(Completions):
             for row in rows[1:]
         ]
 
-    def next_row(self, token_ids: Sequence[int]) -> Row:
-        more = {"logprobs": self.top, "return_tokens_as_token_ids": True}
-        found = self.client.ask(self.path, self.body(list(token_ids), 1, **more))
-        told = self._told(self._choice(found), "logprobs")
-        (top,) = self._told(told, "top_logprobs")
-        return self._row({int(key.rpartition(":")[2]): value for key, value in top.items()})
+    def scored_fields(self) -> dict[str, Any]:
+        return {"logprobs": self.top, "return_tokens_as_token_ids": True}
 
     def _ids(self, choice: Mapping[str, Any]) -> tuple[int, ...] | None:
         ids = choice.get("token_ids")
@@ -212,8 +236,8 @@ class LlamaCppCompletions(Completions):
         body = super().body(prompt, count, **more)
         return {**body, "n_predict": body.pop("max_tokens"), "return_tokens": True}
 
-    def answer(self, prompt: Prompt, count: int) -> Answer:
-        found = self.client.ask(self.path, self.body(prompt, count))
+    def answer(self, prompt: Prompt, count: int, **more: Any) -> Answer:
+        found = self.client.ask(self.path, self.body(prompt, count, **more))
         ended = found.get("stop_type", "eos" if found.get("stopped_eos") else "") == "eos"
         return Answer(
             str(found.get("content") or ""),
@@ -247,20 +271,28 @@ class LlamaCppCompletions(Completions):
         if ids is not None and len(ids) < arrived:
             read = self.texts.ids_of(text, None)
             ids = tuple(read) if len(read) == arrived else ids
-        return Piece(text, ids)
+        count = len(ids or ())
+        rows: tuple[Row, ...] = tuple(map(self._top, event.get("completion_probabilities") or ()))
+        return Piece(text, ids, rows=rows if len(rows) == count else ({},) * count)
 
     def text_rows(self, token_ids: Sequence[int]) -> list[Row]:
         raise ServerRefusedError("llama.cpp's server scores no texts")
 
     def next_row(self, token_ids: Sequence[int]) -> Row:
-        body = self.body(list(token_ids), 1, n_probs=self.top)
+        body = self.body(list(token_ids), 1, **self.scored_fields())
         found = self.client.ask(self.path, body)
         if not found.get("completion_probabilities"):
             # It tells none of an end token, and none of a token that holds half of a character.
             # Made to say another token, it tells the probabilities of before it was made to.
-            forced = [[self.texts.whole_word, _CERTAINLY]]
+            forced = [[self.texts.whole_words[0], _CERTAINLY]]
             found = self.client.ask(self.path, {**body, "logit_bias": forced})
-        top = self._told(self._told(found, "completion_probabilities")[0], "top_logprobs")
+        return self._top(self._told(found, "completion_probabilities")[0])
+
+    def scored_fields(self) -> dict[str, Any]:
+        return {"n_probs": self.top}
+
+    def _top(self, told: Mapping[str, Any]) -> Row:
+        top = self._told(told, "top_logprobs")
         return self._row({int(each["id"]): each["logprob"] for each in top})
 
     def _ids(self, choice: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -62,6 +62,10 @@ class OpenAIEngine(TokenizerTexts):
         return self._dialect
 
     @property
+    def prompts_begin_with(self) -> str:
+        return self.dialect.begins_with
+
+    @property
     def scores_texts(self) -> bool:
         return self.dialect.scores_texts
 
@@ -85,21 +89,24 @@ class OpenAIEngine(TokenizerTexts):
         return dialect.texts.ids_of(answer.text, answer.tokens)[:count]
 
     def counted_answer(self, token_ids: Sequence[int], count: int) -> CountedAnswer:
-        dialect, usage = self.dialect, dict[str, Any]()
+        dialect, usage, rows = self.dialect, dict[str, Any](), list[Row]()
         started = time.perf_counter()
 
         def arriving() -> Iterator[tuple[Piece, float]]:
             prompt = self._prompt(token_ids)
-            for piece in dialect.pieces(prompt, count, to_the_length=False):
+            for piece in dialect.pieces(prompt, count, to_the_length=False, scored=True):
                 usage.update(piece.usage)
+                rows.extend(piece.rows)
                 yield piece, time.perf_counter()
 
         events = list(self._events(arriving()))
         self._check_read(usage.get("prompt_tokens"), len(token_ids))
+        told = rows if len(rows) in (len(events), len(events) + 1) else ()  # or of no token's place
         return CountedAnswer(
             tuple(event.token_id for event in events[:count]),
             cached_tokens(usage),
             events[0].arrived - started if events else math.nan,
+            tuple(told[: len(events[:count])]),
         )
 
     def stream(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Iterator[TokenEvent]:
@@ -194,5 +201,6 @@ class OpenAIEngine(TokenizerTexts):
         if read is not None and read != sent:
             raise InvalidComparisonError(
                 f"model {self.name!r}: the server read {read} prompt tokens where {sent} were "
-                "sent; its tokenizer is another, or it puts special tokens before them"
+                "sent; its tokenizer or chat template is another, or it puts special tokens before "
+                "them"
             )

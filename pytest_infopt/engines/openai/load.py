@@ -15,9 +15,8 @@ from ..formats import DTYPES
 from .client import ServerClient
 from .engine import OpenAIEngine
 from .probe import observed
-from .token_texts import TokenTexts
 
-_OPTIONS = {"log_probs"}
+_OPTIONS = {"chats", "log_probs"}
 _USUAL_DTYPE = "bfloat16"  # of servers, where neither release nor checkpoint says
 
 
@@ -62,7 +61,8 @@ def _connected(
     name = str(served["id"])
     _check_tokenizer(client, name, engine)
     log_probs = bool(source.options.get("log_probs", True))
-    engine.connect(observed(client, name, TokenTexts(engine), engine, log_probs=log_probs))
+    chats = bool(source.options.get("chats", False))
+    engine.connect(observed(client, name, engine, log_probs=log_probs, chats=chats))
     return engine
 
 

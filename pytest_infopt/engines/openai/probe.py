@@ -11,8 +11,9 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...errors import InvalidComparisonError, ServerRefusedError
+from ...errors import InvalidComparisonError, NoChatTemplateError, ServerRefusedError
 from ..base import Engine
+from .chats import ChatCompletions, ChatTexts
 from .client import ServerClient
 from .dialects import Completions, LlamaCppCompletions, Row, VllmCompletions
 from .token_texts import TokenTexts
@@ -20,21 +21,31 @@ from .token_texts import TokenTexts
 _TEXT = "The capital of France is Paris. The quick brown fox jumps over the lazy dog, and then it"
 _TOPS = (20, 5, 1)  # what servers tell of a position: vLLM and SGLang 20, OpenAI 5
 _SHIFTS = (0, -1, 1)
+_NOT_THERE = frozenset({404, 405})  # statuses of a path that a server does not have
 
 
 def observed(
-    client: ServerClient, model: str, texts: TokenTexts, engine: Engine, *, log_probs: bool = True
+    client: ServerClient,
+    model: str,
+    engine: Engine,
+    *,
+    log_probs: bool = True,
+    chats: bool = False,
 ) -> Completions:
     """The dialect that the server answers in, with what it offers; without ``log_probs``, none.
+    Chats are asked for where it has no completions, or where ``chats`` says so.
 
-    Raises InvalidComparisonError where it answers no completion, or where its log-probabilities of
+    Raises InvalidComparisonError where it answers neither, or where its log-probabilities of
     a text stand at other positions than their own.
     """
     ids = probe_ids(engine)
-    dialect = _dialect(client, model, texts, ids)
+    find = _chat if chats else _dialect
+    dialect = find(client, model, engine, ids)
+    if isinstance(dialect, ChatCompletions):
+        ids = engine.encode(TokenTexts(engine).text_of(ids), dialect.begins_with)
     if not log_probs:
         return dialect
-    if not isinstance(dialect, LlamaCppCompletions):
+    if not isinstance(dialect, LlamaCppCompletions | ChatCompletions):
         dialect.top = _most(lambda top: bool(_with_top(dialect, top).text_rows(ids)))
         dialect.scores_texts = dialect.top > 0
     if not dialect.scores_texts:
@@ -57,7 +68,8 @@ def probe_ids(engine: Engine) -> list[int]:
     )
 
 
-def _dialect(client: ServerClient, model: str, texts: TokenTexts, ids: list[int]) -> Completions:
+def _dialect(client: ServerClient, model: str, engine: Engine, ids: list[int]) -> Completions:
+    texts = TokenTexts(engine)
     vllm = VllmCompletions(client, model, texts)
     llama_cpp = LlamaCppCompletions(client, model, texts)
     for dialect in (vllm, llama_cpp):
@@ -68,10 +80,35 @@ def _dialect(client: ServerClient, model: str, texts: TokenTexts, ids: list[int]
     answer = _tried(plain.answer, ids, 1)
     plain.takes_ids = answer is not None and answer.prompt_tokens in (None, len(ids))
     prompt = ids if plain.takes_ids else texts.text_of(ids)
-    plain.answer(prompt, 1)  # says what is wrong with a server that answers nothing at all
-    to_the_length = plain.body(prompt, 1, to_the_length=True)
-    plain.ignores_end = _tried(client.ask, plain.path, to_the_length) is not None
-    return plain
+    try:
+        plain.answer(prompt, 1)
+    except ServerRefusedError as error:
+        if error.status not in _NOT_THERE:
+            raise
+        with contextlib.suppress(ServerRefusedError):
+            return _chat(client, model, engine, ids)
+        raise  # it has neither: what it says of completions is what is wrong
+    return _with_end(plain, prompt)
+
+
+def _chat(client: ServerClient, model: str, engine: Engine, ids: list[int]) -> Completions:
+    dialect = ChatCompletions(client, model, ChatTexts(engine))
+    message = TokenTexts(engine).text_of(ids)
+    dialect.answer(message, 1)
+    try:
+        engine.encode(message, dialect.begins_with)
+    except NoChatTemplateError as error:
+        raise client.wrong(
+            f"it is asked for chats, and the tokenizer of {engine.name!r} has no chat template; "
+            "save that of the served model beside it"
+        ) from error
+    return _with_end(dialect, message)
+
+
+def _with_end(dialect: Completions, prompt: str | list[int]) -> Completions:
+    to_the_length = dialect.body(prompt, 1, to_the_length=True)
+    dialect.ignores_end = _tried(dialect.client.ask, dialect.path, to_the_length) is not None
+    return dialect
 
 
 def _with_top(dialect: Completions, top: int) -> Completions:

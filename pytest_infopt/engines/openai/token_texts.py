@@ -52,10 +52,11 @@ class TokenTexts:
         return self._tokens.get(text)
 
     @cached_property
-    def whole_word(self) -> int:
-        """A token whose text is whole: letters or digits of ASCII."""
+    def whole_words(self) -> tuple[int, int]:
+        """Two tokens whose texts are whole: letters or digits of ASCII."""
         texts = ((token, self._engine.decode([token])) for token in range(self._engine.vocabulary))
-        return next(token for token, text in texts if text.isascii() and text.isalnum())
+        whole = (token for token, text in texts if text.isascii() and text.isalnum())
+        return next(whole), next(whole)
 
     @cached_property
     def _tokens(self) -> dict[str, int]:

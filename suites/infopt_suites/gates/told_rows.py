@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from pytest_infopt import ModelPair
-from pytest_infopt.engines.base import Engine, ScoringEngine, TopScoresEngine, able
+from pytest_infopt.engines.base import (
+    CountedEngine,
+    Engine,
+    ScoringEngine,
+    TopScoresEngine,
+    able,
+)
 
 Row = Mapping[int, float]
 _CHUNK = 64  # positions of which logits are held at once
@@ -25,6 +31,24 @@ def positions_of(tokens: int, most: int | None) -> list[int]:
 def told_rows(engine: TopScoresEngine, ids: Sequence[int], positions: Sequence[int]) -> list[Row]:
     """What a server tells of each of the positions."""
     return list(engine.top_scores(ids, positions))
+
+
+def answer_rows(
+    engine: CountedEngine,
+    ids: Sequence[int],
+    positions: Sequence[int],
+    *,
+    tokens_alone: bool = False,
+) -> list[Row]:
+    """What a server that completes chats only tells of successive positions, of which the first is
+    the end of a chat: the rows of its own answer, as far as that is the text's, and the first one
+    behind which it is not. ``tokens_alone``: each row has the server's token, as certain."""
+    start = positions[0] + 1
+    answer = engine.counted_answer(ids[:start], len(positions))
+    pairs = enumerate(zip(answer.token_ids, ids[start:], strict=False))
+    same = next((place for place, (own, token) in pairs if own != token), len(positions))
+    rows = [{token: 0.0} for token in answer.token_ids] if tokens_alone else answer.rows
+    return list(rows[: same + 1])
 
 
 def whole_rows(

@@ -7,11 +7,18 @@ from collections.abc import Callable
 from functools import cached_property
 
 from pytest_infopt import Capability, ModelPair, Sample, remote
-from pytest_infopt.engines.base import Engine, GreedyEngine, TopScoresEngine, able
+from pytest_infopt.engines.base import (
+    CountedEngine,
+    Engine,
+    GreedyEngine,
+    TopScoresEngine,
+    able,
+    completes_chats_only,
+)
 from pytest_infopt.errors import NotSupportedError
 
 from ..plans import EquivalencePlan
-from ..told_rows import Row, positions_of, told_rows, whole_rows
+from ..told_rows import Row, answer_rows, positions_of, told_rows, whole_rows
 from ..told_tokens import NearTie, document_divergence, judge_tokens, near_tie_of
 from .gate import AGREEMENT, KL, MISMATCHES, EndpointPlan
 
@@ -21,7 +28,9 @@ class EndpointMeasure:
         self._pair = pair
         self._plan = pair.release.plan(EndpointPlan)
         able(pair.candidate, GreedyEngine)
-        if not {Capability.SCORES, Capability.TOP_SCORES} & pair.reference.capabilities:
+        both = (pair.reference, pair.candidate)
+        self._begins_with = "chat" if any(map(completes_chats_only, both)) else "tokenizer"
+        if not tells_scores(pair.reference) and not completes_chats_only(pair.reference):
             raise NotSupportedError(f"engine {pair.reference.name!r} lacks: scores, top scores")
 
     @remote
@@ -31,15 +40,26 @@ class EndpointMeasure:
 
     @remote
     def scores(self, document_id: str) -> Sample:
-        """What the server finds probable on one document."""
+        """What the server finds probable on one document; where chats alone are completed, behind
+        it, along the server's answer."""
         started, pair = time.perf_counter(), self._pair
-        if Capability.TOP_SCORES not in pair.candidate.capabilities:
-            reason = "the server tells no log-probabilities"
-            details = {"not_judged": {KL.name: reason}, "notes": [f"{KL.name}: {reason}"]}
-            return Sample(document_id, 1, {}, details=details)
-        ids = self._document(document_id)
-        positions = self._positions(ids)
-        told, own = self._both(document_id, ids, positions)
+        if not all(map(tells_scores, (pair.candidate, pair.reference))):
+            return _without_scores(document_id)
+        if self._begins_with == "chat":
+            tokens = self._tokens_of(pair.candidate, document_id)
+            ids, positions = self._answered(document_id, tokens)
+            told = self._rows_behind(pair.candidate, ids, positions, [])
+            if not told:
+                return _without_scores(document_id)
+            own = self._rows_behind(pair.reference, ids, positions[: len(told)], told)
+        else:
+            ids = self._document(document_id)
+            positions = self._positions(ids)
+            told, own = self._both(document_id, ids, positions)
+        known = [each for each in zip(positions, told, own, strict=False) if each[1] and each[2]]
+        if not known:
+            return _without_scores(document_id)
+        positions, told, own = (list(each) for each in zip(*known, strict=True))
         mean, worst = document_divergence(
             own, told, positions, ids, self._near_tie, document_id, pair.reference.decode
         )
@@ -55,16 +75,18 @@ class EndpointMeasure:
     def tokens(self, document_id: str) -> Sample:
         """How the server continues one document's beginning."""
         started, pair = time.perf_counter(), self._pair
-        prompt = self._prompt(document_id)
         tokens = self._continued(document_id)
         if not tokens:
             return Sample(document_id, 1, {}, details={"notes": ["some answers are empty"]})
-        whole = [*prompt, *tokens]
-        behind = list(range(len(prompt) - 1, len(whole) - 1))
-        chosen: list[Row] = [{token: 0.0} for token in tokens]
-        rows = self._reference_rows(whole, behind, chosen)
+        whole, behind = self._answered(document_id, tokens)
+        if completes_chats_only(pair.reference):
+            reference = able(pair.reference, CountedEngine)
+            rows = answer_rows(reference, whole, behind, tokens_alone=True)
+        else:
+            chosen: list[Row] = [{token: 0.0} for token in tokens]
+            rows = self._rows_behind(pair.reference, whole, behind, chosen)
         judged = judge_tokens(
-            rows, whole, len(prompt), self._near_tie, document_id, pair.reference.decode
+            rows, whole, behind[0] + 1, self._near_tie, document_id, pair.reference.decode
         )
         values, not_judged = {AGREEMENT.name: judged.agreement}, dict[str, str]()
         if self._near_tie.gap is None:
@@ -75,7 +97,7 @@ class EndpointMeasure:
             values[MISMATCHES.name] = float(len(judged.mismatches))
         return Sample(
             unit=document_id,
-            weight=len(tokens),
+            weight=len(rows),
             values=values,
             findings=judged.mismatches[:1],
             details={"not_judged": not_judged},
@@ -130,21 +152,40 @@ class EndpointMeasure:
         at_once = all(able(engine, TopScoresEngine).scores_texts for engine in asked)
         return positions_of(len(ids), None if at_once else self._plan.positions)
 
-    def _reference_rows(self, ids: list[int], positions: list[int], told: list[Row]) -> list[Row]:
-        """The reference's rows: where it sees whole distributions, of the tokens that are told and
-        of its own most probable one."""
-        engine = self._pair.reference
+    def _rows_behind(
+        self, engine: Engine, ids: list[int], positions: list[int], told: list[Row]
+    ) -> list[Row]:
+        """An engine's rows along an answer: where it sees whole distributions, of the tokens that
+        are told and of its own most probable one."""
+        if completes_chats_only(engine):
+            return answer_rows(able(engine, CountedEngine), ids, positions)
         if Capability.SCORES not in engine.capabilities:
             return told_rows(able(engine, TopScoresEngine), ids, positions)
         return whole_rows(self._pair, engine, ids, positions, told)
+
+    def _answered(self, document_id: str, tokens: list[int]) -> tuple[list[int], list[int]]:
+        """A document's beginning with an answer behind it, and the positions that predict that."""
+        prompt = self._prompt(document_id)
+        return [*prompt, *tokens], list(range(len(prompt) - 1, len(prompt) - 1 + len(tokens)))
 
     def _prompt(self, document_id: str) -> list[int]:
         """The document's beginning, as its text is read."""
         ids, engine = self._document(document_id), self._pair.reference
         beginning = len(engine.encode("", "tokenizer"))
         text = engine.decode(ids[beginning : self._plan.prompt_tokens])
-        return engine.encode(text, "tokenizer")
+        return engine.encode(text, self._begins_with)
 
     @cached_property
     def _near_tie(self) -> NearTie:
         return near_tie_of(self._pair, self._pair.release.plan(EquivalencePlan))
+
+
+def tells_scores(engine: Engine) -> bool:
+    """Whether an engine tells any log-probabilities."""
+    return bool({Capability.SCORES, Capability.TOP_SCORES} & engine.capabilities)
+
+
+def _without_scores(document_id: str) -> Sample:
+    reason = "the server tells no log-probabilities"
+    details = {"not_judged": {KL.name: reason}, "notes": [f"{KL.name}: {reason}"]}
+    return Sample(document_id, 1, {}, details=details)

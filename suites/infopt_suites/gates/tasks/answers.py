@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pytest_infopt import Engine
 from pytest_infopt.engines.base import (
     Capability,
+    GreedyEngine,
     ModuleEngine,
     StreamingEngine,
     TopScoresEngine,
@@ -105,18 +106,29 @@ def written(
     ends = _ends(engine)
     room = min(new_tokens, engine.context_window - len(prompt))
     tokens: list[int] = []
-    for event in engine.stream(prompt, room):
-        if event.token_id in ends:
+    for token in _greedy(engine, prompt, room):
+        if token in ends:
             break
-        tokens.append(event.token_id)
+        tokens.append(token)
         text = engine.decode(tokens)
         if found := [text.index(stop) for stop in stops if stop in text]:
             return text[: min(found)]
     return engine.decode(tokens)
 
 
+def _greedy(engine: StreamingEngine, prompt: list[int], room: int) -> Iterator[int]:
+    """Tokens as far as they are asked for; of a server, which ends its answers itself but for the
+    streams that are timed, all of them."""
+    if Capability.COUNTS in engine.capabilities:
+        yield from able(engine, GreedyEngine).greedy_tokens(prompt, room)
+        return
+    for event in engine.stream(prompt, room):
+        yield event.token_id
+
+
 def _ends(engine: Engine) -> frozenset[int]:
-    """The tokens that end an answer; a server ends its streams itself."""
-    if Capability.MODULES not in engine.capabilities:
-        return frozenset()
-    return frozenset(end_tokens(able(engine, ModuleEngine)))
+    """The tokens that end an answer; of a server, the one that its tokenizer knows."""
+    if Capability.MODULES in engine.capabilities:
+        return frozenset(end_tokens(able(engine, ModuleEngine)))
+    end = getattr(getattr(engine, "tokenizer", None), "eos_token_id", None)
+    return frozenset() if end is None else frozenset({end})

@@ -9,7 +9,12 @@ from collections.abc import Callable
 from functools import cached_property
 
 from pytest_infopt import Engine, ModelPair, Rule, Sample, remote
-from pytest_infopt.engines.base import StreamingEngine, capabilities_of, lacking
+from pytest_infopt.engines.base import (
+    StreamingEngine,
+    capabilities_of,
+    completes_chats_only,
+    lacking,
+)
 from pytest_infopt.judge.paired import Outcome
 
 from .answers import Answering
@@ -118,6 +123,11 @@ class TasksMeasure:
 
     def _problem(self, task: Task) -> str:
         for engine in self._engines:
+            if completes_chats_only(engine) and self._plan.begins_with != "chat":
+                return (
+                    f"not applicable: the server of {engine.name!r} completes chats only; set "
+                    'begins_with = "chat" in [tasks]'
+                )
             if task.kind in (CHOICE, CONTINUED):
                 problem = cannot_choose(task, engine, self._plan.begins_with == "chat")
             else:
