@@ -27,7 +27,7 @@ class Behaviour:
     fields are refused, as transformers' server does) or "chat" (chats only, with log-probabilities
     where ``scores``). ``faults`` meet one request each, ``always`` meets all. ``shift`` moves the
     rows of a text; ``counts`` is added to the tokens counted; ``end`` is an end token. Cached
-    tokens are told where there is a ``cache``."""
+    tokens are told where there is a ``cache``; ``warmth`` multiplies the logits behind them."""
 
     dialect: str
     faults: list[Fault] = field(default_factory=list)
@@ -39,6 +39,7 @@ class Behaviour:
     cache: PrefixCache | None = None
     scores: bool = True
     end: int | None = None
+    warmth: float = 1.0
 
 
 class FakeServer(ThreadingHTTPServer):
@@ -115,10 +116,11 @@ class _Handler(BaseHTTPRequestHandler):
             ids = engine.encode(prompt) if isinstance(prompt, str) else prompt
         cached, seen = behaviour.cache(ids, self.server.prompts) if behaviour.cache else (0, ids)
         self.server.prompts.append(ids)
-        tokens = self.server.greedy(seen, body.get("max_tokens", body.get("n_predict")))
+        tokens = self.server.greedy(seen, int(body.get("max_tokens") or body["n_predict"]))
         if behaviour.end in tokens and not body.get("ignore_eos"):
             tokens = tokens[: tokens.index(behaviour.end)]
-        rows = self.told_rows(seen, tokens, body)
+        warmth = behaviour.warmth if cached else 1.0
+        rows = self.told_rows(seen, tokens, body, warmth)
         if body.get("stream"):
             self.stream(ids, tokens, cached, rows)
         elif behaviour.dialect == "chat":
@@ -143,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         return {"role": "assistant", "content": self.server.engine.decode(tokens)}
 
     def told_rows(
-        self, seen: list[int], tokens: list[int], body: dict[str, Any]
+        self, seen: list[int], tokens: list[int], body: dict[str, Any], warmth: float
     ) -> list[dict[str, Any]]:
         """What is told of each token of an answer, in the form of chats, which others are made
         of."""
@@ -151,6 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not top or not self.server.behaviour.scores:
             return []
         rows = self.server.log_probabilities([*seen, *tokens])[len(seen) - 1 : -1]
+        rows = (warmth * rows).log_softmax(-1)
         return [
             {
                 **_named(token, row),
@@ -226,6 +229,7 @@ class _Handler(BaseHTTPRequestHandler):
         for place, token in enumerate(tokens):
             text = f"{' ' if place else ''}w{token}"
             row = rows[place : place + 1]
+            told: dict[str, Any] = {}
             if behaviour.dialect == "llama.cpp":
                 told = {"completion_probabilities": row} if row else {}
                 self.event({"content": text, "tokens": [token], "stop": False, **told})

@@ -590,13 +590,18 @@ def test_what_is_wrong_with_a_draft_is_told_with_its_line(tmp_path: Path) -> Non
     assert "gguf_file" in message
 
 
-def test_a_served_candidate_has_a_server_and_no_limits_on_its_logits(tmp_path: Path) -> None:
+def test_a_candidate_in_process_may_name_who_serves_it(tmp_path: Path) -> None:
     server = 'server = { url = "http://localhost:8000/v1", model = "m" }\n'
     (candidate,) = load(tmp_path, ONE + server).candidates
     assert candidate.server == ServerSource("http://localhost:8000/v1", "m")
-    assert set(gate_named("prefix-cache").limits_among(candidate.budgets)) == {
-        "prefix_greedy_mismatches",
-        "prefix_saved_share",
+    served = gate_named("served-prefix")
+    assert served.asked_for((), candidate.source)
+    assert set(served.limits_among(candidate.budgets)) == {
+        "served_prefix_changes",
+        "served_prefix_log_prob_ratio",
+        "served_prefix_mismatches",
+        "served_prefix_saved_share",
+        "served_prefix_unshared_tokens",
     }
     message = refusal(tmp_path, ONE + 'server = { url = "localhost:8000" }\n')
     assert "server.url" in message

@@ -39,7 +39,7 @@ class Served:
         (tokens,) = self._engine.generate([self._engine.encode(prompt)], [COUNT])
         return tokens[: tokens.index(0)] if 0 in tokens else tokens
 
-    def __call__(self, prompt: str, warm: bool = False) -> str:
+    def __call__(self, prompt: str) -> str:
         return self._engine.decode(self.tokens(prompt))
 
     def unlikely(self, prompt: str) -> str:

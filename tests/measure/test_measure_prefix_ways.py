@@ -3,9 +3,12 @@ answers, hits what nobody sent, or takes no part."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from infopt_suites.gates.served_prefix.measure import ServedPrefixMeasure
@@ -25,7 +28,7 @@ corpus = {{files = ["{folder}/*.txt"], min_tokens = 4}}
 equivalence = {{prompts = 2, tokens = 8}}
 served_prefix = {{prompts = 2, prompt_tokens = 48, new_tokens = 4}}
 [candidates.served]
-engine = "openai"
+engine = "{engine}"
 server.url = "{url}"
 {lines}
 """
@@ -84,23 +87,45 @@ def claiming(ids: list[int], before: list[list[int]]) -> tuple[int, list[int]]:
     return (len(ids) - 1) // BLOCK * BLOCK, ids
 
 
+def mixing(ids: list[int], before: list[list[int]]) -> tuple[int, list[int]]:
+    """Of prompts that are sent at once, behind five that are not, each has another's answer."""
+    cached, _ = hit(ids, before)
+    asked = [other for other in before if len(other) == len(ids)]  # others found out what it is
+    return cached, asked[0] if 5 <= len(asked) < 11 else ids
+
+
 class Measured:
-    """The first sample of a server with that cache, asked in a dialect."""
+    """The first sample of a server with that cache, asked in a dialect; as the candidate, or named
+    by one in process."""
 
     def __init__(self, folder: Path, model: TransformersEngine) -> None:
         self._folder, self._model = folder, model
         self._open = ExitStack()
 
-    def __call__(self, cache: PrefixCache | None, dialect: str = "vllm", lines: str = "") -> Sample:
-        behaviour = Behaviour(dialect, cache=cache)
-        server = self._open.enter_context(openai_server(self._model, behaviour))
-        text = RELEASE.format(folder=self._folder, url=server.url, lines=lines)
+    def __call__(
+        self,
+        cache: PrefixCache | None,
+        dialect: str = "vllm",
+        lines: str = "",
+        engine: str = "openai",
+        **behaviour: Any,
+    ) -> Sample:
+        behaves = Behaviour(dialect, cache=cache, **behaviour)
+        server = self._open.enter_context(openai_server(self._model, behaves))
+        text = RELEASE.format(
+            folder=self._folder,
+            url=server.url,
+            lines=lines,
+            engine=engine,
+        )
         (self._folder / "infopt.toml").write_text(text)
         release = load_release(self._folder)
         (candidate,) = release.candidates
         pair = ModelPair(release, candidate.source, self._folder, self._folder / "cache")
         self._open.callback(pair.candidate.close)
-        return ServedPrefixMeasure(pair).prompt(0)
+        measure = ServedPrefixMeasure(pair)
+        self._open.callback(measure.server.close)
+        return measure.prompt(0)
 
     def close(self) -> None:
         self._open.close()
@@ -110,7 +135,9 @@ class Measured:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("served-prefix")
     make_model("llama").save_pretrained(found)
-    make_tokenizer().save_pretrained(found)
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "w99 {% for m in messages %}{{ m['content'] }} {% endfor %}w98"
+    tokenizer.save_pretrained(found)
     for index in range(12):
         words = " ".join(f"w{(3 + index * 7 + place * place) % 100}" for place in range(9))
         (found / f"{index}.txt").write_text(words)
@@ -126,27 +153,44 @@ def measured(folder: Path) -> Iterator[Measured]:
     found.close()
 
 
-@pytest.mark.parametrize("dialect", ["vllm", "llama.cpp", "text"])
-def test_a_sound_prefix_cache_changes_nothing(measured: Measured, dialect: str) -> None:
-    sample = measured(sound, dialect)
-    assert sample.values == {
+@pytest.mark.parametrize("engine", ["openai", "transformers"])
+@pytest.mark.parametrize("dialect", ["vllm", "llama.cpp", "text", "chat"])
+def test_a_sound_prefix_cache_changes_nothing(
+    measured: Measured, dialect: str, engine: str
+) -> None:
+    sample = measured(sound, dialect, engine=engine)
+    values = dict(sample.values)
+    assert math.isfinite(values.pop("served_prefix_ttft_ratio"))
+    # The row of a token that llama.cpp holds back is not told.
+    assert values.pop("served_prefix_log_prob_ratio", 0.0) == 0
+    assert (dialect == "text") is ("served_prefix_log_prob_ratio" in sample.details["not_judged"])
+    length = 48 if dialect != "chat" else 50
+    assert values == {
         "served_prefix_changes": 0,
         "served_prefix_mismatches": 0,
         "served_prefix_unshared_tokens": 0,
-        "served_prefix_saved_share": 32 / 48,  # two blocks of three: the last token is computed
+        "served_prefix_saved_share": (length - 1) // BLOCK * BLOCK / length,
     }
     ways = [(way, cached) for way, _, cached, _ in sample.details["served"]]
-    expected = {"cold": 0, "warm": 32, "partly warm": 16, "another beginning": 0, "again": 32}
-    assert dict(ways) == expected
+    whole = (length - 1) // BLOCK * BLOCK
+    expected = {"cold": 0, "warm": whole, "partly warm": 16, "another beginning": 0, "again": whole}
+    assert dict(ways[:5]) == expected
+    assert Counter(way for way, _ in ways[5:]) == {
+        "at once, cold": 3,
+        "at once, warm": 3,
+        "alone": 2,
+    }
+    assert {cached for way, cached in ways if way in ("at once, warm", "alone")} == {whole}
 
 
 @pytest.mark.parametrize(
     ("cache", "metrics"),
     [
-        (another_tenants, {"changes", "mismatches", "unshared_tokens"}),
-        (quietly_another_tenants, {"changes", "mismatches"}),
-        (loads_nothing, {"changes", "mismatches"}),
-        (off_by_one_block, {"changes", "mismatches"}),
+        (another_tenants, {"changes", "mismatches", "log_prob_ratio", "unshared_tokens"}),
+        (quietly_another_tenants, {"changes", "mismatches", "log_prob_ratio"}),
+        (loads_nothing, {"changes", "mismatches", "log_prob_ratio"}),
+        (off_by_one_block, {"changes", "mismatches", "log_prob_ratio"}),
+        (mixing, {"changes", "mismatches", "log_prob_ratio"}),
         (claiming, {"unshared_tokens"}),
     ],
 )
@@ -154,8 +198,21 @@ def test_what_a_wrong_prefix_cache_does_is_counted(
     measured: Measured, cache: PrefixCache, metrics: set[str]
 ) -> None:
     values = measured(cache).values
-    wrong = {name for name in values if not name.endswith("saved_share") and values[name] > 0}
-    assert wrong == {f"served_prefix_{name}" for name in metrics}
+    limits = {"saved_share": 1.0, "ttft_ratio": math.inf, "log_prob_ratio": 1.0}
+    short = {name.removeprefix("served_prefix_"): value for name, value in values.items()}
+    assert {name for name, value in short.items() if value > limits.get(name, 0.0)} == metrics
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "chat"])
+def test_a_hit_that_changes_no_token_changes_log_probabilities(
+    measured: Measured, dialect: str
+) -> None:
+    sample = measured(sound, dialect, warmth=1.01)
+    assert sample.values["served_prefix_changes"] == sample.values["served_prefix_mismatches"] == 0
+    assert sample.values["served_prefix_log_prob_ratio"] > 1
+    (finding,) = sample.findings
+    assert finding.reference_top[0][0] == finding.candidate_top[0][0]
+    assert finding.reference_top[0][1] != finding.candidate_top[0][1]
 
 
 def test_a_change_shows_both_tokens(measured: Measured) -> None:
@@ -181,3 +238,10 @@ def test_a_quantized_model_is_held_against_itself(measured: Measured) -> None:
     assert values["served_prefix_changes"] > 0
     assert "served_prefix_mismatches" not in values
     assert "served_prefix_changes" not in measured(loads_nothing, "text", lines).values
+
+
+def test_a_quantized_candidate_in_process_is_the_servers_model(measured: Measured) -> None:
+    """Here the server has other weights: those before they were quantized."""
+    values = measured(sound, "vllm", 'quantization = "int4"', "transformers").values
+    assert values["served_prefix_changes"] == 0
+    assert values["served_prefix_mismatches"] > 0

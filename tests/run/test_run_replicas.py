@@ -90,6 +90,7 @@ def values(document: dict[str, Any]) -> dict[tuple[str, str], tuple[Any, ...]]:
     return {
         (row["gate"], row["metric"]): tuple(str(row[key]) for key in judged)
         for row in document["gates"]
+        if "ttft" not in row["metric"]
     }
 
 

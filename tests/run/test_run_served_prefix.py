@@ -36,6 +36,28 @@ def test_there_is_no_pass_without_counts(
     assert untold is not tells
 
 
+@pytest.mark.parametrize("sound", [True, False])
+def test_the_server_that_a_candidate_in_process_names_is_asked_by_itself(
+    gate: Any, result: Any, tiny_reference: Any, sound: bool
+) -> None:
+    """Nothing of [served_prefix] switches it on; its tokens are the candidate's, or not."""
+
+    def cache(ids: list[int], before: list[list[int]]) -> tuple[int, list[int]]:
+        cached, _ = whole_blocks(ids, before)
+        return cached, ids if sound or len(ids) < 48 else [*ids[:-1], 0]
+
+    with openai_server(model(tiny_reference), Behaviour("vllm", cache=cache)) as server:
+        lines = f'server.url = "{server.url}"\n'
+        plan = PLAN.replace("prompts = 3\n", "")
+        run = gate(*NAMED, candidates={"served": lines}, more=plan, named=True)
+    assert run.ret == (ExitStatus.PASSED if sound else ExitStatus.FAILED)
+    rows = {row["metric"]: row for row in result()["gates"]}
+    wanted = "PASS" if sound else "FAIL"
+    assert rows["served_prefix_mismatches"]["verdict"] == wanted
+    assert rows["served_prefix_mismatches"]["clusters"] == (4 if sound else 1)
+    assert rows["served_prefix_ttft_ratio"]["budget"] is None
+
+
 def test_a_server_that_computes_everything_again_fails(
     gate: Any, result: Any, tiny_reference: Any
 ) -> None:

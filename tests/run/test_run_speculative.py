@@ -162,7 +162,7 @@ def test_a_server_is_asked_for_answers_and_for_what_it_drafted(
     tokenizer.save_pretrained(folder)
     engine = load_engine(ModelSource("own", str(folder)))
 
-    def answer(prompt: str, warm: bool) -> str:
+    def answer(prompt: str) -> str:
         (tokens,) = engine.generate([engine.encode(prompt)], [10])
         return engine.decode(tokens)
 

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import pytest
 import torch
-from chat_server_fake import chat_server
 from default_gates import GATES
-from transformers import AutoTokenizer
 
-from pytest_infopt.engines.registry import load_engine
 from pytest_infopt.gates.registry import gates
-from pytest_infopt.release import ModelSource
 from pytest_infopt.report.document import result_schema
 from pytest_infopt.run.exit_status import ExitStatus
 
@@ -264,49 +259,6 @@ def test_a_text_longer_than_the_corpus_is_no_verdict(gate, result) -> None:
     run = gate("-k", "long_context", more="[long_context]\nlengths = [90000]")
     assert run.ret == ExitStatus.INCONCLUSIVE
     run.stdout.fnmatch_lines(["*a text of 90000 tokens: the corpus has 960*"])
-
-
-def test_a_servers_own_prefix_cache_is_asked_where_one_is_named(
-    gate, result, tiny_reference, tmp_path
-) -> None:
-    """Its answers are held against the model's own: the same from a server that is wrong FAILs."""
-    folder = tmp_path / "with-template"
-    shutil.copytree(tiny_reference, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
-    tokenizer.save_pretrained(folder)
-    engine = load_engine(ModelSource("own", str(folder)))
-
-    def own_answer(prompt: str, warm: bool) -> str:
-        (tokens,) = engine.generate([engine.encode(prompt)], [8])
-        return engine.decode(tokens)
-
-    def wrong_both_ways(prompt: str, warm: bool) -> str:
-        return "w9 w8"
-
-    found = {}
-    for answer in (own_answer, wrong_both_ways):
-        with chat_server(answer) as server:
-            run = gate(
-                "-k",
-                "prefix_cache",
-                candidates={
-                    "served": f'model = "{folder}"\n'
-                    f'server = {{ url = "{server.url}", model = "m" }}'
-                },
-                more="[caches]\nrequests = 3\nsystem_tokens = 32\nquestion_tokens = 8",
-            )
-            found[answer] = run.ret, {r["metric"]: r for r in result()["gates"]}
-            seen = server.seen
-    status, rows = found[own_answer]
-    assert status == ExitStatus.PASSED
-    assert rows["prefix_greedy_mismatches"]["verdict"] == "PASS"
-    assert 0.8 < rows["prefix_saved_share"]["value"] < 1
-    assert "prefix_error_ratio" not in {r for r in rows if rows[r]["verdict"]}
-    status, rows = found[wrong_both_ways]
-    assert status == ExitStatus.FAILED
-    assert rows["prefix_greedy_mismatches"]["verdict"] == "FAIL"
-    assert len(seen) == 6  # it ended with its first chat: five prompts, and one to connect
 
 
 def test_a_gate_ends_with_the_first_metric_that_fails(gate, result, damaged) -> None:

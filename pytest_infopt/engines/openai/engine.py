@@ -12,6 +12,7 @@ from ..base import Capability, CountedAnswer, TokenEvent
 from ..tokenizer_texts import TokenizerTexts
 from .dialects import Answer, Completions, Piece, Prompt, Row
 from .streams import StreamConnections
+from .token_events import token_events
 from .usage import cached_tokens
 
 
@@ -136,41 +137,7 @@ class OpenAIEngine(TokenizerTexts):
         return ids if dialect.takes_ids else dialect.texts.nearest_text(ids)
 
     def _events(self, pieces: Iterable[tuple[Piece, float]]) -> Iterator[TokenEvent]:
-        """The tokens of an answer that came in pieces, each with the piece that completed it."""
-        arrivals: list[tuple[str, float]] = []
-        counted = None
-        told = 0
-        for piece, now in pieces:
-            counted = piece.usage.get("completion_tokens", counted)
-            if piece.text:
-                arrivals.append((piece.text, now))
-            for token in piece.token_ids or ():
-                told += 1
-                yield TokenEvent(token, now)
-        if told == 0:
-            events = list(self._events_of_texts(arrivals, counted))
-            told = len(events)
-            yield from events
-        if counted is not None and counted not in (told, told + 1):
-            raise InvalidComparisonError(
-                f"model {self.name!r}: the server counts {counted} tokens of an answer in which "
-                f"{told} arrived"
-            )
-
-    def _events_of_texts(
-        self, arrivals: Sequence[tuple[str, float]], counted: int | None
-    ) -> Iterator[TokenEvent]:
-        """The tokens of a text that came in pieces, each with the piece that completed it."""
-        whole = "".join(text for text, _ in arrivals)
-        ids = self.dialect.texts.ids_of(whole, counted)
-        left = iter(arrivals)
-        there, now = 0, 0.0
-        for place, token in enumerate(ids):
-            needed = len(self.decode(ids[: place + 1]).rstrip("\ufffd"))
-            while there < min(needed, len(whole)):
-                text, now = next(left)
-                there += len(text)
-            yield TokenEvent(token, now)
+        return token_events(pieces, self.dialect.texts, self)
 
     def close(self) -> None:
         if self._dialect is not None:

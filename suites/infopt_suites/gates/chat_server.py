@@ -1,24 +1,19 @@
 """A server that speaks OpenAI's chat completions, as the serving engine of a candidate.
 
-Requests are greedy and streamed: the stream tells when the first token arrives, its last event how
-many tokens of the prompt came from the server's prefix cache, and how many were drafted and
-accepted (``timings``), which llama.cpp's server reports. vLLM counts the latter for all requests
-together, on its page of Prometheus metrics. Source: OpenAI API reference, "Chat completions".
-PYTEST_DONT_REWRITE: it times.
+Requests are greedy and streamed: the last event tells how many tokens were drafted and accepted
+(``timings``), which llama.cpp's server reports. vLLM counts them for all requests together, on its
+page of Prometheus metrics. Source: OpenAI API reference, "Chat completions".
 """
 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
 from pytest_infopt import ServerSource
 from pytest_infopt.engines.openai.client import ServerClient
-from pytest_infopt.engines.openai.usage import cached_tokens
 
 Message = dict[str, str]
 
@@ -41,12 +36,9 @@ class DraftCounts:
 
 @dataclass(frozen=True)
 class ServedAnswer:
-    """One answer. ``cached_tokens`` and ``drafts`` are None where the server does not report it."""
+    """One answer. ``drafts`` are None where the server does not report them."""
 
     text: str
-    prompt_tokens: int
-    cached_tokens: int | None
-    first_token_seconds: float
     drafts: DraftCounts | None = None
 
 
@@ -71,11 +63,6 @@ class ChatServer:
         """
         return self._client.retried(lambda: self._answer(messages, max_tokens))
 
-    def answers(self, chats: Sequence[Sequence[Message]], max_tokens: int) -> list[ServedAnswer]:
-        """The answers to several chats that are asked at once."""
-        with ThreadPoolExecutor(len(chats)) as pool:
-            return list(pool.map(lambda messages: self.answer(messages, max_tokens), chats))
-
     def _answer(self, messages: Sequence[Message], max_tokens: int) -> ServedAnswer:
         body: dict[str, Any] = {
             "messages": [dict(message) for message in messages],
@@ -84,28 +71,15 @@ class ChatServer:
             "temperature": 0.0,
             "stream_options": {"include_usage": True},
         }
-        started = time.perf_counter()
-        first: float | None = None
         parts: list[str] = []
-        usage: dict[str, Any] = {}
         timings: dict[str, Any] = {}
         for event in self._client.events("chat/completions", body):
-            usage = event.get("usage") or usage
             timings = event.get("timings") or timings
             for choice in event.get("choices") or ():
-                content = (choice.get("delta") or {}).get("content")
-                if content:
-                    first = first or time.perf_counter()
-                    parts.append(content)
-        if first is None:
+                parts.append((choice.get("delta") or {}).get("content") or "")
+        if not any(parts):
             raise self._client.wrong("answered with no text")
-        return ServedAnswer(
-            "".join(parts),
-            int(usage.get("prompt_tokens") or 0),
-            cached_tokens({**usage, "timings": timings}),
-            first - started,
-            _drafts(timings),
-        )
+        return ServedAnswer("".join(parts), _drafts(timings))
 
     def draft_counts(self) -> DraftCounts | None:
         """What vLLM has drafted for all requests so far; None where the server does not tell."""

@@ -118,6 +118,15 @@ def parting(
     return replace(found, gap_ulps=gap / near_tie.spacing)
 
 
+def row_change(
+    context: Sequence[int], first: Row, again: Row, unit: str, decode: Decode
+) -> TokenFinding:
+    """What a server found behind ``context``, and what it found of the same prompt again."""
+    whole = [*context, best_token(first)]
+    found = _finding(whole, len(context), first, again, unit, decode)
+    return replace(found, kl=lumped_divergence(first, again))
+
+
 def _finding(
     ids: Sequence[int], position: int, reference: Row, candidate: Row, unit: str, decode: Decode
 ) -> TokenFinding:

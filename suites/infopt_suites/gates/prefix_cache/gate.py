@@ -2,7 +2,7 @@
 
 from pytest_infopt import BudgetContext, Capability, GateSpec, Metric, Rule, Unit
 
-from ..plans import CachesPlan, EquivalencePlan, LatencyPlan, one_document_a_prompt
+from ..plans import CachesPlan, EquivalencePlan, one_document_a_prompt
 from ..self_comparisons import error_ratio, limits, mismatches, same_shape
 
 OUTPUTS = (
@@ -16,15 +16,11 @@ OUTPUTS = (
     ),
     same_shape("prefix_", "a warm prompt once more, a cold one in blocks that others had used"),
 )
-_CACHES_AT_ALL = 0.01  # of a prompt asked again
 
 
 def default_budgets(context: BudgetContext) -> dict[str, float]:
     """In any format, a cached beginning changes nothing beyond rounding, and whatever can be kept
-    is. A server gives no logits, and caches blocks of a size that it keeps to itself: that it
-    caches at all is what is asked of it."""
-    if context.served:
-        return {"prefix_greedy_mismatches": 0.0, "prefix_saved_share": _CACHES_AT_ALL}
+    is."""
     return {**limits(OUTPUTS, context), "prefix_saved_share": 1.0}
 
 
@@ -34,7 +30,7 @@ GATE = GateSpec(
     summary="A cached beginning leaves the outputs alone, and saves what it can.",
     order=50,
     samples="prompts",
-    plans=(EquivalencePlan, CachesPlan, LatencyPlan),
+    plans=(EquivalencePlan, CachesPlan),
     requires=frozenset({Capability.FULL_LOGITS, Capability.MODULES}),
     default_budgets=default_budgets,
     fewest_documents=one_document_a_prompt,

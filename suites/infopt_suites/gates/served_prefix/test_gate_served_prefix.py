@@ -22,7 +22,7 @@ def test_served_prefix(infopt_gate: GateRun[ServedPrefixMeasure]) -> None:
     Its counts of cached tokens are the proof that the cache took part: there is no PASS without
     them. The reports have the times to the first token, cold and warm.
     """
-    prompts, measure = infopt_gate.plan(ServedPrefixPlan).prompts, infopt_gate.measure
+    prompts, measure = infopt_gate.plan(ServedPrefixPlan).asked, infopt_gate.measure
     infopt_gate.collect(range(prompts), measure.prompt, planned=prompts)
     if not any(SAVED.name in sample.values for sample in infopt_gate.samples):
         infopt_gate.note(
