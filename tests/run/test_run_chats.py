@@ -73,13 +73,13 @@ def test_the_reference_behind_chats_passes(
     tasks = f'[tasks]\nfiles = ["{tmp_path}/words.jsonl"]\nnew_tokens = 2\nbegins_with = "chat"\n'
     behaviour = Behaviour("chat", scores=scores, cache=whole_blocks)
     with openai_server(engine, behaviour) as server:
-        named = ("-k", "endpoint or served_prefix or tasks")
         more = PLAN + PREFIX + tasks + "[candidates.served.budgets]\ntask_accuracy_loss = '10 %'\n"
-        found = run(f'model = "{folder}"\n', server.url, *named, more=more)
+        found = run(f'model = "{folder}"\n', server.url, more=more)
     assert found.ret == ExitStatus.PASSED, found.stdout.str()
     rows = {row["metric"]: row for row in result()["gates"]}
     assert rows["endpoint_token_mismatches"]["verdict"] == "PASS"
     assert rows["endpoint_top1_agreement"]["value"] == 1
+    assert rows[f"same_model_{'distance' if scores else 'changes'}"]["verdict"] == "PASS"
     assert rows["served_prefix_changes"]["verdict"] == "PASS"
     assert rows["task_accuracy_loss"]["verdict"] == "PASS"
     assert ("endpoint_kl_mean" in rows) is ("served_prefix_log_prob_ratio" in rows) is scores

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 
@@ -16,6 +17,7 @@ from pytest_infopt.engines.base import (
     TopScoresEngine,
     WholeLogitsEngine,
     able,
+    completes_chats_only,
 )
 from pytest_infopt.errors import NotSupportedError
 from pytest_infopt.measure import best_token
@@ -24,6 +26,7 @@ from ..told_rows import Row, told_rows, whole_rows
 from ..told_tokens import NearTie, document_divergence, judge_tokens
 from .gate import CHANGES, DISTANCE, SameModelPlan
 
+_STEP = 3  # tokens by which chats of one document differ, where each takes a pass
 _HALVES = ("bfloat16", "float16")
 _TOLD = 2.0**-23  # of a number: servers tell single precision
 
@@ -97,18 +100,32 @@ class SameModelMeasure:
 
     def _beginning(self, document_id: str) -> list[int]:
         """The document's beginning, as its text is read."""
-        engine = self._pair.reference
-        ids = self._pair.documents_by_id[document_id].token_ids[: self._plan.prompt_tokens]
-        return engine.encode(engine.decode(ids[len(self._special) :]), "tokenizer")
+        return self._read(self._pair.documents_by_id[document_id].token_ids)
+
+    def _read(self, token_ids: Sequence[int], most: int | None = None) -> list[int]:
+        """A prompt of the first tokens' text: ``most`` of them, or as many as are asked for."""
+        engine, begins_with = self._pair.reference, "chat" if self._chats else "tokenizer"
+        ids = token_ids[len(self._special) : most or self._plan.prompt_tokens]
+        return engine.encode(engine.decode(ids), begins_with)
+
+    @property
+    def _chats(self) -> bool:
+        return completes_chats_only(self._pair.candidate)
 
     @cached_property
     def _borders(self) -> list[list[int]]:
-        """The inputs with the closest choices, of those that are read as they are written."""
-        known = list(self._pair.documents_by_id)[: self._plan.documents]
-        exact, plain = (_side(able(e, WholeLogitsEngine)) for e in (self._exact, self._plain))
-        texts = [self._beginning(document_id) for document_id in known]
+        """The inputs with the closest choices, of those that are read as they are written. Of chats
+        no beginning is a chat, so some are made of each document."""
+        known = list(self._pair.documents_by_id.values())[: self._plan.documents]
+        exact, plain = (
+            _side(able(e, WholeLogitsEngine), self._chats) for e in (self._exact, self._plain)
+        )
+        lengths = range(_STEP, self._plan.prompt_tokens + 1, _STEP) if self._chats else [None]
+        texts = [self._read(document.token_ids, most) for document in known for most in lengths]
         found = border_prompts(exact, plain, texts, 4 * self._plan.requests)
         inputs = [[int(token) for token in ids] for ids in found]
+        if self._chats:
+            return inputs[: self._plan.requests]
         return [ids for ids in inputs if self._is_read_back(ids)][: self._plan.requests]
 
     def _is_read_back(self, ids: list[int]) -> bool:
@@ -135,8 +152,9 @@ class SameModelMeasure:
         return self._opened.enter_context(self._pair.reference_in(dtype))
 
 
-def _side(engine: WholeLogitsEngine) -> Side:
-    return Side(lambda prompt: engine.full_logits([int(token) for token in prompt]))
+def _side(engine: WholeLogitsEngine, last_alone: bool) -> Side:
+    first = -1 if last_alone else 0
+    return Side(lambda prompt: engine.full_logits([int(token) for token in prompt])[first:])
 
 
 def _distance(row: Row, exact: Row, told: Row) -> float:
