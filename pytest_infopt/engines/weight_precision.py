@@ -139,7 +139,7 @@ def _rounded_on_the_way(source: ModelSource) -> Precision | None:
     if (gguf_width(source.gguf_file or source.model) or 0) >= 16:
         return None
     summary = "the reference's weights with 8-bit activations"
-    return Precision(8, lossless=False, packed=False, summary=summary)
+    return Precision(8, lossless=False, packed=True, summary=summary)
 
 
 def _quantized(bits: int, packed: bool) -> Precision:
@@ -158,10 +158,10 @@ def _unquantized(bits: int) -> Precision:
 
 def _of_gguf(source: ModelSource) -> Precision:
     width = gguf_width(source.gguf_file or "")
+    packed = engine_named(source.engine).integer_activations  # else de-quantized while loading
     if width is None:
-        # De-quantized while loading.
-        return _of_unknown_width(packed=False, known=True)
-    return _unquantized(width) if width >= 16 else _quantized(width, packed=False)
+        return _of_unknown_width(packed=packed, known=True)
+    return _unquantized(width) if width >= 16 else _quantized(width, packed=packed)
 
 
 def _stored_quantization(model: str) -> Precision | None:

@@ -70,7 +70,9 @@ def test_the_same_weights_lose_what_its_kernels_round(
 
 def test_another_files_weights_are_held_to_their_width() -> None:
     other = replace(SOURCE, model=".", gguf_file="model-Q4_0.gguf")
-    assert precision_of(other, replace(SOURCE, engine="transformers")).bits == 4
+    precision = precision_of(other, replace(SOURCE, engine="transformers"))
+    assert (precision.bits, precision.packed) == (4, True)
+    assert not precision_of(replace(other, engine="transformers"), SOURCE).packed
 
 
 @pytest.fixture(scope="module")
