@@ -130,6 +130,27 @@ def test_many_streams_give_each_request_its_tokens(checkpoint: Any, dialect: str
     assert [result.timing.token_ids for result in results if result.timing] == expected
 
 
+def test_tokens_that_an_answer_ends_within_a_character_of_count(
+    checkpoint: Any,  # noqa: F811
+) -> None:
+    """llama.cpp tells none of them; all were made."""
+
+    def half(handler: Any, body: dict[str, Any]) -> bool:
+        handler.begin_stream()
+        for count, token in enumerate((7, 8), 1):
+            handler.event({"content": "w", "tokens": [token], "tokens_predicted": count})
+        handler.event({"stop": True, "stop_type": "limit", "tokens_predicted": 4})
+        handler.chunk(b"")
+        return True
+
+    with served(checkpoint, "llama.cpp") as (engine, server):
+        server.behaviour.always = half
+        (result,) = loaded(engine, 1, 1)
+    assert result.error == ""
+    assert result.timing is not None
+    assert [*result.timing.token_ids] == [7, 8, -1, -1]
+
+
 def test_a_connection_that_the_server_left_behind_an_answer_is_replaced(
     checkpoint: Any,  # noqa: F811
 ) -> None:

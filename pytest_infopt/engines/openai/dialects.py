@@ -225,6 +225,9 @@ class VllmCompletions(Completions):
         return None if ids is None else tuple(ids)
 
 
+HELD_BACK = "held_back"  # of a piece's usage: tokens at the answer's end that are not told
+
+
 class LlamaCppCompletions(Completions):
     """The dialect of llama.cpp's server: its own path, and the scores of the next token alone."""
 
@@ -250,17 +253,23 @@ class LlamaCppCompletions(Completions):
     def pieces_of(
         self, events: Iterable[tuple[Mapping[str, Any], Moment]]
     ) -> Iterator[tuple[Piece, Moment]]:
-        seen = 0
+        seen = told = 0
         for event, moment in events:
             if event.get("stop"):  # repeats nothing of what it streamed
                 usage = {
                     "completion_tokens": event.get("tokens_predicted"),
                     "prompt_tokens": event.get("tokens_evaluated"),
                     "timings": event.get("timings"),
+                    # At its length an answer may end in the midst of a character: the tokens that
+                    # make its beginning are counted, and not told.
+                    HELD_BACK: event.get("stop_type") == "limit"
+                    and event.get("tokens_predicted", told) - told,
                 }
                 yield Piece("", (), {key: value for key, value in usage.items() if value}), moment
             else:
-                yield self._piece(event, seen), moment
+                piece = self._piece(event, seen)
+                yield piece, moment
+                told += len(piece.token_ids or ())
                 seen = event.get("tokens_predicted", seen)
 
     def _piece(self, event: Mapping[str, Any], seen: int) -> Piece:

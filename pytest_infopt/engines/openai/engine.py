@@ -12,7 +12,7 @@ from ..base import Capability, CountedAnswer, TokenEvent
 from ..tokenizer_texts import TokenizerTexts
 from .dialects import Answer, Completions, Piece, Prompt, Row
 from .streams import StreamConnections
-from .token_events import token_events
+from .token_events import token_events, untold_tokens
 from .usage import cached_tokens
 
 
@@ -124,8 +124,8 @@ class OpenAIEngine(TokenizerTexts):
         if connections is None:
             raise InfoptError(f"model {self.name!r}: streams were not opened; call open_streams")
         body = dialect.stream_body(self._nearest_prompt(prompt_ids), max_new_tokens)
-        events = await connections.events(dialect.path, body)
-        return list(self._events(dialect.pieces_of(events)))
+        pieces = list(dialect.pieces_of(await connections.events(dialect.path, body)))
+        return [*self._events(pieces), *untold_tokens(pieces)]
 
     def close_streams(self) -> None:
         if self._connections is not None:

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ...errors import InvalidComparisonError
 from ..base import Engine, TokenEvent
-from .dialects import Piece
+from .dialects import HELD_BACK, Piece
 from .token_texts import TokenTexts
 
-__all__ = ["token_events"]
+__all__ = ["token_events", "untold_tokens"]
+
+_UNTOLD = -1  # the id of a token that was made and is not told
 
 
 def token_events(
@@ -19,9 +21,10 @@ def token_events(
     InvalidComparisonError where the server counts others."""
     arrivals: list[tuple[str, float]] = []
     counted = None
-    told = 0
+    told = held_back = 0
     for piece, now in pieces:
         counted = piece.usage.get("completion_tokens", counted)
+        held_back += piece.usage.get(HELD_BACK, 0)
         if piece.text:
             arrivals.append((piece.text, now))
         for token in piece.token_ids or ():
@@ -31,11 +34,21 @@ def token_events(
         events = list(_events_of_texts(arrivals, counted, texts, engine))
         told = len(events)
         yield from events
-    if counted is not None and counted not in (told, told + 1):
+    there = told + held_back
+    if counted is not None and counted not in (there, there + 1):
         raise InvalidComparisonError(
             f"model {engine.name!r}: the server counts {counted} tokens of an answer in which "
-            f"{told} arrived"
+            f"{there} arrived"
         )
+
+
+def untold_tokens(pieces: Sequence[tuple[Piece, float]]) -> list[TokenEvent]:
+    """The tokens at an answer's end that the server made and held back, for who counts them."""
+    return [
+        TokenEvent(_UNTOLD, now)
+        for piece, now in pieces
+        for _ in range(piece.usage.get(HELD_BACK, 0))
+    ]
 
 
 def _events_of_texts(
