@@ -38,6 +38,7 @@ from .greedy import greedy_mismatches
 from .length_effect import NONE, Difference, difference_of, worst
 from .row_errors import least_factor
 
+THE_REFERENCE = "the reference's own weights differ from their plain pass"
 Pair = tuple[torch.Tensor, torch.Tensor]  # logits [S, V] of a route, and what they are held to
 
 
@@ -54,7 +55,8 @@ class SelfComparison:
 
     ``oracle`` and ``plain`` [T, V] are the reference's logits of the prompt in the widest dtype and
     in the engine's. Raises InvalidComparisonError where the oracle is no finer than the engine's
-    dtype, or the prompt has fewer than ``least_tokens`` tokens.
+    dtype, or the prompt has fewer than ``least_tokens`` tokens. ``held_to`` is what notes say of a
+    route's control.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class SelfComparison:
         unit: str,
         least_tokens: int,
         lengths: Callable[[], Difference] = Difference,
+        held_to: str = THE_REFERENCE,
     ) -> None:
         self._lengths = lengths
+        self._held_to = held_to
         self._name = engine.dtype
         self.dtype = dtype_named(engine.dtype)
         self.errors: dict[str, float] = {}
@@ -158,7 +162,7 @@ class SelfComparison:
             return NONE
         own = difference_of(pair[0][first:], pair[1][first:], self._dtype_error)
         if not own.is_rounding:
-            self._note(route, own.ratio)
+            self._note(route, self._held_to, own.ratio)
         return own
 
     def _by_length(self) -> Difference:
@@ -166,13 +170,13 @@ class SelfComparison:
         effect = self._lengths()
         if effect.is_rounding:
             return Difference(rows=effect.rows)
-        self._note("plain passes of other lengths", effect.ratio)
+        self._note("plain passes of other lengths", THE_REFERENCE, effect.ratio)
         return effect
 
-    def _note(self, route: str, ratio: float) -> None:
+    def _note(self, route: str, held_to: str, ratio: float) -> None:
         note = (
-            f"{route}: the reference's own weights differ from their plain pass, by {ratio:.3g} "
-            f"times the error of {self._name}; the candidate is held to that"
+            f"{route}: {held_to}, by {ratio:.3g} times the error of {self._name}; the candidate is "
+            "held to that"
         )
         if not any(known.startswith(f"{route}: ") for known in self.notes):
             self.notes.append(note)

@@ -27,7 +27,10 @@ from infopt_suites.gates.prefix_cache.prompts import measure_prefix_prompt, shar
 from measure_fakes import seeded_ids
 from tiny_models import CONFIGS, VOCABULARY, cache_in, make_model, make_tokenizer
 
+from pytest_infopt.engines.kv_cache_formats import kv_cache_format
+from pytest_infopt.engines.transformers import kv_cache_makers
 from pytest_infopt.engines.transformers.engine import TransformersEngine
+from pytest_infopt.engines.transformers.kv_cached import KVCachedEngine
 from pytest_infopt.errors import InvalidComparisonError
 from pytest_infopt.measure import OUTPUT_FACTOR, Difference
 from pytest_infopt.results.sample import Sample
@@ -460,12 +463,15 @@ def test_a_shared_system_prompt_is_computed_once() -> None:
     assert "57.1 % of 84" in table.notes[0]
 
 
-def long_sample(candidate: TransformersEngine, length: int) -> Sample:
+def long_sample(
+    candidate: TransformersEngine, length: int, name: str = "long", **options: Any
+) -> Sample:
     module = make_model("llama")
-    ids = seeded_ids("long", length, VOCABULARY)
+    ids = seeded_ids(name, length, VOCABULARY)
     reference, oracle = engine_of(module), engine_of(module, torch.float64)
     tails = [tail_logits(each.score(ids), 8) for each in (reference, oracle, reference)]
-    return measure_long_text(candidate, candidate.score(ids), *tails, ids, f"text of {length}")
+    unit = f"text of {length}"
+    return measure_long_text(candidate, candidate.score(ids), *tails, ids, unit, **options)
 
 
 def test_long_texts_of_the_reference_itself_lose_nothing() -> None:
@@ -491,6 +497,40 @@ def test_a_long_context_fault_shows_at_long_lengths_only() -> None:
     body.forward = forward
     assert long_sample(candidate, 36).values["long_context_kl"] == 0
     assert long_sample(candidate, 64).values["long_context_kl"] > 0.01
+
+
+def int4_cached(bend: Callable[[Any], None] = lambda cache: None) -> KVCachedEngine:
+    """The tiny model with keys and values in int4, in caches with something done to them."""
+
+    def make(config: Any) -> Any:
+        cache = kv_cache_makers.int4(config)
+        bend(cache)
+        return cache
+
+    form = kv_cache_format("int4")
+    details: dict[str, Any] = {"dtype": torch.float32}
+    return KVCachedEngine("int4", make_model("llama"), make_tokenizer(), form, make, **details)
+
+
+def old_keys_in_decoding(cache: Any) -> None:
+    """A token that comes alone is given the keys a slot further on."""
+    plain = cache.update
+
+    def update(keys: torch.Tensor, values: torch.Tensor, *others: Any, **named: Any) -> Any:
+        found, *rest = plain(keys, values, *others, **named)
+        return found.roll(1, dims=-2) if keys.shape[-2] == 1 else found, *rest
+
+    cache.update = update
+
+
+def test_a_cache_of_few_bits_is_held_to_what_its_codes_do_to_rounding() -> None:
+    flipped = [
+        long_sample(int4_cached(), 90, name="long 18", rounds_cache=r) for r in (False, True)
+    ]
+    without, granted = (sample.values["long_context_error_ratio"] for sample in flipped)
+    assert granted <= OUTPUT_FACTOR < without
+    bent = long_sample(int4_cached(old_keys_in_decoding), 90, rounds_cache=True)
+    assert bent.values["long_context_error_ratio"] > OUTPUT_FACTOR
 
 
 # A long prompt

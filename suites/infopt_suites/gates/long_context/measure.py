@@ -54,6 +54,7 @@ class LongContextMeasure:
             f"text-{index}-of-{len(tokens)}",
             lambda: able(pair.plain, CachedEngine),
             lambda: pair.length_effect(plan),
+            rounds_cache=pair.source.kv_cache is not None,
         )
         worst = {"long_context_bucket_kl": max(buckets.values())}
         details = {**sample.details, "buckets": buckets}
