@@ -6,7 +6,8 @@ file, under the name "smollm2", and run
 
     python tests/recorded_server.py NAME http://127.0.0.1:8000
 
-which writes tests/engines/recorded/NAME.json. Record anew where the engine asks something else:
+which writes tests/engines/recorded/NAME.json. One that completes chats only is a proxy of it that
+answers completions with status 404. Record anew where the engine asks something else:
 what was not recorded is answered with status 501, and the test says what it was.
 """
 
@@ -31,8 +32,11 @@ from pytest_infopt.release import ModelSource, ServerSource
 FOLDER = Path(__file__).parent / "engines" / "recorded"
 MODEL = "embedded:smollm2"
 NAME = "smollm2"
+CHATS = "chat"  # how prompts begin that are chats
+A_CHAT = "\n\nIs water wet?\n"  # begins and ends within tokens of its template
 PROMPTS = ("The capital of France is", "山脚下有一座旧桥，桥面是青石铺成的，两边")
 COUNT = 6  # tokens of an answer
+PLACES = {"tokenizer": (-2, -1), CHATS: (-1,)}  # of a prompt, whose rows are asked for
 
 
 class WireServer(ThreadingHTTPServer):
@@ -130,25 +134,31 @@ def told(engine: OpenAIEngine) -> dict[str, Any]:
         "capabilities": sorted(engine.capabilities),
         "context_window": engine.context_window,
     }
-    for prompt in PROMPTS:
-        ids = engine.encode(prompt, "tokenizer")
+    begins_with = engine.prompts_begin_with
+    for prompt in prompts_of(begins_with):
+        ids = engine.encode(prompt, begins_with)
         found[prompt] = {
             "tokens": engine.greedy_tokens(ids, COUNT),
             "stream": [event.token_id for event in engine.stream(ids, COUNT)],
         }
         if Capability.TOP_SCORES in engine.capabilities:
-            rows = able(engine, TopScoresEngine).top_scores(ids, [len(ids) - 2, len(ids) - 1])
+            asked = [len(ids) + place for place in PLACES[begins_with]]
+            rows = able(engine, TopScoresEngine).top_scores(ids, asked)
             found[prompt]["rows"] = [{str(i): v for i, v in sorted(row.items())} for row in rows]
     return found
 
 
-def in_process() -> dict[str, Any]:
+def prompts_of(begins_with: str) -> tuple[str, ...]:
+    return (*PROMPTS, A_CHAT) if begins_with == CHATS else PROMPTS
+
+
+def in_process(begins_with: str) -> dict[str, Any]:
     """What the model finds of the prompts in process: greedy tokens, and log-probabilities."""
     engine = load_engine(ModelSource("reference", MODEL, dtype="float32"))
     found: dict[str, Any] = {}
-    for prompt in PROMPTS:
-        ids = engine.encode(prompt, "tokenizer")
-        rows = engine.full_logits(ids)[-2:].double().log_softmax(-1)
+    for prompt in prompts_of(begins_with):
+        ids = engine.encode(prompt, begins_with)
+        rows = engine.full_logits(ids)[PLACES[begins_with][0] :].double().log_softmax(-1)
         found[prompt] = {
             "tokens": engine.greedy_tokens(ids, COUNT),
             "rows": [
@@ -162,8 +172,8 @@ def in_process() -> dict[str, Any]:
 def record(name: str, origin: str) -> None:
     exchanges: list[dict[str, Any]] = []
     with wire(exchanges, origin) as server, served(server) as engine:
-        found = told(engine)
-    document = {"exchanges": exchanges, "told": found, "in_process": in_process()}
+        found, begins_with = told(engine), engine.prompts_begin_with
+    document = {"exchanges": exchanges, "told": found, "in_process": in_process(begins_with)}
     FOLDER.mkdir(exist_ok=True)
     text = json.dumps(document, ensure_ascii=False, indent=1)
     (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")

@@ -8,15 +8,19 @@ completions".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
-from ...errors import InvalidComparisonError
-from .dialects import Answer, Completions, Prompt
+from ...errors import InvalidComparisonError, ServerRefusedError
+from .dialects import Answer, Completions, Prompt, Row
 from .token_texts import TokenTexts
 
 __all__ = ["ChatCompletions", "ChatTexts"]
+
+
+_CERTAINLY = 100  # the most that may be added to a logit
 
 
 class ChatTexts(TokenTexts):
@@ -38,10 +42,16 @@ class ChatTexts(TokenTexts):
         return super().nearest_text(token_ids) if message is None else message
 
     def _message(self, ids: list[int]) -> str | None:
+        """The text between what the template puts around a message, by tokens, or, where a message
+        begins or ends within one of the template's tokens, by letters."""
         before, behind = self._frame
-        end = len(ids) - behind
-        message = self._engine.decode(ids[before:end])
-        return message if end > before and self._engine.encode(message, "chat") == ids else None
+        first, last = self._letters
+        by_tokens = self._engine.decode(ids[before : len(ids) - behind])
+        whole = self._engine.decode(ids)
+        for message in (by_tokens, whole[first : len(whole) - last]):
+            if self._engine.encode(message, "chat") == ids:
+                return message
+        return None
 
     @cached_property
     def _frame(self) -> tuple[int, int]:
@@ -50,6 +60,14 @@ class ChatTexts(TokenTexts):
         words = (self._engine.decode([token]) for token in self.whole_words)
         one, other = (self._engine.encode(word, "chat") for word in words)
         return _common(one, other), _common(one[::-1], other[::-1])
+
+    @cached_property
+    def _letters(self) -> tuple[int, int]:
+        """The same in letters."""
+        before, behind = self._frame
+        ids = self._engine.encode(self._engine.decode(self.whole_words[:1]), "chat")
+        around = ids[:before], ids[len(ids) - behind :]
+        return len(self._engine.decode(around[0])), len(self._engine.decode(around[1]))
 
 
 class ChatCompletions(Completions):
@@ -66,7 +84,27 @@ class ChatCompletions(Completions):
 
     def answer(self, prompt: Prompt, count: int, **more: Any) -> Answer:
         scored = self.scored_fields() if self.top else {}
-        return super().answer(prompt, count, **scored, **more)
+        found = super().answer(prompt, count, **scored, **more)
+        told = len(found.token_ids or ())
+        # Of a character that several tokens make, llama.cpp tells none; the text has them.
+        return found if found.tokens in (None, told, told + 1) else replace(found, token_ids=None)
+
+    def next_row(self, token_ids: Sequence[int]) -> Row:
+        """Of a token that holds half of a character llama.cpp's server tells nothing. Made to say
+        another, it tells the probabilities of before it was made to; a server that tells those of
+        behind it would tell that one."""
+        try:
+            return super().next_row(token_ids)
+        except ServerRefusedError:
+            if not self.scores_next:
+                raise  # it tells of no token at all
+        forced = self.texts.whole_words[0]
+        body = self.body(self.texts.text_of(token_ids), 1, **self.scored_fields())
+        found = self.client.ask(self.path, {**body, "logit_bias": {str(forced): _CERTAINLY}})
+        row = self._row(self._tops(self._told(self._choice(found), "logprobs"))[0])
+        if forced in row:
+            raise ServerRefusedError(f"server {self.client.source.url} tells no logprobs")
+        return row
 
     def scored_fields(self) -> dict[str, Any]:
         return {"logprobs": True, "top_logprobs": self.top}

@@ -28,7 +28,7 @@ __all__ = ["ServerClient"]
 Answer = TypeVar("Answer")
 Moment = TypeVar("Moment")
 _END = "[DONE]"
-_DECODE = json.JSONDecoder().decode  # what json.loads comes to, for every token of a load
+_JSON = json.JSONDecoder()
 _EXCERPT = 200  # characters of a refusal
 _FOR_THE_MOMENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MOST_REPETITIONS = 6
@@ -108,7 +108,7 @@ class ServerClient:
                 ended = True
                 continue
             try:
-                found = self._object(_DECODE(data))
+                found = self._object(_decoded(data))
             except ValueError as error:
                 raise self.unavailable(f"its stream was cut: {error}") from error
             ended = ended or _is_last(found)
@@ -203,6 +203,16 @@ class ServerClient:
             f"did not end its answer within {self.source.timeout_seconds:g} s; raise "
             "server.timeout_seconds if it is slow rather than hanging"
         )
+
+
+def _decoded(data: str) -> Any:
+    """The value of a JSON text; raises ValueError where it is none. Asked for every token of a
+    load, of which most are an object without white space around it."""
+    if data.startswith("{"):
+        found, end = _JSON.raw_decode(data)
+        if end == len(data):
+            return found
+    return _JSON.decode(data)
 
 
 def _is_last(event: dict[str, Any]) -> bool:

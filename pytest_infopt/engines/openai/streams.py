@@ -26,6 +26,7 @@ __all__ = ["StreamConnections"]
 
 Part = tuple[bytes, float]  # bytes, and when they came
 _HEAD_END = b"\r\n\r\n"
+_DATA = b"data: "
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _PORTS = {"http": 80, "https": 443}
 
@@ -144,7 +145,8 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._parts.append((data, time.perf_counter()))
         self._taken += len(data)
-        self._tail = (self._tail + data)[-len(_LAST_CHUNK) :]
+        short = len(data) < len(_LAST_CHUNK)
+        self._tail = (self._tail + data if short else data)[-len(_LAST_CHUNK) :]
         if self._head is not None:
             self._read_head(self._head + data)
         is_last = self._tail == _LAST_CHUNK and self._length is None
@@ -209,6 +211,10 @@ def _events(bodies: Sequence[Part]) -> Iterator[tuple[str, float]]:
     """The data of each event, and when its last byte came."""
     rest, data = b"", list[str]()
     for part, moment in bodies:
+        is_event = part.find(b"\n") == len(part) - 2 and part.endswith(b"\n\n")  # as is usual
+        if is_event and part.startswith(_DATA) and not rest and not data:
+            yield part[len(_DATA) : -2].rstrip(b"\r").decode(), moment
+            continue
         *lines, rest = (rest + part).split(b"\n")
         for line in lines:
             text = line.rstrip(b"\r").decode()
