@@ -6,6 +6,7 @@ Legend: T positions, V vocabulary.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ __all__ = ["Answer", "Prompt", "Token"]
 
 Prompt = str | Sequence[int]
 Token = int | str
+WORD = re.compile(r"\s*\S+|\s+$")  # with the space before it: what a text has for tokens
 
 # Orders arrivals of all answers of this process; the next number of a count is drawn atomically.
 _arrivals = itertools.count()

@@ -30,6 +30,10 @@ class _PathsEngine(WholeLogitsEngine, ServingPathsEngine, Protocol):
     """What is asked for logits by the model's own code."""
 
 
+class _SamplingEngine(WholeLogitsEngine, ModuleEngine, Protocol):
+    """What is asked for tokens drawn from its logits."""
+
+
 def engine_side(engine: Engine, new_tokens: int) -> Side:
     has = engine.capabilities
     if Capability.FULL_LOGITS not in has:
@@ -49,6 +53,7 @@ def engine_side(engine: Engine, new_tokens: int) -> Side:
         model=able(engine, ModuleEngine).module if modules else None,
         encode=lambda text: engine.encode(text, "tokenizer"),
         decode=engine.decode,
+        seeded=partial(_drawn, able(engine, _SamplingEngine), new_tokens) if modules else None,
     )
 
 
@@ -85,6 +90,21 @@ def _generating_side(engine: Engine, new_tokens: int) -> Side:
 def _tokens(engine: StreamingEngine, prompt: Prompt, count: int) -> Iterator[int]:
     for event in engine.stream(_ids(prompt), count):
         yield event.token_id
+
+
+def _drawn(
+    engine: _SamplingEngine, count: int, prompt: Prompt, seed: int, temperature: float
+) -> list[str]:
+    """A text drawn as torch's multinomial draws of the whole distribution, up to its end."""
+    import torch
+
+    ids = engine.encode(prompt, "tokenizer") if isinstance(prompt, str) else list(prompt)
+    drawn, generator = list[int](), torch.Generator().manual_seed(seed)
+    while len(drawn) < count and engine.tokenizer.eos_token_id not in drawn:
+        logits = engine.full_logits([*ids, *drawn])[-1].float().cpu() / temperature
+        drawn.append(int(torch.multinomial(logits.softmax(-1), 1, generator=generator)))
+    ended = drawn[-1] == engine.tokenizer.eos_token_id
+    return [engine.decode(drawn[:-1] if ended else drawn)]
 
 
 def _ids(prompt: Prompt) -> list[int]:

@@ -6,8 +6,8 @@
                    2026, "Token-Efficient Change Detection in LLM APIs", B3IT, arXiv 2602.11083)
     shared seed    tokens drawn by adding the same Gumbel noise to both sides' logits: by how much
                    the token drawn falls short of the reference's best, noise included (Karvonen et
-                   al. 2025, "DiFR", Token-DiFR, arXiv 2511.20621). Of sides that draw by themselves
-                   from a seed, such as servers: the share of tokens from the first other one on
+                   al. 2025, "DiFR", Token-DiFR, arXiv 2511.20621). Where a side draws by itself
+                   from a seed, as servers do: the share of words from the first other one on
 
 Legend: T positions, V vocabulary.
 """
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidComparisonError
-from .answers import Answer, Prompt, answer_of, choices, logits_of
+from .answers import WORD, Answer, Prompt, answer_of, choices, logits_of
 from .sides import Side
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class Reading:
 def reading_of(by: str, sides: Sides, prompt: Prompt) -> Reading:
     """What ``by`` reads of the sides. Raises InvalidComparisonError where they draw from seeds that
     do not decide what is drawn, as tried on ``prompt``."""
-    if by != SEEDED or any(side.seeded is None for side in sides):
+    here = all(side.model is not None for side in sides)  # one pass draws at every position
+    if by != SEEDED or here or any(side.seeded is None for side in sides):
         return Reading(lambda side, prompt, seed: answer_of(side.answer(prompt)), _DISTANCES[by])
     _check_samplers(sides, prompt)
     return Reading(_drawn, _parted)
@@ -128,7 +129,10 @@ _DISTANCES: dict[str, Distances] = {
 
 def _drawn(side: Side, prompt: Prompt, seed: int, temperature: float = 1.0) -> Answer:
     assert side.seeded is not None
-    return answer_of(side.seeded(prompt, seed, temperature))
+    tokens = answer_of(side.seeded(prompt, seed, temperature)).tokens
+    texts = [token for token in tokens if isinstance(token, str)]
+    # Sides cut a text into tokens as they please: their words are compared.
+    return Answer(WORD.findall("".join(texts)) if len(texts) == len(tokens) else tokens)
 
 
 def _parted(base: Answer, others: Sequence[Answer], seed: int) -> list[float]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,11 +18,10 @@ from ..engines.openai.client import ServerClient
 from ..engines.openai.load import model_there
 from ..errors import InvalidComparisonError
 from ..release import ServerSource
-from .answers import Answer, Prompt, Token, arrival
+from .answers import WORD, Answer, Prompt, Token, arrival
 from .sides import VERSION, Side
 
 _TOP = 5  # tokens of a position: the most that OpenAI's completions tell
-_WORD = re.compile(r"\s*\S+|\s+$")
 _VERSIONS = {"/version": "version", "/props": "build_info"}
 
 
@@ -91,7 +89,7 @@ def _read(events: Iterator[Mapping[str, Any]]) -> Answer:
     if rows and "".join(str(token) for token, _ in rows) == text:
         tokens, top = zip(*rows, strict=True)
         return Answer(tokens=tokens, top=top, cached_tokens=cached, span=span)
-    return Answer(tokens=_WORD.findall(text), cached_tokens=cached, span=span)
+    return Answer(tokens=WORD.findall(text), cached_tokens=cached, span=span)
 
 
 def _cached_tokens(event: Mapping[str, Any]) -> int | None:

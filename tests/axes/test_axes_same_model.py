@@ -13,7 +13,8 @@ from tiny_models import VOCABULARY
 
 from pytest_infopt import Answer, SameModel, Side, assert_same_model
 from pytest_infopt.axes.borders import border_prompts
-from pytest_infopt.axes.readings import gumbel_noise
+from pytest_infopt.axes.engine_side import engine_side
+from pytest_infopt.axes.readings import DRAWN, gumbel_noise
 from pytest_infopt.errors import InvalidComparisonError, NotEquivalentError
 
 KINDS = ("first token", "border inputs", "shared seed")
@@ -147,6 +148,22 @@ def test_seeds_that_decide_nothing_are_not_used(
 ) -> None:
     with pytest.raises(InvalidComparisonError, match=why):
         assert_same_model(drawing(**a), drawing(**b), by="shared seed", prompts=PROMPTS)
+
+
+def test_an_engine_here_is_held_to_what_a_server_draws() -> None:
+    """The server draws as torch's multinomial does; another engine's model is told from it."""
+    engine, texts = tiny_engine(), [f"w{n} w{n + 1} w{n + 2}" for n in range(12)]
+    drawing_side = engine_side(engine, DRAWN)
+    served = Side(lambda prompt: [], seeded=drawing_side.seeded)
+    found = assert_same_model(engine, served, by="shared seed", prompts=texts)
+    assert (found.requests, found.decisive) == (12, 0)
+
+    def double(module: Any) -> None:
+        module.lm_head.weight.data.mul_(3.0)
+
+    other = Side(lambda prompt: [], seeded=engine_side(tiny_engine(double), DRAWN).seeded)
+    with pytest.raises(NotEquivalentError, match="by shared seed"):
+        assert_same_model(engine, other, by="shared seed", prompts=texts)
 
 
 def test_border_inputs_are_the_closest_that_rounding_leaves_alone() -> None:

@@ -37,3 +37,15 @@ def test_another_model_behind_the_name_fails(
     assert row["n"] <= asked
     (item,) = document["items"]
     assert len(item["findings"]) > 0 or not other
+
+
+def test_a_limit_on_what_no_server_tells_is_no_pass(
+    gate: Any, result: Any, tiny_reference: Any
+) -> None:
+    with openai_server(model(tiny_reference), Behaviour("text")) as server:
+        limit = "same_model_distance = 2"
+        run = gate(*NAMED, candidates={"served": served(server.url)}, budgets=limit, named=True)
+    assert run.ret == ExitStatus.INCONCLUSIVE
+    rows = {row["metric"]: row for row in result()["gates"]}
+    assert rows["same_model_changes"]["verdict"] == "PASS"
+    assert rows["same_model_distance"]["reason"] == "the server tells no log-probabilities"

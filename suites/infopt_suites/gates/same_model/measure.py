@@ -75,6 +75,12 @@ class SameModelMeasure:
         )
 
     @remote
+    def untold(self, index: int) -> Sample:
+        """That the server tells nothing whose distance could be judged."""
+        reason = "the server tells no log-probabilities"
+        return Sample("untold", 1, {}, details={"not_judged": {DISTANCE.name: reason}})
+
+    @remote
     def border_input(self, index: int) -> Sample:
         """Whether the server's token behind one border input is another than the reference's."""
         started, ids, unit = time.perf_counter(), self._borders[index], f"border-{index}"

@@ -36,11 +36,16 @@ def test_same_model(infopt_gate: GateRun[SameModelMeasure]) -> None:
             phase="first tokens",
             metrics=[DISTANCE],
         )
-    if not told or (CHANGES.name in limits and not limits[CHANGES.name].is_default):
+    elif DISTANCE.name in limits and not limits[DISTANCE.name].is_default:
+        judgements += infopt_gate.collect(
+            [0], measure.untold, planned=1, phase="untold", metrics=[DISTANCE]
+        )
+    asked_for = CHANGES.name in limits and not limits[CHANGES.name].is_default
+    if not infopt_gate.failed and (asked_for or not told):
         judgements += infopt_gate.collect(
             range(measure.borders()),
             measure.border_input,
-            planned=measure.borders(),
+            planned=max(1, measure.borders()),
             phase="border inputs",
             metrics=[CHANGES],
         )
