@@ -21,7 +21,6 @@ from pytest_infopt import MeasuredTable, Plot, Sample
 from pytest_infopt.engines.base import CachedEngine, Capability, Scores, ScoringEngine, able
 from pytest_infopt.measure import (
     Difference,
-    Pair,
     SelfComparison,
     compare,
     dtype_error_of,
@@ -32,10 +31,7 @@ from pytest_infopt.measure import (
 CHUNK = 512  # tokens of a prefill pass
 FIRST_BUCKET = 128  # positions; each later bucket reaches twice as far
 THROUGH = "long_context_error_ratio"
-_OWN_CODES = "codes that round another way may come to an eighth of what its cache's format loses"
-# Codes that round another way move the logits by √(their share) of what all of them lose. Float32
-# decides 1 in 100,000 of SmolLM2's codes in int4; an eighth is what 1.6 % would come to.
-_CODES_MOVED = 1 / 8
+_OWN_CODES = "codes that round another way may come to what its cache's format loses"
 
 
 def tail_logits(scores: Scores, tail: int) -> torch.Tensor:
@@ -75,9 +71,10 @@ def measure_long_text(
     what comes without, in the units of `SelfComparison`, left out where the oracle is no finer than
     the candidate's dtype, or where it has no cache to drive. ``control`` gives the reference's
     weights in this dtype, which go the same way where that difference is too large; ``lengths``
-    gives their `length_effect`. Where the candidate ``rounds_cache``, a share of what its
-    plain pass loses takes their place: a number beside the middle of two codes is rounded to either
-    of them, as the dtype's last bit says, and moves by far more than that bit.
+    gives their `length_effect`. Where the candidate ``rounds_cache``, what its plain pass
+    loses against the reference takes their place. Sums in another order differ by a last bit δ, and
+    round a share δ / step of the codes to the other neighbour, which is a difference of √(δ · step)
+    for the next layer: after a few layers two sound results are as far apart as codes are coarse.
     """
     started = time.perf_counter()
     tail = len(oracle)
@@ -96,11 +93,9 @@ def measure_long_text(
             candidate, oracle, plain, unit, least_tokens=1, lengths=lengths, **told
         )
         tail_of = partial(_tail_through_cache, token_ids=token_ids, tail=tail)
-        pair: Callable[[], Pair | None] = partial(_control_tail, control, plain, tail_of)
-        if rounds_cache:
-            pair = partial(_share_of_format, logits, plain)
-        cached = tail_of(engine)
-        found.add("through the cache", cached, logits, control=pair)
+        pair = partial(_control_tail, control, plain, tail_of)
+        own = (lambda: (logits, plain)) if rounds_cache else pair
+        found.add("through the cache", tail_of(engine), logits, control=own)
         values[THROUGH] = found.errors["through the cache"]
         notes = found.notes
     return Sample(
@@ -122,13 +117,6 @@ def _tail_through_cache(
     engine: CachedEngine, *, token_ids: Sequence[int], tail: int
 ) -> torch.Tensor:
     return host_logits(engine.cached_tail(token_ids, tail, CHUNK))
-
-
-def _share_of_format(
-    logits: torch.Tensor, plain: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`_CODES_MOVED` of what the candidate's plain pass is off by [S, V]."""
-    return plain + _CODES_MOVED * (logits - plain), plain
 
 
 def _control_tail(
