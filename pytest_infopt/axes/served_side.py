@@ -16,6 +16,7 @@ from typing import Any
 
 from ..engines.openai.client import ServerClient
 from ..engines.openai.load import model_there
+from ..engines.openai.usage import cached_tokens
 from ..errors import InvalidComparisonError
 from ..release import ServerSource
 from .answers import WORD, Answer, Prompt, Token, arrival
@@ -78,7 +79,7 @@ def _read(events: Iterator[Mapping[str, Any]]) -> Answer:
     text, arrivals, cached = "", list[int](), None
     rows: list[tuple[Token, Mapping[Token, float]]] = []
     for event in events:
-        found = _cached_tokens(event)
+        found = cached_tokens({**(event.get("usage") or {}), "timings": event.get("timings")})
         cached = cached if found is None else found
         for choice in event.get("choices") or ():
             rows += _rows(choice.get("logprobs") or {})
@@ -90,12 +91,6 @@ def _read(events: Iterator[Mapping[str, Any]]) -> Answer:
         tokens, top = zip(*rows, strict=True)
         return Answer(tokens=tokens, top=top, cached_tokens=cached, span=span)
     return Answer(tokens=WORD.findall(text), cached_tokens=cached, span=span)
-
-
-def _cached_tokens(event: Mapping[str, Any]) -> int | None:
-    details = (event.get("usage") or {}).get("prompt_tokens_details") or {}
-    told = details.get("cached_tokens", (event.get("timings") or {}).get("cache_n"))
-    return None if told is None else int(told)
 
 
 def _rows(told: Mapping[str, Any]) -> list[tuple[Token, Mapping[Token, float]]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from infopt_suites.gates.tasks.answers import written
 from openai_server_fake import Behaviour, FakeServer, openai_server, status
 from tiny_models import make_model, make_tokenizer
 
@@ -121,6 +122,18 @@ def test_another_template_is_noticed(checkpoint: Path) -> None:
         engine = loaded(checkpoint, server)
         with pytest.raises(InvalidComparisonError, match="read 10 prompt tokens where 9 were sent"):
             engine.greedy_tokens(CHAT, COUNT)
+        engine.close()
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "llama.cpp", "chat"])
+def test_a_written_answer_ends_where_the_server_ends_it(checkpoint: Path, dialect: str) -> None:
+    """A timed stream goes on behind the end token."""
+    tokens = MODEL.greedy_tokens(CHAT, COUNT)
+    place = next(i for i in range(1, COUNT) if tokens[i] not in tokens[:i])
+    with openai_server(MODEL, Behaviour(dialect, end=tokens[place])) as server:
+        engine = loaded(checkpoint, server)
+        assert written(engine, CHAT, COUNT, []) == MODEL.decode(tokens[:place])
+        assert [event.token_id for event in engine.stream(CHAT, COUNT)] == tokens
         engine.close()
 
 
