@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -476,7 +477,8 @@ class Pair:
 
     def __init__(self, release: Release, reference: TableEngine, candidate: TableEngine) -> None:
         self.release, self.reference, self.candidate = release, reference, candidate
-        self.reference_replicas, self.candidate_replicas = [reference], [candidate]
+        self.by_reference = lambda units, ask: partial(ask, reference)
+        self.by_candidate = lambda units, ask: partial(ask, candidate)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -85,7 +86,8 @@ def unit(candidate: Letters, reference: Letters, *items: Any) -> Any:
     pair: Any = type("Pair", (), {})()
     pair.release = Release(ModelSource("r", "r"), ())
     pair.reference, pair.candidate = reference, candidate
-    pair.reference_replicas, pair.candidate_replicas = [reference], [candidate]
+    pair.by_reference = lambda units, ask: partial(ask, reference)
+    pair.by_candidate = lambda units, ask: partial(ask, candidate)
     measure = MODULES["measure"].TasksMeasure(pair)
     vars(measure)["_tasks"] = [Task("t", tuple(replace(item, group="g") for item in items))]
     return measure.unit(0, 0)
