@@ -124,12 +124,13 @@ def train(
         student, teacher, arguments, strategy=strategy, train_dataset=rows
     )
     trainer.train()
+    trainer.save_state()  # the report of gate `quality` plots the losses beside a checkpoint
 
 
 def training_arguments(directory: Path, **changes: Any) -> TrainingArguments:
     given = {"save_strategy": "no", "num_train_epochs": 1, "warmup_steps": 5, **changes}
     return TrainingArguments(
-        output_dir=str(directory / "checkpoints"),
+        output_dir=str(directory),
         per_device_train_batch_size=4,
         lr_scheduler_type="cosine",
         weight_decay=0.01,

@@ -51,8 +51,9 @@ def main() -> None:
     )
     strategy = StoredLogitStrategy(DistillationLoss(1.0, 1.0))
     trainer = DistillationTrainer(draft, None, arguments, strategy=strategy, train_dataset=rows)
-    begun = any((directory / "checkpoints").glob("checkpoint-*"))
+    begun = any(directory.glob("checkpoint-*"))
     trainer.train(resume_from_checkpoint=begun)
+    trainer.save_state()
     draft.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
