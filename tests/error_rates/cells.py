@@ -31,11 +31,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Compared:
-    """Shares of sessions in which a rule errs."""
+    """Shares of sessions in which a rule errs, or texts that stand beside them."""
 
     question: str
     sessions: str
-    rates: dict[str, float]
+    rates: dict[str, float] | dict[str, float | str]
 
 
 def promises(generator: Generator, count: int) -> Iterator[Cell]:
@@ -213,7 +213,8 @@ def _files(generator: Generator, count: int) -> Iterator[Compared]:
         blocks = math.log(slower) + own[..., 1] - own[..., 0]
         sides = generator.normal(0, 0.08, (2, count, 1))
         reference, candidate = sides + generator.normal(0, 0.04, (2, count, FILES))
-        welch = rivals.inference_doctor(reference, candidate + math.log(slower), FILE_LIMIT)
+        medians = np.exp(reference), slower * np.exp(candidate)
+        welch = rivals.inference_doctor(*medians, FILE_LIMIT)
         rates = {
             "recorded_ttft_ratio": sessions.sign(blocks, FILE_LIMIT)[which],
             "inference-doctor": float(welch[which].mean()),

@@ -34,17 +34,27 @@ def mean(documents: Values, limit: float, clip: float, floor: float = 0.0) -> Ve
 
 def sign(ratios: Values, limit: float) -> Verdicts:
     """Rule SIGN on logarithms of ratios."""
+    return _shares(*sign_crossings(ratios, limit))
+
+
+def sign_crossings(ratios: Values, limit: float) -> tuple[Values, Values]:
+    """After how many pairs each session has evidence for PASS, and for FAIL."""
     bets = [2 * p - 1 for p in SIGN_PROBABILITIES]
     excess = ratios - math.log(limit)
     below, above = np.where(excess < 0, 1.0, -1.0), np.where(excess > 0, 1.0, -1.0)
-    return _shares(_crossing(below, bets), _crossing(above, bets))
+    return _crossing(below, bets), _crossing(above, bets)
 
 
 def log_mean(ratios: Values, limit: float) -> Verdicts:
     """Rule LOG_MEAN on logarithms of ratios."""
+    return _shares(*log_mean_crossings(ratios, limit))
+
+
+def log_mean_crossings(ratios: Values, limit: float) -> tuple[Values, Values]:
+    """As `sign_crossings`."""
     width = LogMeanTest(metrics()["tpot_mean_ratio"], limit).width
     gains = ((ratios - math.log(limit)) / width).clip(-1, 1)
-    return _shares(_crossing(-gains, BETS), _crossing(gains, BETS))
+    return _crossing(-gains, BETS), _crossing(gains, BETS)
 
 
 def one_by_one(name: str, rows: Values, limit: float) -> Verdicts:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from pytest_benchmark.utils import PercentageRegressionCheck
 from scipy import stats
 
-from error_rates import rivals, sessions, traces
+from error_rates import recorded, rivals, sessions, traces
 from error_rates.__main__ import PAGE, bound, page
 from error_rates.cells import Cell, Compared, answers, promises
 from error_rates.sessions import Values
@@ -104,10 +105,31 @@ def test_the_page_is_made_of_cells() -> None:
     text = page(
         [Cell("kl_mean", "these", 0.004, 0.0)],
         [Compared("PASS, that", "those", {"infopt": 0.0, "other": 0.2})],
+        [Compared("within", "these", {"1 s": 0.5, "mean": "2 s"})],
         2000,
     )
     assert "| `kl_mean` | these | 0.4 % | 0 |" in text
     assert "| PASS, that | infopt | other |\n|---|---|---|\n| those | 0 | 20.0 % |" in text
+    assert "| within | 1 s | mean |\n|---|---|---|\n| these | 50.0 % | 2 s |" in text
+
+
+@pytest.mark.parametrize(("ratio", "right"), [(1.0, 0), (1.5, 1)])
+def test_sessions_of_a_trace_take_the_seconds_of_their_calls(ratio: float, right: int) -> None:
+    """Of calls that all take 10 ms, the pairs to a verdict are the judge's, each of 20 ms."""
+    found = recorded.sessions_of(np.full(8000, 0.01), np.random.default_rng(0), 3)
+    seconds = recorded.decided(found, ratio)
+    assert (seconds[1 - right] == math.inf).all()
+    judged = sessions.log_mean_crossings(np.full((1, 900), math.log(ratio)), recorded.LIMIT)[right]
+    signs = sessions.sign_crossings(np.full((1, 900), math.log(ratio)), recorded.LIMIT)[right]
+    pairs = 1 + (min if right else max)(judged[0], signs[0])
+    assert seconds[right] == pytest.approx(np.full(3, 0.02 * pairs))
+
+
+def test_recorded_traces_are_noisy_and_unchanged_code_does_not_fail_on_them() -> None:
+    for trace in recorded.traces().values():
+        assert trace.std() > 0.05 * trace.mean()
+        found = recorded.sessions_of(trace, np.random.default_rng(0), 100)
+        assert (recorded.decided(found, 1.0)[1] == math.inf).mean() >= 1 - bound(100)
 
 
 # Rivals: what STATISTICS of theirs, or their documentation, says.
@@ -120,6 +142,18 @@ def test_nel_gate_lets_answers_pass_that_happen_to_agree() -> None:
     lost = answers.copy()
     lost[0, 0] = 0
     assert not rivals.nel_gate(answers, lost, 0.02).any()
+
+
+def test_pytest_benchmark_decides_so() -> None:
+    generator = np.random.default_rng(3)
+    reference, candidate = np.exp(generator.normal(0, 0.3, (2, 60, 20)))
+    check = PercentageRegressionCheck("mean", 5)
+    own = [
+        check.fails({"mean": now}, {"mean": before}) is not None
+        for now, before in zip(candidate.mean(1), reference.mean(1), strict=True)
+    ]
+    assert rivals.pytest_benchmark(reference, candidate).tolist() == own
+    assert 5 < sum(own) < 55
 
 
 def test_mlperf_asks_for_as_many_requests_as_its_documentation_says() -> None:
