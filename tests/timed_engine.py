@@ -78,6 +78,7 @@ def measured(reference: Any, candidate: Any) -> ThroughputMeasure:
     """The gate's measure on both."""
     pair: Any = SimpleNamespace(
         release=SimpleNamespace(plan=lambda kind: PLAN),
+        in_turns=False,
         reference=reference,
         candidate=candidate,
         request=lambda length, index: [index] * length,
