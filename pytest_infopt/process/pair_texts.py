@@ -53,15 +53,21 @@ class PairTexts:
     ) -> AskedAhead[Unit, Answer]:
         """The reference's answers to units in the order of measuring; its replicas answer at
         once."""
-        engines = [self.reference, *map(load_engine, self.release.reference.replicas)]
-        return AskedAhead(engines, units, ask, whole=self.in_turns)
+        return AskedAhead(self._reference_replicas, units, ask, whole=self.in_turns)
 
     def by_candidate(
         self, units: Sequence[Unit], ask: Callable[[Engine, Unit], Answer]
     ) -> AskedAhead[Unit, Answer]:
         """As `by_reference`."""
-        engines = [self.candidate, *map(load_engine, self.source.replicas)]
-        return AskedAhead(engines, units, ask, whole=self.in_turns)
+        return AskedAhead(self._candidate_replicas, units, ask, whole=self.in_turns)
+
+    @cached_property
+    def _reference_replicas(self) -> list[Engine]:
+        return [self.reference, *map(load_engine, self.release.reference.replicas)]
+
+    @cached_property
+    def _candidate_replicas(self) -> list[Engine]:
+        return [self.candidate, *map(load_engine, self.source.replicas)]
 
     @property
     def in_turns(self) -> bool:
