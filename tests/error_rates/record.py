@@ -40,6 +40,12 @@ class DecodeStep:
         ]
         self.state = torch.randn(1, width, generator=generator)
 
+    def followed_by(self, other: DecodeStep) -> DecodeStep:
+        """A step through these very weights, and then the other's."""
+        both = DecodeStep(0, 0)
+        both.state, both.weights = self.state, [*self.weights, *other.weights]
+        return both
+
     def __call__(self) -> torch.Tensor:
         state = self.state
         for weight in self.weights:
