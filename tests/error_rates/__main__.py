@@ -59,9 +59,9 @@ The rules, and where they were read, are in `tests/error_rates/rivals.py`. On 1,
 each, those of asv 0.6.6, inference-doctor 0.4.1 and nemo-evaluator 0.3.0 decided as that code does;
 pytest-benchmark's is held to its code by a test. Simulated and recorded noise say how rules err,
 not how often they do on your machine: `make bench` repeats the last tables there, with work that is
-really added. On a quiet one, 107 sessions of unchanged code, 10 % and 20 % more work were all decided
-rightly here, in 0.07 s on average; by the other rules unchanged code failed in 3 to 11 %, 10 % more
-work in 53 to 61 %.
+really added. On a quiet one, 107 sessions of unchanged code, of 10 % and of 20 % more work were all
+decided rightly here, in 0.07 s on average; by the other rules unchanged code failed in 3 to 11 %,
+10 % more work in 53 to 61 %.
 """
 
 

@@ -64,8 +64,7 @@ class StreamConnections:
         parts = await self._answered(f"POST {target} HTTP/1.1\r\n{head}\r\n".encode() + content)
         response, bodies = _read(parts)
         client.check_status(path, response)
-        found = list(client.whole_events(_events(bodies)))
-        return [(event, moment) for event, moment in found]
+        return list(client.whole_events(_events(bodies)))
 
     def close(self) -> None:
         """Close the connections."""
