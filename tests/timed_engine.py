@@ -98,5 +98,5 @@ def virtual_time() -> Iterator[None]:
             clock.close()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "asyncio", SimpleNamespace(run=run))
+        patch.setattr(module, "run_load", run)
         yield

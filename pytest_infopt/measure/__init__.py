@@ -23,6 +23,7 @@ from .findings import Decode, named_tokens
 from .greedy import Mismatches, first_finding, greedy_mismatches, near_tie_gap
 from .inner_shapes import shapes_follow_tokens
 from .length_effect import Difference, length_effect
+from .load_loop import run_load
 from .lumped import best_token, lumped_divergence
 from .module_calls import nudged, rounded_once_more
 from .passes import rows_of_passes
@@ -75,6 +76,7 @@ __all__ = [
     "rounded_once_more",
     "row_rms",
     "rows_of_passes",
+    "run_load",
     "seen_by_softmax",
     "shapes_follow_tokens",
     "time_request",

@@ -20,6 +20,7 @@ from infopt_reference.measurement import LoadResult, LoadSummary, open_load, poi
 from pytest_infopt.engines.openai.client import ServerClient
 from pytest_infopt.engines.openai.dialects import VllmCompletions
 from pytest_infopt.engines.openai.streams import StreamConnections
+from pytest_infopt.measure import run_load
 from pytest_infopt.release import ServerSource
 
 STREAMS, TOKENS, GAP = 1000, 50, 0.2  # 5,000 tokens a second while all are under way
@@ -101,7 +102,7 @@ def main() -> int:
         port = int(server.stdout.readline())
         with ServerClient(ServerSource(f"http://127.0.0.1:{port}/v1")) as client:
             count, whole = STREAMS + MORE, time.process_time()
-            results, began, cpu = asyncio.run(load(client, count, STREAMS / (GAP * TOKENS)))
+            results, began, cpu = run_load(load(client, count, STREAMS / (GAP * TOKENS)))
             beforehand = (time.process_time() - whole - cpu) / count
             record = record_of(client)
     finally:

@@ -3,7 +3,6 @@ times."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from infopt_reference.measurement import (
 from pytest_infopt import ModelPair, Sample, remote
 from pytest_infopt.engines.base import LoadEngine, able
 from pytest_infopt.errors import InvalidComparisonError
+from pytest_infopt.measure import run_load
 
 from ..timing_measure import refuse_turns
 from .gate import ATTAINMENT, THROUGHPUT, ThroughputPlan
@@ -65,7 +65,7 @@ class ThroughputMeasure:
         """An open load on the candidate: the share of its requests that keep the objective."""
         started, plan = time.perf_counter(), self._plan
         due = poisson(plan.rate, plan.requests, seed=index)
-        results = asyncio.run(self._open(self._candidate, due, index))
+        results = run_load(self._open(self._candidate, due, index))
         objective = Objective(ttft=plan.ttft, tpot=plan.tpot)
         kept = sum(objective.keeps(result.timing) for result in results)
         summary = LoadSummary.of(results)
@@ -86,7 +86,7 @@ class ThroughputMeasure:
     def _closed(self, engine: LoadEngine, clients: int, index: int) -> LoadSummary:
         """Raises InvalidComparisonError where a request fails, or has another number of tokens."""
         plan = self._plan
-        results = asyncio.run(self._run_closed(engine, clients, index))
+        results = run_load(self._run_closed(engine, clients, index))
         summary = LoadSummary.of(results)
         asked = plan.requests * plan.new_tokens
         if summary.failed or summary.tokens != asked:
