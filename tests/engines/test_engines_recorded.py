@@ -5,8 +5,10 @@ The oracle is the same model in process. `recorded_server` says how answers are 
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from recorded_server import FOLDER, PROMPTS, recorded, served, told, wire
+from recorded_server import FOLDER, NAME, PROMPTS, recorded, served, told, wire
 
 DIALECTS = {
     "llama.cpp": "llama.cpp",
@@ -20,6 +22,13 @@ SAME_ARITHMETIC = ("transformers-serve", "vllm")
 
 def test_every_recording_is_replayed() -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == DIALECTS.keys()
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_recording_names_the_model_and_not_where_it_lay(name: str) -> None:
+    told = " ".join(exchange["text"] for exchange in recorded(name)["exchanges"])
+    named = set(re.findall(r'"model": ?"([^"]*)"', told))
+    assert {each.partition("@")[0] for each in named} == {NAME}  # behind it, a revision
 
 
 @pytest.mark.parametrize("name", DIALECTS)

@@ -95,7 +95,7 @@ def measured(bench: Bench, form: str, kind: str, seed: int, *, brief: bool = Fal
         with fault.planted() as changes:
             size = changes.size
     except (kinds.NotApplicableError, ModelLoadError) as error:  # a library's kernel takes no 96
-        return Cell("", False, not_applicable=str(error))
+        return Cell("", False, not_applicable=str(error).replace(f"{bench.folder}/", ""))
     if fault.shows in NOT_GATED:
         return Cell(fault.sentence, False, not_applicable=NOT_GATED[fault.shows])
     clean = bench.candidate(form)

@@ -32,7 +32,7 @@ class Bench:
 
     def __init__(self, name: str, folder: Path) -> None:
         write_release(folder, name)
-        self.name, self._folder = name, folder
+        self.name, self.folder = name, folder
         self._release = load_release(folder)
         self._engines: dict[str, Engine] = {}
         self._rivals: dict[str, Rivals] = {}
@@ -68,7 +68,7 @@ class Bench:
 
     def _engine(self, source: ModelSource) -> Engine:
         if source.name not in self._engines:
-            with chdir(self._folder):
+            with chdir(self.folder):
                 self._engines[source.name] = load_engine(source)
         return self._engines[source.name]
 
@@ -91,5 +91,5 @@ class Bench:
                     planted.enter_context(planting(self.candidate(form)))
                 return pair
 
-            found = run_gates(self._folder, (form,), gates, make_pair=make_pair)
+            found = run_gates(self.folder, (form,), gates, make_pair=make_pair)
         return {gate: outcome for (_, gate), outcome in found.items()}
