@@ -4,13 +4,14 @@ the rest."""
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from openai_server_fake import Behaviour, openai_server
-from test_run_endpoint import PLAN, model, served
+from test_run_endpoint import ALONE, PLAN, SERVER, model, served
 from test_run_served_prefix import whole_blocks
 from transformers import AutoTokenizer
 
@@ -133,3 +134,49 @@ def test_two_servers_that_complete_chats_only_are_compared(
     rows = {row["metric"]: row for row in result()["gates"]}
     assert rows["endpoint_top1_agreement"]["value"] == 1
     assert rows["endpoint_kl_mean"]["verdict"] == "PASS"
+
+
+def test_a_candidate_in_process_is_held_against_a_reference_that_completes_chats_only(
+    pytester: pytest.Pytester, result: Any, chatting: Any, tiny_corpus: Path
+) -> None:
+    folder = chatting("own")
+    with openai_server(model(folder), Behaviour("chat")) as server:
+        (pytester.path / "infopt.toml").write_text(
+            f'[reference]\nmodel = "{folder}"\n{served(server.url)}'
+            f'[candidates.here]\nmodel = "{folder}"\nengine = "transformers"\n'
+            "[candidates.here.budgets]\nendpoint_kl_mean = 0.01\n"
+            f'[corpus]\nfiles = ["{tiny_corpus}"]\n{PLAN.replace("prompts = 6", "prompts = 20")}'
+        )
+        words = ("-p", "no:cacheprovider", "-k", "endpoint", "--pyargs", "infopt_suites.gates")
+        run = pytester.runpytest_inprocess("--infopt", *words)
+    rows = {row["metric"]: row for row in result()["gates"] if row["gate"] == "endpoint"}
+    assert run.ret == ExitStatus.PASSED, run.outlines
+    assert rows["endpoint_kl_mean"]["verdict"] == "PASS"
+    assert rows["endpoint_kl_mean"]["value"] < 1e-6
+
+
+@pytest.mark.slow
+def test_two_servers_that_complete_chats_only_take_turns(
+    pytester: pytest.Pytester, result: Any, chatting: Any, tiny_corpus: Path
+) -> None:
+    """Each is asked for all documents in a turn: its answers, and its rows along the other's."""
+    folder = chatting("own")
+    (pytester.path / "serve.py").write_text(ALONE + SERVER.replace('"vllm"', '"chat"'))
+
+    def lines(name: str) -> str:
+        command = [sys.executable, "serve.py", str(folder), "{port}", name]
+        more = f"server.command = {command}\nserver.in_turns = true\n"
+        return served("http://127.0.0.1:{port}/v1", more)
+
+    (pytester.path / "infopt.toml").write_text(
+        f'[reference]\nmodel = "{folder}"\n{lines("reference")}'
+        f"[candidates.served]\n{lines('candidate')}"
+        f'[corpus]\nfiles = ["{tiny_corpus}"]\n{PLAN.replace("prompts = 6", "prompts = 20")}'
+        '[budgets]\nendpoint_top1_agreement = "50 %"\n'
+    )
+    words = ("-p", "no:cacheprovider", "--pyargs", "infopt_suites.gates")
+    assert pytester.runpytest_subprocess("--infopt", *words).ret == ExitStatus.PASSED
+    rows = {row["metric"]: row for row in result()["gates"]}
+    assert rows["endpoint_kl_mean"]["verdict"] == "PASS"
+    starts = (pytester.path / "starts").read_text().split()
+    assert starts == ["reference", "candidate"] * 2 + ["reference"]

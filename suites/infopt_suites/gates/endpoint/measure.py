@@ -46,12 +46,7 @@ class EndpointMeasure:
         if not all(map(tells_scores, (pair.candidate, pair.reference))):
             return _without_scores(document_id)
         if self._begins_with == "chat":
-            tokens = self._tokens_of(pair.candidate, document_id)
-            ids, positions = self._answered(document_id, tokens)
-            told = self._rows_behind(pair.candidate, ids, positions, [])
-            if not told:
-                return _without_scores(document_id)
-            own = self._rows_behind(pair.reference, ids, positions[: len(told)], told)
+            ids, positions, told, own = self._along_answer(document_id)
         else:
             ids = self._document(document_id)
             positions = self._positions(ids)
@@ -120,6 +115,28 @@ class EndpointMeasure:
             return told, whole_rows(self._pair, reference, ids, positions, told)
         return told, self._told_by_reference(document_id)
 
+    def _along_answer(self, document_id: str) -> tuple[list[int], list[int], list[Row], list[Row]]:
+        """A text with the candidate's answer, the answer's positions, and rows of candidate and
+        reference as far as both tell them."""
+        candidate, reference = self._pair.candidate, self._pair.reference
+        tokens, told = self._answers(document_id)
+        ids, positions = self._answered(document_id, tokens)
+        if Capability.SCORES in candidate.capabilities:
+            own = self._rows_behind(reference, ids, positions, [])
+            return ids, positions, self._rows_behind(candidate, ids, positions, own), own
+        return ids, positions, told, self._rows_behind(reference, ids, positions, told)
+
+    @cached_property
+    def _answers(self) -> Callable[[str], tuple[list[int], list[Row]]]:
+        return self._pair.by_candidate(self._units, self._answer_of)
+
+    def _answer_of(self, engine: Engine, document_id: str) -> tuple[list[int], list[Row]]:
+        """An engine's answer, with its rows where it does not see whole distributions."""
+        tokens = self._tokens_of(engine, document_id)
+        if Capability.SCORES in engine.capabilities:
+            return tokens, []
+        return tokens, self._rows_behind(engine, *self._answered(document_id, tokens), [])
+
     @cached_property
     def _told(self) -> Callable[[str], list[Row]]:
         return self._pair.by_candidate(self._units, self._rows_of)
@@ -156,7 +173,11 @@ class EndpointMeasure:
         self, engine: Engine, ids: list[int], positions: list[int], told: list[Row]
     ) -> list[Row]:
         """An engine's rows along an answer: where it sees whole distributions, of the tokens that
-        are told and of its own most probable one."""
+        are told, as far as any are, and of its own most probable one."""
+        if Capability.SCORES in engine.capabilities:
+            positions = positions[: len(told)]
+        if not positions:
+            return []
         if completes_chats_only(engine):
             return answer_rows(able(engine, CountedEngine), ids, positions)
         if Capability.SCORES not in engine.capabilities:
