@@ -4,14 +4,13 @@ the rest."""
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from openai_server_fake import Behaviour, openai_server
-from test_run_endpoint import ALONE, PLAN, SERVER, model, served
+from test_run_endpoint import PLAN, in_turns, model, served
 from test_run_served_prefix import whole_blocks
 from transformers import AutoTokenizer
 
@@ -160,23 +159,7 @@ def test_two_servers_that_complete_chats_only_take_turns(
     pytester: pytest.Pytester, result: Any, chatting: Any, tiny_corpus: Path
 ) -> None:
     """Each is asked for all documents in a turn: its answers, and its rows along the other's."""
-    folder = chatting("own")
-    (pytester.path / "serve.py").write_text(ALONE + SERVER.replace('"vllm"', '"chat"'))
-
-    def lines(name: str) -> str:
-        command = [sys.executable, "serve.py", str(folder), "{port}", name]
-        more = f"server.command = {command}\nserver.in_turns = true\n"
-        return served("http://127.0.0.1:{port}/v1", more)
-
-    (pytester.path / "infopt.toml").write_text(
-        f'[reference]\nmodel = "{folder}"\n{lines("reference")}'
-        f"[candidates.served]\n{lines('candidate')}"
-        f'[corpus]\nfiles = ["{tiny_corpus}"]\n{PLAN.replace("prompts = 6", "prompts = 20")}'
-        '[budgets]\nendpoint_top1_agreement = "50 %"\n'
-    )
-    words = ("-p", "no:cacheprovider", "--pyargs", "infopt_suites.gates")
-    assert pytester.runpytest_subprocess("--infopt", *words).ret == ExitStatus.PASSED
+    starts = in_turns(pytester, chatting("own"), tiny_corpus, "chat")
+    assert starts == ["reference", "candidate"] * 2 + ["reference"]
     rows = {row["metric"]: row for row in result()["gates"]}
     assert rows["endpoint_kl_mean"]["verdict"] == "PASS"
-    starts = (pytester.path / "starts").read_text().split()
-    assert starts == ["reference", "candidate"] * 2 + ["reference"]

@@ -210,33 +210,38 @@ with open("starts", "a") as starts:
 """
 
 
-@pytest.mark.slow
-def test_two_servers_take_turns_on_one_device(
-    pytester: pytest.Pytester, result: Any, tiny_reference: Path, tiny_corpus: Path
-) -> None:
-    """Each would end at once beside the other; either is asked for all documents in a turn."""
-    (pytester.path / "serve.py").write_text(ALONE + SERVER)
+def in_turns(pytester: pytest.Pytester, model: Path, corpus: Path, dialect: str) -> list[str]:
+    """Gates a model behind two servers that take turns: who was started, in order. Each of the two
+    would end at once beside the other."""
+    (pytester.path / "serve.py").write_text(ALONE + SERVER.replace('"vllm"', f'"{dialect}"'))
 
     def lines(name: str) -> str:
-        command = [sys.executable, "serve.py", str(tiny_reference), "{port}", name]
+        command = [sys.executable, "serve.py", str(model), "{port}", name]
         more = f"server.command = {command}\nserver.in_turns = true\n"
         return served("http://127.0.0.1:{port}/v1", more)
 
     (pytester.path / "infopt.toml").write_text(
-        f'[reference]\nmodel = "{tiny_reference}"\n{lines("reference")}'
+        f'[reference]\nmodel = "{model}"\n{lines("reference")}'
         f"[candidates.served]\n{lines('candidate')}"
-        f'[corpus]\nfiles = ["{tiny_corpus}"]\n{PLAN.replace("prompts = 6", "prompts = 20")}'
+        f'[corpus]\nfiles = ["{corpus}"]\n{PLAN.replace("prompts = 6", "prompts = 20")}'
         '[budgets]\nendpoint_top1_agreement = "50 %"\n'
     )
     words = ("-p", "no:cacheprovider", "--pyargs", "infopt_suites.gates")
-    run = pytester.runpytest_subprocess("--infopt", *words)
-    assert run.ret == ExitStatus.PASSED
+    assert pytester.runpytest_subprocess("--infopt", *words).ret == ExitStatus.PASSED
+    return (pytester.path / "starts").read_text().split()
+
+
+@pytest.mark.slow
+def test_two_servers_take_turns_on_one_device(
+    pytester: pytest.Pytester, result: Any, tiny_reference: Path, tiny_corpus: Path
+) -> None:
+    """Either is asked for all documents in a turn."""
+    starts = in_turns(pytester, tiny_reference, tiny_corpus, "vllm")
+    assert starts == ["reference", "candidate"] * 2 + ["reference"]  # tokens, log-probabilities
     rows = rows_of(result())
     assert rows["endpoint_kl_mean"]["verdict"] == "PASS"
     assert rows["endpoint_top1_agreement"]["verdict"] == "PASS"
     assert "latency" not in {row["gate"] for row in result()["gates"]}
-    starts = (pytester.path / "starts").read_text().split()
-    assert starts == ["reference", "candidate"] * 2 + ["reference"]  # tokens, log-probabilities
 
 
 def test_servers_take_turns_with_each_other_alone(gate: Any) -> None:
